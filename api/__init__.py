@@ -1,0 +1,1 @@
+"""The doors: HTTP server, web page and the `lookalike` command."""

@@ -1,0 +1,165 @@
+"""The `lookalike` command: search and serve, and all the other rooms' commands put together."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+import indexer.cli
+import search.cli
+from indexer.errors import IndexerError
+from search.cli import Json, default_index, print_json, say
+from search.errors import SearchError
+
+EXIT_INTERNAL = 70
+EXIT_IO = 74
+
+app = typer.Typer(
+    name="lookalike",
+    help="Which of my images look like this one?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        say(f"lookalike {version('lookalike')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+indexer.cli.register(app.command)
+
+
+@app.command("search")
+def search_command(
+    image: Annotated[Path | None, typer.Argument(metavar="IMAGE", help="The picture to find lookalikes of.")] = None,
+    id: Annotated[str | None, typer.Option("--id", help="Search by an indexed image instead.")] = None,  # noqa: A002
+    index: Annotated[Path | None, typer.Option(metavar="DIR", help="The index.")] = None,
+    server: Annotated[str | None, typer.Option(metavar="URL", help="Ask a server instead of opening an index.")] = None,
+    api_key: Annotated[str | None, typer.Option(envvar="LOOKALIKE_API_KEY", help="The server's key.")] = None,
+    k: Annotated[int, typer.Option("-k", min=1, max=10_000, help="How many hits.")] = 10,
+    min_score: Annotated[float | None, typer.Option(min=-1, max=1, help="Leave out hits below this cosine.")] = None,
+    filter: Annotated[  # noqa: A002
+        str | None, typer.Option(metavar="EXPR", help="E.g. label=cat,width>=1000,path~2024/*")
+    ] = None,
+    space: Annotated[str | None, typer.Option(metavar="NAME", help="Default: the index's first.")] = None,
+    box: Annotated[str | None, typer.Option(metavar="X,Y,W,H", help="Look at this part only, in pixels.")] = None,
+    paths: Annotated[bool, typer.Option("--paths", help="Print paths only, one a line.")] = False,
+    sheet: Annotated[Path | None, typer.Option(metavar="OUT.png", help="Draw query and hits as one picture.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Find the indexed images nearest to a picture."""
+    from api.lookup import Question, ask_index, ask_server, draw
+
+    if (image is None) == (id is None):
+        raise typer.BadParameter("Name one picture, or --id of an indexed one.", param_hint="IMAGE")
+    if index is not None and server is not None:
+        raise typer.BadParameter("Ask either an index or a server.", param_hint="--server")
+    question = Question(
+        image=image,
+        id=None if id is None else _checked_id(id),
+        k=k,
+        min_score=min_score,
+        filter=filter,
+        space=space,
+        box=None if box is None else _numbers(box),
+    )
+    if server is not None:
+        answer = ask_server(server, api_key, question)
+    else:
+        answer = ask_index(index or default_index(), question)
+    if sheet is not None:
+        draw(question, answer, sheet)
+    if as_json:
+        print_json(answer)
+    elif paths:
+        for hit in answer["hits"]:
+            for path in hit["paths"]:
+                say(path)
+    else:
+        _print_hits(answer)
+
+
+def _checked_id(text: str) -> str:
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", text):
+        raise typer.BadParameter("An id is 64 hexadecimal digits: the SHA-256 of the file.", param_hint="--id")
+    return text.lower()
+
+
+def _numbers(text: str) -> tuple[float, float, float, float]:
+    try:
+        x, y, width, height = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise typer.BadParameter("Four numbers: x,y,width,height in pixels.", param_hint="--box") from error
+    return x, y, width, height
+
+
+def _print_hits(answer: dict[str, Any]) -> None:
+    if not answer["hits"]:
+        say("No image matches.")
+    for hit in answer["hits"]:
+        labels = f"  [{', '.join(hit['labels'])}]" if hit["labels"] else ""
+        say(f"{hit['score']:.4f}  {hit['path'] or hit['id']}{labels}")
+
+
+search.cli.register(app.command)
+
+
+@app.command()
+def serve(
+    directories: Annotated[list[Path], typer.Argument(metavar="DIR...", default_factory=lambda: [default_index()])],
+    host: Annotated[str | None, typer.Option(help="[default: 127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="0: any free one. [default: 8000]")] = None,
+    api_key: Annotated[str | None, typer.Option(metavar="KEY", help="Answer only requests that bring it.")] = None,
+) -> None:
+    """Serve indexes over HTTP, with a web page. The first is the default one."""
+    from api.server import run
+    from api.settings import Settings
+
+    flags = {"host": host, "port": port, "api_key": api_key}
+    settings = Settings(**{name: value for name, value in flags.items() if value is not None})  # type: ignore[arg-type]
+    run(directories, settings, announce=say)
+
+
+def main() -> NoReturn:
+    """Run the command line: every error a user can cause is one clear line and an exit code."""
+    try:
+        app()
+    except (SearchError, IndexerError) as error:
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone: nobody to tell
+        sys.exit(0)
+    except OSError as error:
+        _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", EXIT_IO)
+    except Exception as error:
+        if os.environ.get("LOOKALIKE_DEBUG"):
+            raise
+        _fail(f"internal error ({type(error).__name__}: {error}). LOOKALIKE_DEBUG=1 shows where.", EXIT_INTERNAL)
+    sys.exit(0)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    print(f"lookalike: {message}".encode(errors="backslashreplace").decode(), file=sys.stderr)  # noqa: T201
+    sys.exit(code)

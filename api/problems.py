@@ -1,0 +1,216 @@
+"""Errors as `application/problem+json` (RFC 9457): the one place that knows status codes. Never an echo of the input."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from indexer.errors import ImageRejected, IndexerError
+from search import errors as search_errors
+from search.errors import SearchError, StorageFailed
+
+log = logging.getLogger("lookalike")
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_S = 1
+
+
+class Problem(Exception):
+    """A request that cannot be answered: a status, a stable code for programs, and a sentence for people."""
+
+    def __init__(self, status: HTTPStatus, code: str, detail: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.headers = dict(headers or {})
+
+
+def unauthorized() -> Problem:
+    """No key, or a wrong one."""
+    detail = "This server needs a key: send the header Authorization: Bearer KEY."
+    return Problem(HTTPStatus.UNAUTHORIZED, "unauthorized", detail, {"WWW-Authenticate": "Bearer"})
+
+
+def invalid(detail: str) -> Problem:
+    """A request that is well formed and cannot be meant."""
+    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid", detail)
+
+
+def malformed(detail: str) -> Problem:
+    """A request that cannot be read."""
+    return Problem(HTTPStatus.BAD_REQUEST, "malformed", detail)
+
+
+def not_an_image() -> Problem:
+    """A body that does not begin like any format we read."""
+    detail = "The upload is not an image we read. Send a JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF file."
+    return Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported-image", detail)
+
+
+def too_large(limit: int) -> Problem:
+    """A body over the limit (bytes)."""
+    detail = f"The request is larger than {limit:,} bytes. Send a smaller image: 1,000 pixels a side are plenty."
+    return Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", detail)
+
+
+def overloaded() -> Problem:
+    """More images wait for the encoder than it will take."""
+    detail = "The server is busy. Try again in a moment."
+    headers = {"Retry-After": str(RETRY_AFTER_S)}
+    return Problem(HTTPStatus.TOO_MANY_REQUESTS, "overloaded", detail, headers)
+
+
+def unknown_index(names: list[str]) -> Problem:
+    """An index name that is not served."""
+    return Problem(HTTPStatus.NOT_FOUND, "unknown-index", f"No such index. Served here: {', '.join(names)}.")
+
+
+def file_gone() -> Problem:
+    """An image whose file is not there any more, or holds something else by now."""
+    detail = (
+        "The image's file is not there any more, or has changed. Run `lookalike build` to bring the index up to date."
+    )
+    return Problem(HTTPStatus.NOT_FOUND, "file-gone", detail)
+
+
+_STATUS: dict[type[SearchError], tuple[HTTPStatus, str]] = {
+    search_errors.UnknownImage: (HTTPStatus.NOT_FOUND, "unknown-image"),
+    search_errors.UnknownSpace: (HTTPStatus.NOT_FOUND, "unknown-space"),
+    search_errors.RecipeMismatch: (HTTPStatus.CONFLICT, "recipe-mismatch"),
+    search_errors.FilterInvalid: (HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-filter"),
+    search_errors.QueryInvalid: (HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-query"),
+    search_errors.AnnotationInvalid: (HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-annotation"),
+    search_errors.IndexLocked: (HTTPStatus.SERVICE_UNAVAILABLE, "index-locked"),
+    search_errors.IndexDamaged: (HTTPStatus.SERVICE_UNAVAILABLE, "index-damaged"),
+}
+_PRIVATE = {
+    search_errors.IndexLocked: "Another process is writing to this index. Try again in a moment.",
+    search_errors.IndexDamaged: "The index is damaged. The server's log says where.",
+}
+"""Messages that would name paths of the server."""
+
+
+def from_error(error: Exception) -> Problem:
+    """The problem that an error of `search` or `indexer` is to a client."""
+    if isinstance(error, ImageRejected):
+        return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "unreadable-image", f"The image cannot be used: {error}.")
+    if isinstance(error, StorageFailed):
+        if error.disk_full:
+            return Problem(
+                HTTPStatus.INSUFFICIENT_STORAGE, "disk-full", "The server's disk is full. Nothing was stored."
+            )
+        return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "storage-failed", "The server cannot read or write its index.")
+    for kind, (status, code) in _STATUS.items():
+        if isinstance(error, kind):
+            headers = {"Retry-After": str(RETRY_AFTER_S)} if status is HTTPStatus.SERVICE_UNAVAILABLE else {}
+            return Problem(status, code, _PRIVATE.get(kind, str(error)), headers)
+    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "not-ready", "The server cannot answer this now. Its log says why.")
+
+
+def response(problem: Problem) -> JSONResponse:
+    """The HTTP answer of a problem."""
+    body = {
+        "type": "about:blank",
+        "title": problem.status.phrase,
+        "status": problem.status.value,
+        "detail": problem.detail,
+        "code": problem.code,
+    }
+    return JSONResponse(body, status_code=problem.status, headers=problem.headers, media_type=MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of an application a problem."""
+
+    @app.exception_handler(Problem)
+    async def problem(_request: Request, error: Problem) -> JSONResponse:
+        return response(error)
+
+    @app.exception_handler(SearchError)
+    @app.exception_handler(IndexerError)
+    async def ours(_request: Request, error: SearchError | IndexerError) -> JSONResponse:
+        answer = from_error(error)
+        if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            log.error("%s", error)
+        return response(answer)
+
+    @app.exception_handler(RequestValidationError)
+    async def validation(_request: Request, error: RequestValidationError) -> JSONResponse:
+        return response(_from_validation(error.errors()))
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> JSONResponse:
+        status = HTTPStatus(error.status_code)
+        if status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            return response(too_large(request.app.state.settings.max_upload_bytes))
+        code = "malformed" if status is HTTPStatus.BAD_REQUEST else status.phrase.lower().replace(" ", "-")
+        return response(Problem(status, code, f"{status.description or status.phrase}.", error.headers))
+
+    @app.exception_handler(Exception)
+    async def unforeseen(_request: Request, error: Exception) -> JSONResponse:
+        log.exception("unforeseen error", exc_info=error)
+        detail = "The server failed on this request. Its log says why."
+        return response(Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal-error", detail))
+
+
+def _from_validation(errors: Any) -> Problem:
+    """What Pydantic found, told by our own field names and its own rules only: `loc` and `msg` may hold user input."""
+    first = errors[0]
+    if first["type"] in ("json_invalid", "missing", "model_attributes_type") and len(first["loc"]) <= 2:
+        if first["type"] != "missing" or first["loc"] == ("body",):
+            return malformed("The body cannot be read. Send what the content type says: JSON, or a multipart form.")
+        return malformed(f"The field {first['loc'][-1]!r} is missing.")
+    if first["type"] == "extra_forbidden":
+        return invalid("The request has a field that this call does not know. /docs lists the fields.")
+    field = ".".join(str(part) for part in first["loc"][1:] if isinstance(part, int) or str(part) in _FIELDS)
+    return invalid(f"{field or 'The request'}: {_RULES.get(first['type'], 'is not valid')}{_bound(first)}.")
+
+
+_FIELDS = frozenset(
+    [
+        "k",
+        "offset",
+        "min_score",
+        "filter",
+        "space",
+        "index",
+        "box",
+        "parts",
+        "image",
+        "id",
+        "vector",
+        "weight",
+        "labels",
+        "metadata",
+        "cursor",
+        "limit",
+        "size",
+        "input",
+    ]
+)
+_RULES = {
+    "greater_than_equal": "must be at least",
+    "less_than_equal": "must be at most",
+    "greater_than": "must be more than",
+    "less_than": "must be less than",
+    "finite_number": "must be a finite number",
+    "too_long": "has too many entries; at most",
+    "too_short": "has too few entries; at least",
+    "string_pattern_mismatch": "must be 64 hexadecimal digits, the id of an image",
+}
+
+
+def _bound(error: Mapping[str, Any]) -> str:
+    context = error.get("ctx") or {}
+    for name in ("ge", "le", "gt", "lt", "max_length", "min_length"):
+        if isinstance(context.get(name), int | float):
+            return f" {context[name]}"
+    return ""

@@ -1,0 +1,67 @@
+"""The calls of the HTTP interface, by noun."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from typing import Annotated, Any
+
+from fastapi import Depends, Query, Request
+
+from api import problems
+from api.schemas import Name, ProblemAnswer
+from api.service import Service
+from search.filters import compile_filter
+
+
+def served(request: Request) -> dict[str, Service]:
+    """The served indexes by name; the first is the default."""
+    services: dict[str, Service] = request.app.state.services
+    return services
+
+
+def choose(request: Request, name: str | None) -> Service:
+    """The service of an index name, or the default one. Raises Problem."""
+    services = served(request)
+    if name is None:
+        return next(iter(services.values()))
+    if name not in services:
+        raise problems.unknown_index(list(services))
+    return services[name]
+
+
+def chosen(
+    request: Request, index: Annotated[Name | None, Query(description="Default: the first one served.")] = None
+) -> Service:
+    """The service that the query parameter `index` names."""
+    return choose(request, index)
+
+
+Chosen = Annotated[Service, Depends(chosen)]
+
+
+def parse_filter(text: str | None) -> dict[str, Any] | None:
+    """The filter object of a form field or query parameter. Raises Problem, FilterInvalid."""
+    if not text:
+        return None
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise problems.malformed('`filter` is not JSON. Send an object such as {"label": "cat"}.') from error
+    compile_filter(value)
+    return dict(value)
+
+
+def parse_base64(text: str) -> bytes:
+    """The bytes of a base64 text. Raises Problem."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise problems.invalid("An image in JSON is the bytes of its file in base64.") from error
+
+
+def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI description of the problems that a call can answer with."""
+    content = {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemAnswer"}}}
+    return {status: {"model": ProblemAnswer, "content": content} for status in (400, 401, 422, *statuses)}

@@ -1,0 +1,94 @@
+"""The images of an index: list, read, change, delete, add, and their pictures by id."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
+from fastapi import Path as PathParameter
+
+from api import problems
+from api.routes import Chosen, answers, choose
+from api.schemas import ImageAnswer, ImageId, ImagePatch, ImagesAnswer, Name
+
+router = APIRouter(prefix="/v1/images", tags=["images"])
+Id = Annotated[ImageId, PathParameter(description="SHA-256 of the image file.")]
+FOREVER = "private, max-age=31536000, immutable"
+"""An id names a content: what it leads to never changes."""
+
+
+@router.get("", responses=answers(404))
+async def list_images(
+    service: Chosen,
+    cursor: Annotated[str | None, Query(pattern=r"^\d{1,18}$", description="`next_cursor` of the page before.")] = None,
+    limit: Annotated[int, Query(ge=1, le=1_000)] = 100,
+) -> ImagesAnswer:
+    """All images, a page at a time, in the order they were added."""
+    records, more = await service.read(lambda index: index.catalog.page(int(cursor or 0), limit))
+    return ImagesAnswer(
+        images=[ImageAnswer.of(record) for record in records], next_cursor=None if more is None else str(more)
+    )
+
+
+@router.post("", status_code=201, responses=answers(404, 413, 415, 429, 503, 507) | {200: {"model": ImageAnswer}})
+async def add_image(
+    request: Request,
+    response: Response,
+    image: Annotated[UploadFile, File(description="The image file.")],
+    labels: Annotated[list[str] | None, Form()] = None,
+    metadata: Annotated[str | None, Form(description='A JSON object, e.g. {"price": 12.5}.')] = None,
+    index: Annotated[Name | None, Form()] = None,
+) -> ImageAnswer:
+    """Add an image; it is found by the next search. 201 if it is new, 200 if the index had it."""
+    service = choose(request, index)
+    record, new = await service.add(await image.read(), labels or [], _object(metadata))
+    if not new:
+        response.status_code = 200
+    response.headers["Location"] = f"/v1/images/{record.id}"
+    return ImageAnswer.of(record)
+
+
+@router.get("/{id}", responses=answers(404))
+async def read_image(service: Chosen, id: Id) -> ImageAnswer:  # noqa: A002
+    """Everything known of an image."""
+    return ImageAnswer.of(await service.read(lambda index: index.image(id)))
+
+
+@router.patch("/{id}", responses=answers(404, 503, 507))
+async def change_image(service: Chosen, id: Id, body: ImagePatch) -> ImageAnswer:  # noqa: A002
+    """Change labels and metadata."""
+    return ImageAnswer.of(await service.change(id, body.labels, body.metadata))
+
+
+@router.delete("/{id}", status_code=204, responses=answers(404, 503, 507))
+async def delete_image(service: Chosen, id: Id) -> None:  # noqa: A002
+    """Remove an image from the index. Builds leave it out from now on; its file stays, unless it was uploaded."""
+    await service.delete(id)
+
+
+@router.get("/{id}/thumbnail", responses=answers(404) | {200: {"content": {"image/jpeg": {}}}}, response_class=Response)
+async def thumbnail(service: Chosen, id: Id, size: Annotated[int, Query(ge=16, le=1_024)] = 256) -> Response:  # noqa: A002
+    """A small JPEG that fits in size x size pixels."""
+    data = await service.thumbnail(id, size)
+    return Response(data, media_type="image/jpeg", headers={"Cache-Control": FOREVER, "ETag": f'"{id}-{size}"'})
+
+
+@router.get("/{id}/file", responses=answers(404) | {200: {"content": {"image/*": {}}}}, response_class=Response)
+async def file(service: Chosen, id: Id) -> Response:  # noqa: A002
+    """The original file."""
+    data, image_format = await service.file(id)
+    headers = {"Cache-Control": FOREVER, "ETag": f'"{id}"'}
+    return Response(data, media_type=f"image/{image_format}", headers=headers)
+
+
+def _object(text: str | None) -> dict[str, object]:
+    if not text:
+        return {}
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise problems.malformed('`metadata` is not JSON. Send an object such as {"price": 12.5}.') from error
+    if not isinstance(value, dict):
+        raise problems.invalid('`metadata` is a JSON object, such as {"price": 12.5}.')
+    return value

@@ -1,0 +1,265 @@
+"""What goes over the wire: requests and answers, with examples for OpenAPI."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from search.query import MAX_PARTS, MAX_WINDOW
+from search.types import Hit, ImageRecord
+
+EXAMPLE_ID = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+ImageId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Name = Annotated[str, StringConstraints(max_length=200)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, le=MAX_WINDOW, description="How many hits.")]
+Offset = Annotated[int, Field(ge=0, le=MAX_WINDOW, description="How many hits to pass over first.")]
+MinScore = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False, description="Leave out hits below this cosine.")]
+Box = Annotated[list[Finite], Field(min_length=4, max_length=4, description="x, y, width, height in pixels.")]
+
+_EXAMPLE_HIT = {
+    "id": EXAMPLE_ID,
+    "score": 0.8713,
+    "path": "/photos/2024/zebra.jpg",
+    "paths": ["/photos/2024/zebra.jpg"],
+    "labels": ["2024"],
+    "metadata": {"price": 12.5},
+    "width": 4000,
+    "height": 3000,
+}
+
+
+class Request(BaseModel):
+    """A request: a field we do not know is an error, so that a typing slip is not a silent no."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Part(Request):
+    """One weighted part of a query: an image (base64), the id of an indexed one, or an embedding."""
+
+    image: str | None = Field(default=None, description="The bytes of an image file, in base64.")
+    id: ImageId | None = Field(default=None, description="An indexed image.")
+    vector: list[Finite] | None = Field(default=None, max_length=100_000, description="An embedding of the space.")
+    weight: Finite = Field(default=1.0, description="May be negative: less like this.")
+    box: Box | None = Field(default=None, description="Look at this part of `image` only: x, y, width, height.")
+
+
+class SearchRequest(Request):
+    """A weighted query."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"parts": [{"id": EXAMPLE_ID}], "k": 10, "filter": {"label": "2024"}}]},
+    )
+
+    parts: list[Part] = Field(min_length=1, max_length=MAX_PARTS)
+    k: Count = 10
+    offset: Offset = 0
+    min_score: MinScore | None = None
+    filter: dict[str, Any] | None = Field(default=None, description="Which images may be hits; see docs/http.md.")
+    space: Name | None = Field(default=None, description="Default: the index's first.")
+    index: Name | None = Field(default=None, description="Default: the first one served.")
+
+
+class HitAnswer(BaseModel):
+    """One hit."""
+
+    id: str
+    score: float = Field(description="Cosine, -1..1.")
+    path: str | None = Field(description="The first absolute path.")
+    paths: list[str]
+    labels: list[str]
+    metadata: dict[str, Any]
+    width: int
+    height: int
+
+    @classmethod
+    def of(cls, hit: Hit) -> HitAnswer:
+        """The answer for a hit."""
+        return cls(
+            id=hit.id,
+            score=hit.score,
+            path=hit.path,
+            paths=list(hit.paths),
+            labels=list(hit.labels),
+            metadata=dict(hit.metadata),
+            width=hit.width,
+            height=hit.height,
+        )
+
+
+class Took(BaseModel):
+    """Where the time went, in milliseconds."""
+
+    decode: float
+    encode: float
+    search: float
+    total: float
+
+
+class SearchAnswer(BaseModel):
+    """Hits by falling score, ties by id."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "hits": [_EXAMPLE_HIT],
+                    "space": "layer11",
+                    "took_ms": {"decode": 4.1, "encode": 26.0, "search": 0.9, "total": 31.4},
+                }
+            ]
+        }
+    )
+
+    hits: list[HitAnswer]
+    space: str
+    took_ms: Took
+
+
+class ImageAnswer(BaseModel):
+    """Everything known of an image."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {key: value for key, value in _EXAMPLE_HIT.items() if key != "score"}
+                | {
+                    "format": "jpeg",
+                    "bytes": 2_400_000,
+                    "taken_at": "2024-07-01T10:00:00",
+                    "camera": "Canon EOS R6",
+                    "gps": [48.2, 16.37],
+                }
+            ]
+        }
+    )
+
+    id: str
+    path: str | None
+    paths: list[str]
+    labels: list[str]
+    metadata: dict[str, Any]
+    width: int
+    height: int
+    format: str
+    bytes: int
+    taken_at: str | None
+    camera: str | None
+    gps: tuple[float, float] | None = Field(description="Latitude, longitude in degrees.")
+
+    @classmethod
+    def of(cls, record: ImageRecord) -> ImageAnswer:
+        """The answer for a record of the catalog."""
+        facts = record.facts
+        return cls(
+            id=record.id,
+            path=record.paths[0] if record.paths else None,
+            paths=list(record.paths),
+            labels=list(record.labels),
+            metadata=dict(record.metadata),
+            width=facts.width,
+            height=facts.height,
+            format=facts.format,
+            bytes=facts.bytes,
+            taken_at=facts.taken_at,
+            camera=facts.camera,
+            gps=facts.gps,
+        )
+
+
+class ImagesAnswer(BaseModel):
+    """One page of images, in the order they were added."""
+
+    images: list[ImageAnswer]
+    next_cursor: str | None = Field(description="Pass it as `cursor` for the next page; null on the last.")
+
+
+class ImagePatch(Request):
+    """What to change. `labels` replaces all labels; `metadata` is merged in (RFC 7396): null removes a key."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"labels": ["cat"], "metadata": {"price": 9.5, "old": None}}]}
+    )
+
+    labels: list[str] | None = Field(default=None, max_length=1_000)
+    metadata: dict[str, Any] | None = None
+
+
+class EmbedRequest(Request):
+    """Images to embed."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"input": ["/9j/4AAQSkZJRg..."]}]})
+
+    input: list[str] = Field(min_length=1, max_length=64, description="The bytes of image files, in base64.")
+    space: Name | None = None
+    index: Name | None = None
+
+
+class Embedding(BaseModel):
+    """One embedding: unit length."""
+
+    index: int
+    embedding: list[float]
+
+
+class EmbedAnswer(BaseModel):
+    """Embeddings in the order of the input."""
+
+    data: list[Embedding]
+    model: str
+
+
+class SpaceAnswer(BaseModel):
+    """A space of a served index."""
+
+    name: str
+    dim: int
+    recipe: dict[str, Any]
+
+
+class IndexAnswer(BaseModel):
+    """A served index."""
+
+    name: str
+    count: int
+    generation: str | None
+    spaces: list[SpaceAnswer]
+
+
+class IndexesAnswer(BaseModel):
+    """What is served; the first is the default."""
+
+    indexes: list[IndexAnswer]
+
+
+class StatusAnswer(BaseModel):
+    """A health check's answer."""
+
+    status: str
+
+
+class ProblemAnswer(BaseModel):
+    """An error (RFC 9457). `code` is stable; `detail` is for people."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": "about:blank",
+                    "title": "Not Found",
+                    "status": 404,
+                    "detail": "The index has no image with this id.",
+                    "code": "unknown-image",
+                }
+            ]
+        }
+    )
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str

@@ -1,0 +1,72 @@
+"""The server process: opens indexes, loads encoders, binds, serves, and closes everything again."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import uvicorn
+
+from api.app import create_app
+from api.service import Service
+from api.settings import Settings
+from indexer.encoder import encoder_for
+from search.errors import SearchError
+from search.index import Index
+
+
+class CannotServe(SearchError):
+    """The server cannot start as it was asked to; the text says what to change."""
+
+
+def run(directories: Sequence[Path], settings: Settings, *, announce: Callable[[str], None]) -> None:
+    """Serve these indexes until SIGINT or SIGTERM. Raises SearchError, IndexerError, CannotServe before it starts."""
+    if settings.api_key is None and not _is_loopback(settings.host):
+        raise CannotServe(
+            f"{settings.host} can be reached from other machines. Give a key with --api-key or LOOKALIKE_API_KEY, or "
+            "stay on 127.0.0.1."
+        )
+    listener = _bind(settings.host, settings.port)
+    services = open_services(directories, settings)
+    port = listener.getsockname()[1]
+    shown = f"[{settings.host}]" if ":" in settings.host else settings.host
+    for service in services.values():
+        announce(f"Serving {service.name}: {service.index.catalog.counts()[0]:,} images")
+    announce(f"Open http://{shown}:{port} in a browser; the API is described at http://{shown}:{port}/docs")
+    config = uvicorn.Config(create_app(services, settings), log_level="warning", server_header=False)
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def open_services(directories: Sequence[Path], settings: Settings) -> dict[str, Service]:
+    """Open indexes and load their encoders; the name of each is its folder's, without `.index`."""
+    services: dict[str, Service] = {}
+    for directory in directories:
+        name = directory.resolve().name.removesuffix(".index")
+        if name in services:
+            raise CannotServe(f"Two indexes are called {name}. Rename the folder of one.")
+        # Writable: images can be added over HTTP. The lock is taken for each write only.
+        index = Index.open(directory, writable=True)
+        services[name] = Service(name, index, encoder_for(index.spaces), settings)
+    return services
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        reason = error.strerror or str(error)
+        raise CannotServe(f"Cannot listen on {host}:{port}: {reason}. Choose another with --port.") from error
+    return listener

@@ -1,0 +1,236 @@
+"""A served index: the stages a request goes through, each with its own threads, and the files behind its images."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from indexer.decode import Decoded, DecodeLimits, decode, sniff, thumbnail
+
+from api import problems
+from api.batching import Batcher, QueueFull
+from api.settings import Settings
+from indexer.encoder import Encoder
+from indexer.sources import SNIFFED_BYTES
+from search.annotations import checked_labels, checked_metadata
+from search.errors import UnknownImage
+from search.generation import storage_errors
+from search.index import Index
+from search.types import Hit, ImageRecord, JsonObject, Location, NewImage, Query, Vector
+
+Result = TypeVar("Result")
+Box = tuple[float, float, float, float]
+
+
+@dataclass(kw_only=True)
+class Timing:
+    """Where a request's time went, in seconds."""
+
+    decode: float = 0.0
+    encode: float = 0.0
+    search: float = 0.0
+
+
+class Service:
+    """One index, its encoder, and the threads of each stage."""
+
+    def __init__(self, name: str, index: Index, encoder: Encoder, settings: Settings) -> None:
+        self.name = name
+        self.index = index
+        self._batcher = Batcher(encoder, max_waiting=settings.max_waiting)
+        self._names = encoder.names
+        self._limits = DecodeLimits(max_bytes=settings.max_upload_bytes, max_pixels=settings.max_pixels)
+        # Fixed threads: FAISS starts an OpenMP pool for every new thread that calls it.
+        self._decoders = ThreadPoolExecutor(max(2, os.cpu_count() or 2), thread_name_prefix="decode")
+        self._searchers = ThreadPoolExecutor(2, thread_name_prefix="search")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
+        self._files = ThreadPoolExecutor(2, thread_name_prefix="files")
+
+    def close(self) -> None:
+        """Finish what is under way and close the index."""
+        for pool in (self._decoders, self._searchers, self._writer, self._files):
+            pool.shutdown()
+        self._batcher.close()
+        self.index.close()
+
+    @property
+    def ready(self) -> bool:
+        """Whether a search would be answered."""
+        return self._batcher.alive
+
+    async def embed(self, data: bytes, timing: Timing, *, box: Box | None = None) -> tuple[Decoded, dict[str, Vector]]:
+        """Decode and encode one image: its facts, and one embedding a space.
+
+        Raises Problem (not an image, overloaded), ImageRejected (it cannot be decoded).
+        """
+        if not sniff(data[:SNIFFED_BYTES]):
+            raise problems.not_an_image()
+        preprocessing = self.index.spaces[0].recipe.preprocessing
+        began = time.perf_counter()
+        decoded = await _run(self._decoders, lambda: decode(data, preprocessing, limits=self._limits, box=box))
+        timing.decode += time.perf_counter() - began
+        began = time.perf_counter()
+        try:
+            vectors = await asyncio.wrap_future(self._batcher.submit(decoded.pixels))
+        except QueueFull as error:
+            raise problems.overloaded() from error
+        timing.encode += time.perf_counter() - began
+        return decoded, dict(zip(self._names, vectors, strict=True))
+
+    async def search(self, query: Query, timing: Timing) -> list[Hit]:
+        """`Index.search`, on a thread of its own."""
+        began = time.perf_counter()
+        hits = await _run(self._searchers, lambda: self.index.search(query))
+        timing.search += time.perf_counter() - began
+        return hits
+
+    async def read(self, work: Callable[[Index], Result]) -> Result:
+        """Read from the index, off the event loop."""
+        return await _run(self._searchers, lambda: work(self.index))
+
+    async def write(self, work: Callable[[Index], Result]) -> Result:
+        """Change the index, one change at a time, under its lock. Raises IndexLocked."""
+
+        def locked() -> Result:
+            with self.index.lock():
+                return work(self.index)
+
+        return await _run(self._writer, locked)
+
+    async def add(self, data: bytes, labels: Sequence[str], metadata: JsonObject) -> tuple[ImageRecord, bool]:
+        """Add an image, durable when this returns. Returns it, and whether it is new. Adding it again is harmless."""
+        image_id = hashlib.sha256(data).hexdigest()
+        kept_labels, kept_metadata = checked_labels(labels), checked_metadata(metadata)
+        decoded, vectors = await self.embed(data, Timing())
+
+        def store(index: Index) -> tuple[ImageRecord, bool]:
+            with index.catalog.lookup() as lookup:
+                known = lookup.rowid(image_id) is not None
+            if known:  # it has a file already; a copy among the uploads would be a second location
+                with index.writing() as transaction:
+                    transaction.annotate(image_id, labels=kept_labels, metadata=kept_metadata)
+                return index.image(image_id), False
+            location = _store_upload(index.uploads, image_id, decoded.facts.format, data)
+            with index.writing() as transaction:
+                transaction.add(
+                    NewImage(
+                        id=image_id,
+                        facts=decoded.facts,
+                        location=location,
+                        vectors=vectors,
+                        labels=kept_labels,
+                        metadata=kept_metadata,
+                    )
+                )
+            return index.image(image_id), True
+
+        return await self.write(store)
+
+    async def delete(self, image_id: str) -> None:
+        """Remove an image for good. Raises UnknownImage."""
+
+        def remove(index: Index) -> None:
+            if not index.remove([image_id]):
+                raise UnknownImage("The index has no image with this id.")
+
+        await self.write(remove)
+
+    async def change(self, image_id: str, labels: Sequence[str] | None, patch: JsonObject | None) -> ImageRecord:
+        """Replace labels, merge metadata (RFC 7396: null removes a key). Raises UnknownImage, AnnotationInvalid."""
+
+        def apply(index: Index) -> ImageRecord:
+            metadata = None if patch is None else checked_metadata(_merged(index.image(image_id).metadata, patch))
+            return index.describe(
+                image_id, labels=None if labels is None else checked_labels(labels), metadata=metadata
+            )
+
+        return await self.write(apply)
+
+    async def file(self, image_id: str) -> tuple[bytes, str]:
+        """An image's original bytes and format. Raises UnknownImage, Problem where its file is gone or changed."""
+        return await _run(self._files, lambda: self._original(image_id))
+
+    async def thumbnail(self, image_id: str, size: int) -> bytes:
+        """A JPEG that fits in `size` x `size` pixels, from the cache or made now."""
+        return await _run(self._files, lambda: self._thumbnail(image_id, size))
+
+    def _thumbnail(self, image_id: str, size: int) -> bytes:
+        self.index.catalog.rowid(image_id)
+        cached = self.index.path / "thumbnails" / image_id[:2] / f"{image_id}-{size}.jpg"
+        try:
+            return cached.read_bytes()
+        except OSError:
+            data, _ = self._original(image_id)
+            small = thumbnail(data, size, limits=DecodeLimits())
+            try:
+                cached.parent.mkdir(parents=True, exist_ok=True)
+                _write_aside(cached, small, durable=False)
+            except OSError:
+                pass  # a cache that cannot be written, on a full or read-only disk, must not cost the answer
+            return small
+
+    def _original(self, image_id: str) -> tuple[bytes, str]:
+        record = self.index.image(image_id)
+        with self.index.catalog.lookup() as lookup:
+            locations = lookup.locations_of(image_id)
+        for location in locations:
+            try:
+                path = Path(location.absolute).resolve(strict=True)
+                if path.is_relative_to(Path(location.root).resolve()):
+                    data = path.read_bytes()
+                    if hashlib.sha256(data).hexdigest() == image_id:
+                        return data, record.facts.format
+            except OSError:
+                continue
+        raise problems.file_gone()
+
+
+def _store_upload(uploads: Path, image_id: str, image_format: str, data: bytes) -> Location:
+    """Write an upload under its id and wait until it is on the disk: the catalog must never name a file that is not."""
+    extension = "jpg" if image_format == "jpeg" else image_format
+    relative = f"{image_id[:2]}/{image_id}.{extension}"
+    path = uploads / relative
+    with storage_errors(uploads):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_aside(path, data, durable=True)
+        facts = path.stat()
+    return Location(root=str(uploads), path=relative, mtime_ns=facts.st_mtime_ns, size=facts.st_size)
+
+
+def _write_aside(path: Path, data: bytes, *, durable: bool) -> None:
+    """Write a file so that its name never shows half of it."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as draft:
+        try:
+            draft.write(data)
+            draft.flush()
+            if durable:
+                os.fsync(draft.fileno())
+            os.replace(draft.name, path)
+        except BaseException:
+            Path(draft.name).unlink(missing_ok=True)
+            raise
+
+
+def _merged(old: JsonObject, patch: JsonObject) -> dict[str, object]:
+    merged = dict(old)
+    for key, value in patch.items():
+        if value is None:
+            merged.pop(key, None)
+        elif isinstance(value, dict):
+            inner = merged.get(key)
+            merged[key] = _merged(inner if isinstance(inner, dict) else {}, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+async def _run(pool: ThreadPoolExecutor, work: Callable[[], Result]) -> Result:
+    return await asyncio.get_running_loop().run_in_executor(pool, work)

@@ -1,0 +1,113 @@
+// The web page: a picture in, its nearest images out; a click on a hit asks for more like that one.
+"use strict";
+
+const element = (id) => document.getElementById(id);
+let indexes = [];
+let latest = 0; // answers to any but the latest question are dropped
+
+async function ask(path, options = {}) {
+  const key = element("key").value;
+  const headers = key ? { Authorization: `Bearer ${key}` } : {};
+  const response = await fetch(path, { ...options, headers });
+  if (!response.ok) {
+    const problem = await response.json().catch(() => ({}));
+    throw new Error(problem.detail || `The server answered ${response.status}.`);
+  }
+  return response;
+}
+
+async function loadIndexes() {
+  indexes = (await (await ask("v1/indexes")).json()).indexes;
+  element("index").replaceChildren(...indexes.map((index) => new Option(index.name)));
+  showSpaces();
+}
+
+function showSpaces() {
+  const index = indexes.find((one) => one.name === element("index").value);
+  if (!index) return;
+  element("space").replaceChildren(...index.spaces.map((space) => new Option(space.name)));
+  element("served").textContent = `${index.count.toLocaleString()} images in ${index.name}`;
+}
+
+async function show(request) {
+  const turn = ++latest;
+  element("status").textContent = "Searching…";
+  try {
+    const answer = await (await request()).json();
+    if (turn !== latest) return;
+    element("status").textContent = `${answer.hits.length} hits in ${Math.round(answer.took_ms.total)} ms`;
+    element("hits").replaceChildren(...answer.hits.map(cell));
+  } catch (error) {
+    if (turn === latest) element("status").textContent = error.message;
+  }
+}
+
+function cell(hit) {
+  const name = hit.path ? hit.path.split(/[\\/]/).pop() : hit.id.slice(0, 12);
+  const item = document.createElement("li");
+  const button = document.createElement("button");
+  const picture = document.createElement("img");
+  const caption = document.createElement("small");
+  button.type = "button";
+  button.title = `More like ${name}`;
+  button.addEventListener("click", () => similar(hit.id));
+  picture.alt = name;
+  picture.loading = "lazy";
+  loadThumbnail(picture, hit.id);
+  caption.textContent = name;
+  caption.title = hit.path || hit.id;
+  button.append(picture);
+  item.append(button, `${hit.score.toFixed(3)}`, caption);
+  return item;
+}
+
+async function loadThumbnail(picture, id) {
+  // Fetched rather than linked: an <img> cannot send the key.
+  const query = new URLSearchParams({ size: 256, index: element("index").value });
+  try {
+    const blob = await (await ask(`v1/images/${id}/thumbnail?${query}`)).blob();
+    picture.onload = () => URL.revokeObjectURL(picture.src);
+    picture.src = URL.createObjectURL(blob);
+  } catch {
+    picture.replaceWith("no picture");
+  }
+}
+
+function similar(id) {
+  const query = new URLSearchParams({ k: element("k").value, index: element("index").value, space: element("space").value });
+  show(() => ask(`v1/images/${id}/similar?${query}`));
+}
+
+let current = null;
+function search(file = current) {
+  if (!file) return;
+  current = file;
+  const preview = element("preview");
+  preview.src = URL.createObjectURL(file);
+  preview.hidden = false;
+  const form = new FormData();
+  form.set("image", file);
+  for (const name of ["k", "index", "space"]) form.set(name, element(name).value);
+  show(() => ask("v1/search/image", { method: "POST", body: form }));
+}
+
+const drop = element("drop");
+element("image").addEventListener("change", (event) => search(event.target.files[0]));
+drop.addEventListener("dragover", (event) => { event.preventDefault(); drop.classList.add("over"); });
+drop.addEventListener("dragleave", () => drop.classList.remove("over"));
+drop.addEventListener("drop", (event) => {
+  event.preventDefault();
+  drop.classList.remove("over");
+  search(event.dataTransfer.files[0]);
+});
+document.addEventListener("paste", (event) => search(event.clipboardData.files[0]));
+element("query").addEventListener("submit", (event) => event.preventDefault());
+element("index").addEventListener("change", () => { showSpaces(); search(); });
+element("space").addEventListener("change", () => search());
+element("k").addEventListener("change", () => search());
+element("key").addEventListener("change", () => start());
+
+function start() {
+  loadIndexes().catch((error) => { element("status").textContent = error.message; });
+}
+start();

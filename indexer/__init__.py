@@ -1,0 +1,1 @@
+"""From files to embeddings to an index: sources, decoding, encoders, builds."""

@@ -1,0 +1,370 @@
+"""A build: bring an index up to date with its sources, embedding only what is new."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from indexer.encoder import Encoder
+from indexer.errors import SourceMissing
+from indexer.metadata import read_metadata
+from indexer.pipeline import Decoded, Loader, Outcome, ordered_map
+from indexer.sources import Ignored, Source, gone, scan
+from search.index import Index
+from search.lookup import Lookup
+from search.transaction import Transaction
+from search.types import Failure, Location, NewImage
+
+LOOKUP = 500
+"""Files compared with the catalog in one query."""
+DECODED_AHEAD = 64
+"""Files read ahead of the encoder: it does not wait for one slow file, and 64 decoded images are 10 MB at 224 px."""
+MIN_PUBLISH = 5_000
+"""A build publishes on the way once the index has doubled, but not below this: smaller ones are read in a second."""
+
+
+class Progress(Protocol):
+    """What a build tells while it runs."""
+
+    def found(self, files: int) -> None:
+        """So many files were looked at so far."""
+
+    def start(self, files: int) -> None:
+        """So many files need to be read."""
+
+    def done(self, files: int) -> None:
+        """So many more of them are dealt with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildOptions:
+    """What the user asked for, beside the sources and the model."""
+
+    workers: int = 2
+    exclude: tuple[str, ...] = ()
+    label_from_folder: bool = False
+    metadata: Path | None = None
+    prune: bool = False
+    retry_failed: bool = False
+    readd: bool = False
+    dry_run: bool = False
+
+
+@dataclass(kw_only=True)
+class BuildReport:
+    """What a build did. All counters count files; `embedded` counts images that went through the encoder."""
+
+    added: int = 0
+    updated: int = 0
+    moved: int = 0
+    unchanged: int = 0
+    missing: int = 0
+    removed: int = 0
+    ignored: int = 0
+    embedded: int = 0
+    failed: list[Failure] = field(default_factory=list)
+    interrupted: bool = False
+    seconds: float = 0.0
+    startup_seconds: float = 0.0
+    publish_seconds: float = 0.0
+    images_per_second: float = 0.0
+
+
+class Build:
+    """One run over one index. The caller holds the index's lock."""
+
+    def __init__(
+        self,
+        index: Index,
+        encoder: Callable[[], Encoder],
+        options: BuildOptions,
+        progress: Progress,
+        stopped: Callable[[], bool],
+    ) -> None:
+        """encoder: loads it on the first call; a build that embeds nothing never pays for that."""
+        self._index = index
+        self._encoder = encoder
+        self._options = options
+        self._progress = progress
+        self._stopped = stopped
+        self._report = BuildReport()
+        self._began = time.perf_counter()
+        self._first_decode = 0.0
+        self._last_commit = 0.0
+        self._published = index.catalog.counts()[0]
+        self._embedded_at_publish = 0
+
+    def run(self, sources: Sequence[Source]) -> BuildReport:
+        """Scan, embed what is new, note what is gone, publish. Raises SourceMissing, SearchError, IndexerError.
+
+        Interrupted (`stopped`), what is in flight is committed, and the rest left for the next build.
+        """
+        if not self._options.dry_run:
+            self._prepare(sources)
+        for source in sources:
+            self._run_source(source)
+        if self._options.metadata is not None and not self._stopped():
+            self._annotate(self._options.metadata, sources)
+        report = self._report
+        report.interrupted = self._stopped()
+        if not self._options.dry_run and not report.interrupted:
+            with self._index.writing() as transaction:
+                transaction.drop_unlocated()
+            if self._index.stale:
+                self._publish()
+        report.failed.sort(key=lambda failed: (failed.root, failed.path))
+        report.seconds = time.perf_counter() - self._began
+        if report.embedded:
+            report.images_per_second = report.embedded / (self._last_commit - self._first_decode)
+        return report
+
+    def _prepare(self, sources: Sequence[Source]) -> None:
+        roots = [Path(root) for root in self._index.catalog.roots() if root != str(self._index.uploads)]
+        with self._index.writing() as transaction:
+            if self._options.readd:
+                transaction.unbar()
+            for source in sources:  # photos/2024 was built before, photos is now: the files there are the same files
+                for root in roots:
+                    if root != source.root and root.is_relative_to(source.root):
+                        transaction.adopt_root(
+                            str(root), str(source.root), f"{root.relative_to(source.root).as_posix()}/"
+                        )
+
+    def _run_source(self, source: Source) -> None:
+        work, candidates = self._changed_files(source)
+        self._check_not_unplugged(source, candidates)
+        self._progress.start(len(work))
+        for batch in self._batches(work):
+            self._commit(batch)
+            self._progress.done(len(batch))
+        if source.paths is None and not self._stopped():
+            self._settle_missing(source)
+
+    def _changed_files(self, source: Source) -> tuple[list[Location], int]:
+        """The files that must be read, about 300 bytes each, and how many files may be images."""
+        work: list[Location] = []
+        chunk: list[Location] = []
+        seen = candidates = 0
+        for entry in scan(source, exclude=self._options.exclude, skip=frozenset({self._index.path.resolve()})):
+            seen += 1
+            if isinstance(entry, Ignored):
+                self._report.ignored += 1
+            elif isinstance(entry, Failure):
+                self._fail(entry)
+            else:
+                candidates += 1
+                chunk.append(entry)
+            if len(chunk) == LOOKUP:
+                work += self._not_unchanged(chunk)
+                chunk = []
+                self._progress.found(seen)
+            if self._stopped():
+                return [], candidates
+        work += self._not_unchanged(chunk)
+        self._progress.found(seen)
+        return work, candidates
+
+    def _not_unchanged(self, chunk: Sequence[Location]) -> Iterator[Location]:
+        if not chunk:
+            return
+        root, paths = chunk[0].root, [location.path for location in chunk]
+        known = self._index.catalog.known(root, paths)
+        failed = {failed.path: failed for failed in self._index.catalog.failures(root, paths)}
+        for location in chunk:
+            earlier = failed.get(location.path)
+            if earlier and _same_file(earlier, location) and not self._options.retry_failed:
+                self._report.failed.append(earlier)
+                continue
+            before = known.get(location.path)
+            if before is None or not _same_file(before.location, location) or earlier:
+                yield location
+            elif before.image_id is not None:
+                self._report.unchanged += 1
+            else:
+                self._report.ignored += 1  # removed by the user, and staying away
+
+    def _check_not_unplugged(self, source: Source, candidates: int) -> None:
+        if self._options.prune and not candidates and source.paths is None:
+            known = next(self._index.catalog.paths_under(str(source.root), source.prefix), None)
+            if known is not None:
+                raise SourceMissing(
+                    f"{source.root / source.prefix} holds no images, but the index knows some there. Is a drive not "
+                    "connected? Nothing was pruned. To drop them all the same, use: lookalike remove."
+                )
+
+    def _batches(self, work: Iterable[Location]) -> Iterator[list[Outcome]]:
+        """Outcomes in groups that hold at most one encoder batch of new images each."""
+        loader = Loader(self._index.spaces[0].recipe.preprocessing, self._needs_no_decoding)
+        self._first_decode = self._first_decode or time.perf_counter()
+        self._report.startup_seconds = self._report.startup_seconds or self._first_decode - self._began
+        batch: list[Outcome] = []
+        new = 0
+        for outcome in ordered_map(
+            loader, self._until_stopped(work), workers=self._options.workers, ahead=DECODED_AHEAD
+        ):
+            batch.append(outcome)
+            new += isinstance(outcome, Decoded)
+            if len(batch) == LOOKUP or (new and new == self._encoder().batch_size):
+                yield batch
+                batch, new = [], 0
+        if batch:
+            yield batch
+
+    def _needs_no_decoding(self, image_id: str) -> bool:
+        if self._options.dry_run:
+            return True
+        with self._index.catalog.lookup() as lookup:
+            return lookup.rowid(image_id) is not None or lookup.barred(image_id)
+
+    def _until_stopped(self, work: Iterable[Location]) -> Iterator[Location]:
+        for location in work:
+            if self._stopped():
+                return
+            yield location
+
+    def _commit(self, batch: Sequence[Outcome]) -> None:
+        """Embed a batch's new images and record everything about it in one transaction."""
+        if self._options.dry_run:
+            with self._index.catalog.lookup() as lookup:
+                for outcome in batch:
+                    self._count(outcome, lookup)
+            return
+        images = self._embed(batch)
+        with self._index.writing() as transaction:
+            for outcome in batch:
+                self._record(outcome, transaction, images)
+        self._last_commit = time.perf_counter()
+        self._publish_if_doubled()
+
+    def _embed(self, batch: Sequence[Outcome]) -> dict[str, NewImage]:
+        """The batch's new images by id, each once; one that an earlier batch has added meanwhile is left out."""
+        fresh: dict[str, Decoded] = {}
+        with self._index.catalog.lookup() as lookup:
+            for outcome in batch:
+                if isinstance(outcome, Decoded) and lookup.rowid(outcome.id) is None:
+                    fresh.setdefault(outcome.id, outcome)
+        if not fresh:
+            return {}
+        encoder = self._encoder()
+        embedded = encoder.encode(np.stack([image.pixels for image in fresh.values()]))
+        self._report.embedded += len(fresh)
+        return {
+            image.id: NewImage(
+                id=image.id,
+                facts=image.facts,
+                location=image.location,
+                vectors={name: vectors[row] for name, vectors in zip(encoder.names, embedded, strict=True)},
+            )
+            for row, image in enumerate(fresh.values())
+        }
+
+    def _record(self, outcome: Outcome, transaction: Transaction, images: dict[str, NewImage]) -> None:
+        old = self._count(outcome, transaction)
+        if isinstance(outcome, Failure):
+            transaction.fail(outcome)
+        elif transaction.barred(outcome.id):
+            transaction.bar(outcome.location)
+        else:
+            labels = self._folder_labels(outcome.location)
+            if transaction.rowid(outcome.id) is None:
+                transaction.add(replace(images[outcome.id], location=outcome.location, labels=labels))
+                return
+            if old is not None:
+                transaction.move(old, outcome.location)
+            else:
+                transaction.locate(outcome.id, outcome.location)
+            transaction.annotate(outcome.id, labels=labels, without=self._folder_labels(old) if old else ())
+
+    def _count(self, outcome: Outcome, lookup: Lookup) -> Location | None:
+        """Count what becomes of a file; where it was renamed, the location it had before."""
+        report = self._report
+        if isinstance(outcome, Failure):
+            report.failed.append(outcome)
+            return None
+        if lookup.barred(outcome.id):
+            report.ignored += 1
+            return None
+        here = outcome.location
+        before = lookup.known(here.root, here.path)
+        if before is not None and before.image_id == outcome.id:
+            report.unchanged += 1  # touched, or copied over itself
+            return None
+        elsewhere = lookup.locations_of(outcome.id)
+        old = next((location for location in elsewhere if gone(location.root, location.path)), None)
+        if before is not None and before.image_id is not None:
+            report.updated += 1
+        elif old is not None:
+            report.moved += 1
+        else:
+            report.added += 1
+        return old
+
+    def _folder_labels(self, location: Location) -> tuple[str, ...]:
+        folder = location.path.rpartition("/")[0]
+        return (folder,) if self._options.label_from_folder and folder else ()
+
+    def _fail(self, failed: Failure) -> None:
+        self._report.failed.append(failed)
+        if not self._options.dry_run:
+            with self._index.writing() as transaction:
+                transaction.fail(failed)
+
+    def _settle_missing(self, source: Source) -> None:
+        """Count or, with `--prune`, drop what the index knows under a folder and the disk has no more."""
+        root = str(source.root)
+        missing = [path for path in self._index.catalog.paths_under(root, source.prefix) if gone(root, path)]
+        stale = [
+            failed.path
+            for failed in self._index.catalog.failures(root)
+            if failed.path.startswith(source.prefix) and gone(root, failed.path)
+        ]
+        prune = self._options.prune
+        self._report.removed += len(missing) if prune else 0
+        self._report.missing += 0 if prune else len(missing)
+        if self._options.dry_run:
+            return
+        with self._index.writing() as transaction:
+            for path in stale:
+                transaction.forgive(root, path)
+            if prune:
+                for start in range(0, len(missing), LOOKUP):
+                    transaction.forget(root, missing[start : start + LOOKUP])
+
+    def _annotate(self, file: Path, sources: Sequence[Source]) -> None:
+        """Attach what a metadata file says; a line about an image that is not there is listed as failed."""
+        roots = list(dict.fromkeys(str(source.root) for source in sources))
+        annotations = list(read_metadata(file))  # all of it: a bad last line must not leave half a file applied
+        if self._options.dry_run:
+            return
+        with self._index.writing() as transaction:
+            for annotation in annotations:
+                image_id = annotation.id
+                if annotation.path is not None:
+                    known = (transaction.known(root, annotation.path) for root in roots)
+                    image_id = next((found.image_id for found in known if found), None)
+                if image_id is None or transaction.rowid(image_id) is None:
+                    named = annotation.path or annotation.id or ""
+                    reason = f"{file.name}: no such image in the index"
+                    self._report.failed.append(Failure(root=roots[0], path=named, mtime_ns=0, size=0, reason=reason))
+                else:
+                    transaction.annotate(image_id, labels=annotation.labels, metadata=annotation.metadata)
+
+    def _publish_if_doubled(self) -> None:
+        if self._report.embedded - self._embedded_at_publish >= max(self._published, MIN_PUBLISH):
+            self._publish()
+
+    def _publish(self) -> None:
+        began = time.perf_counter()
+        self._index.publish()
+        self._published = self._index.catalog.counts()[0]
+        self._embedded_at_publish = self._report.embedded
+        self._report.publish_seconds += time.perf_counter() - began
+
+
+def _same_file(one: Location | Failure, other: Location) -> bool:
+    return one.mtime_ns == other.mtime_ns and one.size == other.size

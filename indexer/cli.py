@@ -1,0 +1,292 @@
+"""Commands that bring images into an index: build and models."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from search.cli import EXIT_REJECTED, Json, default_index, print_json, say, warn
+from search.recipe import Pooling
+
+if TYPE_CHECKING:
+    from indexer.build import BuildReport
+    from indexer.encoder import SpaceRequest
+    from search.index import Index
+
+EXIT_INTERRUPTED = 130
+SHOWN_FAILURES = 20
+"""Rejected files named in the report; `--json` lists all of them."""
+
+
+PrecisionName = Literal["auto", "fp32", "bf16"]
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+
+
+def build(
+    sources: Annotated[list[Path], typer.Argument(metavar="SOURCE...", help="Folders or files.", default_factory=list)],
+    index: Annotated[Path, typer.Option(metavar="DIR", help="The index.", default_factory=default_index)],
+    model: Annotated[str | None, typer.Option(metavar="NAME|HF-ID|PATH", help="See: lookalike models.")] = None,
+    layer: Annotated[
+        list[str] | None, typer.Option(metavar="N[,N...]", help="Layers of one space; repeat for several spaces.")
+    ] = None,
+    pooling: Annotated[Pooling | None, typer.Option(help="What of a layer is the embedding.")] = None,
+    final_norm: Annotated[
+        bool | None, typer.Option("--final-norm/--no-final-norm", help="The default: at the last layer only.")
+    ] = None,
+    pad: Annotated[bool, typer.Option("--pad", help="Fit the whole image in, instead of the model's crop.")] = False,
+    precision: Annotated[PrecisionName, typer.Option(help="Arithmetic of a new index.")] = "auto",
+    device: Annotated[DeviceName, typer.Option(help="Where the model runs.")] = "auto",
+    batch_size: Annotated[int | None, typer.Option(min=1, max=4096, metavar="N")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, max=256, metavar="N", help="Decoding threads.")] = None,
+    exclude: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Names or paths to leave out.")] = None,
+    files_from: Annotated[str | None, typer.Option(metavar="FILE|-", help="Paths to add, one a line.")] = None,
+    label_from_folder: Annotated[bool, typer.Option("--label-from-folder", help="Label images by folder.")] = False,
+    metadata: Annotated[Path | None, typer.Option(metavar="FILE", help="CSV or JSONL: path or id, labels, ...")] = None,
+    prune: Annotated[bool, typer.Option("--prune", help="Drop images whose files are gone.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try rejected files again.")] = False,
+    readd: Annotated[bool, typer.Option("--readd", help="Take back what `remove` removed.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen; change nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Build an index of folders of images, or bring one up to date."""
+    from indexer.build import Build, BuildOptions
+    from indexer.choice import ModelChoice, open_for_build
+    from indexer.sources import resolve_sources
+
+    listed = _read_list(files_from) if files_from else []
+    if not sources and not listed:
+        raise typer.BadParameter("Name a folder of images: lookalike build PHOTOS", param_hint="SOURCE")
+    options = BuildOptions(
+        workers=workers or max(2, os.cpu_count() or 2),
+        exclude=tuple(exclude or ()),
+        label_from_folder=label_from_folder,
+        metadata=metadata,
+        prune=prune,
+        retry_failed=retry_failed,
+        readd=readd,
+        dry_run=dry_run,
+    )
+    wanted = ModelChoice(
+        model=model,
+        spaces=_requests(layer or [], pooling, final_norm),
+        pad=pad,
+        precision=precision,
+        device=device,
+        batch_size=batch_size,
+    )
+    resolve_sources(sources, listed, ())  # a missing folder is told at once, not after the model is loaded
+    if dry_run and not (index / "catalog.sqlite").exists():
+        _foresee(index, sources, listed, options.exclude, as_json)
+        return
+    with ExitStack() as stack:
+        opened, encoder = open_for_build(stack, index, wanted, dry_run=dry_run)
+        known_roots = [root for root in opened.catalog.roots() if root != str(opened.uploads)]
+        progress = stack.enter_context(_progress())
+        stopped = stack.enter_context(_graceful_interrupt())
+        report = Build(opened, encoder, options, progress, stopped).run(resolve_sources(sources, listed, known_roots))
+        answer = _answer(opened, report)
+    if as_json:
+        print_json(answer)
+    else:
+        _print_report(report, answer, dry_run=dry_run)
+    if report.interrupted:
+        raise typer.Exit(EXIT_INTERRUPTED)
+    if report.failed:
+        raise typer.Exit(EXIT_REJECTED)
+
+
+def _requests(layers: Sequence[str], pooling: Pooling | None, final_norm: bool | None) -> tuple[SpaceRequest, ...]:
+    from indexer.encoder import SpaceRequest
+
+    if not layers and (pooling is not None or final_norm is not None):
+        return (SpaceRequest(pooling=pooling, final_norm=final_norm),)
+    return tuple(SpaceRequest(layers=_numbers(text), pooling=pooling, final_norm=final_norm) for text in layers)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(-1 if part.strip() == "last" else int(part) for part in text.split(","))
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"{text!r} is not a layer. Give numbers such as 7 or 7,11, or last.", param_hint="--layer"
+        ) from error
+
+
+def _read_list(name: str) -> list[Path]:
+    try:
+        text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError as error:
+        raise typer.BadParameter(f"{name} cannot be read: {error.strerror}.", param_hint="--files-from") from error
+    return [Path(line) for line in text.splitlines() if line.strip()]
+
+
+def _foresee(
+    index: Path, sources: Sequence[Path], listed: Sequence[Path], exclude: tuple[str, ...], as_json: bool
+) -> None:
+    """The dry run of a build that has no index yet: every image file would be added."""
+    from indexer.build import BuildReport
+    from indexer.sources import Ignored, resolve_sources, scan
+    from search.types import Failure, Location
+
+    report = BuildReport()
+    for source in resolve_sources(sources, listed, ()):
+        for entry in scan(source, exclude=exclude):
+            report.added += isinstance(entry, Location)
+            report.ignored += isinstance(entry, Ignored)
+            if isinstance(entry, Failure):
+                report.failed.append(entry)
+    answer = _counters(str(index), report)
+    if as_json:
+        print_json(answer)
+    else:
+        _print_report(report, answer, dry_run=True)
+    if report.failed:
+        raise typer.Exit(EXIT_REJECTED)
+
+
+def _answer(index: Index, report: BuildReport) -> dict[str, Any]:
+    spaces = [
+        {
+            "name": entry.space.name,
+            "dim": entry.space.recipe.dim,
+            "count": entry.count,
+            "encoding": asdict(entry.space.encoding),
+        }
+        for entry in index.catalog.space_infos()
+    ]
+    return {**_counters(str(index.path), report), "spaces": spaces}
+
+
+def _counters(index: str, report: BuildReport) -> dict[str, Any]:
+    names = ("added", "updated", "moved", "unchanged", "missing", "removed", "ignored", "embedded")
+    rounded = ("seconds", "startup_seconds", "publish_seconds", "images_per_second")
+    return {
+        "index": index,
+        **{name: getattr(report, name) for name in names},
+        "failed": [{"path": str(Path(failed.root, failed.path)), "reason": failed.reason} for failed in report.failed],
+        "spaces": [],
+        **{name: round(getattr(report, name), 3) for name in rounded},
+    }
+
+
+def _print_report(report: BuildReport, answer: dict[str, Any], *, dry_run: bool) -> None:
+    counted = ("added", "updated", "moved", "unchanged", "missing", "removed", "ignored")
+    counters = ", ".join(f"{answer[name]:,} {name}" for name in counted if answer[name]) or "nothing to do"
+    say(f"{'Would be: ' if dry_run else ''}{counters}{f', {len(report.failed):,} failed' if report.failed else ''}")
+    if report.embedded:
+        say(f"{report.embedded:,} images embedded at {report.images_per_second:.1f} a second")
+    if not dry_run:
+        for space in answer["spaces"]:
+            say(f"{answer['index']}: {space['count']:,} images in {space['name']} ({space['dim']} numbers each)")
+    for failed in answer["failed"][:SHOWN_FAILURES]:
+        warn(f"failed: {failed['path']}: {failed['reason']}")
+    if len(answer["failed"]) > SHOWN_FAILURES:
+        warn(f"... and {len(answer['failed']) - SHOWN_FAILURES:,} more; --json lists all")
+    if report.missing:
+        warn(f"{report.missing:,} files are not there any more and stay in the index; --prune drops them")
+    if report.interrupted:
+        warn("Interrupted: everything so far is kept. Run the same command again to go on.")
+
+
+class _RichProgress:
+    """A build's progress as a bar with rate and time left."""
+
+    def __init__(self, bars: Any) -> None:
+        self._bars = bars
+        self._task = bars.add_task("Scanning", total=None)
+        self._total = 0
+
+    def found(self, files: int) -> None:
+        self._bars.update(self._task, description=f"Scanning: {files:,} files")
+
+    def start(self, files: int) -> None:
+        self._total += files
+        self._bars.update(self._task, description="Embedding", total=self._total)
+
+    def done(self, files: int) -> None:
+        self._bars.update(self._task, advance=files)
+
+
+@contextmanager
+def _progress() -> Iterator[_RichProgress]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed:.1f}/s" if task.speed else "")
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        yield _RichProgress(bars)
+
+
+@contextmanager
+def _graceful_interrupt() -> Iterator[Callable[[], bool]]:
+    """The first Ctrl-C (or SIGTERM) asks the build to stop after the batch in flight; the second ends the process."""
+    interrupted = False
+
+    def handle(_signal: int, _frame: object) -> None:
+        nonlocal interrupted
+        if interrupted:
+            os._exit(EXIT_INTERRUPTED)  # not sys.exit: threads under way must not delay it, and the catalog is safe
+        interrupted = True
+        warn("\nStopping: committing what is in flight. Ctrl-C again to stop at once.")
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: interrupted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def models(as_json: Json = False) -> None:
+    """List the models that are known by name; any Hugging Face id or checkpoint folder works too."""
+    from indexer.models import REGISTRY
+
+    if as_json:
+        print_json({"models": [asdict(card) for card in REGISTRY]})
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("name", "source", "licence", "parameters", "dim", "input", "layers", "recommended"):
+        table.add_column(heading, justify="right" if heading in ("parameters", "dim", "input", "layers") else "left")
+    for card in REGISTRY:
+        table.add_row(
+            card.name,
+            card.source,
+            card.licence,
+            f"{card.parameters / 1e6:.0f} M",
+            str(card.dim),
+            f"{card.input_size} px",
+            str(card.layers),
+            f"layer {card.recommended_layer}, {card.recommended_pooling}",
+        )
+    Console(soft_wrap=True, width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def register(add: Callable[..., Any]) -> None:
+    """Add this room's commands to the application."""
+    add("build")(build)
+    add("models")(models)

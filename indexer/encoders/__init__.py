@@ -1,0 +1,1 @@
+"""Backends that run a vision transformer. The only modules that import torch."""

@@ -1,0 +1,39 @@
+"""What can go wrong on the way from a file to an embedding.
+
+IndexerError
+├── ImageRejected      one image that cannot be used: data in the report, never the end of a run
+├── ModelUnavailable   the model is not on this machine and cannot be fetched
+├── ModelUnsupported   the model is here, but cannot do what was asked of it
+├── SourceMissing      a source folder or file that is not there
+└── MetadataInvalid    a --metadata file that cannot be read
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class IndexerError(Exception):
+    """Base of everything `indexer` raises on purpose; its text is made for the user."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class ImageRejected(IndexerError):
+    """One image cannot be decoded or is over a limit; the text is the reason given in the report."""
+
+
+class ModelUnavailable(IndexerError):
+    """The model's files cannot be had here; the text says how to get them."""
+
+
+class ModelUnsupported(IndexerError):
+    """The model cannot serve this layer, pooling, precision or device; the text names what it offers."""
+
+
+class SourceMissing(IndexerError):
+    """A source does not exist or cannot be listed: never taken for an empty folder."""
+
+
+class MetadataInvalid(IndexerError):
+    """A metadata file is malformed; the text names the line."""

@@ -1,0 +1,97 @@
+"""The pipeline: files are read, hashed and decoded by threads, a bounded way ahead of the encoder."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.decode import DecodeLimits, decode
+from indexer.errors import ImageRejected
+from search.recipe import Preprocessing
+from search.types import Failure, ImageFacts, Location
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoded:
+    """A new image, ready for the encoder. `pixels`: (size, size, 3) uint8."""
+
+    location: Location
+    id: str
+    facts: ImageFacts
+    pixels: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recognised:
+    """A file whose content needs no decoding: it is in the catalog already, or barred from it."""
+
+    location: Location
+    id: str
+
+
+Outcome = Decoded | Recognised | Failure
+
+
+class Loader:
+    """Reads one file: content hash, then pixels, unless `recognise` says that the hash is enough. Thread-safe."""
+
+    def __init__(
+        self, preprocessing: Preprocessing, recognise: Callable[[str], bool], limits: DecodeLimits | None = None
+    ) -> None:
+        self._preprocessing = preprocessing
+        self._recognise = recognise
+        self._limits = limits or DecodeLimits()
+
+    def __call__(self, location: Location) -> Outcome:
+        """Never raises for what a file may be: a bad one is a Failure."""
+        try:
+            if location.size > self._limits.max_bytes:
+                raise ImageRejected(f"{location.size:,} bytes, more than the limit of {self._limits.max_bytes:,}")
+            data = Path(location.absolute).read_bytes()
+            image_id = hashlib.sha256(data).hexdigest()
+            if self._recognise(image_id):
+                return Recognised(location=location, id=image_id)
+            decoded = decode(data, self._preprocessing, limits=self._limits)
+            return Decoded(location=location, id=image_id, facts=decoded.facts, pixels=decoded.pixels)
+        except ImageRejected as error:
+            return failure(location, str(error))
+        except OSError as error:
+            return failure(location, error.strerror or "cannot be read")
+
+
+def failure(location: Location, reason: str) -> Failure:
+    """The Failure of a file that was found at `location`."""
+    return Failure(
+        root=location.root, path=location.path, mtime_ns=location.mtime_ns, size=location.size, reason=reason
+    )
+
+
+def ordered_map(work: Callable[[Item], Result], items: Iterable[Item], *, workers: int, ahead: int) -> Iterator[Result]:
+    """Apply `work` to items in `workers` threads, in order, with at most `ahead` results finished or under way.
+
+    The bound keeps memory flat: `ahead` decoded images of 150 KB, and the files of those being read. Closing the
+    iterator waits for the work under way and drops the rest.
+    """
+    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
+        pending: deque[Future[Result]] = deque()
+        try:
+            for item in items:
+                pending.append(pool.submit(work, item))
+                if len(pending) >= ahead:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()

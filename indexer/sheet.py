@@ -1,0 +1,65 @@
+"""A contact sheet: the query and its hits as one picture, with scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from indexer.decode import DecodeLimits, thumbnail
+from indexer.errors import ImageRejected
+
+CELL = 180
+"""Pixels of a picture's side on the sheet."""
+GAP = 14
+CAPTION = 40
+COLUMNS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """One cell: encoded image bytes (None: the file is gone), a heading and a second line."""
+
+    data: bytes | None
+    heading: str
+    caption: str
+
+
+def draw_sheet(query: Picture, hits: Sequence[Picture], out: Path) -> None:
+    """Draw the query, large, above its hits, and write the sheet in the format that `out`'s name says.
+
+    Raises OSError or ValueError where it cannot be written there.
+    """
+    rows = -(-len(hits) // COLUMNS)
+    width = GAP + COLUMNS * (CELL + GAP)
+    sheet = Image.new("RGB", (width, GAP + (rows + 1) * (CELL + CAPTION + GAP)), "white")
+    draw = ImageDraw.Draw(sheet)
+    _place(sheet, draw, query, GAP, GAP, accent="#c2410c")
+    for number, hit in enumerate(hits):
+        row, column = divmod(number, COLUMNS)
+        _place(sheet, draw, hit, GAP + column * (CELL + GAP), GAP + (row + 1) * (CELL + CAPTION + GAP))
+    sheet.save(out)
+
+
+def _place(
+    sheet: Image.Image, draw: ImageDraw.ImageDraw, picture: Picture, left: int, top: int, *, accent: str = "#d4d4d8"
+) -> None:
+    draw.rectangle((left - 1, top - 1, left + CELL, top + CELL), outline=accent, width=2 if accent != "#d4d4d8" else 1)
+    try:
+        if picture.data is None:
+            raise ImageRejected("the file is gone")
+        small = Image.open(BytesIO(thumbnail(picture.data, CELL - 6, limits=DecodeLimits())))
+        sheet.paste(small, (left + (CELL - small.width) // 2, top + (CELL - small.height) // 2))
+    except ImageRejected as error:
+        draw.text((left + 8, top + CELL // 2 - 6), str(error)[:26], fill="#71717a", font=ImageFont.load_default(12))
+    draw.text((left, top + CELL + 4), picture.heading, fill="#18181b", font=ImageFont.load_default(15))
+    draw.text((left, top + CELL + 22), _fit(picture.caption), fill="#71717a", font=ImageFont.load_default(12))
+
+
+def _fit(text: str) -> str:
+    """The end of a text that is too long for a cell: of a path, that is the telling part."""
+    printable = "".join(character if character.isprintable() else "?" for character in text)
+    return printable if len(printable) <= 28 else "…" + printable[-27:]

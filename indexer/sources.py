@@ -1,0 +1,195 @@
+"""Sources: which files of a folder may be images, in a stable order, reading no more than their first bytes."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+
+from indexer.decode import EXTENSIONS, sniff
+from indexer.errors import SourceMissing
+from search.types import Failure, Location
+
+SNIFFED_BYTES = 32
+"""Enough for every signature we know; AVIF's needs the most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ignored:
+    """A file that neither by its name nor by its first bytes claims to be an image, or that was excluded."""
+
+    path: str
+
+
+Entry = Location | Failure | Ignored
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What to scan under a root: a folder with all below it (`paths` None), or just these files.
+
+    `prefix` is the folder's path relative to the root, `""` for the root itself, else ending in `/`.
+    """
+
+    root: Path
+    prefix: str = ""
+    paths: tuple[str, ...] | None = None
+
+
+def resolve_sources(sources: Iterable[Path], listed: Iterable[Path], known_roots: Iterable[str]) -> list[Source]:
+    """Give each source its root: a root the index knows already, where the source lies in one, else the folder itself.
+
+    sources: folders or files as the user named them. listed: files from `--files-from`. Raises SourceMissing.
+    """
+    roots = [Path(root) for root in known_roots]
+    resolved: dict[tuple[Path, str], set[str] | None] = {}
+    existing = sorted((_existing(source) for source in sources), key=lambda path: len(path.parts))  # parents first
+    for path in existing:
+        folder = path if path.is_dir() else path.parent
+        root, prefix = _home(folder, roots)
+        roots.append(root)
+        if path.is_dir():
+            resolved[root, prefix] = None
+        else:
+            _list_file(resolved, root, path)
+    for path in listed:
+        absolute = Path(os.path.abspath(path))  # noqa: PTH100 - not resolved: a link is judged by the scan
+        root, _ = _home(absolute.parent, roots)
+        _list_file(resolved, root, absolute)
+    whole = {root for (root, prefix), paths in resolved.items() if not prefix and paths is None}
+    return [
+        Source(root=root, prefix=prefix, paths=None if paths is None else tuple(sorted(paths)))
+        for (root, prefix), paths in resolved.items()
+        if root not in whole or (not prefix and paths is None)
+    ]
+
+
+def _list_file(resolved: dict[tuple[Path, str], set[str] | None], root: Path, path: Path) -> None:
+    # Files of a root are one source of their own; "//" can be the prefix of no folder.
+    paths = resolved.setdefault((root, "//"), set())
+    if paths is not None:
+        paths.add(path.relative_to(root).as_posix())
+
+
+def _home(folder: Path, roots: list[Path]) -> tuple[Path, str]:
+    inside = [root for root in roots if folder.is_relative_to(root)]
+    if not inside:
+        return folder, ""
+    root = min(inside, key=lambda path: len(path.parts))
+    relative = folder.relative_to(root).as_posix()
+    return root, "" if relative == "." else f"{relative}/"
+
+
+def _existing(source: Path) -> Path:
+    try:
+        path = source.expanduser().resolve(strict=True)
+        if path.is_dir():
+            next(os.scandir(path), None)
+    except FileNotFoundError as error:
+        raise SourceMissing(f"There is no {source}. Check the path, or whether its drive is connected.") from error
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SourceMissing(f"{source} cannot be read: {reason}. Check its permissions.") from error
+    return path
+
+
+def scan(source: Source, *, exclude: tuple[str, ...] = (), skip: frozenset[Path] = frozenset()) -> Iterator[Entry]:
+    """Every file of a source, by name: a Location if it may be an image, a Failure if it cannot be read, else Ignored.
+
+    exclude: globs on a file's or folder's name, or its path relative to the root. skip: folders never entered (the
+    index itself). Names beginning with `.` are ignored, and such folders not entered. Links to files are followed
+    inside the root and are a Failure if they leave it; links to folders are not entered.
+    """
+    if source.paths is not None:
+        for path in source.paths:
+            yield from _file(source.root, path, listed=True)
+    else:
+        yield from _folder(source.root, source.prefix, exclude, skip)
+
+
+def _folder(root: Path, prefix: str, exclude: tuple[str, ...], skip: frozenset[Path]) -> Iterator[Entry]:
+    folder = root / prefix
+    if folder in skip:
+        return
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        yield Failure(root=str(root), path=_shown(prefix), mtime_ns=0, size=0, reason=f"folder: {_reason(error)}")
+        return
+    for entry in found:
+        path = prefix + entry.name
+        if entry.name.startswith(".") or _excluded(path, exclude):
+            if not entry.is_dir(follow_symlinks=False):
+                yield Ignored(path=path)
+        elif entry.is_dir(follow_symlinks=False):
+            yield from _folder(root, f"{path}/", exclude, skip)
+        else:
+            yield from _file(root, path)
+
+
+def _file(root: Path, path: str, *, listed: bool = False) -> Iterator[Entry]:
+    absolute = root / path
+    facts: os.stat_result | None = None
+    try:
+        facts = absolute.stat()
+        if absolute.is_symlink():
+            if stat.S_ISDIR(facts.st_mode):
+                yield Ignored(path=path)
+                return
+            if not absolute.resolve().is_relative_to(root.resolve()):
+                yield _failure(root, path, facts, "a link that leads out of its folder")
+                return
+        if stat.S_ISREG(facts.st_mode) and (listed or _claims_to_be_image(absolute)):
+            if _shown(path) != path:
+                yield _failure(root, path, facts, "its name is not valid UTF-8; rename it")
+            else:
+                yield Location(root=str(root), path=path, mtime_ns=facts.st_mtime_ns, size=facts.st_size)
+        elif listed:
+            yield _failure(root, path, facts, "not a file")
+        else:
+            yield Ignored(path=path)
+    except (OSError, RuntimeError) as error:  # RuntimeError: links that lead in a circle, on older Pythons
+        yield _failure(root, path, facts, _reason(error))
+
+
+def _claims_to_be_image(path: Path) -> bool:
+    if PurePosixPath(path.name.lower()).suffix in EXTENSIONS:
+        return True
+    with path.open("rb") as file:
+        return sniff(file.read(SNIFFED_BYTES))
+
+
+def _excluded(path: str, exclude: tuple[str, ...]) -> bool:
+    name = path.rpartition("/")[2]
+    return any(fnmatchcase(name, glob) or fnmatchcase(path, glob.rstrip("/")) for glob in exclude)
+
+
+def _failure(root: Path, path: str, facts: os.stat_result | None, reason: str) -> Failure:
+    mtime_ns, size = (facts.st_mtime_ns, facts.st_size) if facts else (0, 0)
+    return Failure(root=str(root), path=_shown(path), mtime_ns=mtime_ns, size=size, reason=reason)
+
+
+def _shown(path: str) -> str:
+    """The path itself, or, where its bytes are not UTF-8, one that shows them as `\\xff`: SQLite and JSON hold text."""
+    return os.fsencode(path).decode("utf-8", errors="backslashreplace")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "no such file, or a link that leads nowhere"
+    return getattr(error, "strerror", None) or str(error)
+
+
+def gone(root: str, path: str) -> bool:
+    """Whether a file is certainly not there any more: a folder that cannot be read proves nothing."""
+    try:
+        Path(root, path).lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False

@@ -1,0 +1,333 @@
+"""The catalog: the SQLite database that is an index's only source of truth. Reading; `transaction` writes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Connection, Row, func, select
+
+from search import schema
+from search.errors import IndexDamaged, IndexExists, IndexTooNew, StorageFailed, UnknownImage
+from search.filters import compile_filter
+from search.lookup import KnownLocation, Lookup, location_of
+from search.recipe import Recipe
+from search.schema import embeddings, failures, images, locations, spaces, state, tombstones, translated
+from search.transaction import Transaction
+from search.types import Encoding, Failure, ImageFacts, ImageRecord, JsonObject, Space, SpaceInfo
+from search.vectors import from_blobs, intact
+
+CHUNK = 500
+"""Values in one SQL `IN`: large enough to hide the round trip, far below SQLite's limit of 32,766."""
+VECTOR_CHUNK = 4_096
+"""Embeddings read at once while a generation is built: 6 MB of 384-d vectors."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """What happened after a `seq`: rows added and still there, rows removed, and the newest `seq`."""
+
+    seq: int
+    generation: str | None
+    added: NDArray[np.int64]
+    removed: NDArray[np.int64]
+
+
+class Catalog:
+    """One open catalog. Safe to use from several threads; `writing` only in the process that holds the lock."""
+
+    def __init__(self, path: Path, *, writable: bool) -> None:
+        self.path = path
+        self._readers = schema.reading_engine(path)
+        self._watcher: Connection | None = None
+        self._writer = schema.writing_engine(path) if writable else None
+
+    @classmethod
+    def create(cls, path: Path, new_spaces: Sequence[Space]) -> Catalog:
+        """Make a new catalog with these spaces, the first of them the default. Raises IndexExists, StorageFailed."""
+        if path.exists():
+            raise IndexExists(f"There is already an index at {path.parent}.")
+        draft = path.with_suffix(".new")  # renamed when complete: a killed creation leaves no half catalog
+        draft.unlink(missing_ok=True)
+        engine = schema.writing_engine(draft)
+        with translated(path), engine.begin() as connection:
+            schema.tables.create_all(connection)
+            rows = [
+                {"name": space.name, "recipe": space.recipe.to_json(), "encoding": asdict(space.encoding)}
+                for space in new_spaces
+            ]
+            connection.execute(spaces.insert(), rows)
+            connection.execute(state.insert(), [{"key": "seq", "value": 0}, {"key": "generation", "value": None}])
+            connection.exec_driver_sql(f"PRAGMA application_id={schema.APPLICATION_ID}")
+            connection.exec_driver_sql(f"PRAGMA user_version={schema.SCHEMA_VERSION}")
+        engine.dispose()
+        draft.rename(path)
+        return cls(path, writable=True)
+
+    @classmethod
+    def open(cls, path: Path, *, writable: bool = False) -> Catalog:
+        """Open an existing catalog. Raises IndexDamaged (not a catalog), IndexTooNew, StorageFailed."""
+        if not os.access(path, os.R_OK):
+            raise StorageFailed(f"The catalog {path} cannot be read. Check its permissions.")
+        catalog = cls(path, writable=writable)
+        with catalog.reading() as connection:
+            application = connection.exec_driver_sql("PRAGMA application_id").scalar_one()
+            version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+        if application != schema.APPLICATION_ID:
+            raise IndexDamaged(f"{path} is not a Lookalike catalog. Give the folder that `lookalike build` made.")
+        if version > schema.SCHEMA_VERSION:
+            raise IndexTooNew(
+                f"{path} has schema version {version}, this Lookalike reads up to {schema.SCHEMA_VERSION}. "
+                "Upgrade Lookalike to open it."
+            )
+        return catalog
+
+    def close(self) -> None:
+        """Close every connection. The catalog cannot be used afterwards."""
+        if self._watcher is not None:
+            self._watcher.close()
+        self._readers.dispose()
+        if self._writer is not None:
+            self._writer.dispose()
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A read transaction: everything read inside it belongs to one state of the catalog."""
+        with translated(self.path), self._readers.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Transaction]:
+        """A write transaction: committed, and on the disk, when the block ends; rolled back if it raises."""
+        if self._writer is None:
+            raise StorageFailed(f"The index {self.path.parent} was opened for reading only.")
+        with translated(self.path), self._writer.begin() as connection:
+            yield Transaction(connection)
+
+    def version(self) -> int:
+        """A number that changes whenever anybody else commits to the catalog: microseconds, no transaction."""
+        with translated(self.path):
+            if self._watcher is None:
+                engine = schema.reading_engine(self.path, pooled=False)
+                self._watcher = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+            return int(self._watcher.connection.cursor().execute("PRAGMA data_version").fetchone()[0])
+
+    def spaces(self) -> tuple[Space, ...]:
+        """All spaces, the default first."""
+        with self.reading() as connection:
+            rows = connection.execute(select(spaces).order_by(spaces.c.space)).all()
+        return tuple(
+            Space(name=row.name, recipe=Recipe.from_json(row.recipe), encoding=Encoding(**row.encoding)) for row in rows
+        )
+
+    def space_infos(self) -> tuple[SpaceInfo, ...]:
+        """All spaces with the number of images each holds."""
+        with self.reading() as connection:
+            counts: dict[str, int] = dict(
+                connection.execute(
+                    select(spaces.c.name, func.count(embeddings.c.embedding))
+                    .select_from(spaces.outerjoin(embeddings, embeddings.c.space_id == spaces.c.space))
+                    .group_by(spaces.c.name)
+                )
+                .tuples()
+                .all()
+            )
+        return tuple(SpaceInfo(space=space, count=counts[space.name]) for space in self.spaces())
+
+    def counts(self) -> tuple[int, int, int]:
+        """How many images, locations and failures there are."""
+        with self.reading() as connection:
+            return (
+                connection.execute(select(func.count()).select_from(images)).scalar_one(),
+                connection.execute(select(func.count(locations.c.image))).scalar_one(),
+                connection.execute(select(func.count()).select_from(failures)).scalar_one(),
+            )
+
+    def changes(self, since: int) -> Changes:
+        """What was added and removed after the seq `since`, read in one transaction."""
+        with self.reading() as connection:
+            values = dict(connection.execute(select(state.c.key, state.c.value)).tuples().all())
+            added = connection.execute(select(images.c.rowid).where(images.c.seq > since).order_by(images.c.rowid))
+            removed = connection.execute(select(tombstones.c.rowid).where(tombstones.c.seq > since))
+            return Changes(
+                seq=values["seq"],
+                generation=values["generation"],
+                added=np.fromiter(added.scalars(), dtype=np.int64),
+                removed=np.fromiter(removed.scalars(), dtype=np.int64),
+            )
+
+    def vectors(self, space: Space, rowids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Embeddings of these images in one space: the rowids found, ascending, and their vectors (n, dim) float32.
+
+        Raises IndexDamaged where a vector's checksum is wrong.
+        """
+        found: list[NDArray[np.int64]] = [np.empty(0, dtype=np.int64)]
+        vectors: list[NDArray[np.float32]] = [np.empty((0, space.recipe.dim), dtype=np.float32)]
+        with self.reading() as connection:
+            for chunk in _chunks(np.sort(rowids), CHUNK):
+                rows = connection.execute(_embeddings_of(space).where(embeddings.c.image_rowid.in_(chunk.tolist())))
+                ids, block = self._checked(rows.all(), space)
+                found.append(ids)
+                vectors.append(block)
+        return np.concatenate(found), np.concatenate(vectors)
+
+    def all_vectors(self, space: Space, upto: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Every embedding of a space whose image was added at or before the seq `upto`, ascending, in chunks."""
+        last = -1
+        while True:
+            with self.reading() as connection:
+                rows = connection.execute(
+                    _embeddings_of(space)
+                    .join(images, images.c.rowid == embeddings.c.image_rowid)
+                    .where(embeddings.c.image_rowid > last, images.c.seq <= upto)
+                    .limit(VECTOR_CHUNK)
+                ).all()
+            if not rows:
+                return
+            rowids, block = self._checked(rows, space)
+            last = int(rowids[-1])
+            yield rowids, block
+
+    def _checked(self, rows: Sequence[Row[Any]], space: Space) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        for row in rows:
+            if not intact(row.vector, row.crc32):
+                raise IndexDamaged(
+                    f"The stored vector of image {row.image_rowid} in {self.path} does not match its checksum. "
+                    "Restore the index from a backup, or build it again."
+                )
+        try:
+            block = from_blobs([row.vector for row in rows], space.recipe.dim)
+        except ValueError as error:
+            raise IndexDamaged(f"{self.path}: {error}. Restore the index from a backup.") from error
+        return np.fromiter((row.image_rowid for row in rows), dtype=np.int64), block
+
+    def matching(self, expression: JsonObject) -> NDArray[np.int64]:
+        """The rowids of all images that match a filter, ascending. Raises FilterInvalid."""
+        condition = compile_filter(expression)
+        with self.reading() as connection:
+            rows = connection.execute(select(images.c.rowid).where(condition).order_by(images.c.rowid))
+            return np.fromiter(rows.scalars(), dtype=np.int64)
+
+    def rowid(self, image_id: str) -> int:
+        """The rowid of an image. Raises UnknownImage."""
+        with self.reading() as connection:
+            found = connection.execute(select(images.c.rowid).where(images.c.id == image_id)).scalar()
+        if found is None:
+            raise UnknownImage("The index has no image with this id.")
+        return int(found)
+
+    @contextmanager
+    def lookup(self) -> Iterator[Lookup]:
+        """Single facts about images and locations, all from one state of the catalog."""
+        with self.reading() as connection:
+            yield Lookup(connection)
+
+    def records(self, rowids: Iterable[int]) -> dict[int, ImageRecord]:
+        """Everything known of these images, in one read transaction. Unknown rowids are left out."""
+        found: dict[int, ImageRecord] = {}
+        with self.reading() as connection:
+            for chunk in _chunks(list(rowids), CHUNK):
+                paths: dict[int, list[str]] = {}
+                where = select(locations).where(locations.c.image.in_(chunk)).order_by(locations.c.location)
+                for row in connection.execute(where):
+                    paths.setdefault(row.image, []).append(location_of(row).absolute)
+                for row in connection.execute(select(images).where(images.c.rowid.in_(chunk))):
+                    found[row.rowid] = _record(row, tuple(paths.get(row.rowid, ())))
+        return found
+
+    def page(self, after: int, limit: int) -> tuple[list[ImageRecord], int | None]:
+        """Images in the order they were added: up to `limit` of those after the rowid `after`, and where to go on."""
+        with self.reading() as connection:
+            query = select(images.c.rowid).where(images.c.rowid > after).order_by(images.c.rowid).limit(limit + 1)
+            rowids = list(connection.execute(query).scalars())
+        records = self.records(rowids[:limit])
+        more = rowids[limit - 1] if len(rowids) > limit else None
+        return [records[rowid] for rowid in rowids[:limit] if rowid in records], more
+
+    def roots(self) -> list[str]:
+        """Every root under which something was seen."""
+        with self.reading() as connection:
+            return list(connection.execute(select(locations.c.root).distinct().order_by(locations.c.root)).scalars())
+
+    def known(self, root: str, paths: Sequence[str]) -> dict[str, KnownLocation]:
+        """What the catalog holds for these paths under a root, by path."""
+        with self.reading() as connection:
+            query = (
+                select(locations, images.c.id.label("image_id"))
+                .outerjoin(images, images.c.rowid == locations.c.image)
+                .where(locations.c.root == root, locations.c.path.in_(paths))
+            )
+            return {
+                row.path: KnownLocation(location=location_of(row), image_id=row.image_id)
+                for row in connection.execute(query)
+            }
+
+    def paths_under(self, root: str, prefix: str) -> Iterator[str]:
+        """Every known path under a root that begins with `prefix` and leads to an image, ascending."""
+        last = ""
+        while True:
+            with self.reading() as connection:
+                query = (
+                    select(locations.c.path)
+                    .where(locations.c.root == root, locations.c.path > last, locations.c.image.is_not(None))
+                    .where(func.substr(locations.c.path, 1, len(prefix)) == prefix)
+                    .order_by(locations.c.path)
+                    .limit(VECTOR_CHUNK)
+                )
+                paths = list(connection.execute(query).scalars())
+            if not paths:
+                return
+            yield from paths
+            last = paths[-1]
+
+    def failures(self, root: str | None = None, paths: Sequence[str] | None = None) -> list[Failure]:
+        """Files that could not be indexed, by path: all, those under a root, or those of these paths."""
+        query = select(failures).order_by(failures.c.root, failures.c.path)
+        if root is not None:
+            query = query.where(failures.c.root == root)
+        if paths is not None:
+            query = query.where(failures.c.path.in_(paths))
+        with self.reading() as connection:
+            return [
+                Failure(root=row.root, path=row.path, mtime_ns=row.mtime_ns, size=row.size, reason=row.reason)
+                for row in connection.execute(query)
+            ]
+
+
+def _embeddings_of(space: Space) -> Any:
+    return (
+        select(embeddings.c.image_rowid, embeddings.c.vector, embeddings.c.crc32)
+        .join(spaces, spaces.c.space == embeddings.c.space_id)
+        .where(spaces.c.name == space.name)
+        .order_by(embeddings.c.image_rowid)
+    )
+
+
+def _chunks(items: Any, size: int) -> Iterator[Any]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _record(row: Row[Any], paths: tuple[str, ...]) -> ImageRecord:
+    return ImageRecord(
+        id=row.id,
+        facts=ImageFacts(
+            width=row.width,
+            height=row.height,
+            format=row.format,
+            bytes=row.bytes,
+            taken_at=row.taken_at,
+            camera=row.camera,
+            gps=None if row.latitude is None else (row.latitude, row.longitude),
+            phash=row.phash,
+        ),
+        paths=paths,
+        labels=tuple(row.labels),
+        metadata=row._mapping["metadata"],
+    )

@@ -1,0 +1,122 @@
+"""Commands that need no encoder: info and remove. And how every command prints."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from search.index import Index
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+EXIT_REJECTED = 3
+"""Done, but some inputs were rejected; they are listed."""
+
+
+def default_index() -> Path:
+    """The index that commands use when none is named."""
+    return Path(os.environ.get("LOOKALIKE_INDEX") or "lookalike.index")
+
+
+def print_json(answer: object) -> None:
+    """Print an answer as one JSON object on stdout."""
+    print(json.dumps(answer, ensure_ascii=False, allow_nan=False))  # noqa: T201
+
+
+def say(text: str) -> None:
+    """Print a line of a result on stdout; names that are not valid text are shown escaped."""
+    print(text.encode(errors="backslashreplace").decode())  # noqa: T201
+
+
+def warn(text: str) -> None:
+    """Print a line about a result, rather than of it, on stderr."""
+    print(text.encode(errors="backslashreplace").decode(), file=sys.stderr)  # noqa: T201
+
+
+def info(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", default_factory=default_index)], as_json: Json = False
+) -> None:
+    """Show what an index holds."""
+    with _open(directory) as index:
+        facts = index.info()
+    spaces = [
+        {
+            "name": entry.space.name,
+            "dim": entry.space.recipe.dim,
+            "count": entry.count,
+            "encoding": vars(entry.space.encoding),
+            "recipe": entry.space.recipe.to_json(),
+        }
+        for entry in facts.spaces
+    ]
+    if as_json:
+        print_json({**vars(facts), "spaces": spaces})
+        return
+    say(f"{facts.path}: {facts.images:,} images in {facts.locations:,} files, {megabytes(facts.bytes_on_disk)}")
+    for entry in facts.spaces:
+        recipe, encoding = entry.space.recipe, entry.space.encoding
+        say(
+            f"  {entry.space.name}: {entry.count:,} embeddings of {recipe.dim} numbers, "
+            f"{recipe.model}, {recipe.pooling}, {recipe.preprocessing.size} px, {encoding.backend} {encoding.precision}"
+        )
+    say(f"  generation {facts.generation or 'none yet'}, {facts.delta:,} images newer than it")
+    if facts.failures:
+        say(f"  {facts.failures:,} files could not be indexed")
+
+
+def megabytes(count: int) -> str:
+    """A number of bytes as people read it."""
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
+
+
+def remove(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The index.")],
+    images: Annotated[list[str], typer.Argument(metavar="ID|PATH...", help="Ids, or files as the index knows them.")],
+    as_json: Json = False,
+) -> None:
+    """Remove images from an index; later builds leave them out (until `build --readd`). The files stay."""
+    with _open(directory, writable=True) as index, index.lock():
+        found = {name: _resolve(index, name) for name in images}
+        removed = index.remove(dict.fromkeys(image_id for image_id in found.values() if image_id))
+    unknown = [name for name, image_id in found.items() if image_id is None]
+    if as_json:
+        print_json({"index": str(directory), "removed": removed, "unknown": unknown})
+    else:
+        say(f"Removed {removed:,} image{'' if removed == 1 else 's'} from {directory}.")
+    for name in unknown:
+        warn(f"not in the index: {name}")
+    if unknown:
+        raise typer.Exit(EXIT_REJECTED)
+
+
+def _resolve(index: Index, name: str) -> str | None:
+    """The id of an image named by its id or by the path of one of its files."""
+    with index.catalog.lookup() as lookup:
+        if re.fullmatch(r"[0-9a-fA-F]{64}", name):
+            return name.lower() if lookup.rowid(name.lower()) is not None else None
+        for path in (Path(name).absolute(), Path(name).resolve()):
+            for root in index.catalog.roots():
+                if path.is_relative_to(root):
+                    known = lookup.known(root, path.relative_to(root).as_posix())
+                    if known is not None and known.image_id is not None:
+                        return known.image_id
+    return None
+
+
+def _open(directory: Path, *, writable: bool = False) -> Index:
+    from search.index import Index  # imports faiss and sqlalchemy: not for --help
+
+    return Index.open(directory, writable=writable)
+
+
+def register(add: Callable[..., Any]) -> None:
+    """Add this room's commands to the application."""
+    add("info")(info)
+    add("remove")(remove)

@@ -1,0 +1,86 @@
+"""What can go wrong with an index.
+
+SearchError
+├── IndexMissing      there is no index at this path
+├── IndexExists       there is one already, where a new one was to be made
+├── IndexLocked       another process is writing to it
+├── IndexDamaged      its catalog cannot be trusted
+├── IndexTooNew       a newer Lookalike made it
+├── StorageFailed     the disk is full, or reading or writing failed
+├── RecipeMismatch    embeddings of one recipe were offered to a space of another
+├── UnknownImage      no image has this id or path
+├── UnknownSpace      the index has no space of this name
+├── FilterInvalid     a filter that does not say what it should match
+└── QueryInvalid      a query that cannot be answered as it stands
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class SearchError(Exception):
+    """Base of everything `search` raises on purpose; its text is made for the user.
+
+    `exit_code` is what the command line ends with: 2 usage, 65 damaged data, 74 input or output, 75 locked.
+    """
+
+    exit_code: ClassVar[int] = 2
+
+
+class IndexMissing(SearchError):
+    """No index at the given path."""
+
+
+class IndexExists(SearchError):
+    """An index stands where a new one was to be created."""
+
+
+class IndexLocked(SearchError):
+    """Another process holds the write lock."""
+
+    exit_code = 75
+
+
+class IndexDamaged(SearchError):
+    """The catalog is unreadable or contradicts itself."""
+
+    exit_code = 65
+
+
+class IndexTooNew(SearchError):
+    """The catalog's schema version is newer than this code."""
+
+
+class StorageFailed(SearchError):
+    """The operating system refused a read or a write; `disk_full` says whether for want of space."""
+
+    exit_code = 74
+
+    def __init__(self, message: str, *, disk_full: bool = False) -> None:
+        super().__init__(message)
+        self.disk_full = disk_full
+
+
+class RecipeMismatch(SearchError):
+    """Two recipes that had to be equal are not."""
+
+
+class UnknownImage(SearchError):
+    """No image with this id or path."""
+
+
+class UnknownSpace(SearchError):
+    """No space of this name."""
+
+
+class FilterInvalid(SearchError):
+    """A malformed filter; the text names the part and what is allowed there."""
+
+
+class QueryInvalid(SearchError):
+    """A query without parts, of the wrong dimension, or whose parts cancel out."""
+
+
+class AnnotationInvalid(SearchError):
+    """Labels or metadata that the catalog cannot hold; the text says which kind and what is allowed."""

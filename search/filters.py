@@ -1,0 +1,223 @@
+"""Filters: which images may be hits. A JSON object, or the command line's short form, becomes one SQL condition."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    String,
+    and_,
+    cast,
+    exists,
+    false,
+    func,
+    literal,
+    not_,
+    or_,
+    select,
+    true,
+)
+
+from search.errors import FilterInvalid
+from search.schema import images, locations
+
+COLUMNS = ("width", "height", "format", "taken_at")
+TEXT_FIELDS = ("label", "path", "format", "taken_at")
+FIELDS = "label, path, width, height, format, taken_at, metadata.<key>"
+OPERATORS = "in, gte, gt, lte, lt, glob, exists"
+MAX_DEPTH = 20
+MAX_TERMS = 200
+"""Bounds what one request can make SQLite parse: its expression depth limit is 1,000."""
+MAX_VALUES = 1_000
+MAX_TEXT = 1_000
+
+Scalar = str | int | float | bool
+Test = Callable[[ColumnElement[Any]], ColumnElement[bool]]
+
+
+def compile_filter(expression: Mapping[str, Any]) -> ColumnElement[bool]:
+    """The SQL condition on `images` that a filter object stands for. Raises FilterInvalid, naming the part.
+
+    Keys are joined by `and`. A field's value is a scalar (equality) or an object of operators. `{"and": [...]}`,
+    `{"or": [...]}` and `{"not": {...}}` nest. A field with several values (labels, paths, a metadata list) matches
+    if one of them does; a missing one matches nothing but `{"exists": false}`.
+    """
+    return _Compiler().group(expression, depth=0)
+
+
+class _Compiler:
+    """Counts terms while it goes down, so that the size of the whole expression is bounded."""
+
+    def __init__(self) -> None:
+        self._terms = 0
+
+    def group(self, expression: object, depth: int) -> ColumnElement[bool]:
+        if not isinstance(expression, Mapping):
+            raise FilterInvalid(f'A filter is a JSON object such as {{"label": "cat"}}, not {_kind(expression)}.')
+        if depth > MAX_DEPTH:
+            raise FilterInvalid(f"The filter is nested more than {MAX_DEPTH} deep.")
+        return and_(true(), *(self._term(key, value, depth) for key, value in expression.items()))
+
+    def _term(self, key: str, value: object, depth: int) -> ColumnElement[bool]:
+        self._terms += 1
+        if self._terms > MAX_TERMS:
+            raise FilterInvalid(f"The filter has more than {MAX_TERMS} conditions.")
+        if key in ("and", "or"):
+            if not isinstance(value, list):
+                raise FilterInvalid(f'"{key}" takes a list of filters, not {_kind(value)}.')
+            parts = [self.group(part, depth + 1) for part in value]
+            return and_(true(), *parts) if key == "and" else or_(false(), *parts)
+        if key == "not":
+            return not_(self.group(value, depth + 1))
+        return _condition(key, value)
+
+
+def _condition(name: str, value: object) -> ColumnElement[bool]:
+    if not isinstance(value, Mapping):
+        return _matches(name, _equals(_scalar(name, value)))
+    if not value:
+        raise FilterInvalid(f"The condition on {_shown(name)} is empty. Use one of: {OPERATORS}.")
+    # Each operator may be met by another value of the field, as in "one label is a, one is not b"; a range on one
+    # value is what people mean by gte + lte, so all tests of a condition go to the same value.
+    tests: list[Test] = []
+    wanted = True
+    for operator, operand in value.items():
+        if operator == "exists":
+            if not isinstance(operand, bool):
+                raise FilterInvalid(f'"exists" on {_shown(name)} takes true or false.')
+            wanted = operand
+        else:
+            tests.append(_test(name, operator, operand))
+    if not wanted and tests:
+        raise FilterInvalid(f'"exists": false on {_shown(name)} leaves nothing for the other conditions to test.')
+    found = _matches(name, lambda column: and_(true(), *(test(column) for test in tests)))
+    return found if wanted else not_(found)
+
+
+def _test(name: str, operator: str, operand: object) -> Test:
+    if operator == "in":
+        if not isinstance(operand, list) or len(operand) > MAX_VALUES:
+            raise FilterInvalid(f'"in" on {_shown(name)} takes a list of at most {MAX_VALUES:,} values.')
+        values = [_equals(_scalar(name, item)) for item in operand]
+        return lambda column: or_(false(), *(test(column) for test in values))
+    if operator == "glob":
+        if not isinstance(operand, str) or len(operand) > MAX_TEXT:
+            raise FilterInvalid(f'"glob" on {_shown(name)} takes a pattern such as "2024/*".')
+        pattern = _text(name, operand)
+        return lambda column: cast(column, String).op("GLOB")(pattern)
+    bound = _scalar(name, operand)
+    if operator == "gte":
+        return lambda column: and_(_comparable(column, bound), column >= literal(bound))
+    if operator == "gt":
+        return lambda column: and_(_comparable(column, bound), column > literal(bound))
+    if operator == "lte":
+        return lambda column: and_(_comparable(column, bound), column <= literal(bound))
+    if operator == "lt":
+        return lambda column: and_(_comparable(column, bound), column < literal(bound))
+    raise FilterInvalid(f"Unknown operator {_shown(operator)} on {_shown(name)}. Use one of: {OPERATORS}.")
+
+
+def _matches(name: str, test: Test) -> ColumnElement[bool]:
+    """An SQL condition that some value of the field passes `test`. Never NULL, so that `not` turns it round."""
+    if name in COLUMNS:
+        stored = images.c[name]
+        return func.coalesce(and_(stored.is_not(None), test(stored)), false())
+    if name == "path":
+        return exists(select(1).where(locations.c.image == images.c.rowid, test(locations.c.path)).correlate(images))
+    if name == "label":
+        values = func.json_each(images.c.labels).table_valued("value", name="labels_each")
+    elif name.startswith("metadata.") and len(name) > len("metadata."):
+        key = _text(name, name.removeprefix("metadata."))
+        if '"' in key:
+            raise FilterInvalid("A metadata key in a filter cannot contain a double quote.")
+        values = func.json_each(images.c.metadata, f'$."{key}"').table_valued("value", name="metadata_each")
+    else:
+        raise FilterInvalid(f"Unknown field {_shown(name)}. Filter on: {FIELDS}.")
+    column = values.c.value
+    return exists(select(1).select_from(values).where(column.is_not(None), test(column)).correlate(images))
+
+
+def _equals(value: Scalar) -> Test:
+    return lambda column: column == literal(value)
+
+
+def _comparable(column: ColumnElement[Any], bound: Scalar) -> ColumnElement[bool]:
+    # SQLite orders every text after every number: without this, a text would be "> 10".
+    return func.typeof(column).in_(("text",) if isinstance(bound, str) else ("integer", "real"))
+
+
+def _scalar(name: str, value: object) -> Scalar:
+    if isinstance(value, bool):
+        return int(value)  # SQLite's JSON functions give true and false as 1 and 0
+    if isinstance(value, str):
+        return _text(name, value)
+    if isinstance(value, int) and abs(value) < 2**63:
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    raise FilterInvalid(f"The value for {_shown(name)} must be a text, a finite number of 64 bits, true or false.")
+
+
+def _text(name: str, value: str) -> str:
+    if len(value) > MAX_TEXT:
+        raise FilterInvalid(f"The value for {_shown(name)} is longer than {MAX_TEXT:,} characters.")
+    if any("\ud800" <= character <= "\udfff" or character == "\0" for character in value):
+        raise FilterInvalid(f"The value for {_shown(name)} is not valid text.")
+    return value
+
+
+def _shown(name: str) -> str:
+    """A name from the request, made safe to show: printable ASCII, short."""
+    return ascii(name[:40])
+
+
+def _kind(value: object) -> str:
+    return {list: "a list", str: "a text", bool: "a boolean", type(None): "null"}.get(type(value), "a number")
+
+
+_SHORT = re.compile(r"^\s*(?P<field>[^=<>!~]+?)\s*(?P<operator>>=|<=|!=|=|>|<|~)\s*(?P<value>.*?)\s*$", re.DOTALL)
+_SHORT_OPERATORS = {">=": "gte", "<=": "lte", ">": "gt", "<": "lt", "~": "glob"}
+
+
+def parse_short(text: str) -> dict[str, Any]:
+    """The filter object for the command line's form: `label=cat,width>=1000`, comma-joined, all of them to be met.
+
+    Operators: `=` `!=` `>=` `>` `<=` `<`, and `~` for a glob. A value that reads as a number is one; in double
+    quotes it is a text, commas included. A text that begins with `{` is taken as the JSON object itself.
+    """
+    if text.lstrip().startswith("{"):
+        try:
+            value = json.loads(text)
+        except ValueError as error:
+            raise FilterInvalid(f"The filter begins with {{ but is not valid JSON: {error}.") from error
+        return dict(value)
+    terms: list[dict[str, Any]] = []
+    for part in re.findall(r'(?:[^,"]|"[^"]*")+', text):
+        match = _SHORT.match(part)
+        if not match:
+            raise FilterInvalid(f"Cannot read the filter {_shown(part)}. Write e.g. label=cat,width>=1000,path~2024/*.")
+        name, operator, raw = match["field"], match["operator"], match["value"]
+        if operator == "~":
+            terms.append({name: {"glob": raw}})
+        elif operator in _SHORT_OPERATORS:
+            terms.append({name: {_SHORT_OPERATORS[operator]: _values(name, raw)[0]}})
+        else:
+            equal: dict[str, Any] = {name: {"in": _values(name, raw)}}
+            terms.append(equal if operator == "=" else {"not": equal})
+    if not terms:
+        raise FilterInvalid("The filter is empty. Write e.g. label=cat,width>=1000.")
+    return terms[0] if len(terms) == 1 else {"and": terms}
+
+
+def _values(name: str, raw: str) -> list[Scalar]:
+    """What a shell user may mean by a value: `10` is a number where the field can hold one, and a text as well."""
+    if len(raw) >= 2 and raw.startswith('"') and raw.endswith('"'):
+        return [raw[1:-1]]
+    if name in TEXT_FIELDS or not re.fullmatch(r"-?(0|[1-9]\d{0,17})(\.\d+)?", raw):
+        return [raw]
+    return [float(raw) if "." in raw else int(raw), raw]

@@ -1,0 +1,202 @@
+"""A generation: an immutable, checksummed snapshot of the catalog's vectors in FAISS files. Disposable."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search.ann import ExactIndex
+from search.catalog import Catalog
+from search.errors import SearchError, StorageFailed
+from search.types import Space
+
+FORMAT = 1
+KEPT = 2
+"""The current generation and the one before it, to fall back on."""
+PROBES = 16
+"""Stored vectors asked for again before a generation is published: each must find itself."""
+
+
+class GenerationDamaged(SearchError):
+    """A generation's files are not what its manifest says. Never answered from; rebuilt from the catalog."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpaceSnapshot:
+    """One space of a generation. `rowids`: (n,) int64 ascending; position i of `index` is the image `rowids[i]`."""
+
+    rowids: NDArray[np.int64]
+    index: ExactIndex
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """An open generation: its name, the last `seq` it contains, and its spaces by name."""
+
+    name: str
+    applied_seq: int
+    spaces: Mapping[str, SpaceSnapshot]
+
+
+def publish(folder: Path, catalog: Catalog, spaces: Sequence[Space]) -> str:
+    """Write the catalog's vectors as the next generation and make it current. Returns its name (`000017`).
+
+    Files are written aside, flushed, read back and checked before a rename makes them visible; the catalog then
+    points at them. Killed anywhere, the index opens as before. Raises StorageFailed, IndexDamaged.
+    """
+    with storage_errors(folder):
+        folder.mkdir(exist_ok=True)
+        name = f"{max(_numbers(folder), default=0) + 1:06d}"
+        draft = folder / f"{name}.tmp"
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir()
+        try:
+            _write(draft, catalog, spaces)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
+        draft.rename(folder / name)
+        _sync(folder)
+    with catalog.writing() as transaction:
+        transaction.set_generation(name)
+    discard_old(folder, current=name)
+    return name
+
+
+def _write(draft: Path, catalog: Catalog, spaces: Sequence[Space]) -> None:
+    applied_seq = catalog.changes(since=2**62).seq
+    counts: dict[str, int] = {}
+    for space in spaces:
+        rowids: list[NDArray[np.int64]] = [np.empty(0, dtype=np.int64)]
+
+        def blocks(space: Space = space, rowids: list[NDArray[np.int64]] = rowids) -> Iterator[NDArray[np.float32]]:
+            for ids, vectors in catalog.all_vectors(space, upto=applied_seq):
+                rowids.append(ids)
+                yield vectors
+
+        ExactIndex.write(draft / f"{space.name}.faiss", space.recipe.dim, blocks())
+        np.concatenate(rowids).astype("<i8").tofile(draft / f"{space.name}.rowids")
+        counts[space.name] = sum(map(len, rowids))
+    files = sorted(path for path in draft.iterdir())
+    for path in files:
+        _sync(path)
+    manifest = {
+        "format": FORMAT,
+        "applied_seq": applied_seq,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "spaces": {
+            space.name: {
+                "structure": "exact",
+                "count": counts[space.name],
+                "dim": space.recipe.dim,
+                "recipe": space.recipe.to_json(),
+            }
+            for space in spaces
+        },
+        "files": {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in files},
+    }
+    (draft / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    _sync(draft / "manifest.json")
+    _sync(draft)
+    for snapshot in load(draft).spaces.values():
+        _probe(snapshot)
+
+
+def _probe(snapshot: SpaceSnapshot) -> None:
+    """Ask for a few stored vectors again: each must be found at its own score."""
+    for position in np.unique(np.linspace(0, len(snapshot.rowids) - 1, PROBES, dtype=np.int64)).tolist():
+        if len(snapshot.rowids):
+            vector = np.array(snapshot.index.vectors[position])
+            best = snapshot.index.search(vector, 1)
+            if not len(best) or float(snapshot.index.vectors[best[0]] @ vector) < 1 - 1e-4:
+                raise GenerationDamaged("A generation just written does not find its own vectors.")
+
+
+def load(path: Path) -> Generation:
+    """Open a generation after checking every file's size and SHA-256. Raises GenerationDamaged."""
+    try:
+        manifest: dict[str, Any] = json.loads((path / "manifest.json").read_bytes())
+        if manifest["format"] != FORMAT:
+            raise GenerationDamaged(f"{path} has the format {manifest['format']}, not {FORMAT}.")
+        for name, expected in manifest["files"].items():
+            file = path / name
+            if file.stat().st_size != expected["bytes"] or _sha256(file) != expected["sha256"]:
+                raise GenerationDamaged(f"{file} is not what its manifest says.")
+        spaces = {}
+        for name, facts in manifest["spaces"].items():
+            rowids = np.fromfile(path / f"{name}.rowids", dtype="<i8").astype(np.int64)
+            index = ExactIndex.read(path / f"{name}.faiss")
+            if not len(rowids) == index.count == facts["count"] or index.vectors.shape[1] != facts["dim"]:
+                raise GenerationDamaged(f"{path} holds another number of vectors than its manifest says.")
+            spaces[name] = SpaceSnapshot(rowids=rowids, index=index)
+        return Generation(name=path.name, applied_seq=int(manifest["applied_seq"]), spaces=spaces)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise GenerationDamaged(f"The generation {path} cannot be read: {error}.") from error
+
+
+def load_best(folder: Path, current: str | None, spaces: Sequence[Space]) -> Generation | None:
+    """The current generation, or the newest undamaged one before it, or None: then the catalog alone answers."""
+    names = [f"{number:06d}" for number in sorted(_numbers(folder), reverse=True)] if folder.is_dir() else []
+    for name in names:
+        if current is not None and name <= current:
+            try:
+                generation = load(folder / name)
+            except GenerationDamaged:
+                continue
+            if set(generation.spaces) == {space.name for space in spaces}:
+                return generation
+    return None
+
+
+def discard_old(folder: Path, *, current: str) -> None:
+    """Delete drafts of killed writers and generations older than the previous one."""
+    for path in folder.iterdir():
+        if path.suffix == ".tmp" or (path.name.isdigit() and int(path.name) <= int(current) - KEPT):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _numbers(folder: Path) -> list[int]:
+    return [int(path.name) for path in folder.iterdir() if path.name.isdigit()]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file's, or on POSIX a folder's, content is on the disk."""
+    if path.is_dir() and os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() or os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn the operating system's and FAISS's refusals to write into StorageFailed."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        hint = "The disk is full. Free space and try again." if full else f"{error.strerror or error}."
+        raise StorageFailed(f"Writing {path} failed: {hint}", disk_full=full) from error
+    except RuntimeError as error:  # FAISS reports a short write so
+        raise StorageFailed(f"Writing {path} failed: {error}. Check the disk's free space.") from error
+    except GenerationDamaged as error:
+        raise StorageFailed(f"{error} Check the disk's free space, and its health.") from error

@@ -1,0 +1,60 @@
+"""Single facts that builds ask of the catalog, the same inside a write transaction and outside one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, select
+
+from search.schema import images, locations, tombstones
+from search.types import Location
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownLocation:
+    """A location as a build meets it again. `image_id` is None where the user removed this content."""
+
+    location: Location
+    image_id: str | None
+
+
+class Lookup:
+    """Questions about one image or one location, answered from an open transaction."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def rowid(self, image_id: str) -> int | None:
+        """The rowid of an image, None if there is none."""
+        return self._connection.execute(select(images.c.rowid).where(images.c.id == image_id)).scalar()
+
+    def barred(self, image_id: str) -> bool:
+        """Whether the user removed this content and has not asked for it again."""
+        query = select(tombstones.c.seq).where(tombstones.c.id == image_id, tombstones.c.barred == 1)
+        return self._connection.execute(query.limit(1)).first() is not None
+
+    def known(self, root: str, path: str) -> KnownLocation | None:
+        """What the catalog holds for a path, None if it has never seen it."""
+        query = (
+            select(locations, images.c.id.label("image_id"))
+            .outerjoin(images, images.c.rowid == locations.c.image)
+            .where(locations.c.root == root, locations.c.path == path)
+        )
+        row = self._connection.execute(query).first()
+        return None if row is None else KnownLocation(location=location_of(row), image_id=row.image_id)
+
+    def locations_of(self, image_id: str) -> list[Location]:
+        """Where an image was seen, oldest first; empty for an unknown one."""
+        query = (
+            select(locations)
+            .join(images, images.c.rowid == locations.c.image)
+            .where(images.c.id == image_id)
+            .order_by(locations.c.location)
+        )
+        return [location_of(row) for row in self._connection.execute(query)]
+
+
+def location_of(row: Row[Any]) -> Location:
+    """A row of `locations` as a Location."""
+    return Location(root=row.root, path=row.path, mtime_ns=row.mtime_ns, size=row.size)

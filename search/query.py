@@ -1,0 +1,52 @@
+"""Queries: from weighted parts to one unit vector."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from search.errors import QueryInvalid
+from search.types import Query, Vector
+from search.vectors import normalise
+
+MAX_PARTS = 64
+MAX_WINDOW = 10_000
+"""The largest k + offset: what one answer may cost in memory and catalog reads."""
+
+
+def query_vector(query: Query, dim: int, vector_of: Callable[[str], Vector]) -> Vector:
+    """The normalised weighted sum of a query's parts ((dim,) float32).
+
+    vector_of: the stored embedding of an image by id. Each part's vector is normalised before it is weighted, so
+    that a weight means the same for every part. Raises QueryInvalid, and what `vector_of` raises.
+    """
+    check_window(query)
+    if not 1 <= len(query.parts) <= MAX_PARTS:
+        raise QueryInvalid(f"A query has between 1 and {MAX_PARTS} parts, not {len(query.parts)}.")
+    total = np.zeros(dim, dtype=np.float64)
+    for number, part in enumerate(query.parts, start=1):
+        if (part.id is None) == (part.vector is None):
+            raise QueryInvalid(f"Part {number} of the query needs either an id or a vector.")
+        vector = vector_of(part.id) if part.id is not None else part.vector
+        assert vector is not None
+        if vector.shape != (dim,):
+            raise QueryInvalid(f"Part {number} has {vector.size} dimensions, the space has {dim}.")
+        if not np.isfinite(part.weight) or abs(part.weight) > 1e6:
+            raise QueryInvalid(f"The weight of part {number} must be a number between -1,000,000 and 1,000,000.")
+        try:
+            total += part.weight * normalise(vector[None, :])[0].astype(np.float64)
+        except ValueError as error:
+            raise QueryInvalid(f"The vector of part {number} has no direction: it is zero or not finite.") from error
+    if np.linalg.norm(total) < 1e-6:
+        raise QueryInvalid("The query's parts cancel out. Change their weights.")
+    result: Vector = normalise(total[None, :])[0]
+    return result
+
+
+def check_window(query: Query) -> None:
+    """Raise QueryInvalid where k, offset or min_score is out of range."""
+    if query.k < 1 or query.offset < 0 or query.k + query.offset > MAX_WINDOW:
+        raise QueryInvalid(f"k must be at least 1, offset at least 0, and both together at most {MAX_WINDOW:,}.")
+    if query.min_score is not None and not -1 <= query.min_score <= 1:
+        raise QueryInvalid("min_score is a cosine: it lies between -1 and 1.")

@@ -1,0 +1,185 @@
+"""The catalog's tables, its connections, and the one place where SQLite's errors become ours."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    Engine,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    create_engine,
+    event,
+)
+from sqlalchemy.exc import DatabaseError
+from sqlalchemy.pool import NullPool, QueuePool
+
+from search.errors import IndexDamaged, IndexLocked, SearchError, StorageFailed
+
+APPLICATION_ID = 0x4C4B414C
+"""`LKAL`: tells a catalog from any other SQLite file."""
+SCHEMA_VERSION = 1
+PAGE_BYTES = 8192
+"""Five 384-d embeddings fit a page of 8 KiB; with SQLite's default of 4 KiB, two would, and a quarter be wasted."""
+
+tables = MetaData()
+
+images = Table(
+    "images",
+    tables,
+    Column("rowid", Integer, primary_key=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("width", Integer, nullable=False),
+    Column("height", Integer, nullable=False),
+    Column("format", Text, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("taken_at", Text),
+    Column("camera", Text),
+    Column("latitude", Float),
+    Column("longitude", Float),
+    Column("phash", BigInteger),
+    Column("labels", JSON, nullable=False),
+    Column("metadata", JSON, nullable=False),
+    Column("seq", BigInteger, nullable=False, index=True),
+    sqlite_autoincrement=True,  # a rowid is FAISS's id: it must never be given to a second image
+)
+
+locations = Table(
+    "locations",
+    tables,
+    Column("location", Integer, primary_key=True),
+    Column("root", Text, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("mtime_ns", BigInteger, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("image", Integer, ForeignKey("images.rowid"), index=True),  # NULL: the user removed this content
+    Index("locations_path", "root", "path", unique=True),
+)
+
+spaces = Table(
+    "spaces",
+    tables,
+    Column("space", Integer, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("recipe", JSON, nullable=False),
+    Column("encoding", JSON, nullable=False),
+)
+
+embeddings = Table(
+    "embeddings",
+    tables,
+    Column("embedding", Integer, primary_key=True),
+    Column("image_rowid", Integer, ForeignKey("images.rowid"), nullable=False),
+    Column("space_id", Integer, ForeignKey("spaces.space"), nullable=False),
+    Column("vector", LargeBinary, nullable=False),
+    Column("crc32", BigInteger, nullable=False),
+    Index("embeddings_image", "space_id", "image_rowid", unique=True),
+)
+
+failures = Table(
+    "failures",
+    tables,
+    Column("root", Text, primary_key=True),
+    Column("path", Text, primary_key=True),
+    Column("mtime_ns", BigInteger, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("when", Text, nullable=False),
+)
+
+tombstones = Table(
+    "tombstones",
+    tables,
+    Column("seq", BigInteger, primary_key=True),
+    Column("rowid", Integer, nullable=False),
+    Column("id", Text, nullable=False, index=True),
+    Column("barred", Integer, nullable=False),  # 1: removed by the user, and kept away until `--readd`
+)
+
+state = Table(
+    "state",
+    tables,
+    Column("key", Text, primary_key=True),
+    Column("value", JSON, nullable=False),
+)
+
+
+def writing_engine(path: Path) -> Engine:
+    """The engine of the one writer: WAL, a COMMIT that has reached the disk, transactions that lock at once."""
+    # FULL, not NORMAL: an acknowledged change must survive a power cut, and it costs under a millisecond.
+    pragmas = (f"page_size={PAGE_BYTES}", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON")
+    return _engine(f"file:{quote(str(path))}?mode=rwc", "BEGIN IMMEDIATE", pragmas, pool=QueuePool, size=1)
+
+
+def reading_engine(path: Path, *, pooled: bool = True) -> Engine:
+    """An engine that can only read. Each transaction sees one state of the catalog from its first query on."""
+    # Several checkpointing connections hit SQLite 3.40's WAL-reset bug: readers never checkpoint.
+    pragmas = ("query_only=ON", "wal_autocheckpoint=0", "mmap_size=268435456")
+    return _engine(f"file:{quote(str(path))}?mode=ro", "BEGIN", pragmas, pool=QueuePool if pooled else NullPool, size=8)
+
+
+def _engine(uri: str, begin: str, pragmas: tuple[str, ...], *, pool: type, size: int) -> Engine:
+    limits: dict[str, Any] = {"pool_size": size, "max_overflow": 0} if pool is QueuePool else {}
+    engine = create_engine(
+        "sqlite://",
+        creator=lambda: sqlite3.connect(uri, uri=True, timeout=10, check_same_thread=False),
+        poolclass=pool,
+        json_serializer=partial(json.dumps, allow_nan=False, ensure_ascii=False, separators=(",", ":")),
+        **limits,
+    )
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: sqlite3.Connection, _record: object) -> None:
+        connection.isolation_level = None  # we begin transactions ourselves: pysqlite would begin them too late
+        for pragma in pragmas:
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def start(connection: Any) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Turn what SQLite and the operating system raise into `SearchError`s that name the catalog and the next step."""
+    try:
+        yield
+    except DatabaseError as error:
+        raise _translate(error.orig, path) from error
+    except sqlite3.DatabaseError as error:
+        raise _translate(error, path) from error
+
+
+def _translate(error: BaseException | None, path: Path) -> SearchError:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT):
+        return IndexDamaged(f"The catalog {path} is damaged ({error}). Restore it from a backup, or build a new index.")
+    if code == sqlite3.SQLITE_FULL:
+        return StorageFailed(
+            f"The disk is full: nothing more was written to {path}. Free space and try again.", disk_full=True
+        )
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return IndexLocked(f"Another process is writing to {path}. Try again when it is done.")
+    if code == sqlite3.SQLITE_READONLY:
+        return StorageFailed(f"The catalog {path} cannot be written to. Check its permissions and those of its folder.")
+    if code == sqlite3.SQLITE_CANTOPEN:
+        return StorageFailed(f"The catalog {path} cannot be opened. Check its permissions and those of its folder.")
+    return StorageFailed(f"Reading or writing the catalog {path} failed ({error}). Check the disk.")

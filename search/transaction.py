@@ -1,0 +1,187 @@
+"""Changes to the catalog. All of a transaction's reach the disk together, or none does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from sqlalchemy import Connection, delete, exists, select, update
+
+from search.lookup import Lookup
+from search.schema import embeddings, failures, images, locations, spaces, state, tombstones
+from search.types import Encoding, Failure, JsonObject, Location, NewImage
+from search.vectors import to_blob
+
+
+class Transaction(Lookup):
+    """A write transaction of a catalog, open while `Catalog.writing` is. Its lookups see its own changes."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection)
+        self._space_ids: dict[str, int] = dict(connection.execute(select(spaces.c.name, spaces.c.space)).tuples().all())
+
+    def add(self, image: NewImage) -> bool:
+        """Add an image with all its embeddings, or, where its content is known, just the location and the labels.
+
+        Returns whether the image is new. Adding the same image again changes nothing. Raises ValueError where a
+        space's vector is missing.
+        """
+        rowid = self.rowid(image.id)
+        if rowid is not None:
+            self.locate(image.id, image.location)
+            self.annotate(image.id, labels=image.labels, metadata=image.metadata)
+            return False
+        if set(image.vectors) != set(self._space_ids):
+            raise ValueError(f"an image needs one vector for each of the spaces {sorted(self._space_ids)}")
+        facts = asdict(image.facts)
+        latitude, longitude = facts.pop("gps") or (None, None)
+        inserted = self._connection.execute(
+            images.insert().values(
+                id=image.id,
+                **facts,
+                latitude=latitude,
+                longitude=longitude,
+                labels=sorted(set(image.labels)),
+                metadata=dict(image.metadata),
+                seq=self._next_seq(),
+            )
+        )
+        rowid = cast("tuple[int]", inserted.inserted_primary_key)[0]
+        rows = []
+        for name, vector in image.vectors.items():
+            blob, crc32 = to_blob(vector)
+            rows.append({"image_rowid": rowid, "space_id": self._space_ids[name], "vector": blob, "crc32": crc32})
+        self._connection.execute(embeddings.insert(), rows)
+        self._connection.execute(
+            update(tombstones).where(tombstones.c.id == image.id, tombstones.c.barred == 1).values(barred=0)
+        )
+        self._locate(rowid, image.location)
+        return True
+
+    def locate(self, image_id: str, location: Location) -> None:
+        """Record that a known image was seen here, and no longer what this file held before."""
+        rowid = self.rowid(image_id)
+        assert rowid is not None, "only a known image can be located"
+        self._locate(rowid, location)
+
+    def _locate(self, rowid: int | None, location: Location) -> None:
+        here = (locations.c.root == location.root) & (locations.c.path == location.path)
+        values = {"mtime_ns": location.mtime_ns, "size": location.size, "image": rowid}
+        changed = self._connection.execute(update(locations).where(here).values(**values)).rowcount
+        if not changed:
+            self._connection.execute(locations.insert().values(root=location.root, path=location.path, **values))
+        self.forgive(location.root, location.path)
+
+    def bar(self, location: Location) -> None:
+        """Record that this file holds a content which the user removed: it stays away, and is not read again."""
+        self._locate(None, location)
+
+    def move(self, old: Location, new: Location) -> None:
+        """Record that a file was renamed: same content, new path."""
+        here = (locations.c.root == old.root) & (locations.c.path == old.path)
+        image = self._connection.execute(select(locations.c.image).where(here)).scalar()
+        self._connection.execute(delete(locations).where(here))
+        self._locate(image, new)
+
+    def forget(self, root: str, paths: Sequence[str]) -> None:
+        """Drop locations that are gone from the disk. `drop_unlocated` then drops the images that went with them."""
+        here = (locations.c.root == root) & locations.c.path.in_(paths)
+        self._connection.execute(delete(locations).where(here))
+
+    def remove(self, image_ids: Iterable[str]) -> int:
+        """Remove images for good: later builds leave their content alone. Returns how many there were."""
+        removed = 0
+        for image_id in image_ids:
+            rowid = self.rowid(image_id)
+            if rowid is not None:
+                self._connection.execute(update(locations).where(locations.c.image == rowid).values(image=None))
+                self._drop(rowid, image_id, barred=True)
+                removed += 1
+        return removed
+
+    def unbar(self) -> None:
+        """Let everything that was ever removed come back with the next build."""
+        self._connection.execute(update(tombstones).where(tombstones.c.barred == 1).values(barred=0))
+        self._connection.execute(delete(locations).where(locations.c.image.is_(None)))
+
+    def annotate(
+        self,
+        image_id: str,
+        *,
+        labels: Iterable[str] = (),
+        metadata: JsonObject | None = None,
+        without: Iterable[str] = (),
+    ) -> bool:
+        """Add labels and metadata to an image and take the labels `without` away. Returns whether anything changed."""
+        row = self._connection.execute(select(images).where(images.c.id == image_id)).first()
+        assert row is not None, "only a known image can be annotated"
+        old = row._mapping["metadata"]
+        new_labels = sorted((set(row.labels) - set(without)) | set(labels))
+        new_metadata = {**old, **(metadata or {})}
+        if new_labels == row.labels and new_metadata == old:
+            return False
+        self.describe(image_id, labels=new_labels, metadata=new_metadata)
+        return True
+
+    def describe(
+        self, image_id: str, *, labels: Sequence[str] | None = None, metadata: JsonObject | None = None
+    ) -> None:
+        """Replace an image's labels, its metadata, or both."""
+        values: dict[str, Any] = {}
+        if labels is not None:
+            values["labels"] = sorted(set(labels))
+        if metadata is not None:
+            values["metadata"] = dict(metadata)
+        if values:
+            self._connection.execute(update(images).where(images.c.id == image_id).values(**values))
+
+    def fail(self, failure: Failure) -> None:
+        """Record a file that could not be indexed. What the index already holds of it stays."""
+        self.forgive(failure.root, failure.path)
+        self._connection.execute(
+            failures.insert().values(**asdict(failure), when=datetime.now(UTC).isoformat(timespec="seconds"))
+        )
+
+    def forgive(self, root: str, path: str) -> None:
+        """Forget that a file failed."""
+        self._connection.execute(delete(failures).where(failures.c.root == root, failures.c.path == path))
+
+    def adopt_root(self, old: str, new: str, prefix: str) -> None:
+        """Re-root everything seen under `old`, a folder inside `new`: `prefix` (`2024/`) goes before each path."""
+        for table in (locations, failures):
+            self._connection.execute(
+                update(table).where(table.c.root == old).values(root=new, path=prefix + table.c.path)
+            )
+
+    def set_encoding(self, space: str, encoding: Encoding) -> None:
+        """Fix how a space's embeddings are computed: once, before the first of them is stored."""
+        self._connection.execute(update(spaces).where(spaces.c.name == space).values(encoding=asdict(encoding)))
+
+    def set_generation(self, name: str) -> None:
+        """Make a published generation the one that readers open."""
+        self._connection.execute(update(state).where(state.c.key == "generation").values(value=name))
+
+    def _next_seq(self) -> int:
+        seq: int = self._connection.execute(select(state.c.value).where(state.c.key == "seq")).scalar_one() + 1
+        self._connection.execute(update(state).where(state.c.key == "seq").values(value=seq))
+        return seq
+
+    def drop_unlocated(self) -> int:
+        """Drop the images that are nowhere any more, but not for good. Returns how many there were.
+
+        Apart from the changes that leave them so: of two files that swapped names, each is nowhere for a moment.
+        """
+        nowhere = ~exists(select(1).where(locations.c.image == images.c.rowid).correlate(images))
+        found = self._connection.execute(select(images.c.rowid, images.c.id).where(nowhere)).all()
+        for row in found:
+            self._drop(row.rowid, row.id, barred=False)
+        return len(found)
+
+    def _drop(self, rowid: int, image_id: str, *, barred: bool) -> None:
+        self._connection.execute(delete(embeddings).where(embeddings.c.image_rowid == rowid))
+        self._connection.execute(delete(images).where(images.c.rowid == rowid))
+        self._connection.execute(
+            tombstones.insert().values(seq=self._next_seq(), rowid=rowid, id=image_id, barred=int(barred))
+        )

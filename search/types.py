@@ -1,0 +1,171 @@
+"""The vocabulary: what goes into an index and what comes out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search.recipe import Recipe
+
+JsonObject = Mapping[str, Any]
+Vector = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Location:
+    """A path at which an image was seen: `path` is relative to `root`, with `/`, and unique under it."""
+
+    root: str
+    path: str
+    mtime_ns: int
+    size: int
+
+    @property
+    def absolute(self) -> str:
+        """The file's absolute path as the operating system writes it."""
+        return str(Path(self.root, self.path))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFacts:
+    """What the file itself tells of an image. `width` and `height` are those of the upright image, in pixels.
+
+    `format` is lower case (`jpeg`); `taken_at` is `YYYY-MM-DDTHH:MM:SS` in the camera's own time; `gps` is (latitude,
+    longitude) in degrees; `phash` is a 64-bit perceptual hash as a signed integer.
+    """
+
+    width: int
+    height: int
+    format: str
+    bytes: int
+    taken_at: str | None = None
+    camera: str | None = None
+    gps: tuple[float, float] | None = None
+    phash: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewImage:
+    """One image to add: where it was seen, and one embedding a space (space name -> (dim,) float32)."""
+
+    id: str
+    facts: ImageFacts
+    location: Location
+    vectors: Mapping[str, Vector]
+    labels: tuple[str, ...] = ()
+    metadata: JsonObject = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageRecord:
+    """An image as the catalog knows it. `paths` are absolute, in the order they were first seen."""
+
+    id: str
+    facts: ImageFacts
+    paths: tuple[str, ...]
+    labels: tuple[str, ...]
+    metadata: JsonObject
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """A file that could not be indexed, and why. It is not tried again while its size and time stay the same."""
+
+    root: str
+    path: str
+    mtime_ns: int
+    size: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoding:
+    """How a space's embeddings are computed, chosen once at its creation and kept by later builds and queries.
+
+    `check` holds the quality gate's figures against fp32 on the user's own images, e.g. `{"images": 8,
+    "min_cosine": 0.9993}`; it is empty where there was nothing to compare.
+    """
+
+    backend: str = "torch"
+    precision: str = "fp32"
+    check: JsonObject = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Space:
+    """The embeddings of one recipe inside an index."""
+
+    name: str
+    recipe: Recipe
+    encoding: Encoding
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hit:
+    """One answer. `score` is the cosine of the angle between query and image, -1..1."""
+
+    id: str
+    score: float
+    paths: tuple[str, ...]
+    labels: tuple[str, ...]
+    metadata: JsonObject
+    width: int
+    height: int
+
+    @property
+    def path(self) -> str | None:
+        """The first absolute path, or None where the image has none."""
+        return self.paths[0] if self.paths else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryPart:
+    """One weighted part of a query: the id of an indexed image, or an embedding ((dim,) float32)."""
+
+    id: str | None = None
+    vector: Vector | None = None
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """What to look for. Its vector is the normalised weighted sum of its parts' embeddings.
+
+    `filter` is the JSON object of `search.filters`; `space` None means the index's first. Images that are parts by
+    id are not among the hits.
+    """
+
+    parts: Sequence[QueryPart]
+    k: int = 10
+    offset: int = 0
+    min_score: float | None = None
+    filter: JsonObject | None = None
+    space: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpaceInfo:
+    """A space and how many images it holds."""
+
+    space: Space
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexInfo:
+    """An index at a glance. `generation` is None until the first one is published; `seq` counts its changes."""
+
+    path: str
+    images: int
+    locations: int
+    failures: int
+    generation: str | None
+    seq: int
+    delta: int
+    bytes_on_disk: int
+    spaces: tuple[SpaceInfo, ...]
