@@ -1,4 +1,4 @@
-"""Errors as `application/problem+json` (RFC 9457): the one place that knows status codes. Never an echo of the input."""
+"""Errors as `application/problem+json` (RFC 9457), the one place that knows status codes. Never an echo of input."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ Offset = Annotated[int, Field(ge=0, le=MAX_WINDOW, description="How many hits to
 MinScore = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False, description="Leave out hits below this cosine.")]
 Box = Annotated[list[Finite], Field(min_length=4, max_length=4, description="x, y, width, height in pixels.")]
 
-_EXAMPLE_HIT = {
+_EXAMPLE_HIT: dict[str, Any] = {
     "id": EXAMPLE_ID,
     "score": 0.8713,
     "path": "/photos/2024/zebra.jpg",

@@ -213,7 +213,7 @@ def _write_aside(path: Path, data: bytes, *, durable: bool) -> None:
             draft.flush()
             if durable:
                 os.fsync(draft.fileno())
-            os.replace(draft.name, path)
+            Path(draft.name).replace(path)
         except BaseException:
             Path(draft.name).unlink(missing_ok=True)
             raise

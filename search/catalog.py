@@ -134,9 +134,7 @@ class Catalog:
                     select(spaces.c.name, func.count(embeddings.c.embedding))
                     .select_from(spaces.outerjoin(embeddings, embeddings.c.space_id == spaces.c.space))
                     .group_by(spaces.c.name)
-                )
-                .tuples()
-                .all()
+                ).all()
             )
         return tuple(SpaceInfo(space=space, count=counts[space.name]) for space in self.spaces())
 
@@ -152,7 +150,7 @@ class Catalog:
     def changes(self, since: int) -> Changes:
         """What was added and removed after the seq `since`, read in one transaction."""
         with self.reading() as connection:
-            values = dict(connection.execute(select(state.c.key, state.c.value)).tuples().all())
+            values = dict(connection.execute(select(state.c.key, state.c.value)).all())
             added = connection.execute(select(images.c.rowid).where(images.c.seq > since).order_by(images.c.rowid))
             removed = connection.execute(select(tombstones.c.rowid).where(tombstones.c.seq > since))
             return Changes(

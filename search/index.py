@@ -50,15 +50,15 @@ def write_lock(path: Path) -> Iterator[None]:
 
     Makes the index's folder if there is none yet.
     """
-    try:
-        with generations.storage_errors(path):
-            path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(path / "lock", timeout=0)
+    with generations.storage_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path / "lock", timeout=0)
+        try:
             lock.acquire()
-    except Timeout as error:
-        raise IndexLocked(
-            f"Another process is writing to {path}. Wait until it is done, or stop it, and try again."
-        ) from error
+        except Timeout as error:  # an OSError too: told apart here
+            raise IndexLocked(
+                f"Another process is writing to {path}. Wait until it is done, or stop it, and try again."
+            ) from error
     try:
         yield
     finally:

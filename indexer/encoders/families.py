@@ -1,0 +1,231 @@
+"""The model families we run: where each keeps its embeddings, blocks, final norm and pooling head."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from indexer.encoders.spaces import Offer
+from indexer.errors import ModelUnsupported
+from indexer.models import ModelFiles
+from search.recipe import Pooling
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """How to take one of transformers' image towers apart.
+
+    model_class: its class in `transformers`. embed: pixels (n, 3, size, size) to layer 0 (n, tokens, dim). blocks: the
+    transformer blocks. final_norm, pooler: attributes of the model. prefix: tokens before the patch tokens (CLS,
+    distillation), registers aside. pooler_weight: a tensor that is in a checkpoint exactly if its pooler was trained.
+    """
+
+    model_class: str
+    embed: Callable[[Any, Tensor], Tensor]
+    blocks: Callable[[Any], nn.ModuleList]
+    final_norm: str
+    prefix: int
+    pooler: str | None = None
+    pooler_weight: str | None = None
+    has_cls: bool = True
+
+
+def _interpolated(model: Any, pixels: Tensor) -> Tensor:
+    tokens: Tensor = model.embeddings(pixels, interpolate_pos_encoding=True)  # a no-op at the checkpoint's own size
+    return tokens
+
+
+_VIT = Family(
+    model_class="ViTModel",
+    embed=_interpolated,
+    blocks=lambda model: model.layers,
+    final_norm="layernorm",
+    prefix=1,
+    pooler="pooler",
+    pooler_weight="pooler.dense.weight",
+)
+_DEIT = Family(
+    model_class="DeiTModel",
+    embed=_interpolated,
+    blocks=lambda model: model.layers,
+    final_norm="layernorm",
+    prefix=2,
+    pooler="pooler",
+    pooler_weight="pooler.dense.weight",
+)
+_DINOV2 = Family(
+    model_class="Dinov2Model",
+    embed=lambda model, pixels: model.embeddings(pixels),
+    blocks=lambda model: model.encoder.layer,
+    final_norm="layernorm",
+    prefix=1,
+)
+_DINOV2_WITH_REGISTERS = Family(
+    model_class="Dinov2WithRegistersModel",
+    embed=lambda model, pixels: model.embeddings(pixels),
+    blocks=lambda model: model.encoder.layer,
+    final_norm="layernorm",
+    prefix=1,  # and the registers that its config counts
+)
+_CLIP = Family(
+    model_class="CLIPVisionModel",
+    embed=lambda model, pixels: model.pre_layrnorm(_interpolated(model, pixels)),
+    blocks=lambda model: model.encoder.layers,
+    final_norm="post_layernorm",
+    prefix=1,
+)
+_SIGLIP = Family(
+    model_class="SiglipVisionModel",
+    embed=_interpolated,
+    blocks=lambda model: model.encoder.layers,
+    final_norm="post_layernorm",
+    prefix=0,
+    pooler="head",
+    pooler_weight="head.probe",
+    has_cls=False,
+)
+FAMILIES: Mapping[str, Family] = MappingProxyType(
+    {
+        "vit": _VIT,
+        "deit": _DEIT,
+        "dinov2": _DINOV2,
+        "dinov2_with_registers": _DINOV2_WITH_REGISTERS,
+        "clip": _CLIP,
+        "clip_vision_model": _CLIP,
+        "siglip": _SIGLIP,
+        "siglip_vision_model": _SIGLIP,
+    }
+)
+"""By `model_type` of a checkpoint's config.json."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A checkpoint whose weights are not loaded yet. `config` is that of its image tower."""
+
+    files: ModelFiles
+    family: Family
+    config: Any
+    offer: Offer
+
+    @property
+    def prefix(self) -> int:
+        """Tokens before the patch tokens."""
+        return self.family.prefix + int(getattr(self.config, "num_register_tokens", 0))
+
+    def dim(self, pooling: Pooling) -> int:
+        """Width of one layer's embedding."""
+        pooled = getattr(self.config, "pooler_output_size", None) if pooling == "pooler" else None
+        return int(pooled or self.config.hidden_size)
+
+
+def open_checkpoint(files: ModelFiles) -> Checkpoint:
+    """Read what a checkpoint is and offers. Raises ModelUnsupported where it is none of FAMILIES, or unreadable."""
+    try:
+        model_type = json.loads((files.folder / "config.json").read_bytes()).get("model_type")
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelUnsupported(f"The config.json of {files.name} cannot be read.") from error
+    family = FAMILIES.get(model_type)
+    if family is None:
+        raise ModelUnsupported(f"{files.name} is of type {model_type}; supported are {', '.join(FAMILIES)}.")
+    config = _tower_config(files)
+    sides = config.image_size if isinstance(config.image_size, (list, tuple)) else [config.image_size]
+    if len(set(sides)) != 1:
+        raise ModelUnsupported(f"{files.name} takes images of {sides}; only square input is supported.")
+    poolings: list[Pooling] = ["cls", "mean"] if family.has_cls else ["mean"]
+    if family.pooler_weight and any(name.endswith(family.pooler_weight) for name in _tensor_names(files)):
+        poolings.insert(len(poolings) if family.has_cls else 0, "pooler")  # without a CLS token, the head is the best
+    offer = Offer(model=files.name, last=config.num_hidden_layers, poolings=tuple(poolings))
+    return Checkpoint(files=files, family=family, config=config, offer=offer)
+
+
+def load_tower(checkpoint: Checkpoint, *, deepest: int, with_pooler: bool, dtype: torch.dtype) -> Any:
+    """Load the image tower up to block `deepest`: what lies behind it is never created.
+
+    Raises ModelUnsupported where the checkpoint lacks a weight or has one of another shape, so that nothing randomly
+    initialised is ever used.
+    """
+    import transformers
+
+    family, config = checkpoint.family, checkpoint.config
+    config.num_hidden_layers = deepest
+    arguments: dict[str, Any] = {}
+    if family.pooler == "pooler":
+        arguments["add_pooling_layer"] = with_pooler
+    elif family.pooler == "head":
+        config.vision_use_head = with_pooler
+    try:
+        with quiet_transformers():
+            model, report = getattr(transformers, family.model_class).from_pretrained(
+                checkpoint.files.folder,
+                config=config,
+                dtype=dtype,
+                attn_implementation="sdpa",
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                ignore_mismatched_sizes=True,  # told in the report, and refused below
+                output_loading_info=True,
+                **arguments,
+            )
+    except Exception as error:  # damaged safetensors raise their own type, wrong configurations any
+        raise ModelUnsupported(f"The weights of {checkpoint.files.name} cannot be loaded: {error}") from error
+    _check_complete(checkpoint, report)
+    return model.eval()
+
+
+def _check_complete(checkpoint: Checkpoint, report: Mapping[str, Any]) -> None:
+    missing = {name for name in report["missing_keys"] if not name.endswith("mask_token")}  # only training reads it
+    wrong = {entry[0] for entry in report["mismatched_keys"]}
+    if bad := sorted(missing | wrong):
+        named = ", ".join(bad[:5]) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
+        raise ModelUnsupported(
+            f"{checkpoint.files.name}: the checkpoint lacks {named} (missing, or of another shape than its config.json "
+            "says). Nothing is filled in at random; get the complete checkpoint."
+        )
+
+
+def _tower_config(files: ModelFiles) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        with quiet_transformers():
+            config = AutoConfig.from_pretrained(files.folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # its validation raises many types
+        raise ModelUnsupported(f"The config.json of {files.name} cannot be used: {error}") from error
+    return getattr(config, "vision_config", config)
+
+
+def _tensor_names(files: ModelFiles) -> Iterator[str]:
+    from safetensors import SafetensorError, safe_open
+
+    for path in files.weights:
+        try:
+            with safe_open(path, framework="numpy") as file:
+                yield from file.keys()
+        except SafetensorError as error:
+            raise ModelUnsupported(f"{Path(path).name} of {files.name} is damaged: {error}") from error
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Hold back transformers' progress bars and reports: what they tell is checked, and told, by us."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,98 @@
+"""A checkpoint's own preprocessing, read from its preprocessor_config.json."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from indexer.encoders.families import quiet_transformers
+from indexer.errors import ModelUnsupported
+from search.recipe import Geometry, Preprocessing
+
+PROCESSORS = ("ViT", "DeiT", "CLIP", "Siglip", "Bit")
+"""Image processors that do what a Preprocessing can say: resize, centre crop, rescale, normalise, and no more."""
+
+
+def preprocessing_of(folder: Path, geometry: Geometry | None = None) -> Preprocessing:
+    """The preprocessing that a checkpoint asks for, or with another `geometry` at the same input size.
+
+    Raises ModelUnsupported where there is none, or where it does something that a Preprocessing cannot express.
+    """
+    preprocessing = _checked(_processor(folder), folder)
+    if geometry is None or geometry == preprocessing.geometry:
+        return preprocessing
+    resize = preprocessing.size if geometry == "pad" else preprocessing.resize
+    return replace(preprocessing, geometry=geometry, resize=resize)
+
+
+def _processor(folder: Path) -> Any:
+    if not any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
+        raise ModelUnsupported(
+            f"{folder} has no preprocessor_config.json, so nobody knows how its images are to be prepared. Copy "
+            "the one of the model it was trained from into the folder."
+        )
+    from transformers import AutoImageProcessor
+
+    try:
+        with quiet_transformers():
+            return AutoImageProcessor.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False, backend="pil"
+            )
+    except Exception as error:  # a broken file raises whatever its reader trips over
+        raise ModelUnsupported(f"{folder}/preprocessor_config.json cannot be used: {error}") from error
+
+
+def _checked(processor: Any, folder: Path) -> Preprocessing:
+    def refuse(what: str) -> ModelUnsupported:
+        return ModelUnsupported(
+            f"{folder}/preprocessor_config.json asks for {what}. Supported: resize to a square or by the shortest "
+            "edge, a square centre crop no larger than that, rescale by 1/255, mean and std of three channels."
+        )
+
+    kind = type(processor).__name__
+    if kind.removesuffix("Pil").removesuffix("Fast").removesuffix("ImageProcessor") not in PROCESSORS:
+        raise refuse(f"a {kind}")
+    if not processor.do_resize:
+        raise refuse("no resizing (do_resize is off)")
+    if getattr(processor, "do_pad", None):
+        raise refuse("padding (do_pad)")
+    if not processor.do_rescale or not math.isclose(processor.rescale_factor, 1 / 255, rel_tol=1e-6):
+        raise refuse(f"rescaling by {processor.rescale_factor if processor.do_rescale else 1}")
+    mean = _channels(processor.image_mean if processor.do_normalize else 0.0)
+    std = _channels(processor.image_std if processor.do_normalize else 1.0)
+    if mean is None or std is None or not all(std):
+        raise refuse(f"mean {processor.image_mean} and std {processor.image_std}")
+    geometry, resize = _resizing(processor.size)
+    if geometry is None:
+        raise refuse(f"the size {dict(processor.size)}")
+    size = resize
+    if getattr(processor, "do_center_crop", None):
+        crop = processor.crop_size
+        if not crop.height or crop.height != crop.width or crop.height > resize:
+            raise refuse(f"a crop of {crop.width} x {crop.height} after resizing to {resize}")
+        size = crop.height
+    elif geometry == "crop":
+        raise refuse("images of any aspect ratio (shortest_edge without do_center_crop)")
+    return Preprocessing(
+        geometry=geometry, resize=resize, size=size, resample=int(processor.resample), mean=mean, std=std
+    )
+
+
+def _resizing(size: Any) -> tuple[Geometry | None, int]:
+    """Geometry and edge of a processor's `size`; no geometry where it is neither square nor a shortest edge."""
+    if size.height and size.height == size.width:
+        return "square", size.height
+    if size.shortest_edge and not size.longest_edge:
+        return "crop", size.shortest_edge
+    return None, 0
+
+
+def _channels(value: Any) -> tuple[float, float, float] | None:
+    """Three numbers, as a list; one number stands for all three channels."""
+    numbers = list(value) if isinstance(value, (list, tuple)) else [value] * 3
+    if len(numbers) != 3:
+        return None
+    red, green, blue = map(float, numbers)
+    return red, green, blue

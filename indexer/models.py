@@ -1,0 +1,250 @@
+"""Which models there are, and where their files lie: a name, a Hugging Face id or a folder becomes a checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from indexer.errors import ModelUnavailable, ModelUnsupported
+from indexer.packaged import PACKAGED_NAME, PACKAGED_SOURCE, WEIGHTS_SHA256, packaged_folder
+from search.recipe import Pooling
+
+HUB_FILES = [
+    "config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "*.safetensors",
+    "model.safetensors.index.json",
+]
+"""What is fetched of a hub repository: no pickled weights, and no code."""
+HUB_TIMEOUT = 5.0
+"""Seconds for the one request that finds out whether the hub answers at all: a firewall that drops packets costs this
+much, and nothing more."""
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """What is known of a model before it is loaded. `parameters`, `dim` and `layers` are those of its image tower;
+    `input_size` is the side, in pixels, of the square that its own preprocessing makes."""
+
+    name: str
+    source: str
+    licence: str
+    parameters: int
+    dim: int
+    input_size: int
+    layers: int
+    recommended_layer: int
+    recommended_pooling: Pooling
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFiles:
+    """A checkpoint on this machine. `name` is what a recipe stores: `locate(name)` finds it again.
+
+    `weights_sha256`: the SHA-256 of the one safetensors file; of several (a sharded checkpoint), the SHA-256 of the
+    sorted lines `<sha256 of the file> <file name>\\n`.
+    """
+
+    name: str
+    folder: Path
+    weights: tuple[Path, ...]
+    weights_sha256: str
+    card: ModelCard | None
+
+
+def _hub(
+    name: str,
+    licence: str,
+    parameters: int,
+    dim: int,
+    layers: int,
+    *,
+    size: int = 224,
+    pooling: Pooling = "cls",
+) -> ModelCard:
+    return ModelCard(
+        name=name,
+        source="Hugging Face",
+        licence=licence,
+        parameters=parameters,
+        dim=dim,
+        input_size=size,
+        layers=layers,
+        recommended_layer=layers,
+        recommended_pooling=pooling,
+    )
+
+
+PACKAGED = ModelCard(
+    name=PACKAGED_NAME,
+    source=PACKAGED_SOURCE,
+    licence="MIT",
+    parameters=22_056_576,
+    dim=384,
+    input_size=224,
+    layers=12,
+    # its twelfth block was retrained for saliency: R@1 on 656 stamps is .683 at layer 11, .607 at 12
+    recommended_layer=11,
+    recommended_pooling="cls",
+)
+"""The default model: needs no hub."""
+
+REGISTRY: tuple[ModelCard, ...] = (
+    PACKAGED,
+    _hub("google/vit-base-patch16-224", "Apache-2.0", 85_798_656, 768, 12),
+    _hub("google/vit-large-patch16-384", "Apache-2.0", 303_690_752, 1024, 24, size=384),
+    _hub("facebook/dinov2-small", "Apache-2.0", 22_056_576, 384, 12),
+    _hub("facebook/dinov2-base", "Apache-2.0", 86_580_480, 768, 12),
+    _hub("facebook/dinov2-large", "Apache-2.0", 304_368_640, 1024, 24),
+    _hub("facebook/dinov2-with-registers-base", "Apache-2.0", 86_583_552, 768, 12),
+    _hub("openai/clip-vit-base-patch32", "MIT", 87_456_000, 768, 12),
+    _hub("openai/clip-vit-large-patch14", "MIT", 303_179_776, 1024, 24),
+    _hub("google/siglip2-base-patch16-224", "Apache-2.0", 92_884_224, 768, 12, pooling="pooler"),
+    _hub("facebook/deit-base-distilled-patch16-224", "Apache-2.0", 85_800_192, 768, 12),
+)
+"""The models known by name; any other checkpoint of these families works too, by hub id or folder."""
+
+
+def locate(name: str) -> ModelFiles:
+    """Find a model's files: the packaged model, a local checkpoint folder, or a Hugging Face id, in this order.
+
+    A hub model is looked for in the local cache first, without a network call. Reads the weights once, for their
+    SHA-256 (2 GB/s). Raises ModelUnavailable where the files cannot be had here, ModelUnsupported where they hold no
+    safetensors weights.
+    """
+    if name == PACKAGED.name:
+        folder = packaged_folder()
+        return ModelFiles(
+            name=name,
+            folder=folder,
+            weights=(folder / "model.safetensors",),
+            weights_sha256=WEIGHTS_SHA256,
+            card=PACKAGED,
+        )
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return _files(str(path.resolve()), path.resolve())
+    if _looks_like_path(name) or path.exists():
+        found = "is a file, not a folder" if path.exists() else "does not exist"
+        raise ModelUnavailable(
+            f"The model folder {name} {found}. --model PATH needs a folder with config.json, preprocessor_config.json "
+            f"and model.safetensors. {_instead()}"
+        )
+    if not _HUB_ID.fullmatch(name) or "--" in name or ".." in name:
+        raise ModelUnavailable(
+            f"{name!r} is no known model, no folder, and no Hugging Face id (owner/name). `lookalike models` lists the "
+            f"known ones; --model PATH takes a checkpoint folder. {_instead()}"
+        )
+    return _files(name, _hub_folder(name))
+
+
+def _looks_like_path(name: str) -> bool:
+    separators = (os.sep, os.altsep or os.sep)
+    return name.startswith((*separators, "~")) or name in (".", "..") or bool(re.match(r"\.{1,2}[/\\]", name))
+
+
+def _instead() -> str:
+    return f"The packaged model needs no download: --model {PACKAGED.name}."
+
+
+def _files(name: str, folder: Path) -> ModelFiles:
+    if not (folder / "config.json").is_file():
+        raise ModelUnsupported(f"{name} has no config.json: it is not a Hugging Face checkpoint of an image model.")
+    weights = _weights(name, folder)
+    card = next((card for card in REGISTRY if card.name == name), None)
+    return ModelFiles(name=name, folder=folder, weights=weights, weights_sha256=weights_hash(weights), card=card)
+
+
+def _weights(name: str, folder: Path) -> tuple[Path, ...]:
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if single.is_file():
+        return (single,)
+    if not index.is_file():
+        raise ModelUnsupported(
+            f"{name} has no model.safetensors, and only safetensors weights are read (pickled ones such as "
+            'pytorch_model.bin can run code). Convert them once, where you trust them: python -c "from transformers '
+            f"import AutoModel; AutoModel.from_pretrained('{name}').save_pretrained('converted')\", copy "
+            "preprocessor_config.json into converted, and use --model ./converted."
+        )
+    try:
+        names = sorted({str(shard) for shard in json.loads(index.read_bytes())["weight_map"].values()})
+    except (ValueError, KeyError, AttributeError) as error:
+        raise ModelUnsupported(f"{name} has a model.safetensors.index.json that cannot be read.") from error
+    for shard in names:
+        if shard != Path(shard).name or not (folder / shard).is_file():
+            raise ModelUnavailable(f"{name} is incomplete: {shard}, named in model.safetensors.index.json, is missing.")
+    return tuple(folder / shard for shard in names)
+
+
+def weights_hash(weights: tuple[Path, ...]) -> str:
+    """The identity of a checkpoint's weights, as `ModelFiles.weights_sha256` describes it."""
+    hashes = [_sha256(path) for path in weights]
+    if len(hashes) == 1:
+        return hashes[0]
+    lines = sorted(f"{digest} {path.name}\n" for digest, path in zip(hashes, weights, strict=True))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _hub_folder(name: str) -> Path:
+    """The hub snapshot's folder, from the cache or the network."""
+    from huggingface_hub import HfApi, snapshot_download
+
+    try:
+        cached = Path(snapshot_download(name, allow_patterns=HUB_FILES, local_files_only=True))
+        if _is_complete(cached):
+            return cached
+    except (OSError, ValueError):  # not in the cache, or only a part of it
+        pass
+    if _offline():
+        raise _unavailable(name, "it is not in the local cache, and HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set")
+    try:
+        HfApi().repo_info(name, timeout=HUB_TIMEOUT)  # snapshot_download itself may wait for minutes
+        return Path(snapshot_download(name, allow_patterns=HUB_FILES, etag_timeout=HUB_TIMEOUT))
+    except Exception as error:  # the hub client raises its own, its HTTP library's and the system's errors
+        raise _unavailable(name, _reason(error)) from error
+
+
+def _is_complete(folder: Path) -> bool:
+    """Whether a cached snapshot has all that loading needs; an interrupted download has not."""
+    if not (folder / "config.json").is_file():
+        return False
+    try:
+        return bool(_weights(folder.name, folder))
+    except (ModelUnavailable, ModelUnsupported):
+        return False
+
+
+def _offline() -> bool:
+    names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    return any(os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE") for name in names)
+
+
+def _reason(error: Exception) -> str:
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+
+    if isinstance(error, GatedRepoError):
+        return "its owner asks for a login there (set HF_TOKEN)"
+    if isinstance(error, RepositoryNotFoundError):
+        return "there is no public model of that name"
+    if isinstance(error, HfHubHTTPError):
+        return f"the hub answers with HTTP {error.response.status_code}"
+    return f"the hub cannot be reached ({type(error).__name__})"
+
+
+def _unavailable(name: str, reason: str) -> ModelUnavailable:
+    return ModelUnavailable(
+        f"{name} cannot be had from Hugging Face: {reason}. Copy the checkpoint to this machine and use --model PATH. "
+        f"{_instead()}"
+    )

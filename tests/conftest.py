@@ -1,0 +1,197 @@
+"""Shared parts: a small real index, tiny checkpoints, and a real server on a socket."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from search.index import Index
+from search.recipe import Preprocessing, Recipe
+from search.types import Encoding, ImageFacts, Location, NewImage, Space
+from search.vectors import normalise
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test may ask a model hub
+
+DIM = 32
+
+
+def recipe(layer: int = 2, dim: int = DIM, weights: str = "a") -> Recipe:
+    """A recipe of a model that does not exist, for tests that bring their own vectors."""
+    return Recipe(
+        model="test",
+        weights_sha256=weights * 64,
+        layers=(layer,),
+        pooling="cls",
+        final_norm=(False,),
+        preprocessing=Preprocessing(
+            geometry="crop", resize=32, size=32, resample=3, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
+        ),
+        dim=dim,
+    )
+
+
+def image_id(number: int) -> str:
+    """The id of the numbered image."""
+    return hashlib.sha256(str(number).encode()).hexdigest()
+
+
+def vectors(count: int, dim: int = DIM, seed: int = 0) -> NDArray[np.float32]:
+    """(count, dim) random unit vectors."""
+    return normalise(np.random.default_rng(seed).normal(size=(count, dim)))
+
+
+def new_image(number: int, vector: NDArray[np.float32], *, spaces: Sequence[str] = ("layer2",)) -> NewImage:
+    """The numbered image: its number is its width, and decides its labels, metadata and path."""
+    return NewImage(
+        id=image_id(number),
+        facts=ImageFacts(width=number, height=7, format="png" if number % 3 else "jpeg", bytes=100 + number),
+        location=Location(root="/photos", path=f"{number % 10}/{number}.png", mtime_ns=1, size=2),
+        vectors=dict.fromkeys(spaces, vector),
+        labels=("even",) if number % 2 == 0 else ("odd", "strange"),
+        metadata={"number": number, "tags": ["all", f"t{number % 4}"], "name": f"image {number}"},
+    )
+
+
+@pytest.fixture
+def make_index(tmp_path: Path) -> Iterator[Callable[..., Index]]:
+    """Makes an index of the first `count` numbered images with these vectors."""
+    opened: list[Index] = []
+
+    def make(data: NDArray[np.float32], *, publish: bool = True, name: str = "test.index") -> Index:
+        space = Space(name="layer2", recipe=recipe(dim=data.shape[1]), encoding=Encoding())
+        index = Index.create(tmp_path / name, [space])
+        opened.append(index)
+        with index.lock():
+            with index.writing() as transaction:
+                for number, vector in enumerate(data):
+                    transaction.add(new_image(number, vector))
+            if publish:
+                index.publish()
+        return index
+
+    yield make
+    for index in opened:
+        index.close()
+
+
+COLOURS = ("red", "green", "blue", "orange", "purple", "teal")
+SHAPES = ("circle", "square", "stripes")
+
+
+def draw_picture(colour: str, shape: str, variant: int, size: int = 96) -> Image.Image:
+    """A small distinct picture: a coloured shape on a light ground, shifted by `variant`."""
+    picture = Image.new("RGB", (size, size - 16), (245, 240, 230 - variant))
+    draw = ImageDraw.Draw(picture)
+    left = 10 + 3 * variant
+    if shape == "circle":
+        draw.ellipse((left, 12, left + 50, 62), fill=colour)
+    elif shape == "square":
+        draw.rectangle((left, 12, left + 44, 56), fill=colour)
+    else:
+        for line in range(4):
+            draw.rectangle((left, 8 + 16 * line, left + 60, 16 + 16 * line), fill=colour)
+    return picture
+
+
+def write_photos(folder: Path, variants: Sequence[int] = (0, 1)) -> list[Path]:
+    """Folders by colour with a picture of each shape and variant."""
+    written = []
+    for colour in COLOURS:
+        (folder / colour).mkdir(parents=True, exist_ok=True)
+        for shape in SHAPES:
+            for variant in variants:
+                path = folder / colour / f"{shape}-{variant}.png"
+                draw_picture(colour, shape, variant).save(path)
+                written.append(path)
+    return written
+
+
+def run_cli(*arguments: str | Path, check: int | None = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the real command line; fails unless it ends with `check`."""
+    result = subprocess.run(
+        [sys.executable, "-c", "from api.cli import main; main()", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+        check=False,
+    )
+    assert "Traceback" not in result.stderr, result.stderr
+    if check is not None:
+        assert result.returncode == check, (result.returncode, result.stdout, result.stderr)
+    return result
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running `lookalike serve`."""
+
+    url: str
+    photos: Path
+    queries: Path
+    index: Path
+    api_key: str | None = None
+
+
+def start_server(index: Path, *flags: str) -> tuple[subprocess.Popen[str], str]:
+    """Start `lookalike serve` on a free port; returns the process and its address once it answers."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from api.cli import main; main()", "serve", str(index), "--port", "0", *flags],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        found = re.search(r"(http://\S+:\d+) in a browser", line)
+        if found:
+            return process, found[1]
+    raise AssertionError(f"the server ended with {process.wait()} before it announced its address")
+
+
+def stop_server(process: subprocess.Popen[str]) -> int:
+    """Stop a server by its process id, as an operator would; returns its exit code."""
+    process.send_signal(signal.SIGTERM)
+    code = process.wait(timeout=30)
+    if process.stdout is not None:
+        process.stdout.close()
+    return code
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny randomly initialised ViT: real model, real files, milliseconds an image."""
+    from checkpoints import save_vit
+
+    return save_vit(tmp_path_factory.mktemp("vit"))
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> tuple[Path, Path, Path]:
+    """A folder of photos, an index built of it with the tiny ViT, and a folder of other photos to query with."""
+    base = tmp_path_factory.mktemp("built")
+    write_photos(base / "photos")
+    write_photos(base / "queries", variants=(2,))
+    run_cli("build", base / "photos", "--index", base / "photos.index", "--model", checkpoint, "--label-from-folder")
+    return base / "photos", base / "photos.index", base / "queries"
+
+
+@pytest.fixture(scope="session")
+def server(built: tuple[Path, Path, Path]) -> Iterator[Server]:
+    """A real server on a socket, over the tiny ViT's index."""
+    photos, index, queries = built
+    process, url = start_server(index)
+    yield Server(url=url, photos=photos, queries=queries, index=index)
+    assert stop_server(process) == 0

@@ -1,0 +1,135 @@
+"""Promises of filters: exactly the images that match, at any selectivity, and a clear refusal of nonsense."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from conftest import vectors
+
+from search.errors import FilterInvalid
+from search.filters import MAX_DEPTH, compile_filter, parse_short
+from search.index import Index
+from search.types import Query, QueryPart
+
+MakeIndex = Callable[..., Index]
+COUNT = 60
+
+
+def number_of(filter_: dict[str, Any], index: Index) -> set[int]:
+    hits = index.search(Query(parts=[QueryPart(vector=vectors(1, seed=5)[0])], k=COUNT, filter=filter_))
+    return {hit.width for hit in hits}
+
+
+CASES: list[tuple[dict[str, Any], Callable[[int], bool]]] = [
+    ({}, lambda n: True),
+    ({"label": "even"}, lambda n: n % 2 == 0),
+    ({"label": {"in": ["strange", "nothing"]}}, lambda n: n % 2 == 1),
+    ({"not": {"label": "odd"}}, lambda n: n % 2 == 0),
+    ({"width": 7}, lambda n: n == 7),
+    ({"width": {"gte": 10, "lt": 20}}, lambda n: 10 <= n < 20),
+    ({"width": {"gt": 50}, "label": "odd"}, lambda n: n > 50 and n % 2 == 1),
+    ({"format": "jpeg"}, lambda n: n % 3 == 0),
+    ({"path": {"glob": "3/*"}}, lambda n: n % 10 == 3),
+    ({"metadata.number": {"in": [1, 2, 3]}}, lambda n: n in (1, 2, 3)),
+    ({"metadata.number": {"lte": 4}}, lambda n: n <= 4),
+    ({"metadata.tags": "t2"}, lambda n: n % 4 == 2),
+    ({"metadata.tags": {"exists": True}}, lambda n: True),
+    ({"metadata.nothing": {"exists": False}}, lambda n: True),
+    ({"metadata.nothing": "x"}, lambda n: False),
+    ({"metadata.name": {"gt": 10}}, lambda n: False),
+    ({"metadata.name": {"glob": "image 1*"}}, lambda n: str(n).startswith("1")),
+    ({"taken_at": {"gte": "2000"}}, lambda n: False),
+    ({"not": {"taken_at": {"gte": "2000"}}}, lambda n: True),
+    ({"taken_at": {"exists": False}}, lambda n: True),
+    ({"or": [{"width": 1}, {"and": [{"label": "even"}, {"width": {"lt": 5}}]}]}, lambda n: n in (0, 1, 2, 4)),
+    ({"or": []}, lambda n: False),
+    ({"and": []}, lambda n: True),
+]
+
+
+@pytest.mark.parametrize(("filter_", "matches"), CASES, ids=[str(case[0]) for case in CASES])
+@pytest.mark.parametrize("publish", [True, False], ids=["generation", "delta"])
+def test_a_filter_selects_exactly_what_it_says(
+    make_index: MakeIndex, filter_: dict[str, Any], matches: Callable[[int], bool], publish: bool
+) -> None:
+    index = make_index(vectors(COUNT), publish=publish)
+    assert number_of(filter_, index) == {number for number in range(COUNT) if matches(number)}
+
+
+def test_k_hits_come_back_whenever_k_images_match(make_index: MakeIndex) -> None:
+    index = make_index(vectors(COUNT))
+    for low in (0, 30, 50, 59):
+        query = Query(parts=[QueryPart(vector=vectors(1, seed=9)[0])], k=10, filter={"width": {"gte": low}})
+        assert len(index.search(query)) == min(10, COUNT - low)
+
+
+@pytest.mark.parametrize(
+    "filter_",
+    [
+        [],
+        "label",
+        {"colour": "red"},
+        {"label": {"like": "x"}},
+        {"label": {}},
+        {"label": None},
+        {"label": ["a"]},
+        {"width": {"gte": float("nan")}},
+        {"width": 2**70},
+        {"label": "\ud800"},
+        {"label": "a\0b"},
+        {"and": {"label": "x"}},
+        {"not": []},
+        {"metadata.": 1},
+        {'metadata.a"b': 1},
+        {"label": {"exists": "yes"}},
+        {"label": {"exists": False, "glob": "*"}},
+        {"label": {"in": "abc"}},
+        {"label": {"in": ["x"] * 1_001}},
+        {"or": [{"label": "x"}] * 201},
+    ],
+)
+def test_nonsense_is_refused_with_a_sentence(filter_: Any) -> None:
+    with pytest.raises(FilterInvalid) as caught:
+        compile_filter(filter_)
+    assert str(caught.value).endswith(".")
+    str(caught.value).encode("ascii", "strict") if isinstance(filter_, dict) else None
+
+
+def test_deep_nesting_is_refused_not_recursed() -> None:
+    filter_: dict[str, Any] = {"label": "x"}
+    for _ in range(MAX_DEPTH + 1):
+        filter_ = {"not": filter_}
+    with pytest.raises(FilterInvalid, match="nested"):
+        compile_filter(filter_)
+
+
+def test_a_value_is_data_never_sql(make_index: MakeIndex) -> None:
+    index = make_index(vectors(5))
+    assert number_of({"label": "x' OR 1=1 --"}, index) == set()
+    assert number_of({"metadata.a') OR 1=1 --": 1}, index) == set()
+
+
+@pytest.mark.parametrize(
+    ("text", "matches"),
+    [
+        ("label=even", lambda n: n % 2 == 0),
+        ("label!=even", lambda n: n % 2 == 1),
+        ("width>=10,width<20", lambda n: 10 <= n < 20),
+        ("path~3/*", lambda n: n % 10 == 3),
+        ("metadata.number=12", lambda n: n == 12),
+        ('metadata.name="image 4"', lambda n: n == 4),
+        ("metadata.name=image 4, label=even", lambda n: n == 4),
+        ('{"width": {"lt": 2}}', lambda n: n < 2),
+    ],
+)
+def test_the_short_form_means_the_same(make_index: MakeIndex, text: str, matches: Callable[[int], bool]) -> None:
+    index = make_index(vectors(COUNT))
+    assert number_of(parse_short(text), index) == {number for number in range(COUNT) if matches(number)}
+
+
+@pytest.mark.parametrize("text", ["", "label", "=x", "{", ",,", "[1]"])
+def test_a_short_form_that_cannot_be_read_is_refused(text: str) -> None:
+    with pytest.raises(FilterInvalid):
+        parse_short(text)

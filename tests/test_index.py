@@ -1,0 +1,331 @@
+"""Promises of the index: exact answers, nothing lost, nothing invented, whatever happens to the generation."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import DIM, image_id, new_image, recipe, vectors
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from search.errors import (
+    IndexDamaged,
+    IndexExists,
+    IndexLocked,
+    IndexMissing,
+    IndexTooNew,
+    QueryInvalid,
+    UnknownImage,
+    UnknownSpace,
+)
+from search.index import Index
+from search.recipe import Recipe
+from search.types import Encoding, Hit, Location, Query, QueryPart, Space
+
+MakeIndex = Callable[..., Index]
+
+
+def ask(index: Index, vector: NDArray[np.float32], k: int = 10, **options: object) -> list[Hit]:
+    return index.search(Query(parts=[QueryPart(vector=vector)], k=k, **options))  # type: ignore[arg-type]
+
+
+def brute_force(data: NDArray[np.float32], query: NDArray[np.float32], numbers: list[int], k: int) -> list[str]:
+    scores = {number: float(data[number].astype(np.float64) @ query.astype(np.float64)) for number in numbers}
+    return [image_id(number) for number in sorted(scores, key=lambda number: (-scores[number], image_id(number)))[:k]]
+
+
+def test_search_equals_brute_force_over_generation_delta_and_deletions(make_index: MakeIndex) -> None:
+    data, queries = vectors(600), vectors(20, seed=1)
+    index = make_index(data[:400])
+    with index.lock():
+        with index.writing() as transaction:
+            for number in range(400, 600):
+                transaction.add(new_image(number, data[number]))
+        index.remove([image_id(number) for number in (*range(50), *range(450, 480))])
+    left = [*range(50, 450), *range(480, 600)]
+    for query in queries:
+        assert [hit.id for hit in ask(index, query)] == brute_force(data, query, left, 10)
+    assert index.info().images == len(left)
+
+
+def test_a_change_by_another_process_is_seen_by_the_next_search(make_index: MakeIndex) -> None:
+    data = vectors(30)
+    writer = make_index(data[:20])
+    with Index.open(writer.path) as reader:
+        assert len(ask(reader, data[25], k=50)) == 20
+        with writer.lock(), writer.writing() as transaction:
+            transaction.add(new_image(25, data[25]))
+        assert ask(reader, data[25], k=1)[0].id == image_id(25)
+        with writer.lock():
+            writer.remove([image_id(25)])
+            writer.publish()
+        assert len(ask(reader, data[25], k=50)) == 20
+
+
+def test_adding_the_same_image_twice_changes_nothing(make_index: MakeIndex) -> None:
+    data = vectors(5)
+    index = make_index(data)
+    before = index.info()
+    with index.lock(), index.writing() as transaction:
+        assert not transaction.add(new_image(3, data[4]))
+    assert index.info().seq == before.seq
+    assert np.array_equal(index.vector(image_id(3), index.space()), data[3])
+
+
+def test_equal_scores_are_ordered_by_id_even_beyond_k(make_index: MakeIndex) -> None:
+    one = vectors(1)
+    index = make_index(np.repeat(one, 200, axis=0))
+    hits = ask(index, one[0], k=10)
+    assert [hit.id for hit in hits] == sorted(image_id(number) for number in range(200))[:10]
+    assert {hit.score for hit in hits} == {hits[0].score}
+
+
+def test_images_that_are_parts_are_no_hits_and_k_is_still_filled(make_index: MakeIndex) -> None:
+    data = vectors(30)
+    index = make_index(data)
+    hits = index.search(Query(parts=[QueryPart(id=image_id(3)), QueryPart(id=image_id(4))], k=28))
+    assert len(hits) == 28
+    assert {image_id(3), image_id(4)}.isdisjoint(hit.id for hit in hits)
+
+
+def test_weights_steer_and_negative_ones_push_away(make_index: MakeIndex) -> None:
+    data = vectors(50)
+    index = make_index(data)
+    towards = index.search(Query(parts=[QueryPart(vector=data[7]), QueryPart(vector=data[9], weight=0.9)], k=2))
+    assert [hit.id for hit in towards] == [image_id(7), image_id(9)]
+    away = index.search(Query(parts=[QueryPart(vector=data[7]), QueryPart(vector=data[9], weight=-1)], k=50))
+    assert away[-1].id == image_id(9)
+
+
+def test_offset_and_min_score_cut_the_same_list(make_index: MakeIndex) -> None:
+    data = vectors(100)
+    index = make_index(data)
+    everything = ask(index, data[0], k=100)
+    assert ask(index, data[0], k=10, offset=5) == everything[5:15]
+    threshold = everything[20].score
+    assert ask(index, data[0], k=100, min_score=threshold) == everything[:21]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        Query(parts=[]),
+        Query(parts=[QueryPart()]),
+        Query(parts=[QueryPart(vector=np.zeros(DIM, np.float32))]),
+        Query(parts=[QueryPart(vector=np.full(DIM, np.nan, np.float32))]),
+        Query(parts=[QueryPart(vector=np.ones(DIM + 1, np.float32))]),
+        Query(parts=[QueryPart(vector=np.ones(DIM, np.float32), weight=0.0)]),
+        Query(parts=[QueryPart(vector=np.ones(DIM, np.float32))], k=0),
+        Query(parts=[QueryPart(vector=np.ones(DIM, np.float32))], k=10_001),
+        Query(parts=[QueryPart(vector=np.ones(DIM, np.float32))], min_score=2.0),
+    ],
+)
+def test_a_query_without_direction_or_bounds_is_refused(make_index: MakeIndex, query: Query) -> None:
+    with pytest.raises(QueryInvalid):
+        make_index(vectors(3)).search(query)
+
+
+def test_unknown_names_are_told_apart(make_index: MakeIndex) -> None:
+    index = make_index(vectors(3))
+    with pytest.raises(UnknownImage):
+        index.search(Query(parts=[QueryPart(id=image_id(99))]))
+    with pytest.raises(UnknownSpace, match="layer2"):
+        index.search(Query(parts=[QueryPart(id=image_id(1))], space="layer99"))
+
+
+@pytest.mark.parametrize("victim", ["layer2.faiss", "layer2.rowids", "manifest.json"])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "delete"])
+def test_a_damaged_generation_is_never_answered_from(make_index: MakeIndex, victim: str, damage: str) -> None:
+    data = vectors(200)
+    index = make_index(data)
+    file = index.path / "generations" / "000001" / victim
+    content = bytearray(file.read_bytes())
+    if damage == "delete":
+        file.unlink()
+    else:
+        content[len(content) // 2] ^= 0x40
+        file.write_bytes(content if damage == "flip" else content[: len(content) // 2])
+    with Index.open(index.path) as reopened:
+        assert reopened.info().generation is None, "the damage went unnoticed"
+        assert [hit.id for hit in ask(reopened, data[5])] == brute_force(data, data[5], list(range(200)), 10)
+        assert reopened.stale
+
+
+def test_a_damaged_generation_falls_back_to_the_one_before(make_index: MakeIndex) -> None:
+    data = vectors(40)
+    index = make_index(data[:20])
+    with index.lock():
+        with index.writing() as transaction:
+            for number in range(20, 40):
+                transaction.add(new_image(number, data[number]))
+        assert index.publish() == "000002"
+    (index.path / "generations" / "000002" / "layer2.faiss").write_bytes(b"nonsense")
+    with Index.open(index.path) as reopened:
+        assert reopened.info().generation == "000001"
+        assert [hit.id for hit in ask(reopened, data[30])] == brute_force(data, data[30], list(range(40)), 10)
+
+
+def test_generations_are_disposable_and_only_two_are_kept(make_index: MakeIndex) -> None:
+    data = vectors(30)
+    index = make_index(data)
+    with index.lock():
+        for _ in range(3):
+            index.publish()
+    assert sorted(path.name for path in (index.path / "generations").iterdir()) == ["000003", "000004"]
+    shutil.rmtree(index.path / "generations")
+    with Index.open(index.path) as reopened:
+        assert ask(reopened, data[3], k=1)[0].id == image_id(3)
+
+
+def test_a_killed_publication_leaves_the_old_state(make_index: MakeIndex) -> None:
+    index = make_index(vectors(30))
+    (index.path / "generations" / "000002.tmp").mkdir()
+    (index.path / "generations" / "000002.tmp" / "layer2.faiss").write_bytes(b"half")
+    with Index.open(index.path) as reopened:
+        assert reopened.info().generation == "000001"
+    with index.lock():
+        assert index.publish() == "000002"
+    assert not (index.path / "generations" / "000002.tmp").exists()
+
+
+def test_a_vector_with_a_wrong_checksum_is_damage_not_an_answer(make_index: MakeIndex) -> None:
+    index = make_index(vectors(10), publish=False)
+    with sqlite3.connect(index.path / "catalog.sqlite") as connection:
+        connection.execute("UPDATE embeddings SET vector = zeroblob(length(vector)) WHERE image_rowid = 3")
+    with pytest.raises(IndexDamaged, match="checksum"):
+        Index.open(index.path)
+
+
+def test_a_second_writer_is_refused_at_once_and_says_why(make_index: MakeIndex) -> None:
+    index = make_index(vectors(3))
+    code = (
+        "import sys; from pathlib import Path; from search.index import write_lock\n"
+        f"with write_lock(Path({str(index.path)!r})): print('held', flush=True); sys.stdin.read()"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert holder.stdin is not None
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(IndexLocked, match="Another process"), index.lock():
+        pass
+    holder.communicate("")
+    with index.lock():
+        pass
+
+
+def test_opening_says_what_is_wrong(tmp_path: Path, make_index: MakeIndex) -> None:
+    with pytest.raises(IndexMissing, match="lookalike build"):
+        Index.open(tmp_path / "nowhere")
+    index = make_index(vectors(3))
+    with pytest.raises(IndexExists):
+        Index.create(index.path, index.spaces)
+    foreign = tmp_path / "foreign.index"
+    foreign.mkdir()
+    (foreign / "catalog.sqlite").write_bytes(b"not a database, but long enough to be read as one" * 100)
+    with pytest.raises(IndexDamaged):
+        Index.open(foreign)
+    with sqlite3.connect(foreign / "other.sqlite") as connection:
+        connection.execute("CREATE TABLE images (x)")
+    (foreign / "other.sqlite").rename(foreign / "catalog.sqlite")
+    with pytest.raises(IndexDamaged, match="not a Lookalike catalog"):
+        Index.open(foreign)
+    with sqlite3.connect(index.path / "catalog.sqlite") as connection:
+        connection.execute("PRAGMA user_version=99")
+    with pytest.raises(IndexTooNew, match="Upgrade"):
+        Index.open(index.path)
+
+
+def test_a_reader_needs_no_right_to_write(make_index: MakeIndex) -> None:
+    data = vectors(20)
+    index = make_index(data)
+    index.close()
+    with Index.open(index.path) as reader:
+        assert ask(reader, data[4], k=1)[0].id == image_id(4)
+
+
+def test_every_stored_vector_has_unit_length(make_index: MakeIndex) -> None:
+    index = make_index(vectors(300))
+    for _, block in index.catalog.all_vectors(index.space(), upto=10**9):
+        assert np.abs(np.linalg.norm(block.astype(np.float64), axis=1) - 1).max() < 1e-6
+
+
+def test_recipes_are_equal_by_what_they_compute_not_by_where_the_model_lies() -> None:
+    here, there = recipe(), Recipe.from_json({**recipe().to_json(), "model": "/elsewhere"})
+    assert here == there
+    assert here.fingerprint == there.fingerprint
+    assert recipe(layer=1) != here
+    assert recipe(layer=1).fingerprint != here.fingerprint
+    assert recipe(weights="b") != here
+
+
+def test_an_image_needs_a_vector_for_every_space(tmp_path: Path) -> None:
+    spaces = [Space(name=f"layer{layer}", recipe=recipe(layer), encoding=Encoding()) for layer in (1, 2)]
+    data = vectors(2)
+    with Index.create(tmp_path / "two.index", spaces) as index, index.lock():
+        with pytest.raises(ValueError, match="one vector for each"), index.writing() as transaction:
+            transaction.add(new_image(0, data[0], spaces=("layer1",)))
+        assert index.info().images == 0
+        with index.writing() as transaction:
+            transaction.add(new_image(0, data[0], spaces=("layer1", "layer2")))
+        index.publish()
+        assert [entry.count for entry in index.info().spaces] == [1, 1]
+        assert ask(index, data[0], k=1, space="layer2")[0].score == pytest.approx(1)
+
+
+def test_two_files_that_swap_names_lose_nothing(make_index: MakeIndex) -> None:
+    index = make_index(vectors(2))
+    a, b = (Location(root="/photos", path=f"{number}/{number}.png", mtime_ns=9, size=9) for number in (0, 1))
+    with index.lock(), index.writing() as transaction:
+        transaction.locate(image_id(1), a)
+        transaction.locate(image_id(0), b)
+        assert transaction.drop_unlocated() == 0
+    assert index.image(image_id(1)).paths == (str(Path("/photos/0/0.png")),)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from(["add", "remove", "publish", "reopen"]), st.integers(0, 39)), min_size=1, max_size=25
+    )
+)
+def test_any_order_of_changes_agrees_with_a_dictionary(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int]]
+) -> None:
+    data = vectors(40)
+    path = tmp_path_factory.mktemp("model") / "x.index"
+    index = Index.create(path, [Space(name="layer2", recipe=recipe(), encoding=Encoding())])
+    model: set[int] = set()
+    for step, number in steps:
+        with index.lock():
+            if step == "add":
+                with index.writing() as transaction:
+                    transaction.add(new_image(number, data[number]))
+                model.add(number)
+            elif step == "remove":
+                assert index.remove([image_id(number)]) == (number in model)
+                model.discard(number)
+            elif step == "publish":
+                index.publish()
+            else:
+                index.close()
+                index = Index.open(path, writable=True)
+        assert [hit.id for hit in ask(index, data[number], k=40)] == brute_force(data, data[number], sorted(model), 40)
+    index.close()
+
+
+def test_permissions_are_told(make_index: MakeIndex) -> None:
+    index = make_index(vectors(3))
+    if os.geteuid() == 0:
+        pytest.skip("root may read everything")
+    (index.path / "catalog.sqlite").chmod(0)
+    with pytest.raises(Exception, match="permissions"):
+        Index.open(index.path)
