@@ -8,6 +8,7 @@ from importlib.metadata import version
 
 from fastapi import Depends, FastAPI
 from starlette.datastructures import MutableHeaders
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -75,7 +76,6 @@ def create_app(services: Mapping[str, Service], settings: Settings) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        max_body_size=settings.max_upload_bytes,
     )
     app.state.services = dict(services)
     app.state.settings = settings
@@ -84,5 +84,6 @@ def create_app(services: Mapping[str, Service], settings: Settings) -> FastAPI:
     for router in (search.router, images.router, server.router):
         app.include_router(router, dependencies=[Depends(require_key)])
     app.mount("/static", StaticFiles(packages=[("api", "web"), ("fastapi_offline", "static")]), name="static")
-    app.add_middleware(Edge, max_body_bytes=settings.max_upload_bytes)
+    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_upload_bytes)
+    app.add_middleware(Edge, max_body_bytes=settings.max_upload_bytes)  # added last, so it sees every answer
     return app

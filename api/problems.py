@@ -151,7 +151,9 @@ def install(app: FastAPI) -> None:
         status = HTTPStatus(error.status_code)
         if status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             return response(too_large(request.app.state.settings.max_upload_bytes))
-        code = "malformed" if status is HTTPStatus.BAD_REQUEST else status.phrase.lower().replace(" ", "-")
+        if status is HTTPStatus.BAD_REQUEST:
+            return response(malformed(_UNREADABLE))
+        code = status.phrase.lower().replace(" ", "-")
         return response(Problem(status, code, f"{status.description or status.phrase}.", error.headers))
 
     @app.exception_handler(Exception)
@@ -166,7 +168,7 @@ def _from_validation(errors: Any) -> Problem:
     first = errors[0]
     if first["type"] in ("json_invalid", "missing", "model_attributes_type") and len(first["loc"]) <= 2:
         if first["type"] != "missing" or first["loc"] == ("body",):
-            return malformed("The body cannot be read. Send what the content type says: JSON, or a multipart form.")
+            return malformed(_UNREADABLE)
         return malformed(f"The field {first['loc'][-1]!r} is missing.")
     if first["type"] == "extra_forbidden":
         return invalid("The request has a field that this call does not know. /docs lists the fields.")
@@ -174,6 +176,7 @@ def _from_validation(errors: Any) -> Problem:
     return invalid(f"{field or 'The request'}: {_RULES.get(first['type'], 'is not valid')}{_bound(first)}.")
 
 
+_UNREADABLE = "The body cannot be read. Send what the content type says: JSON, or a multipart form."
 _FIELDS = frozenset(
     [
         "k",
@@ -204,7 +207,7 @@ _RULES = {
     "finite_number": "must be a finite number",
     "too_long": "has too many entries; at most",
     "too_short": "has too few entries; at least",
-    "string_pattern_mismatch": "must be 64 hexadecimal digits, the id of an image",
+    "string_pattern_mismatch": "does not have the form of such a value; an id is 64 hexadecimal digits",
 }
 
 

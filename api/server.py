@@ -30,12 +30,13 @@ def run(directories: Sequence[Path], settings: Settings, *, announce: Callable[[
         )
     listener = _bind(settings.host, settings.port)
     services = open_services(directories, settings)
+    config = uvicorn.Config(create_app(services, settings), log_level="warning", server_header=False)
+    listener.listen(config.backlog)  # before the address is told: who reads it may connect at once
     port = listener.getsockname()[1]
     shown = f"[{settings.host}]" if ":" in settings.host else settings.host
     for service in services.values():
         announce(f"Serving {service.name}: {service.index.catalog.counts()[0]:,} images")
     announce(f"Open http://{shown}:{port} in a browser; the API is described at http://{shown}:{port}/docs")
-    config = uvicorn.Config(create_app(services, settings), log_level="warning", server_header=False)
     uvicorn.Server(config).run(sockets=[listener])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import warnings
@@ -24,7 +25,7 @@ from search.types import ImageFacts
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 """Pillow can read forty more, most of them rarely used and rarely tested against hostile files."""
 EXTENSIONS = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .apng .webp .gif .bmp .tif .tiff .avif".split()  # noqa: SIM905
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 )
 
 Box = tuple[float, float, float, float]
@@ -34,6 +35,8 @@ Image.MAX_IMAGE_PIXELS = None
 # All plugins we use are registered now: Pillow would do it in the first thread that opens a file, without a lock.
 Image.preinit()
 _REGISTERED = (AvifImagePlugin, TiffImagePlugin, WebPImagePlugin)
+# Some plugins log what is wrong with a file; without any handler, Python prints that to stderr.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -133,7 +136,7 @@ def _open(data: bytes, limits: DecodeLimits, at_least: int | None, box: Box | No
     _check_size(image.size, limits)  # of a GIF, the first frame may be larger than the header says
     exif = _exif(image)
     # Read after loading: Pillow turns TIFFs itself, and PNGs may have their Exif behind the pixels.
-    orientation = exif.get(ExifTags.Base.Orientation, 1)
+    orientation = _orientation(exif)
     turn = _TRANSPOSE.get(orientation)
     format_name = "jpeg" if image.format == "MPO" else str(image.format).lower()
     upright = to_rgb(image)
@@ -160,6 +163,13 @@ def _exif(image: Image.Image) -> Image.Exif:
         return image.getexif()
     except Exception:  # nearly any type: it parses a TIFF out of the file
         return Image.Exif()
+
+
+def _orientation(exif: Image.Exif) -> int:
+    try:
+        return int(exif.get(ExifTags.Base.Orientation, 1))
+    except Exception:  # values are parsed when they are asked for, and may be of any type
+        return 1
 
 
 def _facts(exif: Image.Exif, format_name: str, size: int, width: int, height: int) -> ImageFacts:

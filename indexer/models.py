@@ -128,10 +128,10 @@ def locate(name: str) -> ModelFiles:
             weights_sha256=WEIGHTS_SHA256,
             card=PACKAGED,
         )
-    path = Path(name).expanduser()
-    if path.is_dir():
+    path = _as_path(name)
+    if name and path.is_dir():
         return _files(str(path.resolve()), path.resolve())
-    if _looks_like_path(name) or path.exists():
+    if _looks_like_path(name) or (name and path.exists()):
         found = "is a file, not a folder" if path.exists() else "does not exist"
         raise ModelUnavailable(
             f"The model folder {name} {found}. --model PATH needs a folder with config.json, preprocessor_config.json "
@@ -143,6 +143,13 @@ def locate(name: str) -> ModelFiles:
             f"known ones; --model PATH takes a checkpoint folder. {_instead()}"
         )
     return _files(name, _hub_folder(name))
+
+
+def _as_path(name: str) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:  # ~somebody, who has no home here
+        return Path(name)
 
 
 def _looks_like_path(name: str) -> bool:

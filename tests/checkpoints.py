@@ -27,6 +27,9 @@ _TEXT: dict[str, Any] = {
     "intermediate_size": 32,
     "vocab_size": 64,
     "max_position_embeddings": 8,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
 }
 
 FAMILIES = (
@@ -84,7 +87,9 @@ def save(family: str, folder: Path, *, seed: int = 0, **arguments: Any) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = _model(family)
-        with torch.no_grad():  # a random model's norms and layer scales are all ones, its biases zero: nothing to mix up
+        with (
+            torch.no_grad()
+        ):  # a random model's norms and layer scales are all ones, its biases zero: nothing to mix up
             for parameter in model.parameters():
                 parameter.add_(torch.randn_like(parameter), alpha=0.3)
     model.save_pretrained(folder, **arguments)
@@ -96,3 +101,8 @@ def edit_json(path: Path, **changes: Any) -> None:
     """Change keys of a JSON file; None takes a key out."""
     content = {**json.loads(path.read_text()), **changes}
     path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+
+
+def save_vit(folder: Path) -> Path:
+    """Save the tiny ViT, for tests to which any model will do. Returns `folder`."""
+    return save("vit", folder)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import os
 import re
 import signal
@@ -11,12 +13,14 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from api.cli import main
 from search.index import Index
 from search.recipe import Preprocessing, Recipe
 from search.types import Encoding, ImageFacts, Location, NewImage, Space
@@ -91,10 +95,10 @@ SHAPES = ("circle", "square", "stripes")
 
 
 def draw_picture(colour: str, shape: str, variant: int, size: int = 96) -> Image.Image:
-    """A small distinct picture: a coloured shape on a light ground, shifted by `variant`."""
+    """A small distinct picture: a coloured shape on a light ground, both moved a little by `variant`."""
     picture = Image.new("RGB", (size, size - 16), (245, 240, 230 - variant))
     draw = ImageDraw.Draw(picture)
-    left = 10 + 3 * variant
+    left = 10 + 3 * (variant % 8)
     if shape == "circle":
         draw.ellipse((left, 12, left + 50, 62), fill=colour)
     elif shape == "square":
@@ -118,19 +122,34 @@ def write_photos(folder: Path, variants: Sequence[int] = (0, 1)) -> list[Path]:
     return written
 
 
-def run_cli(*arguments: str | Path, check: int | None = 0, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the real command line; fails unless it ends with `check`."""
-    result = subprocess.run(
-        [sys.executable, "-c", "from api.cli import main; main()", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
-        check=False,
-    )
+COMMAND = [sys.executable, "-c", "from api.cli import main; main()"]
+"""The command line as a process of its own."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended and what it printed."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run_cli(*arguments: str | Path, check: int | None = 0, **environment: str) -> Ended:
+    """Run the command line inside this process, which has torch loaded already; fails unless it ends with `check`."""
+    out, err = io.StringIO(), io.StringIO()
+    words = ["lookalike", *map(str, arguments)]
+    with (
+        mock.patch.dict(os.environ, environment),
+        mock.patch.object(sys, "argv", words),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.raises(SystemExit) as ended,
+    ):
+        main()
+    result = Ended(int(ended.value.code or 0), out.getvalue(), err.getvalue())
     assert "Traceback" not in result.stderr, result.stderr
-    if check is not None:
-        assert result.returncode == check, (result.returncode, result.stdout, result.stderr)
+    assert check is None or result.returncode == check, result
     return result
 
 
@@ -148,7 +167,7 @@ class Server:
 def start_server(index: Path, *flags: str) -> tuple[subprocess.Popen[str], str]:
     """Start `lookalike serve` on a free port; returns the process and its address once it answers."""
     process = subprocess.Popen(
-        [sys.executable, "-c", "from api.cli import main; main()", "serve", str(index), "--port", "0", *flags],
+        [*COMMAND, "serve", str(index), "--port", "0", *flags],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
@@ -173,9 +192,9 @@ def stop_server(process: subprocess.Popen[str]) -> int:
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny randomly initialised ViT: real model, real files, milliseconds an image."""
-    from checkpoints import save_vit
+    from checkpoints import save  # imports torch: not for tests that need none
 
-    return save_vit(tmp_path_factory.mktemp("vit"))
+    return save("vit", tmp_path_factory.mktemp("vit"))
 
 
 @pytest.fixture(scope="session")

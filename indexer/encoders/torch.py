@@ -101,7 +101,7 @@ class TorchEncoder:
         wanted = {tap for taps in self._taps for tap in taps}
         pooled: dict[_Tap, NDArray[np.float32]] = {}
         # TensorFloat-32 in the patch convolution would be worth 1e-3 of error on CUDA, and torch's default allows it
-        with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             tokens = self._family.embed(self._model, self._normalised(pixels))
             for layer, block in enumerate((None, *self._family.blocks(self._model))):
                 if block is not None:

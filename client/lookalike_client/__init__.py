@@ -1,0 +1,70 @@
+"""Python client of Lookalike, the self-hosted image similarity search engine.
+
+    from lookalike_client import Client
+
+    with Client("http://localhost:8000") as client:
+        for hit in client.search("query.jpg", k=5):
+            print(hit.score, hit.path)
+
+All that it raises on purpose is a LookalikeError; `help(lookalike_client._errors)` draws the tree.
+"""
+
+from lookalike_client._client import Client
+from lookalike_client._errors import (
+    APIError,
+    BadRequest,
+    Conflict,
+    ConnectionFailed,
+    DeadlineExceeded,
+    DiskFull,
+    Forbidden,
+    LookalikeError,
+    NotFound,
+    Overloaded,
+    ProtocolError,
+    ServerError,
+    TimedOut,
+    TooLarge,
+    Unauthorized,
+    Unavailable,
+    Unprocessable,
+    UnsupportedImage,
+)
+from lookalike_client._images import ImageInput
+from lookalike_client._models import Hit, Image, IndexInfo, Part, SearchResult, SpaceInfo
+from lookalike_client._version import __version__
+
+__all__ = [
+    "APIError",
+    "BadRequest",
+    "Client",
+    "Conflict",
+    "ConnectionFailed",
+    "DeadlineExceeded",
+    "DiskFull",
+    "Forbidden",
+    "Hit",
+    "Image",
+    "ImageInput",
+    "IndexInfo",
+    "LookalikeError",
+    "NotFound",
+    "Overloaded",
+    "Part",
+    "ProtocolError",
+    "SearchResult",
+    "ServerError",
+    "SpaceInfo",
+    "TimedOut",
+    "TooLarge",
+    "Unauthorized",
+    "Unavailable",
+    "Unprocessable",
+    "UnsupportedImage",
+    "__version__",
+]
+
+for _name in __all__:  # a traceback says lookalike_client.NotFound: where it is imported from, not where it is written
+    if isinstance(globals()[_name], type):
+        globals()[_name].__module__ = __name__
+del _name

@@ -1,0 +1,251 @@
+"""Requests: each call of the HTTP interface as a value, built without sending anything and with no waiting."""
+# ruff: noqa: A002  (id and filter are the interface's own words)
+
+from __future__ import annotations
+
+import json
+import operator
+from base64 import b64encode
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar, cast
+from urllib.parse import quote
+
+import httpx
+
+from lookalike_client import _answers
+from lookalike_client._images import ImageInput, image_bytes, is_image
+from lookalike_client._models import Image, IndexInfo, Part, SearchResult
+
+Answer = TypeVar("Answer")
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call(Generic[Answer]):
+    """One call: what to send, and how to read a successful answer.
+
+    Every call may be sent again after a failure, because doing it twice leaves the server as doing it once does:
+    searches and reads change nothing, an added image's id is its content's hash, PATCH sets what it names, DELETE ends
+    in absence. Only the answer of a second DELETE differs: `absence_is_success` marks it.
+    """
+
+    method: str
+    path: str
+    parse: Callable[[httpx.Response], Answer]
+    params: Mapping[str, str] = field(default_factory=dict)
+    json: Mapping[str, Any] | None = None
+    form: Mapping[str, str | list[str]] | None = None
+    upload: tuple[str, bytes] | None = None
+    absence_is_success: bool = False
+
+    def request(self, http: httpx.Client | httpx.AsyncClient) -> httpx.Request:
+        """A new request. Raises ValueError or TypeError where its values are no JSON."""
+        files = None
+        if self.upload is not None:
+            name, data = self.upload
+            files = {"image": (name, data, "application/octet-stream")}
+        return http.build_request(
+            self.method, self.path, params=self.params, json=self.json, data=self.form, files=files
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions:
+    """What every kind of search takes."""
+
+    k: int
+    offset: int
+    min_score: float | None
+    filter: Mapping[str, Any] | None
+    space: str | None
+    index: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The options that are given, as members of a JSON body."""
+        values = {
+            "k": operator.index(self.k),  # numpy's integers too
+            "offset": operator.index(self.offset),
+            "min_score": None if self.min_score is None else float(self.min_score),
+            "filter": self.filter,
+            "space": self.space,
+            "index": self.index,
+        }
+        return _given(values)
+
+    def to_text(self) -> dict[str, str]:
+        """The same as form fields or query parameters."""
+        return {name: value if isinstance(value, str) else _dump(value) for name, value in self.to_json().items()}
+
+
+def search(
+    *,
+    image: ImageInput | None,
+    id: str | None,
+    vector: Sequence[float] | None,
+    parts: Sequence[Part] | None,
+    box: Box | None,
+    options: SearchOptions,
+) -> Call[SearchResult]:
+    """A search by exactly one of image, id, vector, parts."""
+    given = [name for name, value in _given({"image": image, "id": id, "vector": vector, "parts": parts}).items()]
+    if len(given) != 1:
+        raise TypeError(
+            f"A search takes exactly one of image, id, vector and parts; found {' and '.join(given) or 'none'}."
+        )
+    if box is not None and image is None:
+        raise TypeError("`box` belongs to `image`; a Part with an image has a box of its own.")
+    if image is not None:
+        form: dict[str, str | list[str]] = {**options.to_text()}
+        if box is not None:
+            form["box"] = ",".join(f"{value:.10g}" for value in _box(box))
+        # Named plainly: what the file is called here is nobody's business there.
+        return Call(
+            method="POST",
+            path="/v1/search/image",
+            form=form,
+            upload=("image", image_bytes(image)),
+            parse=_answers.search_result,
+        )
+    if parts is None:
+        parts = [Part(id=id, vector=vector)]
+    return Call(
+        method="POST",
+        path="/v1/search",
+        json={"parts": [_part(part) for part in parts], **options.to_json()},
+        parse=_answers.search_result,
+    )
+
+
+def similar(id: str, *, options: SearchOptions) -> Call[SearchResult]:
+    """A search by an indexed image."""
+    return Call(method="GET", path=f"{_image_path(id)}/similar", params=options.to_text(), parse=_answers.search_result)
+
+
+def add(
+    image: ImageInput,
+    *,
+    labels: Iterable[str],
+    metadata: Mapping[str, Any] | None,
+    index: str | None,
+    name: str | None,
+) -> Call[Image]:
+    """Add an image."""
+    form: dict[str, str | list[str]] = {"labels": _labels(labels)}
+    if metadata is not None:
+        form["metadata"] = _dump(metadata)
+    if index is not None:
+        form["index"] = index
+    upload = (name or "image", image_bytes(image))
+    return Call(method="POST", path="/v1/images", form=form, upload=upload, parse=_answers.image)
+
+
+def get(id: str, *, index: str | None) -> Call[Image]:
+    """Read an image's record."""
+    return Call(method="GET", path=_image_path(id), params=_given({"index": index}), parse=_answers.image)
+
+
+def update(
+    id: str, *, labels: Iterable[str] | None, metadata: Mapping[str, Any] | None, index: str | None
+) -> Call[Image]:
+    """Change an image's labels and metadata."""
+    body = {"labels": None if labels is None else _labels(labels), "metadata": metadata}
+    return Call(
+        method="PATCH", path=_image_path(id), params=_given({"index": index}), json=_given(body), parse=_answers.image
+    )
+
+
+def delete(id: str, *, index: str | None) -> Call[None]:
+    """Remove an image."""
+    return Call(
+        method="DELETE",
+        path=_image_path(id),
+        params=_given({"index": index}),
+        parse=_answers.nothing,
+        absence_is_success=True,
+    )
+
+
+def images(*, cursor: str | None, page_size: int, index: str | None) -> Call[_answers.Page]:
+    """One page of images."""
+    params = _given({"cursor": cursor, "limit": str(operator.index(page_size)), "index": index})
+    return Call(method="GET", path="/v1/images", params=params, parse=_answers.page)
+
+
+def embed(
+    images: ImageInput | Iterable[ImageInput], *, space: str | None, index: str | None
+) -> Call[list[list[float]]]:
+    """Embed images."""
+    several = [images] if is_image(images) else images
+    texts = [_base64(image) for image in cast("Iterable[ImageInput]", several)]
+    return Call(
+        method="POST",
+        path="/v1/embed",
+        json=_given({"input": texts, "space": space, "index": index}),
+        parse=lambda response: _answers.embeddings(response, count=len(texts)),
+    )
+
+
+def indexes() -> Call[list[IndexInfo]]:
+    """What is served."""
+    return Call(method="GET", path="/v1/indexes", parse=_answers.indexes)
+
+
+def thumbnail(id: str, *, size: int, index: str | None) -> Call[bytes]:
+    """A small JPEG of an image."""
+    params = _given({"size": str(operator.index(size)), "index": index})
+    return Call(method="GET", path=f"{_image_path(id)}/thumbnail", params=params, parse=_answers.picture)
+
+
+def file(id: str, *, index: str | None) -> Call[bytes]:
+    """An image's original file."""
+    params = _given({"index": index})
+    return Call(method="GET", path=f"{_image_path(id)}/file", params=params, parse=_answers.picture)
+
+
+def ready() -> Call[bool]:
+    """Whether searches are answered."""
+    return Call(method="GET", path="/readyz", parse=_answers.ready)
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def _image_path(id: str) -> str:
+    if not id:
+        raise ValueError("An id is 64 hexadecimal digits; found an empty text.")
+    # Dots too: as `..` they would climb out of /v1/images before the server sees them.
+    return f"/v1/images/{quote(id, safe='').replace('.', '%2E')}"
+
+
+def _labels(labels: Iterable[str]) -> list[str]:
+    if isinstance(labels, str):
+        raise TypeError(f"`labels` is a sequence of labels: [{labels!r}], not {labels!r}.")
+    return list(labels)
+
+
+def _box(box: Box) -> Box:
+    x, y, width, height = (float(value) for value in box)
+    return x, y, width, height
+
+
+def _base64(image: ImageInput) -> str:
+    return b64encode(image_bytes(image)).decode("ascii")
+
+
+def _part(part: Part) -> dict[str, Any]:
+    if not isinstance(part, Part):
+        raise TypeError(f"`parts` is a sequence of Part, not of {type(part).__qualname__}.")
+    values = {
+        "image": None if part.image is None else _base64(part.image),
+        "id": part.id,
+        "vector": None if part.vector is None else [float(value) for value in part.vector],
+        "weight": float(part.weight),
+        "box": None if part.box is None else list(_box(part.box)),
+    }
+    return _given(values)

@@ -1,0 +1,243 @@
+"""The client: every call of the HTTP interface as a method."""
+# ruff: noqa: A002  (id and filter are the interface's own words)
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from lookalike_client import _calls
+from lookalike_client._attempts import Attempts
+from lookalike_client._calls import Answer, Box, Call, SearchOptions
+from lookalike_client._errors import APIError, ConnectionFailed, TimedOut
+from lookalike_client._images import ImageInput
+from lookalike_client._models import Image, IndexInfo, Part, SearchResult
+from lookalike_client._version import __version__
+
+
+class Client:
+    """A Lookalike server, asked synchronously. May be used by several threads; close it, or use it in `with`.
+
+    base_url: the server's address, with the path where a proxy puts it under one. api_key: sent as
+    `Authorization: Bearer`; nothing is read from the environment. timeout: seconds without any progress of connecting,
+    sending or receiving (not of a whole call), or an `httpx.Timeout`. retries: how often a call is repeated after a
+    refused or broken connection, a 429 or a 503; the wait before it grows from up to 0.5 s to up to 8 s, or is what the
+    server asks for (`Retry-After`), 30 s at most. Timeouts are not repeated. transport: what carries the requests
+    instead of the network, for tests.
+
+    An image is a path, the bytes of an image file, a binary file object (read once, from where it stands), a
+    `PIL.Image.Image`, or a numpy array: uint8, (height, width), (height, width, 3) RGB or (height, width, 4) RGBA. The
+    last two are sent as PNG; where there is a file, pass the file: it is smaller, and only its bytes have its id.
+
+    Where an index can be named and is not, it is the server's first; where a space can, it is the index's first.
+
+    Every method raises LookalikeError's children for what the server, or the way to it, does (NotFound for an id, space
+    or index that it does not know), and OSError, TypeError or ValueError for what is wrong with an argument. Raises
+    ValueError itself for a base_url, api_key or retries that cannot be meant.
+    """
+
+    def __init__(
+        self,
+        base_url: str = "http://localhost:8000",
+        *,
+        api_key: str | None = None,
+        timeout: float | httpx.Timeout = 30.0,
+        retries: int = 2,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        if retries < 0:
+            raise ValueError(f"retries is 0 or more; found {retries}.")
+        url = _checked_url(base_url)
+        # httpx keeps a password out of `netloc`; messages are made with this.
+        self._server = f"{url.scheme}://{url.netloc.decode('ascii')}"
+        self._retries = retries
+        self._sleep: Callable[[float], None] = time.sleep
+        self._http = httpx.Client(base_url=url, headers=_headers(api_key), timeout=timeout, transport=transport)
+
+    def close(self) -> None:
+        """Close the connections. The client cannot be used afterwards."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Client({self._server!r})"
+
+    def search(
+        self,
+        image: ImageInput | None = None,
+        *,
+        id: str | None = None,
+        vector: Sequence[float] | None = None,
+        parts: Sequence[Part] | None = None,
+        k: int = 10,
+        offset: int = 0,
+        min_score: float | None = None,
+        filter: Mapping[str, Any] | None = None,
+        space: str | None = None,
+        index: str | None = None,
+        box: Box | None = None,
+    ) -> SearchResult:
+        """The `k` nearest images after the first `offset`, of exactly one of an image, the id of an indexed image, an
+        embedding ((dim,) numbers), or weighted parts.
+
+        An image that is asked for by id is not among its own hits. min_score: leave out hits below this cosine, -1..1.
+        filter: which images may be hits, e.g. `{"label": "cat", "width": {"gte": 1000}}`; k images are found whenever k
+        match. box: x, y, width, height in pixels of the upright `image`; only this part of it is looked at.
+
+        Raises UnsupportedImage or Unprocessable (the image is none, or cannot be decoded), TooLarge, NotFound,
+        Unprocessable (a filter or a vector that cannot be meant); TypeError for none or two of the four.
+        """
+        options = SearchOptions(k=k, offset=offset, min_score=min_score, filter=filter, space=space, index=index)
+        return self._run(_calls.search(image=image, id=id, vector=vector, parts=parts, box=box, options=options))
+
+    def similar(
+        self,
+        id: str,
+        *,
+        k: int = 10,
+        offset: int = 0,
+        min_score: float | None = None,
+        filter: Mapping[str, Any] | None = None,
+        space: str | None = None,
+        index: str | None = None,
+    ) -> SearchResult:
+        """The nearest images of an indexed one, itself left out: `search(id=...)` as a GET, which a proxy may cache.
+
+        Raises NotFound.
+        """
+        options = SearchOptions(k=k, offset=offset, min_score=min_score, filter=filter, space=space, index=index)
+        return self._run(_calls.similar(id, options=options))
+
+    def add(
+        self,
+        image: ImageInput,
+        *,
+        labels: Iterable[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+        index: str | None = None,
+        name: str | None = None,
+    ) -> Image:
+        """Add an image; the next search finds it, and it is on the server's disk when this returns.
+
+        Adding the same bytes again is harmless: the id is their SHA-256. metadata: what JSON can hold. name: the file
+        name to send with the upload; none of the caller's own is sent.
+
+        Raises UnsupportedImage, Unprocessable, TooLarge, Forbidden, Unavailable (another process keeps writing to the
+        index), DiskFull.
+        """
+        return self._run(_calls.add(image, labels=labels, metadata=metadata, index=index, name=name))
+
+    def get(self, id: str, index: str | None = None) -> Image:
+        """Everything the server knows of an image. Raises NotFound."""
+        return self._run(_calls.get(id, index=index))
+
+    def update(
+        self,
+        id: str,
+        *,
+        labels: Iterable[str] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        index: str | None = None,
+    ) -> Image:
+        """Change an image; returns it as it is then. What is None stays.
+
+        labels: replace all labels; `[]` removes them. metadata: merged into what is there (RFC 7396): a value replaces
+        a key's value, None removes the key. Raises NotFound, Unprocessable, Forbidden, Unavailable, DiskFull.
+        """
+        return self._run(_calls.update(id, labels=labels, metadata=metadata, index=index))
+
+    def delete(self, id: str, index: str | None = None) -> None:
+        """Remove an image from the index. Raises NotFound, Forbidden, Unavailable, DiskFull."""
+        self._run(_calls.delete(id, index=index))
+
+    def images(self, *, page_size: int = 100, index: str | None = None) -> Iterator[Image]:
+        """All images, in the order they were added, read from the server `page_size` at a time while you iterate."""
+        cursor = None
+        while True:
+            page = self._run(_calls.images(cursor=cursor, page_size=page_size, index=index))
+            yield from page.images
+            if page.next_cursor is None:
+                return
+            cursor = page.next_cursor
+
+    def embed(
+        self, images: ImageInput | Iterable[ImageInput], *, space: str | None = None, index: str | None = None
+    ) -> list[list[float]]:
+        """Embeddings of one or several images, in their order, each (dim,) of unit length; a list of one for one image.
+
+        They travel in one request, of which the server limits the number (1..64) and the size. Raises UnsupportedImage,
+        Unprocessable, TooLarge, NotFound.
+        """
+        return self._run(_calls.embed(images, space=space, index=index))
+
+    def indexes(self) -> list[IndexInfo]:
+        """The served indexes; the first is the default."""
+        return self._run(_calls.indexes())
+
+    def thumbnail(self, id: str, *, size: int = 256, index: str | None = None) -> bytes:
+        """A JPEG that fits into `size` x `size` pixels. Raises NotFound, also where the image's file is gone."""
+        return self._run(_calls.thumbnail(id, size=size, index=index))
+
+    def file(self, id: str, index: str | None = None) -> bytes:
+        """The image file itself, whose SHA-256 is the id. Raises NotFound, also where the file is gone."""
+        return self._run(_calls.file(id, index=index))
+
+    def ready(self) -> bool:
+        """Whether searches are answered now. A server that cannot be reached is not ready; nothing is repeated.
+
+        Raises APIError (4xx) or ProtocolError where something else than a Lookalike server answers.
+        """
+        try:
+            return self._run(_calls.ready(), retries=0)
+        except (ConnectionFailed, TimedOut):
+            return False
+        except APIError as error:
+            if error.status >= 500:
+                return False
+            raise
+
+    def _run(self, call: Call[Answer], *, retries: int | None = None) -> Answer:
+        attempts = Attempts(call, retries=self._retries if retries is None else retries, server=self._server)
+        while True:
+            request = call.request(self._http)
+            try:
+                response = self._http.send(request)
+            except httpx.HTTPError as failure:
+                wait = attempts.after_failure(failure)
+            else:
+                again = attempts.after_answer(response)
+                if again is None:
+                    return attempts.answer(response)
+                wait = again
+            self._sleep(wait)
+
+
+def _checked_url(text: str) -> httpx.URL:
+    """Raises ValueError unless it is an address that HTTP can be spoken with."""
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL as error:
+        raise ValueError(f"base_url is not a URL: {error}.") from error
+    if url.scheme not in ("http", "https") or not url.host or not 0 < (url.port or 80) < 65536:
+        raise ValueError("base_url begins with http:// or https:// and names a host, such as http://localhost:8000.")
+    return url
+
+
+def _headers(api_key: str | None) -> dict[str, str]:
+    headers = {"User-Agent": f"lookalike-client/{__version__}"}
+    if api_key is not None:
+        if not api_key or not api_key.isascii() or not api_key.isprintable() or " " in api_key:
+            raise ValueError("api_key is one or more visible ASCII characters.")  # and is not shown
+        headers["Authorization"] = f"Bearer {api_key}"
+    return headers

@@ -1,0 +1,146 @@
+"""What goes into a query, and what comes back: hits, images, indexes. All values are frozen."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, overload
+
+from lookalike_client._images import ImageInput
+
+_SHOWN = 20
+_NAME_WIDTH = 40
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One weighted part of a query: exactly one of an image, the id of an indexed one, or an embedding of the space.
+
+    vector: (dim,) numbers. weight: may be negative (less like this). box: x, y, width, height in pixels of the upright
+    image; only this part of `image` is looked at. Raises ValueError where it has none or two of the three, or a box and
+    no image.
+    """
+
+    image: ImageInput | None = None
+    id: str | None = None
+    vector: Sequence[float] | None = None
+    weight: float = 1.0
+    box: tuple[float, float, float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if sum(value is not None for value in (self.image, self.id, self.vector)) != 1:
+            raise ValueError("A part has exactly one of image, id and vector.")
+        if self.box is not None and self.image is None:
+            raise ValueError("Only a part with an image has a box.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hit:
+    """One answer. `score` is the cosine, -1..1. `path` is the first of `paths`, absolute, on the server; None where
+    there is none. `width` and `height` are those of the upright image, in pixels.
+    """
+
+    id: str
+    score: float
+    path: str | None
+    paths: tuple[str, ...]
+    labels: tuple[str, ...]
+    metadata: Mapping[str, Any] = field(hash=False)
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class SearchResult(Sequence[Hit]):
+    """Hits by falling score, ties by id: a sequence that cannot be changed; a slice of it is one too.
+
+    `space` is where the search took place. `took_ms` says where the server's time went, in milliseconds: `decode`,
+    `encode`, `search` and `total`.
+    """
+
+    hits: tuple[Hit, ...]
+    space: str
+    took_ms: Mapping[str, float] = field(compare=False)
+
+    def __len__(self) -> int:
+        return len(self.hits)
+
+    def __iter__(self) -> Iterator[Hit]:
+        return iter(self.hits)
+
+    @overload
+    def __getitem__(self, position: int) -> Hit: ...
+
+    @overload
+    def __getitem__(self, position: slice) -> "SearchResult": ...
+
+    def __getitem__(self, position: int | slice) -> "Hit | SearchResult":
+        if isinstance(position, slice):
+            return SearchResult(hits=self.hits[position], space=self.space, took_ms=self.took_ms)
+        return self.hits[position]
+
+    def __repr__(self) -> str:
+        """A table: score, file name, labels; the first 20 hits."""
+        count = len(self.hits)
+        title = f"SearchResult: {count} {'hit' if count == 1 else 'hits'} in {_printable(self.space)}"
+        rows = [(f"{hit.score:6.3f}", _file_name(hit), _printable(", ".join(hit.labels))) for hit in self.hits[:_SHOWN]]
+        width = max((len(name) for _, name, _ in rows), default=0)
+        lines = [f"{score}  {name:<{width}}  {labels}".rstrip() for score, name, labels in rows]
+        more = [f"... {count - _SHOWN} more"] if count > _SHOWN else []
+        return "\n".join([title, *lines, *more])
+
+    def to_json(self) -> dict[str, Any]:
+        """The answer in the form the server gave it: `{"hits": [...], "space", "took_ms"}`, ready for `json.dumps`."""
+        hits = [asdict(hit) | {"paths": list(hit.paths), "labels": list(hit.labels)} for hit in self.hits]
+        return {"hits": hits, "space": self.space, "took_ms": dict(self.took_ms)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """An indexed image. `id` is the SHA-256 of its file, 64 hex digits; `bytes` the file's size; `format` is lower case
+    (`jpeg`); `taken_at` is `YYYY-MM-DDTHH:MM:SS` in the camera's own time; `gps` is (latitude, longitude) in degrees.
+    """
+
+    id: str
+    path: str | None
+    paths: tuple[str, ...]
+    labels: tuple[str, ...]
+    metadata: Mapping[str, Any] = field(hash=False)
+    width: int
+    height: int
+    format: str
+    bytes: int
+    taken_at: str | None
+    camera: str | None
+    gps: tuple[float, float] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpaceInfo:
+    """A space of an index: its name, the length of its embeddings, and the recipe they are made by."""
+
+    name: str
+    dim: int
+    recipe: Mapping[str, Any] = field(hash=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexInfo:
+    """A served index: how many images it holds, its generation (None before the first), its spaces; the first is the
+    default.
+    """
+
+    name: str
+    count: int
+    generation: str | None
+    spaces: tuple[SpaceInfo, ...]
+
+
+def _file_name(hit: Hit) -> str:
+    name = hit.id[:12] if hit.path is None else re.split(r"[/\\]", hit.path)[-1]  # the server may be a Windows machine
+    name = _printable(name)
+    return name if len(name) <= _NAME_WIDTH else name[: _NAME_WIDTH - 3] + "..."
+
+
+def _printable(text: str) -> str:
+    """File names are other people's: none may move a terminal's cursor."""
+    return "".join(character if character.isprintable() else "?" for character in text)
