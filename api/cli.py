@@ -72,6 +72,8 @@ def search_command(
 
     if (image is None) == (id is None):
         raise typer.BadParameter("Name one picture, or --id of an indexed one.", param_hint="IMAGE")
+    if box is not None and image is None:
+        raise typer.BadParameter("Only a picture can have a box, not an --id.", param_hint="--box")
     if index is not None and server is not None:
         raise typer.BadParameter("Ask either an index or a server.", param_hint="--server")
     question = Question(

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from indexer.decode import DecodeLimits, decode
 from lookalike_client import Client, LookalikeError
 
+from indexer.decode import DecodeLimits, decode
 from indexer.encoder import encoder_for
 from indexer.errors import ImageRejected, SourceMissing
 from indexer.sheet import Picture, draw_sheet
@@ -97,8 +97,9 @@ def ask_server(url: str, api_key: str | None, question: Question) -> dict[str, A
                 space=question.space,
                 box=question.box,
             )
-    except LookalikeError as error:
-        raise ServerFailed(f"{url}: {error}") from error
+    except (LookalikeError, ValueError) as error:  # ValueError: an address or a key that cannot be one
+        text = str(error)
+        raise ServerFailed(text if url in text else f"{url}: {text}") from error
     return answer.to_json()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import signal
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -37,6 +38,9 @@ def run(directories: Sequence[Path], settings: Settings, *, announce: Callable[[
     for service in services.values():
         announce(f"Serving {service.name}: {service.index.catalog.counts()[0]:,} images")
     announce(f"Open http://{shown}:{port} in a browser; the API is described at http://{shown}:{port}/docs")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # uvicorn drains on the first signal, then raises it again under the handler it found: to end with 0, not -15
+        signal.signal(number, lambda *_: None)
     uvicorn.Server(config).run(sockets=[listener])
 
 

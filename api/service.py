@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from indexer.decode import Decoded, DecodeLimits, decode, sniff, thumbnail
-
 from api import problems
 from api.batching import Batcher, QueueFull
 from api.settings import Settings
+from indexer.decode import Decoded, DecodeLimits, decode, sniff, thumbnail
 from indexer.encoder import Encoder
 from indexer.sources import SNIFFED_BYTES
 from search.annotations import checked_labels, checked_metadata

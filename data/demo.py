@@ -68,7 +68,7 @@ def main() -> None:
         answer = client.search(QUERY, k=5)
         for hit in answer:
             print(f"{hit.score:.4f}  {_shown(Path(hit.path or hit.id))}  {', '.join(hit.labels)}")
-        print(f"{answer.took_ms["total"]:.0f} ms on the server")
+        print(f"{answer.took_ms['total']:.0f} ms on the server")
     sheet = DEMO / "contact-sheet.png"
     run("search", QUERY, "--index", index, "-k", "10", "--sheet", sheet)
     draw = os.path.relpath(sheet, Path.cwd())
