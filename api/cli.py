@@ -135,10 +135,9 @@ def serve(
 ) -> None:
     """Serve indexes over HTTP, with a web page. The first is the default one."""
     from api.server import run
-    from api.settings import Settings
+    from api.settings import read_settings
 
-    flags = {"host": host, "port": port, "api_key": api_key}
-    settings = Settings(**{name: value for name, value in flags.items() if value is not None})  # type: ignore[arg-type]
+    settings = read_settings(host=host, port=port, api_key=api_key)
     run(directories, settings, announce=say)
 
 

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Any
+
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from search.errors import SearchError
+
+
+class SettingInvalid(SearchError):
+    """A setting in the environment that cannot be read; the text names it."""
 
 
 class Settings(BaseSettings):
@@ -20,3 +28,13 @@ class Settings(BaseSettings):
     """The largest upload once decoded: 300 MB of RGB, for one image at a time."""
     max_waiting: int = Field(default=64, ge=1)
     """Images that may wait for the encoder: about two seconds' work of two cores. More are refused with 429."""
+
+
+def read_settings(**flags: Any) -> Settings:
+    """The settings of a server started with these flags; None: not given. Raises SettingInvalid."""
+    try:
+        return Settings(**{name: value for name, value in flags.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = f"LOOKALIKE_{str(first['loc'][0]).upper()}"
+        raise SettingInvalid(f"{name} cannot be used: {first['msg']}.") from error

@@ -1,0 +1,119 @@
+"""Promises of `lookalike search`, `info`, `models` and of the installed package."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+from conftest import COMMAND, Server, run_cli
+from PIL import Image
+
+Built = tuple[Path, Path, Path]
+ROOT = Path(__file__).parent.parent
+
+
+def test_index_and_server_give_the_same_answer(built: Built, server: Server) -> None:
+    query = built[2] / "red" / "circle-2.png"
+    flags = ("-k", "7", "--filter", "label=red", "--json")
+    local = json.loads(run_cli("search", query, "--index", built[1], *flags).stdout)
+    remote = json.loads(run_cli("search", query, "--server", server.url, *flags).stdout)
+    assert local.keys() == remote.keys() == {"hits", "space", "took_ms"}
+    assert local["space"] == remote["space"]
+    assert [hit["id"] for hit in local["hits"]] == [hit["id"] for hit in remote["hits"]]
+    assert [hit.keys() for hit in local["hits"]] == [hit.keys() for hit in remote["hits"]]
+    assert len(local["hits"]) == 6
+
+
+def test_hits_print_as_lines_and_paths_alone(built: Built) -> None:
+    query = built[0] / "red" / "circle-0.png"
+    lines = run_cli("search", query, "--index", built[1], "-k", "2").stdout.splitlines()
+    assert lines[0] == f"1.0000  {query}  [red]"
+    assert run_cli("search", query, "--index", built[1], "-k", "1", "--paths").stdout == f"{query}\n"
+    nothing = run_cli("search", query, "--index", built[1], "--filter", "label=nothing")
+    assert nothing.stdout == "No image matches.\n"
+
+
+def test_an_id_finds_what_is_like_it(built: Built) -> None:
+    first = json.loads(run_cli("search", built[0] / "red" / "circle-0.png", "--index", built[1], "--json").stdout)
+    image_id = first["hits"][0]["id"]
+    similar = json.loads(run_cli("search", "--id", image_id, "--index", built[1], "--json").stdout)
+    assert [hit["id"] for hit in similar["hits"][:9]] == [hit["id"] for hit in first["hits"][1:]]
+
+
+def test_a_sheet_shows_query_and_hits(built: Built, tmp_path: Path) -> None:
+    sheet = tmp_path / "sheet.png"
+    run_cli("search", built[0] / "red" / "circle-0.png", "--index", built[1], "-k", "7", "--sheet", sheet)
+    with Image.open(sheet) as picture:
+        assert picture.width > 900
+        colours = {colour for _, colour in picture.convert("RGB").getcolors(1 << 24) or []}
+    assert (255, 0, 0) in colours or any(red > 200 and green < 60 and blue < 60 for red, green, blue in colours)
+    refused = run_cli(
+        "search", built[0] / "red" / "circle-0.png", "--index", built[1], "--sheet", "/proc/x.png", check=74
+    )
+    assert "/proc/x.png" in refused.stderr
+
+
+@pytest.mark.parametrize("name", ["truncated.jpg", "text.png"])
+def test_a_query_that_is_no_picture_is_refused_in_one_line(built: Built, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"\xff\xd8\xff\xe0 not really" if name.endswith("jpg") else b"hello")
+    result = run_cli("search", tmp_path / name, "--index", built[1], check=2)
+    assert len(result.stderr.splitlines()) == 1
+    assert name in result.stderr
+
+
+def test_info_tells_what_an_index_holds(built: Built) -> None:
+    facts = json.loads(run_cli("info", built[1], "--json").stdout)
+    assert facts["images"] == facts["locations"] == 36
+    assert facts["spaces"][0]["count"] == 36
+    assert facts["spaces"][0]["recipe"]["pooling"] == "cls"
+    assert "36 images" in run_cli("info", built[1]).stdout
+
+
+def test_models_are_listed_with_what_one_needs_to_choose() -> None:
+    cards = json.loads(run_cli("models", "--json").stdout)["models"]
+    assert cards[0]["recommended_layer"] == 11
+    assert {"name", "source", "licence", "parameters", "dim", "input_size", "layers"} <= cards[0].keys()
+    table = run_cli("models").stdout
+    assert all(card["name"] in table for card in cards)
+
+
+def test_help_and_version_answer_without_loading_anything_heavy() -> None:
+    code = (
+        "import sys, runpy; sys.argv = ['lookalike', '--help']\n"
+        "from api.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code\n"
+        "heavy = {'torch', 'transformers', 'fastapi', 'faiss', 'sqlalchemy', 'numpy', 'PIL', 'httpx'}\n"
+        "heavy &= set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    for command in ("build", "search", "serve", "info", "models", "remove"):
+        assert command in shown
+    began = time.perf_counter()
+    subprocess.run([*COMMAND, "--version"], capture_output=True, check=True)
+    assert time.perf_counter() - began < 5, "a bound for a busy machine; benchmarks/cli.py prints the figure"
+
+
+def test_the_wheel_holds_the_rooms_and_nothing_else(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", tmp_path, ROOT]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"search", "indexer", "api"}
+    assert {"api/web/index.html", "api/web/page.js", "api/web/docs.html"} <= set(names)
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def test_the_docs_name_no_file_that_is_not_there() -> None:
+    for page in ("docs/architecture.md", "README.md"):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        for room in ("search", "indexer", "api", "benchmarks", "data", "docs"):
+            for word in text.replace("`", " ").replace("(", " ").replace(")", " ").split():
+                if word.startswith(f"{room}/") and word.endswith((".py", ".md", ".png")):
+                    assert (ROOT / word).exists(), f"{page} names {word}"
