@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 SAMPLE = ROOT / "data" / "sample"
 QUERIES = ROOT / "data" / "queries"
 DEMO = ROOT / "demo"
-QUERY = QUERIES / "ladybird.jpg"
+QUERY = QUERIES / "strawberry.png"
 COMMAND = Path(sys.executable).with_name("lookalike")
 
 
@@ -71,15 +71,16 @@ def main() -> None:
         print(f"{answer.took_ms['total']:.0f} ms on the server")
     sheet = DEMO / "contact-sheet.png"
     run("search", QUERY, "--index", index, "-k", "10", "--sheet", sheet)
-    draw = os.path.relpath(sheet, Path.cwd())
-    here = os.path.relpath(COMMAND, Path.cwd())
+    here, drawn, made, asked = (
+        os.path.relpath(path, Path.cwd()) for path in (COMMAND, sheet, index, QUERIES / "teddy-bear.webp")
+    )
     print(
         f"""
-Done in {time.perf_counter() - began:.0f} s. Look at {draw}, then try:
+Done in {time.perf_counter() - began:.0f} s. Look at {drawn}, then try:
 
-    {here} serve {os.path.relpath(index, Path.cwd())}          # a web page: drop a picture on it
-    {here} search {os.path.relpath(QUERIES / "guitar.png", Path.cwd())} --index {os.path.relpath(index, Path.cwd())}
-    {here} build PHOTOS                        # your own pictures, into ./lookalike.index
+    {here} serve {made}          # a web page: drop a picture on it
+    {here} search {asked} --index {made}
+    {here} build PHOTOS          # your own pictures, into ./lookalike.index
 """
     )
 
