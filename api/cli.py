@@ -13,7 +13,7 @@ import typer
 import indexer.cli
 import search.cli
 from indexer.errors import IndexerError
-from search.cli import Json, default_index, print_json, say
+from search.cli import DEFAULT_INDEX, Json, default_index, print_json, say
 from search.errors import SearchError
 
 EXIT_INTERNAL = 70
@@ -128,7 +128,10 @@ search.cli.register(app.command)
 
 @app.command()
 def serve(
-    directories: Annotated[list[Path], typer.Argument(metavar="DIR...", default_factory=lambda: [default_index()])],
+    directories: Annotated[
+        list[Path],
+        typer.Argument(metavar="DIR...", default_factory=lambda: [default_index()], show_default=DEFAULT_INDEX),
+    ],
     host: Annotated[str | None, typer.Option(help="[default: 127.0.0.1]")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="0: any free one. [default: 8000]")] = None,
     api_key: Annotated[str | None, typer.Option(metavar="KEY", help="Answer only requests that bring it.")] = None,

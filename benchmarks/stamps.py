@@ -4,10 +4,9 @@
 
 STAMPS is usr/share/tuxpaint/stamps of Debian's package tuxpaint-stamps-default (unpack it with `dpkg -x`). Builds an
 index in fp32 with the spaces layer 7 and layer 12 (its final norm included), serves it, and asks for the nearest of
-every image whose class has five or more; a class is the first two folder
-levels, and files with only one are passed over. Mirrored variants are left out. The baseline, in
-the same run on the same files, is a plain transformers loop: AutoImageProcessor, AutoModel, `output_hidden_states`,
-batches of 8, brute-force cosine.
+every image whose class has five or more; a class is the first two folder levels, and files with only one are passed
+over. Mirrored variants are left out. The baseline, in the same run on the same files, is a plain transformers loop:
+AutoImageProcessor, AutoModel, `output_hidden_states`, batches of 8, brute-force cosine.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from search.cli import EXIT_REJECTED, Json, default_index, print_json, say, warn
+from search.cli import DEFAULT_INDEX, EXIT_REJECTED, Json, default_index, print_json, say, warn
 from search.recipe import Pooling
 
 if TYPE_CHECKING:
@@ -26,13 +26,19 @@ SHOWN_FAILURES = 20
 """Rejected files named in the report; `--json` lists all of them."""
 
 
+BackendName = Literal["auto", "torch"]
 PrecisionName = Literal["auto", "fp32", "bf16"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 
 
 def build(
-    sources: Annotated[list[Path], typer.Argument(metavar="SOURCE...", help="Folders or files.", default_factory=list)],
-    index: Annotated[Path, typer.Option(metavar="DIR", help="The index.", default_factory=default_index)],
+    sources: Annotated[
+        list[Path],
+        typer.Argument(metavar="SOURCE...", help="Folders or files.", default_factory=list, show_default=False),
+    ],
+    index: Annotated[
+        Path, typer.Option(metavar="DIR", help="The index.", default_factory=default_index, show_default=DEFAULT_INDEX)
+    ],
     model: Annotated[str | None, typer.Option(metavar="NAME|HF-ID|PATH", help="See: lookalike models.")] = None,
     layer: Annotated[
         list[str] | None, typer.Option(metavar="N[,N...]", help="Layers of one space; repeat for several spaces.")
@@ -42,6 +48,7 @@ def build(
         bool | None, typer.Option("--final-norm/--no-final-norm", help="The default: at the last layer only.")
     ] = None,
     pad: Annotated[bool, typer.Option("--pad", help="Fit the whole image in, instead of the model's crop.")] = False,
+    backend: Annotated[BackendName, typer.Option(help="What runs the model.")] = "auto",  # noqa: ARG001
     precision: Annotated[PrecisionName, typer.Option(help="Arithmetic of a new index.")] = "auto",
     device: Annotated[DeviceName, typer.Option(help="Where the model runs.")] = "auto",
     batch_size: Annotated[int | None, typer.Option(min=1, max=4096, metavar="N")] = None,

@@ -15,6 +15,7 @@ import typer
 if TYPE_CHECKING:
     from search.index import Index
 
+DEFAULT_INDEX = "$LOOKALIKE_INDEX or ./lookalike.index"
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 EXIT_REJECTED = 3
 """Done, but some inputs were rejected; they are listed."""
@@ -41,7 +42,10 @@ def warn(text: str) -> None:
 
 
 def info(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", default_factory=default_index)], as_json: Json = False
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", default_factory=default_index, show_default=DEFAULT_INDEX)
+    ],
+    as_json: Json = False,
 ) -> None:
     """Show what an index holds."""
     with _open(directory) as index:
