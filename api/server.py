@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import uvicorn
 
 from api.app import create_app
@@ -53,7 +54,10 @@ def open_services(directories: Sequence[Path], settings: Settings) -> dict[str, 
             raise CannotServe(f"Two indexes are called {name}. Rename the folder of one.")
         # Writable: images can be added over HTTP. The lock is taken for each write only.
         index = Index.open(directory, writable=True)
-        services[name] = Service(name, index, encoder_for(index.spaces), settings)
+        encoder = encoder_for(index.spaces)
+        size = index.spaces[0].recipe.preprocessing.size
+        encoder.encode(np.full((1, size, size, 3), 127, dtype=np.uint8))  # the first pass is slow: not a client's
+        services[name] = Service(name, index, encoder, settings)
     return services
 
 
