@@ -54,6 +54,7 @@ def open_services(directories: Sequence[Path], settings: Settings) -> dict[str, 
             raise CannotServe(f"Two indexes are called {name}. Rename the folder of one.")
         # Writable: images can be added over HTTP. The lock is taken for each write only.
         index = Index.open(directory, writable=True)
+        index.refresh()  # loads the generation now, not in the first search
         encoder = encoder_for(index.spaces)
         size = index.spaces[0].recipe.preprocessing.size
         encoder.encode(np.full((1, size, size, 3), 127, dtype=np.uint8))  # the first pass is slow: not a client's

@@ -111,15 +111,10 @@ class Service:
         decoded, vectors = await self.embed(data, Timing())
 
         def store(index: Index) -> tuple[ImageRecord, bool]:
-            with index.catalog.lookup() as lookup:
-                known = lookup.rowid(image_id) is not None
-            if known:  # it has a file already; a copy among the uploads would be a second location
-                with index.writing() as transaction:
-                    transaction.annotate(image_id, labels=kept_labels, metadata=kept_metadata)
-                return index.image(image_id), False
+            # Stored among the uploads even where a file elsewhere is known: that one may be pruned, this was added.
             location = _store_upload(index.uploads, image_id, decoded.facts.format, data)
             with index.writing() as transaction:
-                transaction.add(
+                new = transaction.add(
                     NewImage(
                         id=image_id,
                         facts=decoded.facts,
@@ -129,7 +124,7 @@ class Service:
                         metadata=kept_metadata,
                     )
                 )
-            return index.image(image_id), True
+            return index.image(image_id), new
 
         return await self.write(store)
 
@@ -163,7 +158,7 @@ class Service:
 
     def _thumbnail(self, image_id: str, size: int) -> bytes:
         self.index.catalog.rowid(image_id)
-        cached = self.index.path / "thumbnails" / image_id[:2] / f"{image_id}-{size}.jpg"
+        cached = self.index.thumbnails / image_id[:2] / f"{image_id}-{size}.jpg"
         try:
             return cached.read_bytes()
         except OSError:

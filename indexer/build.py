@@ -14,7 +14,7 @@ from indexer.encoder import Encoder
 from indexer.errors import SourceMissing
 from indexer.metadata import read_metadata
 from indexer.pipeline import Decoded, Loader, Outcome, ordered_map
-from indexer.sources import Ignored, Source, gone, scan
+from indexer.sources import Ignored, Source, gone, renamed_away, scan
 from search.index import Index
 from search.lookup import Lookup
 from search.transaction import Transaction
@@ -85,15 +85,19 @@ class Build:
         options: BuildOptions,
         progress: Progress,
         stopped: Callable[[], bool],
+        began: float,
     ) -> None:
-        """encoder: loads it on the first call; a build that embeds nothing never pays for that."""
+        """encoder: loads it on the first call; a build that embeds nothing never pays for that.
+
+        began: `time.perf_counter()` when the command began, so that loading the model counts as start-up.
+        """
         self._index = index
         self._encoder = encoder
         self._options = options
         self._progress = progress
         self._stopped = stopped
         self._report = BuildReport()
-        self._began = time.perf_counter()
+        self._began = began
         self._first_decode = 0.0
         self._last_commit = 0.0
         self._published = index.catalog.counts()[0]
@@ -295,7 +299,7 @@ class Build:
             report.unchanged += 1  # touched, or copied over itself
             return None
         elsewhere = lookup.locations_of(outcome.id)
-        old = next((location for location in elsewhere if gone(location.root, location.path)), None)
+        old = next((location for location in elsewhere if renamed_away(location)), None)
         if before is not None and before.image_id is not None:
             report.updated += 1
         elif old is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -68,6 +69,7 @@ def build(
     from indexer.choice import ModelChoice, open_for_build
     from indexer.sources import resolve_sources
 
+    began = time.perf_counter()
     listed = _read_list(files_from) if files_from else []
     if not sources and not listed:
         raise typer.BadParameter("Name a folder of images: lookalike build PHOTOS", param_hint="SOURCE")
@@ -98,7 +100,9 @@ def build(
         known_roots = [root for root in opened.catalog.roots() if root != str(opened.uploads)]
         progress = stack.enter_context(_progress())
         stopped = stack.enter_context(_graceful_interrupt())
-        report = Build(opened, encoder, options, progress, stopped).run(resolve_sources(sources, listed, known_roots))
+        report = Build(opened, encoder, options, progress, stopped, began).run(
+            resolve_sources(sources, listed, known_roots)
+        )
         answer = _answer(opened, report)
     if as_json:
         print_json(answer)

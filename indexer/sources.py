@@ -184,6 +184,14 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
+def renamed_away(location: Location) -> bool:
+    """Whether a file is gone while its root still holds others: on an unplugged drive nothing was renamed."""
+    try:
+        return gone(location.root, location.path) and any(os.scandir(location.root))
+    except OSError:
+        return False
+
+
 def gone(root: str, path: str) -> bool:
     """Whether a file is certainly not there any more: a folder that cannot be read proves nothing."""
     try:

@@ -23,6 +23,8 @@ from search.errors import SearchError, StorageFailed
 from search.types import Space
 
 FORMAT = 1
+NEWEST = 2**62
+"""A `seq` that no catalog reaches: asks for the state without any change."""
 KEPT = 2
 """The current generation and the one before it, to fall back on."""
 PROBES = 16
@@ -76,7 +78,7 @@ def publish(folder: Path, catalog: Catalog, spaces: Sequence[Space]) -> str:
 
 
 def _write(draft: Path, catalog: Catalog, spaces: Sequence[Space]) -> None:
-    applied_seq = catalog.changes(since=2**62).seq
+    applied_seq = catalog.changes(since=NEWEST).seq
     counts: dict[str, int] = {}
     for space in spaces:
         rowids: list[NDArray[np.int64]] = [np.empty(0, dtype=np.int64)]

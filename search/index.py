@@ -80,8 +80,7 @@ class Index:
         self._refreshing = threading.Lock()
         self._writing = threading.Lock()
         self._version: int | None = None
-        self._snapshot = self._load_generation(None)
-        self.refresh()
+        self._snapshot = self._load_generation(None)  # nothing yet: a build never searches, and need not load it
 
     @classmethod
     def create(cls, path: Path, spaces: Sequence[Space]) -> Index:
@@ -136,10 +135,10 @@ class Index:
 
     @property
     def stale(self) -> bool:
-        """Whether the catalog has changes that the current generation has not, or there is none that can be read."""
-        self.refresh()
-        snapshot = self._snapshot
-        return snapshot.generation is None or snapshot.generation.applied_seq != snapshot.seq
+        """Whether the catalog has changes that no intact generation has. Reads the generation, for its hashes."""
+        changes = self.catalog.changes(since=generations.NEWEST)
+        generation = generations.load_best(self.path / "generations", changes.generation, self.spaces)
+        return generation is None or generation.applied_seq != changes.seq
 
     @property
     def delta_count(self) -> int:
@@ -208,12 +207,19 @@ class Index:
 
         Raises QueryInvalid, FilterInvalid, UnknownImage, UnknownSpace.
         """
-        self.refresh()
         space = self.space(query.space)
         vector = query_vector(query, space.recipe.dim, lambda image_id: self.vector(image_id, space))
+        while True:
+            self.refresh()
+            snapshot = self._snapshot
+            hits = self._search(snapshot, query, space, vector)
+            # An image that was removed after the snapshot is no hit any more, and may have kept another from being one.
+            if len(hits) == query.k or self.catalog.version() == self._version:
+                return hits
+
+    def _search(self, snapshot: _Snapshot, query: Query, space: Space, vector: Vector) -> list[Hit]:
         excluded = {part.id for part in query.parts if part.id is not None}
         allowed = None if query.filter is None else self.catalog.matching(query.filter)
-        snapshot = self._snapshot
         wanted = query.k + query.offset + len(excluded)
         window = wanted + SLACK
         while True:
@@ -260,7 +266,9 @@ class Index:
                 if location.root == str(self.uploads)
             ]
             removed = transaction.remove(ids)
-        for path in uploads:  # after the commit: a file without a row is litter, a row without its file is a loss
+            transaction.forget(str(self.uploads), [path.relative_to(self.uploads).as_posix() for path in uploads])
+        cached = [path for image_id in ids for path in self.thumbnails.glob(f"{image_id[:2]}/{image_id}-*.jpg")]
+        for path in (*uploads, *cached):  # after the commit: a file without a row is litter, the reverse is a loss
             path.unlink(missing_ok=True)
         return removed
 
@@ -268,6 +276,11 @@ class Index:
     def uploads(self) -> Path:
         """The root of images added over HTTP."""
         return self.path.resolve() / "uploads"
+
+    @property
+    def thumbnails(self) -> Path:
+        """The cache of small pictures: disposable."""
+        return self.path / "thumbnails"
 
     def describe(
         self, image_id: str, *, labels: Sequence[str] | None = None, metadata: JsonObject | None = None

@@ -144,6 +144,24 @@ def test_an_added_image_is_found_changed_and_deleted(http: httpx.Client) -> None
     check_problem(http.delete(f"/v1/images/{image_id}"), 404, "unknown-image")
 
 
+def test_what_was_added_outlives_the_file_it_is_a_copy_of(tmp_path: Path, checkpoint: Path) -> None:
+    write_photos(tmp_path / "photos")
+    index = tmp_path / "photos.index"
+    run_cli("build", tmp_path / "photos", "--index", index, "--model", checkpoint)
+    file = tmp_path / "photos" / "red" / "circle-0.png"
+    data = file.read_bytes()
+    process, url = start_server(index)
+    try:
+        assert httpx.post(f"{url}/v1/images", files=upload(data)).status_code == 200
+        file.unlink()
+        run_cli("build", tmp_path / "photos", "--index", index, "--prune")
+        assert httpx.get(f"{url}/v1/images/{sha256(data)}/file").content == data
+        assert httpx.delete(f"{url}/v1/images/{sha256(data)}").status_code == 204
+        assert not list((index / "uploads").rglob("*.png"))
+    finally:
+        assert stop_server(process) == 0
+
+
 def test_pages_list_every_image_once(http: httpx.Client) -> None:
     seen: list[str] = []
     cursor: str | None = "0"

@@ -111,6 +111,17 @@ def test_copies_are_locations_of_one_image_and_cost_no_forward_pass(photos: Path
     assert counters(build(photos)) == {"added": 1, "unchanged": first["added"]}
 
 
+def test_a_copy_of_a_file_on_an_unplugged_drive_is_no_rename(photos: Path, build: Build, tmp_path: Path) -> None:
+    count = build(photos)["added"]
+    backup = tmp_path / "backup"
+    backup.mkdir()
+    shutil.copy(photos / "red" / "circle-0.png", backup / "copy.png")
+    photos.rename(tmp_path / "unplugged")
+    assert counters(build(backup)) == {"added": 1}
+    (tmp_path / "unplugged").rename(photos)
+    assert counters(build(photos)) == {"unchanged": count}
+
+
 def test_touched_and_swapped_files_embed_nothing(photos: Path, build: Build) -> None:
     count = build(photos)["added"]
     one, two = photos / "red" / "circle-0.png", photos / "blue" / "square-0.png"

@@ -86,7 +86,8 @@ def test_k_hits_come_back_whenever_k_images_match(make_index: MakeIndex) -> None
         {"label": {"exists": "yes"}},
         {"label": {"exists": False, "glob": "*"}},
         {"label": {"in": "abc"}},
-        {"label": {"in": ["x"] * 1_001}},
+        {"label": {"in": ["x"] * 10_001}},
+        {"or": [{"label": {"in": ["x"] * 100}}] * 101},
         {"or": [{"label": "x"}] * 201},
     ],
 )
@@ -95,6 +96,16 @@ def test_nonsense_is_refused_with_a_sentence(filter_: Any) -> None:
         compile_filter(filter_)
     assert str(caught.value).endswith(".")
     str(caught.value).encode("ascii", "strict") if isinstance(filter_, dict) else None
+
+
+def test_the_largest_filter_allowed_is_answered(make_index: MakeIndex) -> None:
+    index = make_index(vectors(COUNT))
+    many = {"metadata.number": {"in": list(range(10, 10_000))}}
+    assert number_of(many, index) == set(range(10, COUNT))
+    nested: dict[str, Any] = {"or": [{"width": number} for number in range(180)]}
+    for _ in range(MAX_DEPTH - 2):
+        nested = {"and": [nested]}
+    assert number_of(nested, index) == set(range(COUNT))
 
 
 def test_deep_nesting_is_refused_not_recursed() -> None:
