@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from indexer.encoder import Encoder
 from indexer.errors import SourceMissing
 from indexer.metadata import read_metadata
 from indexer.pipeline import Decoded, Loader, Outcome, ordered_map
+from indexer.report import BuildOptions, BuildReport, Progress
 from indexer.sources import Ignored, Source, gone, renamed_away, scan
 from search.index import Index
 from search.lookup import Lookup
@@ -26,53 +26,6 @@ DECODED_AHEAD = 64
 """Files read ahead of the encoder: it does not wait for one slow file, and 64 decoded images are 10 MB at 224 px."""
 MIN_PUBLISH = 5_000
 """A build publishes on the way once the index has doubled, but not below this: smaller ones are read in a second."""
-
-
-class Progress(Protocol):
-    """What a build tells while it runs."""
-
-    def found(self, files: int) -> None:
-        """So many files were looked at so far."""
-
-    def start(self, files: int) -> None:
-        """So many files need to be read."""
-
-    def done(self, files: int) -> None:
-        """So many more of them are dealt with."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BuildOptions:
-    """What the user asked for, beside the sources and the model."""
-
-    workers: int = 2
-    exclude: tuple[str, ...] = ()
-    label_from_folder: bool = False
-    metadata: Path | None = None
-    prune: bool = False
-    retry_failed: bool = False
-    readd: bool = False
-    dry_run: bool = False
-
-
-@dataclass(kw_only=True)
-class BuildReport:
-    """What a build did. All counters count files; `embedded` counts images that went through the encoder."""
-
-    added: int = 0
-    updated: int = 0
-    moved: int = 0
-    unchanged: int = 0
-    missing: int = 0
-    removed: int = 0
-    ignored: int = 0
-    embedded: int = 0
-    failed: list[Failure] = field(default_factory=list)
-    interrupted: bool = False
-    seconds: float = 0.0
-    startup_seconds: float = 0.0
-    publish_seconds: float = 0.0
-    images_per_second: float = 0.0
 
 
 class Build:

@@ -18,8 +18,8 @@ from search.cli import DEFAULT_INDEX, EXIT_REJECTED, Json, default_index, print_
 from search.recipe import Pooling
 
 if TYPE_CHECKING:
-    from indexer.build import BuildReport
     from indexer.encoder import SpaceRequest
+    from indexer.report import BuildReport
     from search.index import Index
 
 EXIT_INTERRUPTED = 130
@@ -65,8 +65,9 @@ def build(
     as_json: Json = False,
 ) -> None:
     """Build an index of folders of images, or bring one up to date."""
-    from indexer.build import Build, BuildOptions
+    from indexer.build import Build
     from indexer.choice import ModelChoice, open_for_build
+    from indexer.report import BuildOptions
     from indexer.sources import resolve_sources
 
     began = time.perf_counter()
@@ -143,7 +144,7 @@ def _foresee(
     index: Path, sources: Sequence[Path], listed: Sequence[Path], exclude: tuple[str, ...], as_json: bool
 ) -> None:
     """The dry run of a build that has no index yet: every image file would be added."""
-    from indexer.build import BuildReport
+    from indexer.report import BuildReport
     from indexer.sources import Ignored, resolve_sources, scan
     from search.types import Failure, Location
 

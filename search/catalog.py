@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -46,6 +47,7 @@ class Catalog:
         self.path = path
         self._readers = schema.reading_engine(path)
         self._watcher: Connection | None = None
+        self._watching = threading.Lock()
         self._writer = schema.writing_engine(path) if writable else None
 
     @classmethod
@@ -112,7 +114,7 @@ class Catalog:
 
     def version(self) -> int:
         """A number that changes whenever anybody else commits to the catalog: microseconds, no transaction."""
-        with translated(self.path):
+        with translated(self.path), self._watching:
             if self._watcher is None:
                 engine = schema.reading_engine(self.path, pooled=False)
                 self._watcher = engine.connect().execution_options(isolation_level="AUTOCOMMIT")

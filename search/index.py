@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,32 +15,13 @@ from numpy.typing import NDArray
 from search import generation as generations
 from search.catalog import Catalog
 from search.errors import IndexLocked, IndexMissing, UnknownImage, UnknownSpace
-from search.generation import Generation
 from search.query import query_vector
+from search.snapshot import Snapshot
 from search.transaction import Transaction
 from search.types import Hit, ImageRecord, IndexInfo, JsonObject, Query, Space, Vector
 
 SLACK = 16
 """Candidates beyond k: room for equal scores, whose order is by id, and for parts that are no hits."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _SpaceView:
-    """One space as a search sees it. Arrays are never changed once they are reachable from a snapshot."""
-
-    generation_alive: NDArray[np.bool_] | None  # None: every position of the generation
-    delta_rowids: NDArray[np.int64]  # ascending
-    delta_vectors: NDArray[np.float32]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Snapshot:
-    """One state of the index: generation + delta - deleted, up to `seq`."""
-
-    seq: int
-    current: str | None
-    generation: Generation | None
-    spaces: Mapping[str, _SpaceView]
 
 
 @contextmanager
@@ -80,7 +60,7 @@ class Index:
         self._refreshing = threading.Lock()
         self._writing = threading.Lock()
         self._version: int | None = None
-        self._snapshot = self._load_generation(None)  # nothing yet: a build never searches, and need not load it
+        self._snapshot = Snapshot.start(None, None, self.spaces)  # a build never searches, and need not load anything
 
     @classmethod
     def create(cls, path: Path, spaces: Sequence[Space]) -> Index:
@@ -143,7 +123,7 @@ class Index:
     @property
     def delta_count(self) -> int:
         """How many images were added since the current generation."""
-        return len(self._snapshot.spaces[self.spaces[0].name].delta_rowids)
+        return self._snapshot.delta_count
 
     def refresh(self) -> None:
         """Catch up with the catalog: a microsecond where nothing has changed."""
@@ -154,45 +134,14 @@ class Index:
             snapshot = self._snapshot
             changes = self.catalog.changes(since=snapshot.seq)
             if changes.generation != snapshot.current:
-                snapshot = self._load_generation(changes.generation)
+                generation = generations.load_best(self.path / "generations", changes.generation, self.spaces)
+                snapshot = Snapshot.start(generation, changes.generation, self.spaces)
                 changes = self.catalog.changes(since=snapshot.seq)
             if changes.seq != snapshot.seq:
-                views = {
-                    space.name: self._advance(snapshot, space, changes.added, changes.removed) for space in self.spaces
-                }
-                snapshot = replace(snapshot, seq=changes.seq, spaces=views)
+                added = {space.name: self.catalog.vectors(space, changes.added) for space in self.spaces}
+                snapshot = snapshot.advance(changes.seq, added, changes.removed)
             self._snapshot = snapshot
             self._version = version
-
-    def _load_generation(self, current: str | None) -> _Snapshot:
-        generation = generations.load_best(self.path / "generations", current, self.spaces)
-        views = {
-            space.name: _SpaceView(
-                generation_alive=None,
-                delta_rowids=np.empty(0, dtype=np.int64),
-                delta_vectors=np.empty((0, space.recipe.dim), dtype=np.float32),
-            )
-            for space in self.spaces
-        }
-        seq = 0 if generation is None else generation.applied_seq
-        return _Snapshot(seq=seq, current=current, generation=generation, spaces=views)
-
-    def _advance(
-        self, snapshot: _Snapshot, space: Space, added: NDArray[np.int64], removed: NDArray[np.int64]
-    ) -> _SpaceView:
-        view = snapshot.spaces[space.name]
-        rowids, vectors = self.catalog.vectors(space, added)
-        keep = ~np.isin(view.delta_rowids, removed)
-        alive = view.generation_alive
-        if snapshot.generation is not None and len(removed):
-            dead = np.isin(snapshot.generation.spaces[space.name].rowids, removed)
-            if dead.any():
-                alive = ~dead if alive is None else alive & ~dead
-        return _SpaceView(
-            generation_alive=alive,
-            delta_rowids=np.concatenate([view.delta_rowids[keep], rowids]),
-            delta_vectors=np.concatenate([view.delta_vectors[keep], vectors]),
-        )
 
     def vector(self, image_id: str, space: Space) -> Vector:
         """The stored embedding of an image ((dim,) float32). Raises UnknownImage."""
@@ -217,13 +166,13 @@ class Index:
             if len(hits) == query.k or self.catalog.version() == self._version:
                 return hits
 
-    def _search(self, snapshot: _Snapshot, query: Query, space: Space, vector: Vector) -> list[Hit]:
+    def _search(self, snapshot: Snapshot, query: Query, space: Space, vector: Vector) -> list[Hit]:
         excluded = {part.id for part in query.parts if part.id is not None}
         allowed = None if query.filter is None else self.catalog.matching(query.filter)
         wanted = query.k + query.offset + len(excluded)
         window = wanted + SLACK
         while True:
-            rowids, scores = _nearest(snapshot, space.name, vector, window, allowed)
+            rowids, scores = snapshot.nearest(space.name, vector, window, allowed)
             # Equal scores are ordered by id: go on while images that did not fit may tie with the last wanted one.
             if len(rowids) < window or scores[-1] < scores[wanted - 1]:
                 break
@@ -307,35 +256,6 @@ class Index:
             bytes_on_disk=sum(file.stat().st_size for file in _files(self.path)),
             spaces=self.catalog.space_infos(),
         )
-
-
-def _nearest(
-    snapshot: _Snapshot, space: str, vector: Vector, k: int, allowed: NDArray[np.int64] | None
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The k nearest among generation and delta: rowids and scores, best first."""
-    view = snapshot.spaces[space]
-    delta = np.ones(len(view.delta_rowids), dtype=bool) if allowed is None else np.isin(view.delta_rowids, allowed)
-    rowids = [view.delta_rowids[delta]]
-    scores = [_scores(view.delta_vectors[delta], vector)]
-    if snapshot.generation is not None:
-        base = snapshot.generation.spaces[space]
-        alive = view.generation_alive
-        if allowed is not None:
-            chosen = np.isin(base.rowids, allowed)
-            alive = chosen if alive is None else alive & chosen
-        positions = base.index.search(vector, k, alive)
-        rowids.append(base.rowids[positions])
-        scores.append(_scores(base.index.vectors[positions], vector))
-    all_rowids, all_scores = np.concatenate(rowids), np.concatenate(scores)
-    order = np.argsort(-all_scores, kind="stable")[:k]
-    return all_rowids[order], all_scores[order]
-
-
-def _scores(vectors: NDArray[np.float32], vector: Vector) -> NDArray[np.float64]:
-    """Cosines of unit vectors, row by row in float64: equal vectors get equal scores wherever they stand."""
-    products = np.multiply(vectors, vector, dtype=np.float64).sum(axis=1)
-    cosines: NDArray[np.float64] = np.clip(products, -1.0, 1.0)
-    return cosines
 
 
 def _hit(record: ImageRecord, score: float) -> Hit:

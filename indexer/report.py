@@ -1,0 +1,56 @@
+"""What a build is asked to do, what it tells on the way, and what it reports at the end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from search.types import Failure
+
+
+class Progress(Protocol):
+    """What a build tells while it runs."""
+
+    def found(self, files: int) -> None:
+        """So many files were looked at so far."""
+
+    def start(self, files: int) -> None:
+        """So many files need to be read."""
+
+    def done(self, files: int) -> None:
+        """So many more of them are dealt with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildOptions:
+    """What the user asked for, beside the sources and the model."""
+
+    workers: int = 2
+    exclude: tuple[str, ...] = ()
+    label_from_folder: bool = False
+    metadata: Path | None = None
+    prune: bool = False
+    retry_failed: bool = False
+    readd: bool = False
+    dry_run: bool = False
+
+
+@dataclass(kw_only=True)
+class BuildReport:
+    """What a build did. All counters count files; `embedded` counts images that went through the encoder."""
+
+    added: int = 0
+    updated: int = 0
+    moved: int = 0
+    unchanged: int = 0
+    missing: int = 0
+    removed: int = 0
+    ignored: int = 0
+    embedded: int = 0
+    failed: list[Failure] = field(default_factory=list)
+    interrupted: bool = False
+    seconds: float = 0.0
+    startup_seconds: float = 0.0
+    publish_seconds: float = 0.0
+    images_per_second: float = 0.0
