@@ -11,7 +11,6 @@ import numpy as np
 
 from indexer.encoder import Encoder
 from indexer.errors import SourceMissing
-from indexer.metadata import read_metadata
 from indexer.pipeline import Decoded, Loader, Outcome, ordered_map
 from indexer.report import BuildOptions, BuildReport, Progress
 from indexer.sources import Ignored, Source, gone, renamed_away, scan
@@ -65,8 +64,8 @@ class Build:
             self._prepare(sources)
         for source in sources:
             self._run_source(source)
-        if self._options.metadata is not None and not self._stopped():
-            self._annotate(self._options.metadata, sources)
+        if self._options.annotations and not self._options.dry_run and not self._stopped():
+            self._annotate(sources)
         report = self._report
         report.interrupted = self._stopped()
         if not self._options.dry_run and not report.interrupted:
@@ -301,21 +300,18 @@ class Build:
                 for start in range(0, len(missing), LOOKUP):
                     transaction.forget(root, missing[start : start + LOOKUP])
 
-    def _annotate(self, file: Path, sources: Sequence[Source]) -> None:
+    def _annotate(self, sources: Sequence[Source]) -> None:
         """Attach what a metadata file says; a line about an image that is not there is listed as failed."""
         roots = list(dict.fromkeys(str(source.root) for source in sources))
-        annotations = list(read_metadata(file))  # all of it: a bad last line must not leave half a file applied
-        if self._options.dry_run:
-            return
         with self._index.writing() as transaction:
-            for annotation in annotations:
+            for annotation in self._options.annotations:
                 image_id = annotation.id
                 if annotation.path is not None:
                     known = (transaction.known(root, annotation.path) for root in roots)
                     image_id = next((found.image_id for found in known if found), None)
                 if image_id is None or transaction.rowid(image_id) is None:
                     named = annotation.path or annotation.id or ""
-                    reason = f"{file.name}: no such image in the index"
+                    reason = "named by --metadata, but not in the index"
                     self._report.failed.append(Failure(root=roots[0], path=named, mtime_ns=0, size=0, reason=reason))
                 else:
                     transaction.annotate(image_id, labels=annotation.labels, metadata=annotation.metadata)

@@ -67,6 +67,7 @@ def build(
     """Build an index of folders of images, or bring one up to date."""
     from indexer.build import Build
     from indexer.choice import ModelChoice, open_for_build
+    from indexer.metadata import read_metadata
     from indexer.report import BuildOptions
     from indexer.sources import resolve_sources
 
@@ -78,7 +79,7 @@ def build(
         workers=workers or max(2, os.cpu_count() or 2),
         exclude=tuple(exclude or ()),
         label_from_folder=label_from_folder,
-        metadata=metadata,
+        annotations=tuple(read_metadata(metadata)) if metadata else (),
         prune=prune,
         retry_failed=retry_failed,
         readd=readd,

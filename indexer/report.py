@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
+from indexer.metadata import Annotation
 from search.types import Failure
 
 
@@ -29,7 +29,7 @@ class BuildOptions:
     workers: int = 2
     exclude: tuple[str, ...] = ()
     label_from_folder: bool = False
-    metadata: Path | None = None
+    annotations: tuple[Annotation, ...] = ()
     prune: bool = False
     retry_failed: bool = False
     readd: bool = False

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from search import generation as generations
 from search.catalog import Catalog
-from search.errors import IndexLocked, IndexMissing, UnknownImage, UnknownSpace
+from search.errors import IndexLocked, IndexMissing, StorageFailed, UnknownImage, UnknownSpace
 from search.query import query_vector
 from search.snapshot import Snapshot
 from search.transaction import Transaction
@@ -31,6 +31,8 @@ def write_lock(path: Path) -> Iterator[None]:
     Makes the index's folder if there is none yet.
     """
     with generations.storage_errors(path):
+        if path.exists() and not path.is_dir():
+            raise StorageFailed(f"{path} is a file. Name a folder for the index.")
         path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path / "lock", timeout=0)
         try:

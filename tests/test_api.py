@@ -6,7 +6,7 @@ import base64
 import hashlib
 import io
 import json
-import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -400,16 +400,18 @@ def test_a_port_in_use_is_told(server: Server) -> None:
     assert f":{port}" in run_cli("serve", server.index, "--port", port, check=2).stderr
 
 
-def test_stopping_waits_for_the_answer_under_way(built: tuple[Path, Path, Path]) -> None:
+def test_stopping_waits_for_the_answers_under_way(built: tuple[Path, Path, Path]) -> None:
     process, url = start_server(built[1])
     data = (built[0] / "red" / "circle-0.png").read_bytes()
-    answers: list[int] = []
-    asking = threading.Thread(
-        target=lambda: answers.append(httpx.post(f"{url}/v1/search/image", files=upload(data)).status_code)
-    )
-    httpx.get(f"{url}/healthz")
-    asking.start()
-    asking.join(0.01)
-    assert stop_server(process) == 0
-    asking.join()
-    assert answers == [200]
+    text = base64.b64encode(data).decode()
+    clients = [httpx.Client(base_url=url, timeout=60) for _ in range(8)]
+    for client in clients:
+        client.get("/healthz")  # connected: what is not accepted yet may be refused
+    with ThreadPoolExecutor(8) as pool:
+        body = {"input": [text] * 64}  # some 64 forward passes each: they outlast the signal
+        answers = [pool.submit(client.post, "/v1/embed", json=body) for client in clients]
+        time.sleep(0.3)
+        assert stop_server(process) == 0
+        assert [answer.result().status_code for answer in answers] == [200] * 8
+    for client in clients:
+        client.close()
