@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from api.cli import main
+from indexer.encoder import Precision
 from search.index import Index
 from search.recipe import Preprocessing, Recipe
 from search.types import Encoding, ImageFacts, Location, NewImage, Space
@@ -66,6 +67,31 @@ def new_image(number: int, vector: NDArray[np.float32], *, spaces: Sequence[str]
         labels=("even",) if number % 2 == 0 else ("odd", "strange"),
         metadata={"number": number, "tags": ["all", f"t{number % 4}"], "name": f"image {number}"},
     )
+
+
+class FakeEncoder:
+    """A deterministic encoder without a model: an image's vector is seeded by its pixels' hash."""
+
+    names = ("layer2",)
+    recipes = (recipe(),)
+    batch_size = 4
+
+    def __init__(self, precision: Precision = "fp32", noise: float = 0.0) -> None:
+        self.precision: Precision = precision
+        self.noise = noise
+        self.batches: list[int] = []
+
+    def encode(self, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        """As `Encoder`; an image of nothing but 255 is poison, and fails its batch."""
+        self.batches.append(len(pixels))
+        if any((image == 255).all() for image in pixels):
+            raise RuntimeError("poisoned")
+        return [normalise(np.stack([self._vector(image) for image in pixels]))]
+
+    def _vector(self, image: NDArray[np.uint8]) -> NDArray[np.float64]:
+        seed = int.from_bytes(hashlib.sha256(image.tobytes()).digest()[:8], "big")
+        vector = np.random.default_rng(seed).normal(size=DIM)
+        return vector + self.noise * np.random.default_rng(seed + 1).normal(size=DIM)
 
 
 @pytest.fixture
