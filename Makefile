@@ -27,6 +27,7 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/mypy client/lookalike_client
+	$(BIN)/mypy data benchmarks
 
 imports: $(STAMP)
 	$(BIN)/lint-imports

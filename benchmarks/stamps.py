@@ -25,6 +25,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -39,6 +40,13 @@ SPACES = ("layer7", "layer12")
 BATCH = 8
 CLASS_LEVELS = 2
 MIN_CLASS = 5
+
+
+def build(stamps: Path, index: Path, *flags: str) -> dict[str, Any]:
+    """The report of a build without the mirrored stamps."""
+    command = [COMMAND, "build", stamps, "--index", index, "--exclude", "*_mirror.png", "--json", *flags]
+    report: dict[str, Any] = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+    return report
 
 
 @contextmanager
@@ -112,11 +120,8 @@ def main() -> None:
     stamps: Path = parser.parse_args().stamps.resolve()
     with tempfile.TemporaryDirectory() as folder:
         index = Path(folder, "stamps.index")
-        flags = ["--layer", "7", "--layer", "12", "--precision", "fp32", "--label-from-folder", "--json"]
-        build = [COMMAND, "build", stamps, "--index", index, "--exclude", "*_mirror.png", *flags]
-        built = json.loads(subprocess.run(build, stdout=subprocess.PIPE, text=True, check=True).stdout)
-        again = [COMMAND, "build", stamps, "--index", index, "--exclude", "*_mirror.png", "--json"]
-        rebuilt = json.loads(subprocess.run(again, stdout=subprocess.PIPE, text=True, check=True).stdout)
+        spaces = ("--layer", "7", "--layer", "12", "--precision", "fp32", "--label-from-folder")
+        built, rebuilt = build(stamps, index, *spaces), build(stamps, index)
         with serve(index) as url, Client(url) as client:
             images = list(client.images(page_size=1000))
             named = {image.id: name for image in images if (name := class_of(image, stamps))}

@@ -98,9 +98,9 @@ def build(
         _foresee(index, sources, listed, options.exclude, as_json)
         return
     with ExitStack() as stack:
+        progress = stack.enter_context(_progress())  # first: loading a model takes seconds
         opened, encoder = open_for_build(stack, index, wanted, dry_run=dry_run)
         known_roots = [root for root in opened.catalog.roots() if root != str(opened.uploads)]
-        progress = stack.enter_context(_progress())
         stopped = stack.enter_context(_graceful_interrupt())
         report = Build(opened, encoder, options, progress, stopped, began).run(
             resolve_sources(sources, listed, known_roots)
@@ -214,7 +214,7 @@ class _RichProgress:
 
     def __init__(self, bars: Any) -> None:
         self._bars = bars
-        self._task = bars.add_task("Scanning", total=None)
+        self._task = bars.add_task("Opening", total=None)
         self._total = 0
 
     def found(self, files: int) -> None:
