@@ -44,7 +44,17 @@ MIN_CLASS = 5
 
 def build(stamps: Path, index: Path, *flags: str) -> dict[str, Any]:
     """The report of a build without the mirrored stamps."""
-    command = [COMMAND, "build", stamps, "--index", index, "--exclude", "*_mirror.png", "--json", *flags]
+    command: list[str | Path] = [
+        COMMAND,
+        "build",
+        stamps,
+        "--index",
+        index,
+        "--exclude",
+        "*_mirror.png",
+        "--json",
+        *flags,
+    ]
     report: dict[str, Any] = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
     return report
 
