@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -21,7 +21,7 @@ from indexer.encoder import Encoder
 from indexer.sources import SNIFFED_BYTES
 from search.annotations import checked_labels, checked_metadata
 from search.errors import UnknownImage
-from search.generation import storage_errors
+from search.files import storage_errors, write_whole
 from search.index import Index
 from search.types import Hit, ImageRecord, JsonObject, Location, NewImage, Query, Vector
 
@@ -164,11 +164,8 @@ class Service:
         except OSError:
             data, _ = self._original(image_id)
             small = thumbnail(data, size, limits=DecodeLimits())
-            try:
-                cached.parent.mkdir(parents=True, exist_ok=True)
-                _write_aside(cached, small, durable=False)
-            except OSError:
-                pass  # a cache that cannot be written, on a full or read-only disk, must not cost the answer
+            with suppress(OSError):  # a cache that cannot be written, on a full disk say, must not cost the answer
+                write_whole(cached, small, durable=False)
             return small
 
     def _original(self, image_id: str) -> tuple[bytes, str]:
@@ -193,24 +190,9 @@ def _store_upload(uploads: Path, image_id: str, image_format: str, data: bytes) 
     relative = f"{image_id[:2]}/{image_id}.{extension}"
     path = uploads / relative
     with storage_errors(uploads):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write_aside(path, data, durable=True)
+        write_whole(path, data, durable=True)
         facts = path.stat()
     return Location(root=str(uploads), path=relative, mtime_ns=facts.st_mtime_ns, size=facts.st_size)
-
-
-def _write_aside(path: Path, data: bytes, *, durable: bool) -> None:
-    """Write a file so that its name never shows half of it."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as draft:
-        try:
-            draft.write(data)
-            draft.flush()
-            if durable:
-                os.fsync(draft.fileno())
-            Path(draft.name).replace(path)
-        except BaseException:
-            Path(draft.name).unlink(missing_ok=True)
-            raise
 
 
 def _merged(old: JsonObject, patch: JsonObject) -> dict[str, object]:

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Row, func, select
 
 from search import schema
 from search.errors import IndexDamaged, IndexExists, IndexTooNew, StorageFailed, UnknownImage
+from search.files import storage_errors, sync
 from search.filters import compile_filter
 from search.lookup import KnownLocation, Lookup, location_of
 from search.recipe import Recipe
@@ -69,7 +70,9 @@ class Catalog:
             connection.exec_driver_sql(f"PRAGMA application_id={schema.APPLICATION_ID}")
             connection.exec_driver_sql(f"PRAGMA user_version={schema.SCHEMA_VERSION}")
         engine.dispose()
-        draft.rename(path)
+        with storage_errors(path):
+            draft.rename(path)
+            sync(path.parent)
         return cls(path, writable=True)
 
     @classmethod

@@ -48,6 +48,12 @@ class IndexDamaged(SearchError):
     exit_code = 65
 
 
+class GenerationDamaged(SearchError):
+    """A generation's files are not what its manifest says. Never answered from."""
+
+    exit_code = 65
+
+
 class IndexTooNew(SearchError):
     """The catalog's schema version is newer than this code."""
 

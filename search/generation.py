@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +16,8 @@ from numpy.typing import NDArray
 
 from search.ann import ExactIndex
 from search.catalog import Catalog
-from search.errors import SearchError, StorageFailed
+from search.errors import GenerationDamaged, StorageFailed
+from search.files import storage_errors, sync
 from search.types import Space
 
 FORMAT = 1
@@ -29,10 +27,6 @@ KEPT = 2
 """The current generation and the one before it, to fall back on."""
 PROBES = 16
 """Stored vectors asked for again before a generation is published: each must find itself."""
-
-
-class GenerationDamaged(SearchError):
-    """A generation's files are not what its manifest says. Never answered from; rebuilt from the catalog."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +60,14 @@ def publish(folder: Path, catalog: Catalog, spaces: Sequence[Space]) -> str:
         draft.mkdir()
         try:
             _write(draft, catalog, spaces)
+        except GenerationDamaged as error:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise StorageFailed(f"{error} Check the disk's free space, and its health.") from error
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
             raise
         draft.rename(folder / name)
-        _sync(folder)
+        sync(folder)
     with catalog.writing() as transaction:
         transaction.set_generation(name)
     discard_old(folder, current=name)
@@ -93,7 +90,7 @@ def _write(draft: Path, catalog: Catalog, spaces: Sequence[Space]) -> None:
         counts[space.name] = sum(map(len, rowids))
     files = sorted(path for path in draft.iterdir())
     for path in files:
-        _sync(path)
+        sync(path)
     manifest = {
         "format": FORMAT,
         "applied_seq": applied_seq,
@@ -110,8 +107,8 @@ def _write(draft: Path, catalog: Catalog, spaces: Sequence[Space]) -> None:
         "files": {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in files},
     }
     (draft / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-    _sync(draft / "manifest.json")
-    _sync(draft)
+    sync(draft / "manifest.json")
+    sync(draft)
     for snapshot in load(draft).spaces.values():
         _probe(snapshot)
 
@@ -176,29 +173,3 @@ def _numbers(folder: Path) -> list[int]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file's, or on POSIX a folder's, content is on the disk."""
-    if path.is_dir() and os.name == "nt":
-        return
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() or os.name != "nt" else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
-    """Turn the operating system's and FAISS's refusals to write into StorageFailed."""
-    try:
-        yield
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        hint = "The disk is full. Free space and try again." if full else f"{error.strerror or error}."
-        raise StorageFailed(f"Writing {path} failed: {hint}", disk_full=full) from error
-    except RuntimeError as error:  # FAISS reports a short write so
-        raise StorageFailed(f"Writing {path} failed: {error}. Check the disk's free space.") from error
-    except GenerationDamaged as error:
-        raise StorageFailed(f"{error} Check the disk's free space, and its health.") from error

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from search import generation as generations
 from search.catalog import Catalog
 from search.errors import IndexLocked, IndexMissing, StorageFailed, UnknownImage, UnknownSpace
+from search.files import storage_errors
 from search.query import query_vector
 from search.snapshot import Snapshot
 from search.transaction import Transaction
@@ -30,7 +31,7 @@ def write_lock(path: Path) -> Iterator[None]:
 
     Makes the index's folder if there is none yet.
     """
-    with generations.storage_errors(path):
+    with storage_errors(path):
         if path.exists() and not path.is_dir():
             raise StorageFailed(f"{path} is a file. Name a folder for the index.")
         path.mkdir(parents=True, exist_ok=True)
@@ -67,7 +68,7 @@ class Index:
     @classmethod
     def create(cls, path: Path, spaces: Sequence[Space]) -> Index:
         """Make a new, empty index in a folder that is new or empty. Raises IndexExists, StorageFailed."""
-        with generations.storage_errors(path):
+        with storage_errors(path):
             path.mkdir(parents=True, exist_ok=True)
         return cls(path, Catalog.create(path / "catalog.sqlite", spaces))
 

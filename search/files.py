@@ -1,0 +1,58 @@
+"""Files that must be whole: written aside, flushed, renamed. And the system's refusals, in our words."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from search.errors import StorageFailed
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's content is on the disk; of a folder, its entries (POSIX only: Windows has no such call)."""
+    if path.is_dir() and os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() or os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_whole(path: Path, data: bytes, *, durable: bool) -> None:
+    """Write a file so that its name never shows half of it; `durable`: and that a power cut after this cannot lose it.
+
+    Makes the folder it lies in. Raises OSError.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent)
+    draft = Path(name)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        draft.replace(path)  # once closed: Windows renames no open file
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    if durable:
+        sync(path.parent)
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn the operating system's and FAISS's refusals to write into StorageFailed."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        hint = "The disk is full. Free space and try again." if full else f"{error.strerror or error}."
+        raise StorageFailed(f"Writing {path} failed: {hint}", disk_full=full) from error
+    except RuntimeError as error:  # FAISS reports a short write so
+        raise StorageFailed(f"Writing {path} failed: {error}. Check the disk's free space.") from error
