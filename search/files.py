@@ -32,7 +32,7 @@ def write_whole(path: Path, data: bytes, *, durable: bool) -> None:
     descriptor, name = tempfile.mkstemp(dir=path.parent)
     draft = Path(name)
     try:
-        with open(descriptor, "wb") as file:
+        with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
             if durable:
