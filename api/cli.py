@@ -90,8 +90,6 @@ def search_command(
         answer = ask_server(server, api_key, question)
     else:
         answer = ask_index(index or default_index(), question)
-    if sheet is not None:
-        draw(question, answer, sheet)
     if as_json:
         print_json(answer)
     elif paths:
@@ -100,6 +98,8 @@ def search_command(
                 say(path)
     else:
         _print_hits(answer)
+    if sheet is not None:
+        draw(question, answer, sheet)
 
 
 def _checked_id(text: str) -> str:

@@ -15,7 +15,7 @@ from indexer.pipeline import Decoded, Loader, Outcome, ordered_map
 from indexer.report import BuildOptions, BuildReport, Progress
 from indexer.sources import Ignored, Source, gone, renamed_away, scan
 from search.index import Index
-from search.lookup import Lookup
+from search.lookup import KnownLocation, Lookup
 from search.transaction import Transaction
 from search.types import Failure, Location, NewImage
 
@@ -82,8 +82,6 @@ class Build:
     def _prepare(self, sources: Sequence[Source]) -> None:
         roots = [Path(root) for root in self._index.catalog.roots() if root != str(self._index.uploads)]
         with self._index.writing() as transaction:
-            if self._options.readd:
-                transaction.unbar()
             for source in sources:  # photos/2024 was built before, photos is now: the files there are the same files
                 for root in roots:
                     if root != source.root and root.is_relative_to(source.root):
@@ -130,6 +128,7 @@ class Build:
             return
         root, paths = chunk[0].root, [location.path for location in chunk]
         known = self._index.catalog.known(root, paths)
+        unlabelled: list[KnownLocation] = []
         failed = {failed.path: failed for failed in self._index.catalog.failures(root, paths)}
         for location in chunk:
             earlier = failed.get(location.path)
@@ -141,8 +140,17 @@ class Build:
                 yield location
             elif before.image_id is not None:
                 self._report.unchanged += 1
+                if not set(self._folder_labels(location)) <= set(before.labels):
+                    unlabelled.append(before)
+            elif self._options.readd:
+                yield location
             else:
                 self._report.ignored += 1  # removed by the user, and staying away
+        if unlabelled and not self._options.dry_run:  # built without --label-from-folder before
+            with self._index.writing() as transaction:
+                for found in unlabelled:
+                    assert found.image_id is not None
+                    transaction.annotate(found.image_id, labels=self._folder_labels(found.location))
 
     def _check_not_unplugged(self, source: Source, candidates: int) -> None:
         if self._options.prune and not candidates and source.paths is None:
@@ -184,7 +192,10 @@ class Build:
         if self._options.dry_run:
             return True
         with self._index.catalog.lookup() as lookup:
-            return lookup.rowid(image_id) is not None or lookup.barred(image_id)
+            return lookup.rowid(image_id) is not None or self._barred(image_id, lookup)
+
+    def _barred(self, image_id: str, lookup: Lookup) -> bool:
+        return not self._options.readd and lookup.barred(image_id)
 
     def _until_stopped(self, work: Iterable[Location]) -> Iterator[Location]:
         for location in work:
@@ -232,7 +243,7 @@ class Build:
         old = self._count(outcome, transaction)
         if isinstance(outcome, Failure):
             transaction.fail(outcome)
-        elif transaction.barred(outcome.id):
+        elif self._barred(outcome.id, transaction):
             transaction.bar(outcome.location)
         else:
             labels = self._folder_labels(outcome.location)
@@ -251,7 +262,7 @@ class Build:
         if isinstance(outcome, Failure):
             report.failed.append(outcome)
             return None
-        if lookup.barred(outcome.id):
+        if self._barred(outcome.id, lookup):
             report.ignored += 1
             return None
         here = outcome.location

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from search.cli import DEFAULT_INDEX, EXIT_REJECTED, Json, default_index, print_json, say, warn
+from search.cli import DEFAULT_INDEX, EXIT_REJECTED, Json, default_index, plural, print_json, say, warn
 from search.recipe import Pooling
 
 if TYPE_CHECKING:
@@ -56,11 +56,13 @@ def build(
     workers: Annotated[int | None, typer.Option(min=1, max=256, metavar="N", help="Decoding threads.")] = None,
     exclude: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Names or paths to leave out.")] = None,
     files_from: Annotated[str | None, typer.Option(metavar="FILE|-", help="Paths to add, one a line.")] = None,
-    label_from_folder: Annotated[bool, typer.Option("--label-from-folder", help="Label images by folder.")] = False,
+    label_from_folder: Annotated[
+        bool, typer.Option("--label-from-folder", help="Label by folder below SOURCE.")
+    ] = False,
     metadata: Annotated[Path | None, typer.Option(metavar="FILE", help="CSV or JSONL: path or id, labels, ...")] = None,
     prune: Annotated[bool, typer.Option("--prune", help="Drop images whose files are gone.")] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try rejected files again.")] = False,
-    readd: Annotated[bool, typer.Option("--readd", help="Take back what `remove` removed.")] = False,
+    readd: Annotated[bool, typer.Option("--readd", help="Take files back that `remove` removed.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen; change nothing.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -195,7 +197,7 @@ def _print_report(report: BuildReport, answer: dict[str, Any], *, dry_run: bool)
     counters = ", ".join(f"{answer[name]:,} {name}" for name in counted if answer[name]) or "nothing to do"
     say(f"{'Would be: ' if dry_run else ''}{counters}{f', {len(report.failed):,} failed' if report.failed else ''}")
     if report.embedded:
-        say(f"{report.embedded:,} images embedded at {report.images_per_second:.1f} a second")
+        say(f"{plural(report.embedded, 'image')} embedded at {report.images_per_second:.1f} a second")
     if not dry_run:
         for space in answer["spaces"]:
             say(f"{answer['index']}: {space['count']:,} images in {space['name']} ({space['dim']} numbers each)")
@@ -204,7 +206,7 @@ def _print_report(report: BuildReport, answer: dict[str, Any], *, dry_run: bool)
     if len(answer["failed"]) > SHOWN_FAILURES:
         warn(f"... and {len(answer['failed']) - SHOWN_FAILURES:,} more; --json lists all")
     if report.missing:
-        warn(f"{report.missing:,} files are not there any more and stay in the index; --prune drops them")
+        warn(f"{plural(report.missing, 'file')} missing from the disk, but still in the index; --prune drops them")
     if report.interrupted:
         warn("Interrupted: everything so far is kept. Run the same command again to go on.")
 

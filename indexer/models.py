@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import os
@@ -25,7 +26,7 @@ HUB_TIMEOUT = 5.0
 """Seconds for the one request that finds out whether the hub answers at all: a firewall that drops packets costs this
 much, and nothing more."""
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,9 +139,11 @@ def locate(name: str) -> ModelFiles:
             f"and model.safetensors. {_instead()}"
         )
     if not _HUB_ID.fullmatch(name) or "--" in name or ".." in name:
+        near = difflib.get_close_matches(name, [card.name for card in REGISTRY], n=1)
+        meant = f"Did you mean {near[0]}? " if near else ""
         raise ModelUnavailable(
-            f"{name!r} is no known model, no folder, and no Hugging Face id (owner/name). `lookalike models` lists the "
-            f"known ones; --model PATH takes a checkpoint folder. {_instead()}"
+            f"{name!r} is no known model, no folder, and no Hugging Face id (owner/name). {meant}`lookalike models` "
+            f"lists the known ones; --model PATH takes a checkpoint folder. {_instead()}"
         )
     return _files(name, _hub_folder(name))
 

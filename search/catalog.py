@@ -18,7 +18,7 @@ from search import schema
 from search.errors import IndexDamaged, IndexExists, IndexTooNew, StorageFailed, UnknownImage
 from search.files import storage_errors, sync
 from search.filters import compile_filter
-from search.lookup import KnownLocation, Lookup, location_of
+from search.lookup import KnownLocation, Lookup, known_location, location_of
 from search.recipe import Recipe
 from search.schema import embeddings, failures, images, locations, spaces, state, tombstones, translated
 from search.transaction import Transaction
@@ -262,14 +262,11 @@ class Catalog:
         """What the catalog holds for these paths under a root, by path."""
         with self.reading() as connection:
             query = (
-                select(locations, images.c.id.label("image_id"))
+                select(locations, images.c.id.label("image_id"), images.c.labels)
                 .outerjoin(images, images.c.rowid == locations.c.image)
                 .where(locations.c.root == root, locations.c.path.in_(paths))
             )
-            return {
-                row.path: KnownLocation(location=location_of(row), image_id=row.image_id)
-                for row in connection.execute(query)
-            }
+            return {row.path: known_location(row) for row in connection.execute(query)}
 
     def paths_under(self, root: str, prefix: str) -> Iterator[str]:
         """Every known path under a root that begins with `prefix` and leads to an image, ascending."""

@@ -41,6 +41,11 @@ def warn(text: str) -> None:
     print(text.encode(errors="backslashreplace").decode(), file=sys.stderr)  # noqa: T201
 
 
+def plural(count: int, noun: str) -> str:
+    """`1 image`, `1,234 images`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def info(
     directory: Annotated[
         Path, typer.Argument(metavar="DIR", default_factory=default_index, show_default=DEFAULT_INDEX)
@@ -86,6 +91,8 @@ def remove(
     as_json: Json = False,
 ) -> None:
     """Remove images from an index; later builds leave them out (until `build --readd`). The files stay."""
+    if directory.is_file():
+        raise typer.BadParameter(f"Name the index first: lookalike remove {default_index()} {directory}")
     with _open(directory, writable=True) as index, index.lock():
         found = {name: _resolve(index, name) for name in images}
         removed = index.remove(dict.fromkeys(image_id for image_id in found.values() if image_id))
@@ -93,7 +100,7 @@ def remove(
     if as_json:
         print_json({"index": str(directory), "removed": removed, "unknown": unknown})
     else:
-        say(f"Removed {removed:,} image{'' if removed == 1 else 's'} from {directory}.")
+        say(f"Removed {plural(removed, 'image')} from {directory}.")
     for name in unknown:
         warn(f"not in the index: {name}")
     if unknown:

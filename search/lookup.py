@@ -17,6 +17,7 @@ class KnownLocation:
 
     location: Location
     image_id: str | None
+    labels: tuple[str, ...]
 
 
 class Lookup:
@@ -37,12 +38,12 @@ class Lookup:
     def known(self, root: str, path: str) -> KnownLocation | None:
         """What the catalog holds for a path, None if it has never seen it."""
         query = (
-            select(locations, images.c.id.label("image_id"))
+            select(locations, images.c.id.label("image_id"), images.c.labels)
             .outerjoin(images, images.c.rowid == locations.c.image)
             .where(locations.c.root == root, locations.c.path == path)
         )
         row = self._connection.execute(query).first()
-        return None if row is None else KnownLocation(location=location_of(row), image_id=row.image_id)
+        return None if row is None else known_location(row)
 
     def locations_of(self, image_id: str) -> list[Location]:
         """Where an image was seen, oldest first; empty for an unknown one."""
@@ -53,6 +54,11 @@ class Lookup:
             .order_by(locations.c.location)
         )
         return [location_of(row) for row in self._connection.execute(query)]
+
+
+def known_location(row: Row[Any]) -> KnownLocation:
+    """A row of `locations` joined with its image's `id` (as `image_id`) and `labels`."""
+    return KnownLocation(location=location_of(row), image_id=row.image_id, labels=tuple(row.labels or ()))
 
 
 def location_of(row: Row[Any]) -> Location:

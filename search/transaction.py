@@ -101,11 +101,6 @@ class Transaction(Lookup):
                 removed += 1
         return removed
 
-    def unbar(self) -> None:
-        """Let everything that was ever removed come back with the next build."""
-        self._connection.execute(update(tombstones).where(tombstones.c.barred == 1).values(barred=0))
-        self._connection.execute(delete(locations).where(locations.c.image.is_(None)))
-
     def annotate(
         self,
         image_id: str,

@@ -303,6 +303,14 @@ def test_labels_come_from_folders_and_follow_a_move(photos: Path, build: Build) 
     }
 
 
+def test_labels_reach_images_that_are_indexed_already(photos: Path, build: Build) -> None:
+    index = Path(build(photos)["index"])
+    assert set(counters(build(photos, "--label-from-folder"))) == {"unchanged"}
+    with Index.open(index) as opened:
+        records, _ = opened.catalog.page(0, 1000)
+    assert {record.labels for record in records} == {(colour,) for colour in COLOURS}
+
+
 def test_metadata_files_attach_labels_and_values(photos: Path, build: Build, tmp_path: Path) -> None:
     table = tmp_path / "facts.csv"
     table.write_text("path,labels,price,code\nred/circle-0.png,round;warm,12.5,007\nnowhere.png,x,1,2\n", "utf-8")
@@ -324,13 +332,15 @@ def test_metadata_files_attach_labels_and_values(photos: Path, build: Build, tmp
 
 def test_what_was_removed_stays_away_until_readd(photos: Path, build: Build) -> None:
     first = build(photos)
-    victim = photos / "red" / "circle-0.png"
-    run_cli("remove", first["index"], victim)
+    victim, other = photos / "red" / "circle-0.png", photos / "blue" / "circle-0.png"
+    run_cli("remove", first["index"], victim, other)
     again = build(photos)
-    assert counters(again) == {"unchanged": first["added"] - 1}
-    assert again["ignored"] == 1
+    assert counters(again) == {"unchanged": first["added"] - 2}
+    assert again["ignored"] == 2
     victim.rename(victim.with_name("disguised.png"))
-    assert build(photos)["ignored"] == 1, "a new name does not bring it back"
+    assert build(photos)["ignored"] == 2, "a new name does not bring it back"
+    assert counters(build(photos / "red", "--readd"))["added"] == 1
+    assert build(photos)["ignored"] == 1, "one taken back, the other still away"
     assert counters(build(photos, "--readd"))["added"] == 1
     assert run_cli("remove", first["index"], photos / "nowhere.png", check=3).stderr.startswith("not in the index")
 

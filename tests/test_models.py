@@ -179,6 +179,11 @@ def test_file_given_as_model_is_told_as_one(tmp_path: Path) -> None:
         locate(str(tmp_path / "model.safetensors"))
 
 
+def test_mistyped_name_is_not_looked_for_on_the_hub() -> None:
+    with pytest.raises(ModelUnavailable, match=f"Did you mean {PACKAGED.name}"):
+        locate(PACKAGED.name[:-2] + "su")
+
+
 @pytest.mark.parametrize("name", ["", "a b", "a/b/c", "https://huggingface.co/a/b", "a\x00b", "ünï/code", "-x"])
 def test_what_can_be_no_model_is_said_so(name: str) -> None:
     with pytest.raises(ModelUnavailable, match="no Hugging Face id"):
