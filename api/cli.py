@@ -69,7 +69,7 @@ def search_command(
     as_json: Json = False,
 ) -> None:
     """Find the indexed images nearest to a picture."""
-    from api.lookup import Question, ask_index, ask_server, draw
+    from api.lookup import Question, ask_index, ask_server, draw, pictures_of_index, pictures_of_server
 
     if (image is None) == (id is None):
         raise typer.BadParameter("Name one picture, or --id of an indexed one.", param_hint="IMAGE")
@@ -99,7 +99,9 @@ def search_command(
     else:
         _print_hits(answer)
     if sheet is not None:
-        draw(question, answer, sheet)
+        pictures = pictures_of_server(server, api_key) if server else pictures_of_index(index or default_index())
+        with pictures as fetch:
+            draw(question, answer, sheet, fetch)
 
 
 def _checked_id(text: str) -> str:

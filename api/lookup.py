@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from lookalike_client import Client, LookalikeError
 from indexer.decode import DecodeLimits, decode
 from indexer.encoder import encoder_for
 from indexer.errors import ImageRejected, SourceMissing
-from indexer.sheet import Picture, draw_sheet
+from indexer.sheet import CELL, Picture, draw_sheet
 from search.errors import SearchError, StorageFailed
 from search.filters import parse_short
 from search.index import Index
@@ -103,12 +104,37 @@ def ask_server(url: str, api_key: str | None, question: Question) -> dict[str, A
     return answer.to_json()
 
 
-def draw(question: Question, answer: Mapping[str, Any], out: Path) -> None:
+Fetch = Callable[[str], bytes | None]
+"""An indexed picture's bytes by its id; None where it cannot be had."""
+
+
+@contextmanager
+def pictures_of_index(path: Path) -> Iterator[Fetch]:
+    """The pictures of an index on this machine: the files themselves."""
+    with Index.open(path) as index:
+        yield lambda image_id: _first_readable(index.image(image_id).paths)
+
+
+@contextmanager
+def pictures_of_server(url: str, api_key: str | None) -> Iterator[Fetch]:
+    """The pictures of a server, whose files are not on this machine: its thumbnails."""
+    with Client(url, api_key=api_key) as client:
+
+        def fetch(image_id: str) -> bytes | None:
+            try:
+                return client.thumbnail(image_id, size=CELL)
+            except LookalikeError:
+                return None
+
+        yield fetch
+
+
+def draw(question: Question, answer: Mapping[str, Any], out: Path, fetch: Fetch) -> None:
     """Draw query and hits as a contact sheet. Raises StorageFailed where it cannot be written."""
-    query_data = None if question.image is None else _read(question.image)
+    query_data = fetch(question.id or "") if question.image is None else _read(question.image)
     name = "an indexed image" if question.image is None else question.image.name
     hits = [
-        Picture(data=_first_readable(hit["paths"]), heading=f"{hit['score']:.3f}", caption=hit["path"] or hit["id"])
+        Picture(data=fetch(hit["id"]), heading=f"{hit['score']:.3f}", caption=hit["path"] or hit["id"])
         for hit in answer["hits"]
     ]
     try:
@@ -118,7 +144,7 @@ def draw(question: Question, answer: Mapping[str, Any], out: Path) -> None:
         raise StorageFailed(f"The sheet {out} cannot be written: {reason}. Name a .png or .jpg file.") from error
 
 
-def _first_readable(paths: list[str]) -> bytes | None:
+def _first_readable(paths: Iterable[str]) -> bytes | None:
     for path in paths:
         try:
             return Path(path).read_bytes()

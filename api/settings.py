@@ -21,7 +21,8 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
-    api_key: str | None = None
+    api_key: str | None = Field(default=None, min_length=1)
+    """Never empty: what a variable that somebody forgot to set expands to must not open the server to everybody."""
     max_upload_bytes: int = Field(default=20_000_000, ge=1)
     """The largest request body. A 24-megapixel JPEG is about 12 MB."""
     max_pixels: int = Field(default=100_000_000, ge=1)

@@ -153,7 +153,7 @@ class Build:
                     transaction.annotate(found.image_id, labels=self._folder_labels(found.location))
 
     def _check_not_unplugged(self, source: Source, candidates: int) -> None:
-        if self._options.prune and not candidates and source.paths is None:
+        if self._options.prune and not candidates and source.paths is None and not self._stopped():
             known = next(self._index.catalog.paths_under(str(source.root), source.prefix), None)
             if known is not None:
                 raise SourceMissing(

@@ -78,12 +78,16 @@ def _annotation(row: Mapping[str, Any], where: str) -> Annotation:
         raise MetadataInvalid(f"{where}: a `path` or an `id` is needed to tell which image is meant.")
     labels = row.get("labels") or ()
     try:
+        for text in filter(None, identity.values()):
+            str(text).encode()
         return Annotation(
             id=identity["id"] or None,
             path=identity["path"] or None,
             labels=checked_labels(labels.split(";") if isinstance(labels, str) else labels),
             metadata=checked_metadata({key: row[key] for key in row.keys() - {"id", "path", "labels"}}),
         )
+    except UnicodeEncodeError as error:
+        raise MetadataInvalid(f"{where}: the `path` or `id` is not valid text.") from error
     except (AnnotationInvalid, TypeError) as error:
         raise MetadataInvalid(f"{where}: {error}") from error
 

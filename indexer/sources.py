@@ -45,40 +45,34 @@ def resolve_sources(sources: Iterable[Path], listed: Iterable[Path], known_roots
     sources: folders or files as the user named them. listed: files from `--files-from`. Raises SourceMissing.
     """
     roots = [Path(root) for root in known_roots]
-    resolved: dict[tuple[Path, str], set[str] | None] = {}
-    existing = sorted((_existing(source) for source in sources), key=lambda path: len(path.parts))  # parents first
-    for path in existing:
-        folder = path if path.is_dir() else path.parent
+    named = [_existing(source) for source in sources]
+    folders = [path for path in named if path.is_dir()]
+    # Paths from a list are not resolved: a link is judged by the scan.
+    files = [path for path in named if not path.is_dir()] + [Path(os.path.abspath(path)) for path in listed]  # noqa: PTH100
+    roots += sorted(folders + [path.parent for path in files], key=lambda path: len(path.parts))  # parents first
+    prefixes: dict[Path, list[str]] = {}
+    for folder in sorted(folders, key=lambda path: len(path.parts)):
         root, prefix = _home(folder, roots)
-        roots.append(root)
-        if path.is_dir():
-            resolved[root, prefix] = None
-        else:
-            _list_file(resolved, root, path)
-    for path in listed:
-        absolute = Path(os.path.abspath(path))  # noqa: PTH100 - not resolved: a link is judged by the scan
-        root, _ = _home(absolute.parent, roots)
-        _list_file(resolved, root, absolute)
-    whole = {root for (root, prefix), paths in resolved.items() if not prefix and paths is None}
+        if not _covered(prefix, prefixes.setdefault(root, [])):
+            prefixes[root].append(prefix)
+    single: dict[Path, set[str]] = {}
+    for path in files:
+        root, prefix = _home(path.parent, roots)
+        if not _covered(prefix, prefixes.get(root, [])):
+            single.setdefault(root, set()).add(path.relative_to(root).as_posix())
     return [
-        Source(root=root, prefix=prefix, paths=None if paths is None else tuple(sorted(paths)))
-        for (root, prefix), paths in resolved.items()
-        if root not in whole or (not prefix and paths is None)
+        *(Source(root=root, prefix=prefix) for root, inside in prefixes.items() for prefix in inside),
+        *(Source(root=root, paths=tuple(sorted(paths))) for root, paths in single.items()),
     ]
 
 
-def _list_file(resolved: dict[tuple[Path, str], set[str] | None], root: Path, path: Path) -> None:
-    # Files of a root are one source of their own; "//" can be the prefix of no folder.
-    paths = resolved.setdefault((root, "//"), set())
-    if paths is not None:
-        paths.add(path.relative_to(root).as_posix())
+def _covered(prefix: str, prefixes: Iterable[str]) -> bool:
+    return any(prefix.startswith(outer) for outer in prefixes)
 
 
-def _home(folder: Path, roots: list[Path]) -> tuple[Path, str]:
-    inside = [root for root in roots if folder.is_relative_to(root)]
-    if not inside:
-        return folder, ""
-    root = min(inside, key=lambda path: len(path.parts))
+def _home(folder: Path, roots: Iterable[Path]) -> tuple[Path, str]:
+    """The outermost root around a folder (there is one), and the folder's path in it, empty or ending in `/`."""
+    root = min((root for root in roots if folder.is_relative_to(root)), key=lambda path: len(path.parts))
     relative = folder.relative_to(root).as_posix()
     return root, "" if relative == "." else f"{relative}/"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -33,8 +34,12 @@ VECTOR_CHUNK = 4_096
 
 @dataclass(frozen=True, kw_only=True)
 class Changes:
-    """What happened after a `seq`: rows added and still there, rows removed, and the newest `seq`."""
+    """What happened after a `seq`: rows added and still there, rows removed, and the newest `seq`.
 
+    `catalog` is this catalog's own name among all catalogs, `generation` the one that readers open.
+    """
+
+    catalog: str
     seq: int
     generation: str | None
     added: NDArray[np.int64]
@@ -66,7 +71,8 @@ class Catalog:
                 for space in new_spaces
             ]
             connection.execute(spaces.insert(), rows)
-            connection.execute(state.insert(), [{"key": "seq", "value": 0}, {"key": "generation", "value": None}])
+            values = {"catalog": uuid.uuid4().hex, "seq": 0, "generation": None}
+            connection.execute(state.insert(), [{"key": key, "value": value} for key, value in values.items()])
             connection.exec_driver_sql(f"PRAGMA application_id={schema.APPLICATION_ID}")
             connection.exec_driver_sql(f"PRAGMA user_version={schema.SCHEMA_VERSION}")
         engine.dispose()
@@ -159,6 +165,7 @@ class Catalog:
             added = connection.execute(select(images.c.rowid).where(images.c.seq > since).order_by(images.c.rowid))
             removed = connection.execute(select(tombstones.c.rowid).where(tombstones.c.seq > since))
             return Changes(
+                catalog=values["catalog"],
                 seq=values["seq"],
                 generation=values["generation"],
                 added=np.fromiter(added.scalars(), dtype=np.int64),

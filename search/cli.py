@@ -55,6 +55,7 @@ def info(
     """Show what an index holds."""
     with _open(directory) as index:
         facts = index.info()
+        size = index.bytes_on_disk()
     spaces = [
         {
             "name": entry.space.name,
@@ -66,9 +67,9 @@ def info(
         for entry in facts.spaces
     ]
     if as_json:
-        print_json({**vars(facts), "spaces": spaces})
+        print_json({**vars(facts), "bytes_on_disk": size, "spaces": spaces})
         return
-    say(f"{facts.path}: {facts.images:,} images in {facts.locations:,} files, {megabytes(facts.bytes_on_disk)}")
+    say(f"{facts.path}: {facts.images:,} images in {facts.locations:,} files, {megabytes(size)}")
     for entry in facts.spaces:
         recipe, encoding = entry.space.recipe, entry.space.encoding
         say(

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.ann import ExactIndex
-from search.catalog import Catalog
+from search.catalog import Catalog, Changes
 from search.errors import GenerationDamaged, StorageFailed
 from search.files import storage_errors, sync
 from search.types import Space
@@ -39,9 +39,10 @@ class SpaceSnapshot:
 
 @dataclass(frozen=True, kw_only=True)
 class Generation:
-    """An open generation: its name, the last `seq` it contains, and its spaces by name."""
+    """An open generation: its name, the catalog it was made from, the last `seq` it contains, its spaces by name."""
 
     name: str
+    catalog: str
     applied_seq: int
     spaces: Mapping[str, SpaceSnapshot]
 
@@ -54,6 +55,7 @@ def publish(folder: Path, catalog: Catalog, spaces: Sequence[Space]) -> str:
     """
     with storage_errors(folder):
         folder.mkdir(exist_ok=True)
+        _discard_newer(folder, catalog.changes(since=NEWEST).generation)
         name = f"{max(_numbers(folder), default=0) + 1:06d}"
         draft = folder / f"{name}.tmp"
         shutil.rmtree(draft, ignore_errors=True)
@@ -75,13 +77,13 @@ def publish(folder: Path, catalog: Catalog, spaces: Sequence[Space]) -> str:
 
 
 def _write(draft: Path, catalog: Catalog, spaces: Sequence[Space]) -> None:
-    applied_seq = catalog.changes(since=NEWEST).seq
+    state = catalog.changes(since=NEWEST)
     counts: dict[str, int] = {}
     for space in spaces:
         rowids: list[NDArray[np.int64]] = [np.empty(0, dtype=np.int64)]
 
         def blocks(space: Space = space, rowids: list[NDArray[np.int64]] = rowids) -> Iterator[NDArray[np.float32]]:
-            for ids, vectors in catalog.all_vectors(space, upto=applied_seq):
+            for ids, vectors in catalog.all_vectors(space, upto=state.seq):
                 rowids.append(ids)
                 yield vectors
 
@@ -93,7 +95,8 @@ def _write(draft: Path, catalog: Catalog, spaces: Sequence[Space]) -> None:
         sync(path)
     manifest = {
         "format": FORMAT,
-        "applied_seq": applied_seq,
+        "catalog": state.catalog,
+        "applied_seq": state.seq,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "spaces": {
             space.name: {
@@ -106,6 +109,7 @@ def _write(draft: Path, catalog: Catalog, spaces: Sequence[Space]) -> None:
         },
         "files": {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in files},
     }
+    manifest["sha256"] = _digest(manifest)
     (draft / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     sync(draft / "manifest.json")
     sync(draft)
@@ -127,6 +131,8 @@ def load(path: Path) -> Generation:
     """Open a generation after checking every file's size and SHA-256. Raises GenerationDamaged."""
     try:
         manifest: dict[str, Any] = json.loads((path / "manifest.json").read_bytes())
+        if manifest.pop("sha256") != _digest(manifest):
+            raise GenerationDamaged(f"{path}/manifest.json is not what was written.")
         if manifest["format"] != FORMAT:
             raise GenerationDamaged(f"{path} has the format {manifest['format']}, not {FORMAT}.")
         for name, expected in manifest["files"].items():
@@ -140,13 +146,23 @@ def load(path: Path) -> Generation:
             if not len(rowids) == index.count == facts["count"] or index.vectors.shape[1] != facts["dim"]:
                 raise GenerationDamaged(f"{path} holds another number of vectors than its manifest says.")
             spaces[name] = SpaceSnapshot(rowids=rowids, index=index)
-        return Generation(name=path.name, applied_seq=int(manifest["applied_seq"]), spaces=spaces)
+        return Generation(
+            name=path.name,
+            catalog=str(manifest["catalog"]),
+            applied_seq=int(manifest["applied_seq"]),
+            spaces=spaces,
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise GenerationDamaged(f"The generation {path} cannot be read: {error}.") from error
 
 
-def load_best(folder: Path, current: str | None, spaces: Sequence[Space]) -> Generation | None:
-    """The current generation, or the newest undamaged one before it, or None: then the catalog alone answers."""
+def load_best(folder: Path, state: Changes, spaces: Sequence[Space]) -> Generation | None:
+    """The current generation, or the newest undamaged one before it, or None: then the catalog alone answers.
+
+    Rowids mean something in their own catalog only: a generation of another one, or of a later state of this one (a
+    backup was put back), is passed over.
+    """
+    current = state.generation
     names = [f"{number:06d}" for number in sorted(_numbers(folder), reverse=True)] if folder.is_dir() else []
     for name in names:
         if current is not None and name <= current:
@@ -154,9 +170,17 @@ def load_best(folder: Path, current: str | None, spaces: Sequence[Space]) -> Gen
                 generation = load(folder / name)
             except GenerationDamaged:
                 continue
-            if set(generation.spaces) == {space.name for space in spaces}:
+            ours = generation.catalog == state.catalog and generation.applied_seq <= state.seq
+            if ours and set(generation.spaces) == {space.name for space in spaces}:
                 return generation
     return None
+
+
+def _discard_newer(folder: Path, current: str | None) -> None:
+    """Delete generations newer than the current one: left by a killed writer, or by a catalog that was here before."""
+    for path in folder.iterdir():
+        if path.name.isdigit() and (current is None or path.name > current):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def discard_old(folder: Path, *, current: str) -> None:
@@ -168,6 +192,11 @@ def discard_old(folder: Path, *, current: str) -> None:
 
 def _numbers(folder: Path) -> list[int]:
     return [int(path.name) for path in folder.iterdir() if path.name.isdigit()]
+
+
+def _digest(manifest: Mapping[str, Any]) -> str:
+    """Of a manifest's content, its own `sha256` aside: however it is spaced and ordered."""
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:

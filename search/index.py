@@ -120,7 +120,7 @@ class Index:
     def stale(self) -> bool:
         """Whether the catalog has changes that no intact generation has. Reads the generation, for its hashes."""
         changes = self.catalog.changes(since=generations.NEWEST)
-        generation = generations.load_best(self.path / "generations", changes.generation, self.spaces)
+        generation = generations.load_best(self.path / "generations", changes, self.spaces)
         return generation is None or generation.applied_seq != changes.seq
 
     @property
@@ -130,14 +130,18 @@ class Index:
 
     def refresh(self) -> None:
         """Catch up with the catalog: a microsecond where nothing has changed."""
+        self._refreshed()
+
+    def _refreshed(self) -> tuple[Snapshot, int]:
+        """The newest snapshot, and the version of the catalog that it was made at."""
         with self._refreshing:
             version = self.catalog.version()
             if version == self._version:
-                return
+                return self._snapshot, version
             snapshot = self._snapshot
             changes = self.catalog.changes(since=snapshot.seq)
             if changes.generation != snapshot.current:
-                generation = generations.load_best(self.path / "generations", changes.generation, self.spaces)
+                generation = generations.load_best(self.path / "generations", changes, self.spaces)
                 snapshot = Snapshot.start(generation, changes.generation, self.spaces)
                 changes = self.catalog.changes(since=snapshot.seq)
             if changes.seq != snapshot.seq:
@@ -145,6 +149,7 @@ class Index:
                 snapshot = snapshot.advance(changes.seq, added, changes.removed)
             self._snapshot = snapshot
             self._version = version
+            return snapshot, version
 
     def vector(self, image_id: str, space: Space) -> Vector:
         """The stored embedding of an image ((dim,) float32). Raises UnknownImage."""
@@ -162,11 +167,10 @@ class Index:
         space = self.space(query.space)
         vector = query_vector(query, space.recipe.dim, lambda image_id: self.vector(image_id, space))
         while True:
-            self.refresh()
-            snapshot = self._snapshot
+            snapshot, version = self._refreshed()
             hits = self._search(snapshot, query, space, vector)
             # An image that was removed after the snapshot is no hit any more, and may have kept another from being one.
-            if len(hits) == query.k or self.catalog.version() == self._version:
+            if len(hits) == query.k or self.catalog.version() == version:
                 return hits
 
     def _search(self, snapshot: Snapshot, query: Query, space: Space, vector: Vector) -> list[Hit]:
@@ -243,6 +247,10 @@ class Index:
             transaction.describe(image_id, labels=labels, metadata=metadata)
         return self.image(image_id)
 
+    def bytes_on_disk(self) -> int:
+        """The size of all files of the index; it looks at each of them."""
+        return sum(_size(Path(parent, name)) for parent, _, names in os.walk(self.path) for name in names)
+
     def info(self) -> IndexInfo:
         """The index at a glance."""
         self.refresh()
@@ -256,7 +264,6 @@ class Index:
             generation=None if snapshot.generation is None else snapshot.generation.name,
             seq=snapshot.seq,
             delta=self.delta_count,
-            bytes_on_disk=sum(file.stat().st_size for file in _files(self.path)),
             spaces=self.catalog.space_infos(),
         )
 
@@ -273,9 +280,8 @@ def _hit(record: ImageRecord, score: float) -> Hit:
     )
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            path = Path(parent, name)
-            if path.is_file():
-                yield path
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # drafts, thumbnails and the log come and go while somebody looks
+        return 0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -65,12 +63,6 @@ class Recipe:
             preprocessing=Preprocessing(**{**pre, "mean": tuple(pre["mean"]), "std": tuple(pre["std"])}),
             dim=data["dim"],
         )
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 (64 hex digits) of the identity: equal exactly when two recipes are equal."""
-        identity = {key: value for key, value in asdict(self).items() if key != "model"}
-        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def space_name(layers: tuple[int, ...], pooling: Pooling, final_norm: tuple[bool, ...], last: int) -> str:

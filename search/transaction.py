@@ -144,8 +144,14 @@ class Transaction(Lookup):
         self._connection.execute(delete(failures).where(failures.c.root == root, failures.c.path == path))
 
     def adopt_root(self, old: str, new: str, prefix: str) -> None:
-        """Re-root everything seen under `old`, a folder inside `new`: `prefix` (`2024/`) goes before each path."""
+        """Re-root everything seen under `old`, a folder inside `new`: `prefix` (`2024/`) goes before each path.
+
+        A file that was seen under both roots keeps what is known of it under `new`.
+        """
         for table in (locations, failures):
+            known = table.alias()
+            twice = exists().where(known.c.root == new, known.c.path == prefix + table.c.path)
+            self._connection.execute(delete(table).where(table.c.root == old, twice))
             self._connection.execute(
                 update(table).where(table.c.root == old).values(root=new, path=prefix + table.c.path)
             )

@@ -167,5 +167,4 @@ class IndexInfo:
     generation: str | None
     seq: int
     delta: int
-    bytes_on_disk: int
     spaces: tuple[SpaceInfo, ...]

@@ -391,6 +391,9 @@ def test_settings_come_from_the_environment_and_are_checked(monkeypatch: pytest.
     assert Settings().port == 9999
     assert Settings(port=1).port == 1
     assert Settings().api_key == "sesame"
+    monkeypatch.setenv("LOOKALIKE_API_KEY", "")  # an unset variable of a compose file: no reason to let everybody in
+    assert "LOOKALIKE_API_KEY" in run_cli("serve", "/nowhere", "--host", "0.0.0.0", check=2).stderr
+    monkeypatch.delenv("LOOKALIKE_API_KEY")
     monkeypatch.setenv("LOOKALIKE_PORT", "none")
     assert "LOOKALIKE_PORT" in run_cli("serve", "/nowhere", check=2).stderr
 

@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -343,6 +344,30 @@ def test_what_was_removed_stays_away_until_readd(photos: Path, build: Build) -> 
     assert build(photos)["ignored"] == 1, "one taken back, the other still away"
     assert counters(build(photos, "--readd"))["added"] == 1
     assert run_cli("remove", first["index"], photos / "nowhere.png", check=3).stderr.startswith("not in the index")
+
+
+def test_overlapping_sources_count_each_file_once(photos: Path, build: Build, tmp_path: Path) -> None:
+    total = len(list(photos.rglob("*.png")))
+    Image.open(photos / "red" / "circle-0.png").resize((40, 40)).save(photos / "top.png")
+    listed = tmp_path / "list.txt"
+    listed.write_text(f"{photos / 'red' / 'square-0.png'}\n{photos / 'blue' / 'circle-0.png'}\n")
+    first = build(photos / "red", photos / "top.png", "--files-from", listed)
+    again = build(photos, photos / "red")
+    assert again["unchanged"] == first["added"]
+    assert again["added"] == total + 1 - first["added"]
+    assert paths(Path(again["index"])) == sorted(str(path) for path in photos.rglob("*.png"))
+
+
+def test_a_file_seen_under_two_roots_is_merged(photos: Path, build: Build) -> None:
+    index = Path(build(photos / "red")["index"])
+    seen = photos / "red" / "circle-0.png"
+    with Index.open(index, writable=True) as opened, opened.writing() as transaction:
+        located = transaction.known(str(photos / "red"), "circle-0.png")
+        assert located is not None
+        assert located.image_id is not None
+        transaction.locate(located.image_id, replace(located.location, root=str(photos), path="red/circle-0.png"))
+    build(photos)
+    assert paths(index).count(str(seen)) == 1
 
 
 def test_nested_sources_share_one_root(photos: Path, build: Build) -> None:

@@ -58,6 +58,21 @@ def test_a_sheet_shows_query_and_hits(built: Built, tmp_path: Path) -> None:
     assert "/proc/x.png" in refused.stderr
 
 
+def test_sheets_show_pictures_that_only_the_server_or_the_index_can_find(
+    built: Built, server: Server, tmp_path: Path
+) -> None:
+    found = json.loads(run_cli("search", built[0] / "red" / "circle-0.png", "--index", built[1], "--json").stdout)
+    sheets = []
+    for number, where in enumerate((("--index", built[1]), ("--server", server.url))):
+        sheets.append(tmp_path / f"{number}.png")
+        run_cli("search", "--id", found["hits"][0]["id"], *where, "-k", "4", "--sheet", sheets[-1])
+    for sheet in sheets:
+        with Image.open(sheet) as picture:
+            cell = picture.convert("RGB").crop((20, 20, 188, 188))  # the query's, inside its frame
+            colours = [colour for _, colour in cell.getcolors(1 << 24) or []]
+            assert any(max(colour) - min(colour) > 100 for colour in colours), "grey: no picture in it"
+
+
 @pytest.mark.parametrize("name", ["truncated.jpg", "text.png"])
 def test_a_query_that_is_no_picture_is_refused_in_one_line(built: Built, tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"\xff\xd8\xff\xe0 not really" if name.endswith("jpg") else b"hello")
