@@ -62,7 +62,7 @@ def encoder_for(spaces: Sequence[Space], *, device: str = "auto", batch_size: in
     first = spaces[0]
     return load_recipes(
         locate(first.recipe.model),
-        [space.recipe for space in spaces],
+        {space.name: space.recipe for space in spaces},
         device=device,
         precision=first.encoding.precision,
         batch_size=batch_size,

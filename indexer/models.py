@@ -7,12 +7,13 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from indexer.errors import ModelUnavailable, ModelUnsupported
 from indexer.packaged import PACKAGED_NAME, PACKAGED_SOURCE, WEIGHTS_SHA256, packaged_folder
-from search.recipe import Pooling
+from search.recipe import Pooling, Recipe
 
 HUB_FILES = [
     "config.json",
@@ -146,6 +147,16 @@ def locate(name: str) -> ModelFiles:
             f"lists the known ones; --model PATH takes a checkpoint folder. {_instead()}"
         )
     return _files(name, _hub_folder(name))
+
+
+def check_weights(files: ModelFiles, recipes: Iterable[Recipe]) -> None:
+    """Raise ModelUnsupported where the weights found are not those that an index was built with."""
+    for recipe in recipes:
+        if recipe.weights_sha256 != files.weights_sha256:
+            raise ModelUnsupported(
+                f"The index was built with weights {recipe.weights_sha256[:12]}... of {recipe.model}; those found in "
+                f"{files.folder} are {files.weights_sha256[:12]}... Put the old ones back, or build a new index."
+            )
 
 
 def _as_path(name: str) -> Path:

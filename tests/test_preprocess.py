@@ -12,13 +12,10 @@ from typing import Any
 import checkpoints
 import numpy as np
 import pytest
-import torch
 import transformers
 from PIL import Image
 
-from indexer.encoder import SpaceRequest
-from indexer.encoders.torch import load, preprocessing_of
-from indexer.models import locate
+from indexer.encoders.processor import preprocessing_of
 from indexer.preprocess import needed_size, to_input
 from search.recipe import Geometry, Preprocessing
 
@@ -59,13 +56,13 @@ def test_pixels_equal_those_of_transformers_up_to_20_to_1(folder: Path) -> None:
 
 
 def test_normalised_pixels_equal_those_of_transformers(folder: Path) -> None:
-    encoder = load(locate(str(folder)), [SpaceRequest(layers=(0,))], precision="fp32")
+    preprocessing = preprocessing_of(folder)
     processor = transformers.AutoImageProcessor.from_pretrained(folder)
     images = [noise(64, 50), noise(33, 400), noise(640, 333)]
-    ours = encoder._normalised(np.stack([to_input(image, encoder.recipes[0].preprocessing) for image in images]))
-    theirs = processor(images, return_tensors="pt")["pixel_values"]
-    assert ours.dtype == torch.float32
-    assert float((ours - theirs).abs().max()) < 1e-5
+    pixels = np.stack([to_input(image, preprocessing) for image in images])
+    ours = (pixels / np.float32(255) - np.float32(preprocessing.mean)) / np.float32(preprocessing.std)
+    theirs = processor(images, return_tensors="np")["pixel_values"].transpose(0, 2, 3, 1)
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
 def preprocessing(geometry: Geometry = "crop", resize: int = 256, size: int = 224) -> Preprocessing:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -20,19 +20,35 @@ from search.recipe import Pooling
 
 
 @dataclass(frozen=True, kw_only=True)
+class BlockNames:
+    """Attributes of a transformer block. `out` is that of its attention; `scales`, layer scale's two modules."""
+
+    norm1: str
+    attention: str
+    out: str
+    norm2: str
+    scales: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Family:
     """How to take one of transformers' image towers apart.
 
-    model_class: its class in `transformers`. embed: pixels (n, 3, size, size) to layer 0 (n, tokens, dim). blocks: the
-    transformer blocks. final_norm, pooler: attributes of the model. prefix: tokens before the patch tokens (CLS,
-    distillation), registers aside. pooler_weight: a tensor that is in a checkpoint exactly if its pooler was trained.
+    model_class: its class in `transformers`. layer0: normalised pixels (n, 3, size, size) to the tokens before
+    `first_norm` (n, tokens, dim), an affine map with the patch tokens last. projection: the patch convolution in it.
+    blocks: the transformer blocks. first_norm, final_norm, pooler: attributes of the model. prefix: tokens before the
+    patch tokens (CLS, distillation), registers aside. pooler_weight: a tensor that is in a checkpoint exactly if its
+    pooler was trained.
     """
 
     model_class: str
-    embed: Callable[[Any, Tensor], Tensor]
+    layer0: Callable[[Any, Tensor], Tensor]
+    projection: Callable[[Any], nn.Conv2d]
     blocks: Callable[[Any], nn.ModuleList]
+    block: BlockNames
     final_norm: str
     prefix: int
+    first_norm: str | None = None
     pooler: str | None = None
     pooler_weight: str | None = None
     has_cls: bool = True
@@ -43,49 +59,49 @@ def _interpolated(model: Any, pixels: Tensor) -> Tensor:
     return tokens
 
 
+_VIT_BLOCK = BlockNames(norm1="layernorm_before", attention="attention", out="o_proj", norm2="layernorm_after")
+_CLIP_BLOCK = BlockNames(norm1="layer_norm1", attention="self_attn", out="out_proj", norm2="layer_norm2")
+_DINOV2_BLOCK = BlockNames(
+    norm1="norm1", attention="attention", out="o_proj", norm2="norm2", scales=("layer_scale1", "layer_scale2")
+)
 _VIT = Family(
     model_class="ViTModel",
-    embed=_interpolated,
+    layer0=_interpolated,
+    projection=lambda model: model.embeddings.patch_embeddings.projection,
     blocks=lambda model: model.layers,
+    block=_VIT_BLOCK,
     final_norm="layernorm",
     prefix=1,
     pooler="pooler",
     pooler_weight="pooler.dense.weight",
 )
-_DEIT = Family(
-    model_class="DeiTModel",
-    embed=_interpolated,
-    blocks=lambda model: model.layers,
-    final_norm="layernorm",
-    prefix=2,
-    pooler="pooler",
-    pooler_weight="pooler.dense.weight",
-)
+_DEIT = replace(_VIT, model_class="DeiTModel", prefix=2)
 _DINOV2 = Family(
     model_class="Dinov2Model",
-    embed=lambda model, pixels: model.embeddings(pixels),
+    layer0=lambda model, pixels: model.embeddings(pixels),
+    projection=lambda model: model.embeddings.patch_embeddings.projection,
     blocks=lambda model: model.encoder.layer,
+    block=_DINOV2_BLOCK,
     final_norm="layernorm",
     prefix=1,
 )
-_DINOV2_WITH_REGISTERS = Family(
-    model_class="Dinov2WithRegistersModel",
-    embed=lambda model, pixels: model.embeddings(pixels),
-    blocks=lambda model: model.encoder.layer,
-    final_norm="layernorm",
-    prefix=1,  # and the registers that its config counts
-)
+_DINOV2_WITH_REGISTERS = replace(_DINOV2, model_class="Dinov2WithRegistersModel")  # its config counts the registers
 _CLIP = Family(
     model_class="CLIPVisionModel",
-    embed=lambda model, pixels: model.pre_layrnorm(_interpolated(model, pixels)),
+    layer0=_interpolated,
+    projection=lambda model: model.embeddings.patch_embedding,
     blocks=lambda model: model.encoder.layers,
+    block=_CLIP_BLOCK,
+    first_norm="pre_layrnorm",
     final_norm="post_layernorm",
     prefix=1,
 )
 _SIGLIP = Family(
     model_class="SiglipVisionModel",
-    embed=_interpolated,
+    layer0=_interpolated,
+    projection=lambda model: model.embeddings.patch_embedding,
     blocks=lambda model: model.encoder.layers,
+    block=_CLIP_BLOCK,
     final_norm="post_layernorm",
     prefix=0,
     pooler="head",
@@ -147,8 +163,8 @@ def open_checkpoint(files: ModelFiles) -> Checkpoint:
     return Checkpoint(files=files, family=family, config=config, offer=offer)
 
 
-def load_tower(checkpoint: Checkpoint, *, deepest: int, with_pooler: bool, dtype: torch.dtype) -> Any:
-    """Load the image tower up to block `deepest`: what lies behind it is never created.
+def load_tower(checkpoint: Checkpoint, *, deepest: int, with_pooler: bool) -> Any:
+    """Load the image tower in float32 up to block `deepest`: what lies behind it is never created.
 
     Raises ModelUnsupported where the checkpoint lacks a weight or has one of another shape, so that nothing randomly
     initialised is ever used.
@@ -167,7 +183,7 @@ def load_tower(checkpoint: Checkpoint, *, deepest: int, with_pooler: bool, dtype
             model, report = getattr(transformers, family.model_class).from_pretrained(
                 checkpoint.files.folder,
                 config=config,
-                dtype=dtype,
+                dtype=torch.float32,
                 attn_implementation="sdpa",
                 local_files_only=True,
                 use_safetensors=True,

@@ -1,0 +1,91 @@
+"""What every backend shares: where embeddings are read off the model, and how a batch becomes embeddings."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.encoder import Precision
+from search.recipe import Pooling, Recipe
+from search.vectors import concatenate
+
+
+@dataclass(frozen=True, order=True)
+class Tap:
+    """What is read off a layer: (n, tokens, dim) becomes (n, dim)."""
+
+    layer: int
+    pooling: Pooling
+    final_norm: bool
+
+    @property
+    def name(self) -> str:
+        """`layer7-cls`, `layer12-mean-norm`: the name of an exported model's output."""
+        return f"layer{self.layer}-{self.pooling}{'-norm' if self.final_norm else ''}"
+
+
+def taps_of(recipe: Recipe) -> list[Tap]:
+    """One tap a layer, in the order in which a space concatenates them."""
+    return [
+        Tap(layer, recipe.pooling, final_norm)
+        for layer, final_norm in zip(recipe.layers, recipe.final_norm, strict=True)
+    ]
+
+
+def all_taps(recipes: Iterable[Recipe]) -> tuple[Tap, ...]:
+    """Every tap that these recipes need, each once, in the order of layers."""
+    return tuple(sorted({tap for recipe in recipes for tap in taps_of(recipe)}))
+
+
+class TapEncoder(ABC):
+    """An `Encoder` whose backend only has to run the model. Not thread-safe: one caller at a time."""
+
+    backend: str
+
+    def __init__(self, spaces: Mapping[str, Recipe], *, precision: Precision, batch_size: int) -> None:
+        """spaces: by name; all recipes share model and preprocessing. batch_size: images of one forward pass."""
+        self._recipes = tuple(spaces.values())
+        self._names = tuple(spaces)
+        self._precision = precision
+        self._batch_size = batch_size
+        self._size = self._recipes[0].preprocessing.size
+        self._taps = all_taps(self._recipes)
+        self._columns = [[self._taps.index(tap) for tap in taps_of(recipe)] for recipe in self._recipes]
+
+    @property
+    def recipes(self) -> tuple[Recipe, ...]:
+        """As `Encoder`."""
+        return self._recipes
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """As `Encoder`."""
+        return self._names
+
+    @property
+    def precision(self) -> Precision:
+        """As `Encoder`."""
+        return self._precision
+
+    @property
+    def batch_size(self) -> int:
+        """As `Encoder`; `encode` splits what is longer."""
+        return self._batch_size
+
+    def encode(self, pixels: NDArray[np.uint8]) -> Sequence[NDArray[np.float32]]:
+        """As `Encoder`. Raises ValueError for another shape or dtype than (n, size, size, 3) uint8."""
+        if pixels.dtype != np.uint8 or pixels.shape[1:] != (self._size, self._size, 3):
+            raise ValueError(f"pixels are {pixels.shape} {pixels.dtype}, not (n, {self._size}, {self._size}, 3) uint8")
+        if not len(pixels):
+            return [np.empty((0, recipe.dim), np.float32) for recipe in self._recipes]
+        parts = self._run([pixels[at : at + self._batch_size] for at in range(0, len(pixels), self._batch_size)])
+        pooled = [np.concatenate(column) for column in zip(*parts, strict=True)]
+        return [concatenate([pooled[column] for column in columns]) for columns in self._columns]
+
+    @abstractmethod
+    def _run(self, batches: Sequence[NDArray[np.uint8]]) -> list[list[NDArray[np.float32]]]:
+        """Each batch through the model: for each, one (n, dim) float32 array a tap, not normalised."""
