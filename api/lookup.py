@@ -53,7 +53,7 @@ def ask_index(path: Path, question: Question) -> dict[str, Any]:
             except ImageRejected as error:
                 raise ImageRejected(f"{question.image} cannot be used: {error}.") from error
             took["decode"] = time.perf_counter() - start
-            encoder = encoder_for([space])
+            encoder = encoder_for([space], index.models)
             start = time.perf_counter()
             part = QueryPart(vector=encoder.encode(decoded.pixels[None])[0][0])
             took["encode"] = time.perf_counter() - start

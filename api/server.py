@@ -55,7 +55,7 @@ def open_services(directories: Sequence[Path], settings: Settings) -> dict[str, 
         # Writable: images can be added over HTTP. The lock is taken for each write only.
         index = Index.open(directory, writable=True)
         index.refresh()  # loads the generation now, not in the first search
-        encoder = encoder_for(index.spaces)
+        encoder = encoder_for(index.spaces, index.models)
         size = index.spaces[0].recipe.preprocessing.size
         encoder.encode(np.full((1, size, size, 3), 127, dtype=np.uint8))  # the first pass is slow: not a client's
         services[name] = Service(name, index, encoder, settings)

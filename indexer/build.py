@@ -12,6 +12,7 @@ import numpy as np
 from indexer.encoder import Encoder
 from indexer.errors import SourceMissing
 from indexer.pipeline import Decoded, Loader, Outcome, ordered_map
+from indexer.precision import GATE_SAMPLE
 from indexer.report import BuildOptions, BuildReport, Progress
 from indexer.sources import Ignored, Source, gone, renamed_away, scan
 from search.index import Index
@@ -92,6 +93,8 @@ class Build:
     def _run_source(self, source: Source) -> None:
         work, candidates = self._changed_files(source)
         self._check_not_unplugged(source, candidates)
+        if not self._published:
+            work = _sample_first(work)
         self._progress.start(len(work))
         for batch in self._batches(work):
             self._commit(batch)
@@ -337,6 +340,12 @@ class Build:
         self._published = self._index.catalog.counts()[0]
         self._embedded_at_publish = self._report.embedded
         self._report.publish_seconds += time.perf_counter() - began
+
+
+def _sample_first(work: list[Location]) -> list[Location]:
+    """Files from everywhere first, then the rest in order: by the first images of an index its encoding is judged."""
+    step = max(1, len(work) // GATE_SAMPLE)
+    return work[::step] + [location for number, location in enumerate(work) if number % step]
 
 
 def _same_file(one: Location | Failure, other: Location) -> bool:

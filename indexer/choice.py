@@ -1,36 +1,38 @@
-"""Which model and spaces a build uses: what the user asked for, or what the index was built with."""
+"""Which model, spaces and encoding a build uses: what the user asked for, or what the index was built with."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
-from indexer.encoder import Encoder, SpaceRequest, encoder_for
-from indexer.models import PACKAGED, locate
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.encoder import Encoder, SpaceRequest, encoder_for, has_openvino
+from indexer.errors import ModelUnsupported
+from indexer.models import PACKAGED, ModelFiles, locate
 from indexer.precision import CheckedEncoder
 from search.errors import RecipeMismatch
 from search.index import Index, write_lock
+from search.recipe import Recipe
 from search.types import Encoding, Space
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelChoice:
-    """What the user said about model and spaces; all of it may be left out."""
+    """What the user said about model, spaces and encoding; all of it may be left out."""
 
     model: str | None
     spaces: tuple[SpaceRequest, ...]
     pad: bool
+    backend: str
     precision: str
+    min_overlap: float
     device: str
     batch_size: int | None
-
-    @property
-    def says_what(self) -> bool:
-        """Whether it says anything about what an embedding is."""
-        return self.model is not None or bool(self.spaces) or self.pad
 
 
 def open_for_build(
@@ -40,65 +42,113 @@ def open_for_build(
 
     Raises ModelUnavailable, ModelUnsupported, RecipeMismatch (the index was built with another model), IndexLocked.
     """
-    if (path / "catalog.sqlite").exists():
-        if not dry_run:
-            stack.enter_context(write_lock(path))
-        index = stack.enter_context(Index.open(path, writable=not dry_run))
-        return index, _encoder_of(index, wanted)
-    encoder = _load(wanted, wanted.precision)  # first: without a model, nothing is left behind
-    stack.enter_context(write_lock(path))
-    spaces = [
-        Space(name=name, recipe=recipe, encoding=Encoding(precision=encoder.precision))
-        for name, recipe in zip(encoder.names, encoder.recipes, strict=True)
-    ]
-    index = stack.enter_context(Index.create(path, spaces))
+    if not (path / "catalog.sqlite").exists():
+        files = locate(wanted.model or PACKAGED.name)
+        recipes = _recipes(files, wanted)
+        encoding = _encoding(wanted)
+        spaces = [Space(name=name, recipe=recipe, encoding=encoding) for name, recipe in recipes.items()]
+        encoder = _load(spaces, path, wanted)  # first: without a model, nothing is left behind
+        stack.enter_context(write_lock(path))
+        index = stack.enter_context(Index.create(path, spaces))
+        return index, cache(lambda: _checked(index, encoder, files, recipes, wanted))
+    if not dry_run:
+        stack.enter_context(write_lock(path))
+    index = stack.enter_context(Index.open(path, writable=not dry_run))
+    found = _check_same(index, wanted, dry_run=dry_run)
+    if not index.catalog.counts()[0]:  # no image has settled the encoding yet
+        spaces = [replace(space, encoding=_encoding(wanted)) for space in index.spaces]
+        recipes = {space.name: space.recipe for space in spaces}
+        return index, cache(lambda: _checked(index, _load(spaces, path, wanted), found(), recipes, wanted))
+    encoding = index.spaces[0].encoding
+    for name, asked, used in (
+        ("--backend", wanted.backend, encoding.backend),
+        ("--precision", wanted.precision, encoding.precision),
+    ):
+        if asked not in ("auto", used):
+            raise RecipeMismatch(
+                f"{index.path} is encoded with {name} {used}, and stays so. For {asked}, build another index with "
+                "--index."
+            )
+    return index, cache(lambda: _load(index.spaces, path, wanted))
 
-    def settled(precision: str, check: dict[str, Any]) -> None:
+
+def _load(spaces: list[Space] | tuple[Space, ...], path: Path, wanted: ModelChoice) -> Encoder:
+    return encoder_for(spaces, path / "models", device=wanted.device, batch_size=wanted.batch_size, throughput=True)
+
+
+def _recipes(files: ModelFiles, wanted: ModelChoice) -> dict[str, Recipe]:
+    from indexer.encoders.recipes import recipes_for  # imports torch: not before the user's words are checked
+
+    return recipes_for(files, wanted.spaces, "pad" if wanted.pad else None)
+
+
+def _encoding(wanted: ModelChoice) -> Encoding:
+    """What a new index is encoded with, before its first images have been compared; int8 begins as bf16."""
+    if wanted.backend == "openvino" and not has_openvino():
+        raise ModelUnsupported("OpenVINO is not installed: pip install 'lookalike[openvino]'")
+    if wanted.precision == "int8" and (wanted.backend == "torch" or not has_openvino()):
+        raise ModelUnsupported("int8 needs --backend openvino, and pip install 'lookalike[openvino]'.")
+    on_cpu = wanted.device in ("auto", "cpu")
+    if not on_cpu and "openvino" in (wanted.backend, "openvino" if wanted.precision == "int8" else ""):
+        raise ModelUnsupported(f"OpenVINO computes on the CPU here, not on {wanted.device}.")
+    from indexer.encoders import torch
+
+    asked = "auto" if wanted.precision == "int8" else wanted.precision
+    fast = wanted.backend == "openvino" or wanted.precision == "int8"
+    if fast or (wanted.backend == "auto" and has_openvino() and torch.device_for(wanted.device).type == "cpu"):
+        from indexer.encoders import openvino
+
+        return Encoding(backend="openvino", precision=openvino.precision_for(asked))
+    return Encoding(backend="torch", precision=torch.precision_for(asked, torch.device_for(wanted.device)))
+
+
+def _checked(
+    index: Index, encoder: Encoder, files: ModelFiles, recipes: Mapping[str, Recipe], wanted: ModelChoice
+) -> Encoder:
+    """The encoder of an index without images, to be compared with fp32 on the first of them."""
+
+    def reference() -> Encoder:
+        exact = Encoding(backend=encoder.backend, precision="fp32")
+        return _load([replace(space, encoding=exact) for space in index.spaces], index.path, wanted)
+
+    def settled(encoding: Encoding) -> None:
         with index.writing() as transaction:
-            for space in spaces:
-                transaction.set_encoding(space.name, Encoding(precision=precision, check=check))
+            for space in index.spaces:
+                transaction.set_encoding(space.name, encoding)
 
-    may_fall_back = wanted.precision == "auto"
-    checked = CheckedEncoder(encoder, lambda: _load(wanted, "fp32"), settled, may_fall_back=may_fall_back)
-    return index, lambda: checked
+    def quantise(pixels: NDArray[np.uint8]) -> tuple[Encoder, Callable[[], str]]:
+        from indexer.encoders import int8
 
+        return int8.fit(files, recipes, pixels, index.path / "models", batch_size=wanted.batch_size)
 
-def _load(wanted: ModelChoice, precision: str) -> Encoder:
-    from indexer.encoders.torch import load  # takes two seconds: not before the user's words are checked
-
-    return load(
-        locate(wanted.model or PACKAGED.name),
-        wanted.spaces or (SpaceRequest(),),
-        device=wanted.device,
-        precision=precision,
-        geometry="pad" if wanted.pad else None,
-        batch_size=wanted.batch_size,
+    return CheckedEncoder(
+        encoder,
+        reference,
+        settled,
+        may_fall_back=wanted.precision == "auto",
+        quantise=quantise if wanted.precision == "int8" else None,
+        min_overlap=wanted.min_overlap,
     )
 
 
-def _encoder_of(index: Index, wanted: ModelChoice) -> Callable[[], Encoder]:
-    """What loads the encoder of an existing index, after checking that the user asks for no other."""
-    encoding = index.spaces[0].encoding
-    if wanted.precision not in ("auto", encoding.precision):
-        raise RecipeMismatch(
-            f"{index.path} is encoded in {encoding.precision}, and stays so. For {wanted.precision}, build another "
-            "index with --index."
-        )
-    if wanted.says_what:
-        asked = _load(replace(wanted, model=wanted.model or index.spaces[0].recipe.model), encoding.precision)
-        if asked.recipes != tuple(space.recipe for space in index.spaces):
-            held = ", ".join(space.name for space in index.spaces)
+def _check_same(index: Index, wanted: ModelChoice, *, dry_run: bool) -> Callable[[], ModelFiles]:
+    """Refuse another model or other spaces than the index has. A model that was moved is still the same one."""
+    recipe = index.spaces[0].recipe
+    held = ", ".join(space.name for space in index.spaces)
+    if wanted.model is not None:
+        files = locate(wanted.model)
+        if files.weights_sha256 != recipe.weights_sha256:
             raise RecipeMismatch(
-                f"{index.path} holds {held} of {index.spaces[0].recipe.model}; {', '.join(asked.names)} of "
-                f"{asked.recipes[0].model} was asked for. Leave --model, --layer, --pooling and --pad out to go on "
-                "with it, or build another index with --index."
+                f"{index.path} holds {held} of {recipe.model}; {files.name} is another model. Leave --model out to go "
+                "on with it, or build another index with --index."
             )
-        return lambda: asked
-    loaded: list[Encoder] = []
-
-    def encoder() -> Encoder:
-        if not loaded:
-            loaded.append(encoder_for(index.spaces, device=wanted.device, batch_size=wanted.batch_size))
-        return loaded[0]
-
-    return encoder
+        if files.name != recipe.model and not dry_run:
+            index.rename_model(files.name)
+    if wanted.spaces or wanted.pad:
+        asked = _recipes(locate(index.spaces[0].recipe.model), wanted)
+        if tuple(asked.values()) != tuple(space.recipe for space in index.spaces):
+            raise RecipeMismatch(
+                f"{index.path} holds {held} of {recipe.model}; {', '.join(asked)} was asked for. Leave --layer, "
+                "--pooling and --pad out to go on with it, or build another index with --index."
+            )
+    return partial(locate, index.spaces[0].recipe.model)

@@ -27,8 +27,8 @@ SHOWN_FAILURES = 20
 """Rejected files named in the report; `--json` lists all of them."""
 
 
-BackendName = Literal["auto", "torch"]
-PrecisionName = Literal["auto", "fp32", "bf16"]
+BackendName = Literal["auto", "torch", "openvino"]
+PrecisionName = Literal["auto", "fp32", "bf16", "int8"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 
 
@@ -49,8 +49,11 @@ def build(
         bool | None, typer.Option("--final-norm/--no-final-norm", help="The default: at the last layer only.")
     ] = None,
     pad: Annotated[bool, typer.Option("--pad", help="Fit the whole image in, instead of the model's crop.")] = False,
-    backend: Annotated[BackendName, typer.Option(help="What runs the model.")] = "auto",  # noqa: ARG001
+    backend: Annotated[BackendName, typer.Option(help="What runs the model of a new index.")] = "auto",
     precision: Annotated[PrecisionName, typer.Option(help="Arithmetic of a new index.")] = "auto",
+    min_overlap: Annotated[
+        float, typer.Option(min=0, max=1, metavar="F", help="Share of fp32's ten nearest that int8 must keep.")
+    ] = 0.93,
     device: Annotated[DeviceName, typer.Option(help="Where the model runs.")] = "auto",
     batch_size: Annotated[int | None, typer.Option(min=1, max=4096, metavar="N")] = None,
     workers: Annotated[int | None, typer.Option(min=1, max=256, metavar="N", help="Decoding threads.")] = None,
@@ -91,7 +94,9 @@ def build(
         model=model,
         spaces=_requests(layer or [], pooling, final_norm),
         pad=pad,
+        backend=backend,
         precision=precision,
+        min_overlap=min_overlap,
         device=device,
         batch_size=batch_size,
     )

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from indexer.errors import ModelUnsupported
 from search.recipe import Pooling, Recipe
 from search.types import Space
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "int8"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +39,10 @@ class Encoder(Protocol):
         """The spaces' names, e.g. `layer11`, in the same order."""
 
     @property
+    def backend(self) -> str:
+        """What runs it: `torch` or `openvino`."""
+
+    @property
     def precision(self) -> Precision:
         """The arithmetic it runs in."""
 
@@ -51,19 +58,46 @@ class Encoder(Protocol):
         """
 
 
-def encoder_for(spaces: Sequence[Space], *, device: str = "auto", batch_size: int | None = None) -> Encoder:
-    """The encoder that an index's spaces were built with, in their encoding. Takes seconds: it loads the model.
+def encoder_for(
+    spaces: Sequence[Space],
+    models: Path,
+    *,
+    device: str = "auto",
+    batch_size: int | None = None,
+    throughput: bool = False,
+) -> Encoder:
+    """The encoder that an index's spaces were built with, in their encoding. Takes a second: it loads the model.
 
-    Raises ModelUnavailable, or ModelUnsupported where the weights found are not those of the recipes.
+    models: the index's folder of that name. throughput: for many images at once, rather than for single ones soon.
+    Raises ModelUnavailable, or ModelUnsupported where this machine lacks the backend, or the weights found are not
+    those of the recipes.
     """
-    from indexer.encoders.torch import load_recipes
     from indexer.models import locate
 
-    first = spaces[0]
-    return load_recipes(
-        locate(first.recipe.model),
-        {space.name: space.recipe for space in spaces},
-        device=device,
-        precision=first.encoding.precision,
+    recipes, encoding = {space.name: space.recipe for space in spaces}, spaces[0].encoding
+    if encoding.backend == "torch":
+        from indexer.encoders import torch
+
+        files = locate(spaces[0].recipe.model)
+        return torch.load_recipes(files, recipes, device=device, precision=encoding.precision, batch_size=batch_size)
+    if not has_openvino():
+        raise ModelUnsupported(
+            "The index was built with OpenVINO, which is not installed here: pip install 'lookalike[openvino]'"
+        )
+    from indexer.encoders import openvino
+
+    if encoding.model is not None:
+        folder = models / encoding.model
+        return openvino.load_stored(folder, recipes, batch_size=batch_size, throughput=throughput)
+    return openvino.load_recipes(
+        locate(spaces[0].recipe.model),
+        recipes,
+        precision="bf16" if encoding.precision == "bf16" else "fp32",
         batch_size=batch_size,
+        throughput=throughput,
     )
+
+
+def has_openvino() -> bool:
+    """Whether the extra is installed; without importing it."""
+    return find_spec("openvino") is not None

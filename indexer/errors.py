@@ -37,3 +37,7 @@ class SourceMissing(IndexerError):
 
 class MetadataInvalid(IndexerError):
     """A metadata file is malformed; the text names the line."""
+
+
+class PrecisionTooLow(IndexerError):
+    """A precision that would lose too many neighbours, by measurement; the text has the figures."""

@@ -65,7 +65,7 @@ def packaged_folder() -> Path:
     copy is replaced. Several processes may call this at once. Raises ModelUnavailable without the package, with another
     version's file, or where the cache cannot be written.
     """
-    models = _cache() / "models"
+    models = cache_folder() / "models"
     folder = models / f"{PACKAGED_NAME}-{WEIGHTS_SHA256[:16]}"  # a changed conversion gets a folder of its own
     if _is_intact(folder):
         return folder
@@ -83,7 +83,8 @@ def packaged_folder() -> Path:
     return folder
 
 
-def _cache() -> Path:
+def cache_folder() -> Path:
+    """Where things lie that can be made again: `$LOOKALIKE_CACHE`, else the user's cache folder."""
     if own := os.environ.get("LOOKALIKE_CACHE"):
         return Path(own).expanduser().absolute()
     base = os.environ.get("LOCALAPPDATA" if os.name == "nt" else "XDG_CACHE_HOME")

@@ -3,33 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from indexer.encoder import Encoder, Precision
+from indexer.errors import PrecisionTooLow
 from search.recipe import Recipe
+from search.types import Encoding
 
 SAMPLE = 8
-"""Images compared: bf16's error is rounding noise, the same for all, so a handful shows it."""
+"""Images that bf16 is compared on: its error is rounding noise, the same for all, so a handful shows it."""
 MIN_COSINE = 0.995
 """Below this, bf16 is not rounding noise any more (measured on 785 images: at worst .9993), and fp32 is used."""
+GATE_SAMPLE = 128
+"""Images that int8 is fitted to and judged by."""
+GATE_MINIMUM = 32
+"""With fewer images, everything is among the ten nearest, and no overlap tells anything."""
+NEIGHBOURS = 10
 
-Settled = Callable[[Precision, dict[str, Any]], None]
+Settled = Callable[[Encoding], None]
+Quantise = Callable[[NDArray[np.uint8]], tuple[Encoder, Callable[[], str]]]
+"""Fits an int8 encoder to pixels ((n, size, size, 3) uint8). Returns it, and what stores it and returns its name."""
 
 
 class CheckedEncoder:
-    """An encoder that compares itself with fp32 on the first batch, and goes on in fp32 if it is not good enough."""
+    """An encoder that is chosen with the first images it is given: they are compared with what fp32 makes of them."""
 
     def __init__(
-        self, encoder: Encoder, reference: Callable[[], Encoder], settled: Settled, *, may_fall_back: bool
+        self,
+        encoder: Encoder,
+        reference: Callable[[], Encoder],
+        settled: Settled,
+        *,
+        may_fall_back: bool,
+        quantise: Quantise | None = None,
+        min_overlap: float = 0.0,
     ) -> None:
-        """reference: loads the same model in fp32. settled: told once which precision is used, and the figures."""
+        """encoder: in bf16 or fp32. reference: loads the same model in fp32. settled: told once what is used, and the
+        figures. may_fall_back: to fp32, where bf16 is not good enough. quantise: makes the encoder of int8, to be used
+        if it keeps `min_overlap` of the nearest neighbours."""
         self._encoder = encoder
         self._reference = reference
         self._settled: Settled | None = settled
         self._may_fall_back = may_fall_back
+        self._quantise = quantise
+        self._min_overlap = min_overlap
 
     @property
     def recipes(self) -> tuple[Recipe, ...]:
@@ -42,29 +62,79 @@ class CheckedEncoder:
         return self._encoder.names
 
     @property
+    def backend(self) -> str:
+        """As `Encoder`."""
+        return self._encoder.backend
+
+    @property
     def precision(self) -> Precision:
         """As `Encoder`; it may change with the first batch."""
         return self._encoder.precision
 
     @property
     def batch_size(self) -> int:
-        """As `Encoder`."""
-        return self._encoder.batch_size
+        """As `Encoder`; the first batch is the sample."""
+        return GATE_SAMPLE if self._quantise is not None and self._settled is not None else self._encoder.batch_size
 
     def encode(self, pixels: NDArray[np.uint8]) -> Sequence[NDArray[np.float32]]:
-        """As `Encoder`."""
+        """As `Encoder`. Raises PrecisionTooLow, with the figures, where int8 was asked for and loses too much."""
         if self._settled is not None and len(pixels):
-            self._check(pixels[:SAMPLE], self._settled)
+            self._settled(self._check(pixels))
             self._settled = None
         return self._encoder.encode(pixels)
 
-    def _check(self, sample: NDArray[np.uint8], settled: Settled) -> None:
-        if self._encoder.precision == "fp32":
-            settled("fp32", {})
-            return
+    def _check(self, pixels: NDArray[np.uint8]) -> Encoding:
+        if self._quantise is not None:
+            return self._gate(pixels[:GATE_SAMPLE], self._quantise)
+        encoding = Encoding(backend=self.backend, precision=self.precision)
+        if self.precision == "fp32":
+            return encoding
+        sample = pixels[:SAMPLE]
         reference = self._reference()
-        pairs = zip(self._encoder.encode(sample), reference.encode(sample), strict=True)
-        worst = min(float((ours * exact).sum(axis=1).min()) for ours, exact in pairs)
+        cosines = _cosines(self._encoder.encode(sample), reference.encode(sample))
+        worst = min(float(one.min()) for one in cosines)
         if worst < MIN_COSINE and self._may_fall_back:
             self._encoder = reference
-        settled(self._encoder.precision, {"images": len(sample), "min_cosine": round(worst, 6)})
+        check = {"images": len(sample), "min_cosine": round(worst, 6)}
+        return replace(encoding, precision=self.precision, check=check)
+
+    def _gate(self, sample: NDArray[np.uint8], quantise: Quantise) -> Encoding:
+        if len(sample) < GATE_MINIMUM:
+            raise PrecisionTooLow(
+                f"int8 is judged by the neighbours of your own images, and needs {GATE_MINIMUM} of them; there are "
+                f"{len(sample)}. Use --precision bf16."
+            )
+        exact = self._reference().encode(sample)
+        self._encoder, store = quantise(sample[::2])
+        ours = self._encoder.encode(sample)
+        cosines = np.concatenate(_cosines(ours, exact))
+        check: dict[str, float] = {
+            "images": len(sample),
+            "overlap": round(min(map(overlap, exact, ours)), 4),
+            "mean_cosine": round(float(cosines.mean()), 6),
+            "min_cosine": round(float(cosines.min()), 6),
+        }
+        if check["overlap"] < self._min_overlap:
+            raise PrecisionTooLow(
+                f"int8 keeps {check['overlap']:.3f} of the {NEIGHBOURS} nearest neighbours that fp32 finds among "
+                f"{len(sample)} of your images (mean cosine {check['mean_cosine']:.4f}); {self._min_overlap:.3f} is "
+                "asked for. Use --precision bf16, or accept it with --min-overlap."
+            )
+        return Encoding(backend=self.backend, precision=self.precision, check=check, model=store())
+
+
+def overlap(exact: NDArray[np.float32], ours: NDArray[np.float32]) -> float:
+    """The mean share of each row's ten nearest other rows that is the same in both; (n, dim) unit vectors each."""
+    shared = [len(set(one) & set(other)) for one, other in zip(_nearest(exact), _nearest(ours), strict=True)]
+    return float(np.mean(shared)) / NEIGHBOURS
+
+
+def _nearest(vectors: NDArray[np.float32]) -> list[list[int]]:
+    scores = vectors @ vectors.T
+    np.fill_diagonal(scores, -np.inf)
+    nearest: list[list[int]] = np.argsort(-scores, axis=1, kind="stable")[:, :NEIGHBOURS].tolist()
+    return nearest
+
+
+def _cosines(ours: Sequence[NDArray[np.float32]], exact: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+    return [(one * other).sum(axis=1) for one, other in zip(ours, exact, strict=True)]

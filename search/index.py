@@ -234,6 +234,18 @@ class Index:
         return self.path.resolve() / "uploads"
 
     @property
+    def models(self) -> Path:
+        """Encoders that cannot be had elsewhere."""
+        return self.path / "models"
+
+    def rename_model(self, name: str) -> None:
+        """Note that the model is found under another name now. The caller holds `lock`, and reopens the index."""
+        with self.writing() as transaction:
+            transaction.rename_model(name)
+        self.spaces = self.catalog.spaces()
+        self._by_name = {space.name: space for space in self.spaces}
+
+    @property
     def thumbnails(self) -> Path:
         """The cache of small pictures: disposable."""
         return self.path / "thumbnails"

@@ -160,6 +160,12 @@ class Transaction(Lookup):
         """Fix how a space's embeddings are computed: once, before the first of them is stored."""
         self._connection.execute(update(spaces).where(spaces.c.name == space).values(encoding=asdict(encoding)))
 
+    def rename_model(self, name: str) -> None:
+        """Change what every recipe calls its model: its weights, and so its identity, stay the same."""
+        for row in self._connection.execute(select(spaces)).all():
+            recipe = {**row.recipe, "model": name}
+            self._connection.execute(update(spaces).where(spaces.c.space == row.space).values(recipe=recipe))
+
     def set_generation(self, name: str) -> None:
         """Make a published generation the one that readers open."""
         self._connection.execute(update(state).where(state.c.key == "generation").values(value=name))

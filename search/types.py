@@ -85,15 +85,17 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class Encoding:
-    """How a space's embeddings are computed, chosen once at its creation and kept by later builds and queries.
+    """How a space's embeddings are computed, chosen with the first images and kept by later builds and queries.
 
     `check` holds the quality gate's figures against fp32 on the user's own images, e.g. `{"images": 8,
-    "min_cosine": 0.9993}`; it is empty where there was nothing to compare.
+    "min_cosine": 0.9993}`; it is empty where there was nothing to compare. `model` names the folder in the index's
+    `models/` that holds an int8 encoder.
     """
 
     backend: str = "torch"
     precision: str = "fp32"
     check: JsonObject = field(default_factory=dict)
+    model: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,8 +45,10 @@ FAMILIES = (
 )
 
 
-def _model(family: str) -> Any:
+def _model(family: str, width: int) -> Any:
     t = transformers
+    if family == "dinov2" and width != DIM:
+        return t.Dinov2Model(t.Dinov2Config(**{**_TOWER, "hidden_size": width}, mlp_ratio=2))
     match family:
         case "vit":
             return t.ViTModel(t.ViTConfig(**_TOWER_MLP))
@@ -82,11 +84,14 @@ def _processor(family: str) -> Any:
     return kind(size={"shortest_edge": 40}, crop_size=square)
 
 
-def save(family: str, folder: Path, *, seed: int = 0, **arguments: Any) -> Path:
-    """Save a tiny checkpoint of one of FAMILIES; `arguments` go to `save_pretrained`. Returns `folder`."""
+def save(family: str, folder: Path, *, seed: int = 0, width: int = DIM, **arguments: Any) -> Path:
+    """Save a tiny checkpoint of one of FAMILIES; `arguments` go to `save_pretrained`. Returns `folder`.
+
+    width: only a DINOv2 can have another than DIM.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = _model(family)
+        model = _model(family, width)
         with (
             torch.no_grad()
         ):  # a random model's norms and layer scales are all ones, its biases zero: nothing to mix up

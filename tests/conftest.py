@@ -22,6 +22,7 @@ from PIL import Image, ImageDraw
 
 from api.cli import main
 from indexer.encoder import Precision
+from indexer.packaged import cache_folder
 from search.index import Index
 from search.recipe import Preprocessing, Recipe
 from search.types import Encoding, ImageFacts, Location, NewImage, Space
@@ -74,6 +75,7 @@ class FakeEncoder:
 
     names = ("layer2",)
     recipes = (recipe(),)
+    backend = "torch"
     batch_size = 4
 
     def __init__(self, precision: Precision = "fp32", noise: float = 0.0) -> None:
@@ -92,6 +94,16 @@ class FakeEncoder:
         seed = int.from_bytes(hashlib.sha256(image.tobytes()).digest()[:8], "big")
         vector = np.random.default_rng(seed).normal(size=DIM)
         return vector + self.noise * np.random.default_rng(seed + 1).normal(size=DIM)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Exports of tiny models do not push the user's own out of the cache; the packaged model is shared with it."""
+    folder = tmp_path_factory.mktemp("cache")
+    (cache_folder() / "models").mkdir(parents=True, exist_ok=True)
+    (folder / "models").symlink_to(cache_folder() / "models")
+    with mock.patch.dict(os.environ, {"LOOKALIKE_CACHE": str(folder)}):
+        yield
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from api.batching import Batcher, QueueFull
 from indexer.precision import MIN_COSINE, SAMPLE, CheckedEncoder
+from search.types import Encoding
 
 
 def image(number: int) -> NDArray[np.uint8]:
@@ -91,31 +92,23 @@ def test_a_cancelled_image_costs_no_forward_pass() -> None:
     ("noise", "may_fall_back", "used"), [(0.001, True, "bf16"), (0.5, True, "fp32"), (0.5, False, "bf16")]
 )
 def test_bf16_is_used_only_where_the_users_images_survive_it(noise: float, may_fall_back: bool, used: str) -> None:
-    settled: list[tuple[str, dict[str, Any]]] = []
-    checked = CheckedEncoder(
-        FakeEncoder("bf16", noise),
-        FakeEncoder,
-        lambda precision, check: settled.append((precision, check)),
-        may_fall_back=may_fall_back,
-    )
+    settled: list[Encoding] = []
+    checked = CheckedEncoder(FakeEncoder("bf16", noise), FakeEncoder, settled.append, may_fall_back=may_fall_back)
     pixels = np.stack([image(number) for number in range(SAMPLE + 3)])
     vectors = checked.encode(pixels)[0]
     checked.encode(pixels)
     assert checked.precision == used
-    assert [precision for precision, _ in settled] == [used], "settled once"
-    check = settled[0][1]
+    assert [encoding.precision for encoding in settled] == [used], "settled once"
+    check = settled[0].check
     assert check["images"] == SAMPLE
     assert (check["min_cosine"] >= MIN_COSINE) == (noise < 0.1)
     assert np.array_equal(vectors, FakeEncoder(noise=0.0 if used == "fp32" else noise).encode(pixels)[0])
 
 
 def test_fp32_needs_no_check() -> None:
-    settled: list[tuple[str, dict[str, Any]]] = []
+    settled: list[Encoding] = []
     checked = CheckedEncoder(
-        FakeEncoder(),
-        lambda: pytest.fail("the reference was loaded"),
-        lambda precision, check: settled.append((precision, check)),
-        may_fall_back=True,
+        FakeEncoder(), lambda: pytest.fail("the reference was loaded"), settled.append, may_fall_back=True
     )
     checked.encode(image(1)[None])
-    assert settled == [("fp32", {})]
+    assert settled == [Encoding(precision="fp32")]

@@ -44,8 +44,6 @@ def all_taps(recipes: Iterable[Recipe]) -> tuple[Tap, ...]:
 class TapEncoder(ABC):
     """An `Encoder` whose backend only has to run the model. Not thread-safe: one caller at a time."""
 
-    backend: str
-
     def __init__(self, spaces: Mapping[str, Recipe], *, precision: Precision, batch_size: int) -> None:
         """spaces: by name; all recipes share model and preprocessing. batch_size: images of one forward pass."""
         self._recipes = tuple(spaces.values())
@@ -65,6 +63,11 @@ class TapEncoder(ABC):
     def names(self) -> tuple[str, ...]:
         """As `Encoder`."""
         return self._names
+
+    @property
+    @abstractmethod
+    def backend(self) -> str:
+        """As `Encoder`."""
 
     @property
     def precision(self) -> Precision:

@@ -24,8 +24,6 @@ CPU_BATCH, ACCELERATOR_BATCH = 8, 64
 class TorchEncoder(TapEncoder):
     """An `Encoder` that runs a tower on torch. Not thread-safe: one caller at a time."""
 
-    backend = "torch"
-
     def __init__(
         self,
         tower: Tower,
@@ -39,6 +37,11 @@ class TorchEncoder(TapEncoder):
         super().__init__(spaces, precision=precision, batch_size=batch_size)
         self._tower = tower
         self._device = device
+
+    @property
+    def backend(self) -> str:
+        """As `Encoder`."""
+        return "torch"
 
     def _run(self, batches: Sequence[NDArray[np.uint8]]) -> list[list[NDArray[np.float32]]]:
         with torch.inference_mode():
@@ -75,8 +78,8 @@ def load_recipes(
     """
     recipes = tuple(spaces.values())
     check_weights(files, recipes)
-    where = _device(device)
-    arithmetic = _precision(precision, where)
+    where = device_for(device)
+    arithmetic = precision_for(precision, where)
     tower = open_tower(open_checkpoint(files), all_taps(recipes), recipes[0].preprocessing)
     return TorchEncoder(
         tower.to(where, torch.bfloat16 if arithmetic == "bf16" else torch.float32),
@@ -87,7 +90,8 @@ def load_recipes(
     )
 
 
-def _device(name: str) -> torch.device:
+def device_for(name: str) -> torch.device:
+    """`auto` is the GPU where there is one. Raises ModelUnsupported for one that this machine lacks."""
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     present = [device for device, there in available.items() if there]
     if name == "auto":
@@ -97,7 +101,8 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _precision(name: str, device: torch.device) -> Precision:
+def precision_for(name: str, device: torch.device) -> Precision:
+    """`auto` is bf16 where the hardware has it, else fp32. Raises ModelUnsupported."""
     if name not in ("auto", "fp32", "bf16"):
         raise ModelUnsupported(f"The torch backend computes in fp32 or bf16, not in {name}.")
     wants_bf16 = name == "bf16" or (name == "auto" and _has_native_bf16(device))

@@ -67,7 +67,7 @@ class Tower(nn.Module):
         self._taps = tuple(taps)
         self._prefix = checkpoint.prefix
         deepest = max(tap.layer for tap in taps)
-        self._first_only = all(tap.layer < deepest or tap.pooling == "cls" for tap in taps)
+        self.first_only = all(tap.layer < deepest or tap.pooling == "cls" for tap in taps)
         with torch.no_grad():
             projection = family.projection(model)
             mean, std = (torch.tensor(values).reshape(1, 3, 1, 1) for values in (preprocessing.mean, preprocessing.std))
@@ -89,7 +89,7 @@ class Tower(nn.Module):
         tokens = self._layer0(pixels)
         pooled = [self._pool(tokens, tap) if tap.layer == 0 else None for tap in self._taps]
         for layer, block in enumerate(self.blocks, start=1):
-            tokens = block(tokens, first_only=self._first_only and layer == len(self.blocks))
+            tokens = block(tokens, first_only=self.first_only and layer == len(self.blocks))
             for position, tap in enumerate(self._taps):
                 if tap.layer == layer:
                     pooled[position] = self._pool(tokens, tap)
