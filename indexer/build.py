@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from indexer.decode import DecodeLimits
 from indexer.encoder import Encoder
-from indexer.errors import SourceMissing
-from indexer.pipeline import Decoded, Loader, Outcome, ordered_map
+from indexer.errors import IndexerError, SourceMissing
+from indexer.pipeline import Decoded, Loader, Outcome, failure, ordered_map
 from indexer.precision import GATE_SAMPLE
 from indexer.report import BuildOptions, BuildReport, Progress
 from indexer.sources import Ignored, Source, gone, renamed_away, scan
+from indexer.worker import Workers
+from search.errors import SearchError
 from search.index import Index
 from search.lookup import KnownLocation, Lookup
 from search.transaction import Transaction
@@ -26,6 +31,13 @@ DECODED_AHEAD = 64
 """Files read ahead of the encoder: it does not wait for one slow file, and 64 decoded images are 10 MB at 224 px."""
 MIN_PUBLISH = 5_000
 """A build publishes on the way once the index has doubled, but not below this: smaller ones are read in a second."""
+
+
+class Embedded(NamedTuple):
+    """What became of a batch's new images, by id: what to add, or why not."""
+
+    images: dict[str, NewImage]
+    failed: dict[str, str]
 
 
 class Build:
@@ -55,6 +67,7 @@ class Build:
         self._last_commit = 0.0
         self._published = index.catalog.counts()[0]
         self._embedded_at_publish = 0
+        self._not_embedded: dict[str, str] = {}
 
     def run(self, sources: Sequence[Source]) -> BuildReport:
         """Scan, embed what is new, note what is gone, publish. Raises SourceMissing, SearchError, IndexerError.
@@ -96,9 +109,7 @@ class Build:
         if not self._published:
             work = _sample_first(work)
         self._progress.start(len(work))
-        for batch in self._batches(work):
-            self._commit(batch)
-            self._progress.done(len(batch))
+        self._embed_and_commit(work)
         if source.paths is None and not self._stopped():
             self._settle_missing(source)
 
@@ -164,9 +175,26 @@ class Build:
                     "connected? Nothing was pruned. To drop them all the same, use: lookalike remove."
                 )
 
-    def _batches(self, work: Iterable[Location]) -> Iterator[list[Outcome]]:
+    def _embed_and_commit(self, work: Sequence[Location]) -> None:
+        """Bring these files into the index. While one batch is written, the next is in the encoder."""
+        limits = DecodeLimits()
+        with (
+            Workers(self._index.spaces[0].recipe.preprocessing, limits) as workers,
+            ThreadPoolExecutor(1, thread_name_prefix="encode") as encoding,
+        ):
+            before: tuple[list[Outcome], Future[Embedded]] | None = None
+            in_flight: dict[str, Decoded] = {}
+            for batch in self._batches(work, Loader(workers, self._needs_no_decoding, limits)):
+                in_flight = self._fresh(batch, in_flight)
+                under_way = batch, encoding.submit(self._embed, in_flight)
+                if before is not None:
+                    self._commit(*before)
+                before = under_way
+            if before is not None:
+                self._commit(*before)
+
+    def _batches(self, work: Iterable[Location], loader: Loader) -> Iterator[list[Outcome]]:
         """Outcomes in groups that hold at most one encoder batch of new images each."""
-        loader = Loader(self._index.spaces[0].recipe.preprocessing, self._needs_no_decoding)
         self._first_decode = self._first_decode or time.perf_counter()
         self._report.startup_seconds = self._report.startup_seconds or self._first_decode - self._began
         batch: list[Outcome] = []
@@ -206,41 +234,55 @@ class Build:
                 return
             yield location
 
-    def _commit(self, batch: Sequence[Outcome]) -> None:
-        """Embed a batch's new images and record everything about it in one transaction."""
+    def _commit(self, batch: Sequence[Outcome], embedding: Future[Embedded]) -> None:
+        """Record everything about a batch in one transaction, once its new images are embedded."""
+        embedded = embedding.result()
+        self._not_embedded |= embedded.failed
         if self._options.dry_run:
             with self._index.catalog.lookup() as lookup:
                 for outcome in batch:
                     self._count(outcome, lookup)
             return
-        images = self._embed(batch)
         with self._index.writing() as transaction:
             for outcome in batch:
-                self._record(outcome, transaction, images)
+                if not isinstance(outcome, Failure) and outcome.id in self._not_embedded:
+                    outcome = failure(outcome.location, self._not_embedded[outcome.id])
+                self._record(outcome, transaction, embedded.images)
+        self._report.embedded += len(embedded.images)
         self._last_commit = time.perf_counter()
+        self._progress.done(len(batch))
         self._publish_if_doubled()
 
-    def _embed(self, batch: Sequence[Outcome]) -> dict[str, NewImage]:
-        """The batch's new images by id, each once; one that an earlier batch has added meanwhile is left out."""
+    def _fresh(self, batch: Sequence[Outcome], in_flight: Mapping[str, Decoded]) -> dict[str, Decoded]:
+        """The batch's new images by id, each once; not those that are in the encoder or have been added meanwhile."""
         fresh: dict[str, Decoded] = {}
         with self._index.catalog.lookup() as lookup:
             for outcome in batch:
-                if isinstance(outcome, Decoded) and lookup.rowid(outcome.id) is None:
+                if isinstance(outcome, Decoded) and outcome.id not in in_flight and lookup.rowid(outcome.id) is None:
                     fresh.setdefault(outcome.id, outcome)
+        return fresh
+
+    def _embed(self, fresh: Mapping[str, Decoded]) -> Embedded:
+        """Embed new images; if the encoder fails, one by one, so that only the culprits are left out."""
         if not fresh:
-            return {}
-        encoder = self._encoder()
-        embedded = encoder.encode(np.stack([image.pixels for image in fresh.values()]))
-        self._report.embedded += len(fresh)
-        return {
-            image.id: NewImage(
-                id=image.id,
-                facts=image.facts,
-                location=image.location,
-                vectors={name: vectors[row] for name, vectors in zip(encoder.names, embedded, strict=True)},
-            )
-            for row, image in enumerate(fresh.values())
-        }
+            return Embedded({}, {})
+        encoder = self._load_encoder()
+        try:
+            return Embedded(_new_images(encoder, list(fresh.values())), {})
+        except (IndexerError, SearchError):
+            raise
+        except Exception:  # whatever a backend raises
+            if len(fresh) == 1:
+                raise
+        embedded = Embedded({}, {})
+        for image in fresh.values():
+            try:
+                embedded.images.update(_new_images(encoder, [image]))
+            except Exception as error:
+                embedded.failed[image.id] = f"it cannot be embedded: {type(error).__name__}"
+        if not embedded.images:
+            raise IndexerError("The encoder fails with every image. Try --backend torch --precision fp32.")
+        return embedded
 
     def _record(self, outcome: Outcome, transaction: Transaction, images: dict[str, NewImage]) -> None:
         old = self._count(outcome, transaction)
@@ -346,6 +388,19 @@ def _sample_first(work: list[Location]) -> list[Location]:
     """Files from everywhere first, then the rest in order: by the first images of an index its encoding is judged."""
     step = max(1, len(work) // GATE_SAMPLE)
     return work[::step] + [location for number, location in enumerate(work) if number % step]
+
+
+def _new_images(encoder: Encoder, images: Sequence[Decoded]) -> dict[str, NewImage]:
+    embedded = encoder.encode(np.stack([image.pixels for image in images]))
+    return {
+        image.id: NewImage(
+            id=image.id,
+            facts=image.facts,
+            location=image.location,
+            vectors={name: vectors[row] for name, vectors in zip(encoder.names, embedded, strict=True)},
+        )
+        for row, image in enumerate(images)
+    }
 
 
 def _same_file(one: Location | Failure, other: Location) -> bool:

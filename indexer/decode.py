@@ -52,11 +52,16 @@ _TRANSPOSE = {
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeLimits:
-    """What an image may cost at most: bytes of the file, pixels, pixels of one side. Checked before pixels are read."""
+    """What an image may cost at most: bytes of the file, pixels, pixels of one side. Checked before pixels are read.
+
+    `seconds` and `max_memory` (bytes, beyond what the interpreter takes) hold in decoding processes only.
+    """
 
     max_bytes: int = 512 * 1024 * 1024
     max_pixels: int = 250_000_000
     max_side: int = 65_535
+    seconds: float = 10
+    max_memory: int = 4 * 1024**3
 
 
 @dataclass(frozen=True, kw_only=True)

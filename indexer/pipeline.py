@@ -1,21 +1,19 @@
-"""The pipeline: files are read, hashed and decoded by threads, a bounded way ahead of the encoder."""
+"""The pipeline: files are read, hashed and decoded by worker processes, a bounded way ahead of the encoder."""
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.decode import DecodeLimits, decode
+from indexer.decode import DecodeLimits
 from indexer.errors import ImageRejected
-from search.recipe import Preprocessing
+from indexer.worker import Workers
 from search.types import Failure, ImageFacts, Location
 
 Item = TypeVar("Item")
@@ -46,23 +44,19 @@ Outcome = Decoded | Recognised | Failure
 class Loader:
     """Reads one file: content hash, then pixels, unless `recognise` says that the hash is enough. Thread-safe."""
 
-    def __init__(
-        self, preprocessing: Preprocessing, recognise: Callable[[str], bool], limits: DecodeLimits | None = None
-    ) -> None:
-        self._preprocessing = preprocessing
+    def __init__(self, workers: Workers, recognise: Callable[[str], bool], limits: DecodeLimits) -> None:
+        self._workers = workers
         self._recognise = recognise
-        self._limits = limits or DecodeLimits()
+        self._limits = limits
 
     def __call__(self, location: Location) -> Outcome:
         """Never raises for what a file may be: a bad one is a Failure."""
         try:
             if location.size > self._limits.max_bytes:
                 raise ImageRejected(f"{location.size:,} bytes, more than the limit of {self._limits.max_bytes:,}")
-            data = Path(location.absolute).read_bytes()
-            image_id = hashlib.sha256(data).hexdigest()
-            if self._recognise(image_id):
+            image_id, decoded = self._workers.load(location.absolute, lambda found: not self._recognise(found))
+            if decoded is None:
                 return Recognised(location=location, id=image_id)
-            decoded = decode(data, self._preprocessing, limits=self._limits)
             return Decoded(location=location, id=image_id, facts=decoded.facts, pixels=decoded.pixels)
         except ImageRejected as error:
             return failure(location, str(error))

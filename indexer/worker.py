@@ -1,0 +1,184 @@
+"""Decoding in processes of their own: whatever a file does to a decoder, it costs that file and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from indexer.decode import Decoded, DecodeLimits, decode
+from indexer.errors import ImageRejected
+from search.recipe import Preprocessing
+
+READ_SECONDS = 120
+"""A slow network drive may take that long for a large file; a dead one takes for ever."""
+STOP_SECONDS = 5
+
+Decode = Callable[..., Decoded]
+"""As `decode.decode`; a function at the top level of its module."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What a worker is started with."""
+
+    preprocessing: Preprocessing
+    limits: DecodeLimits
+    decode: Decode
+
+
+class WorkerDied(Exception):
+    """The process ended, or took too long and was ended; the text is the reason for the report."""
+
+
+class Worker:
+    """One decoding process, as its owner sees it. Not thread-safe. It imports neither torch nor FAISS."""
+
+    def __init__(self, job: _Job) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._limits = job.limits
+        self._here, there = context.Pipe()
+        self._process = context.Process(target=_work, args=(there, job), daemon=True, name="lookalike-decoder")
+        self._process.start()
+        there.close()  # so that its end is seen here
+
+    def load(self, path: str, wanted: Callable[[str], bool]) -> tuple[str, Decoded | None]:
+        """Read a file; decode it if `wanted` says so of its id. Returns the id, and what was decoded.
+
+        Raises ImageRejected and OSError as the file deserves, WorkerDied where the worker is of no more use.
+        """
+        self._tell(path)
+        image_id: str = self._hear(READ_SECONDS)
+        needed = wanted(image_id)
+        self._tell(needed)
+        if not needed:
+            return image_id, None
+        facts, side = self._hear(self._limits.seconds)
+        pixels = np.frombuffer(self._hear(self._limits.seconds), np.uint8).reshape(side, side, 3)
+        return image_id, Decoded(facts=facts, pixels=pixels)
+
+    def close(self) -> None:
+        """End the process, whatever it is doing."""
+        self._here.close()
+        self._process.kill()
+        self._process.join(STOP_SECONDS)
+
+    def _tell(self, message: object) -> None:
+        try:
+            self._here.send(message)
+        except OSError as error:
+            raise self._died() from error
+
+    def _hear(self, seconds: float) -> Any:
+        try:
+            if not self._here.poll(seconds):
+                raise WorkerDied(f"it takes longer than {seconds:.0f} seconds")
+            answer = self._here.recv()
+        except (EOFError, OSError) as error:
+            raise self._died() from error
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def _died(self) -> WorkerDied:
+        self._process.join(STOP_SECONDS)
+        return WorkerDied(f"decoding it crashed the decoder ({_how(self._process.exitcode)})")
+
+
+class Workers:
+    """As many workers as are used at once. Thread-safe; a worker that dies is replaced."""
+
+    def __init__(self, preprocessing: Preprocessing, limits: DecodeLimits, decoder: Decode = decode) -> None:
+        """decoder: what a worker calls; another one only in tests."""
+        self._job = _Job(preprocessing, limits, decoder)
+        self._idle: SimpleQueue[Worker] = SimpleQueue()
+
+    def load(self, path: str, wanted: Callable[[str], bool]) -> tuple[str, Decoded | None]:
+        """As `Worker.load`; a file that ends its worker is ImageRejected."""
+        try:
+            worker = self._idle.get_nowait()
+        except Empty:
+            worker = Worker(self._job)
+        try:
+            answer = worker.load(path, wanted)
+        except WorkerDied as error:
+            worker.close()
+            raise ImageRejected(str(error)) from error
+        except (ImageRejected, OSError):
+            self._idle.put(worker)
+            raise
+        except BaseException:
+            worker.close()
+            raise
+        self._idle.put(worker)
+        return answer
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        with suppress(Empty):
+            while True:
+                self._idle.get_nowait().close()
+
+
+def _work(there: Connection, job: _Job) -> None:
+    """A worker's life: one file after the other, until its owner is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the owner decides
+    _limit_memory(job.limits.max_memory)
+    with suppress(EOFError, OSError):
+        while True:
+            _serve(there, job)
+
+
+def _serve(there: Connection, job: _Job) -> None:
+    path = there.recv()
+    try:
+        data = Path(path).read_bytes()
+    except (OSError, MemoryError) as error:
+        there.send(error if isinstance(error, OSError) else ImageRejected("it is larger than the memory"))
+        return
+    there.send(hashlib.sha256(data).hexdigest())
+    if not there.recv():
+        return
+    try:
+        decoded = job.decode(data, job.preprocessing, limits=job.limits)
+    except ImageRejected as error:
+        there.send(ImageRejected(str(error)))  # without its cause, which may not be fit for a pipe
+        return
+    except MemoryError:
+        there.send(ImageRejected("decoding it needs more memory than there is"))
+        return
+    there.send((decoded.facts, len(decoded.pixels)))
+    there.send(decoded.pixels.tobytes())
+
+
+def _limit_memory(allowed: int) -> None:
+    """Bound what this process may take beyond what it has: a MemoryError is one file's, the kernel's choice is not."""
+    try:
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        bound = pages * os.sysconf("SC_PAGESIZE") + allowed
+        resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
+    except (ImportError, OSError, ValueError):  # not Linux
+        return
+
+
+def _how(exit_code: int | None) -> str:
+    if exit_code is None or exit_code >= 0:
+        return f"exit code {exit_code}"
+    with suppress(ValueError):
+        return signal.Signals(-exit_code).name
+    return f"signal {-exit_code}"

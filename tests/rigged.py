@@ -1,0 +1,32 @@
+"""A decoder that does what bad files do to decoders. Workers import it, and so it imports no more than they may."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import Any
+
+import numpy as np
+
+from indexer.decode import Decoded, DecodeLimits, decode
+from search.types import ImageFacts
+
+
+def rigged(data: bytes, preprocessing: Any, *, limits: DecodeLimits) -> Decoded:
+    """`decode`, but for files that say what is to happen."""
+    if data.startswith(b"abort"):
+        os.abort()
+    if data.startswith(b"exit"):
+        os._exit(3)
+    if data.startswith(b"hang"):
+        time.sleep(60)
+    if data.startswith(b"spin"):
+        while True:
+            pass
+    if data.startswith(b"swell"):
+        return decode(b"x" * (2 * limits.max_memory), preprocessing, limits=limits)
+    if data.startswith(b"modules"):
+        loaded = ",".join(name for name in ("torch", "faiss", "transformers", "PIL") if name in sys.modules)
+        return Decoded(facts=ImageFacts(width=1, height=1, format=loaded, bytes=1), pixels=np.zeros((1, 1, 3), "u1"))
+    return decode(data, preprocessing, limits=limits)

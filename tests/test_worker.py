@@ -1,0 +1,162 @@
+"""Promises of the decoding processes: a file that crashes, stalls or swells its decoder costs itself alone."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import FakeEncoder, draw_picture, recipe
+from PIL import Image
+from rigged import rigged
+
+from indexer.build import Build
+from indexer.decode import DecodeLimits, decode
+from indexer.errors import ImageRejected
+from indexer.report import BuildOptions, BuildReport
+from indexer.sources import resolve_sources
+from indexer.worker import Workers
+from search.index import Index
+from search.types import Encoding, Space
+
+PREPROCESSING = recipe().preprocessing
+LIMITS = DecodeLimits(seconds=2, max_memory=600 * 1024**2)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for number in range(12):
+        draw_picture("red", "circle", number).save(tmp_path / f"picture-{number:02}.png")
+    return tmp_path
+
+
+def test_what_a_worker_decodes_is_what_decode_gives(folder: Path) -> None:
+    file = folder / "picture-00.png"
+    with Workers(PREPROCESSING, LIMITS) as workers:
+        image_id, decoded = workers.load(str(file), lambda _: True)
+        asked: list[str] = []
+        known = workers.load(str(file), lambda found: bool(asked.append(found)))
+    expected = decode(file.read_bytes(), PREPROCESSING, limits=LIMITS)
+    assert decoded is not None
+    assert decoded.facts == expected.facts
+    np.testing.assert_array_equal(decoded.pixels, expected.pixels)
+    assert image_id == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert known == (image_id, None), "what is known is not decoded"
+    assert asked == [image_id]
+
+
+def test_workers_import_neither_torch_nor_faiss(folder: Path) -> None:
+    (folder / "modules").write_bytes(b"modules")
+    with Workers(PREPROCESSING, LIMITS, rigged) as workers:
+        _, decoded = workers.load(str(folder / "modules"), lambda _: True)
+    assert decoded is not None
+    assert decoded.facts.format == "PIL"
+
+
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [
+        ("abort", "crashed the decoder (SIGABRT)"),
+        ("exit", "crashed the decoder (exit code 3)"),
+        ("hang", "longer than 2 seconds"),
+        ("spin", "longer than 2 seconds"),
+        ("swell", "more memory than there is"),
+    ],
+)
+def test_a_file_that_ends_its_worker_is_rejected_and_the_next_one_is_read(folder: Path, what: str, reason: str) -> None:
+    (folder / what).write_bytes(what.encode())
+    with Workers(PREPROCESSING, LIMITS, rigged) as workers:
+        for _ in range(2):
+            with pytest.raises(ImageRejected) as caught:
+                workers.load(str(folder / what), lambda _: True)
+            assert reason in str(caught.value)
+            assert workers.load(str(folder / "picture-00.png"), lambda _: True)[1] is not None
+
+
+def test_missing_files_keep_their_errors_and_the_worker(folder: Path) -> None:
+    with Workers(PREPROCESSING, LIMITS) as workers:
+        with pytest.raises(FileNotFoundError):
+            workers.load(str(folder / "gone.png"), lambda _: True)
+        (folder / "text.png").write_text("no picture")
+        with pytest.raises(ImageRejected, match="not one of the supported formats"):
+            workers.load(str(folder / "text.png"), lambda _: True)
+        assert workers.load(str(folder / "picture-00.png"), lambda _: True)[1] is not None
+
+
+def test_workers_end_with_their_owner(folder: Path) -> None:
+    with Workers(PREPROCESSING, LIMITS) as workers:
+        threads = [
+            threading.Thread(target=workers.load, args=(str(file), lambda _: True)) for file in folder.glob("*.png")
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        children = multiprocessing.active_children()
+        assert children
+    assert not [child for child in children if child.is_alive()]
+
+
+class SilentProgress:
+    """Counts nothing."""
+
+    def found(self, files: int) -> None: ...
+    def start(self, files: int) -> None: ...
+    def done(self, files: int) -> None: ...
+
+
+def build(tmp_path: Path, folder: Path, encoder: FakeEncoder) -> BuildReport:
+    path = tmp_path / "test.index"
+    if (path / "catalog.sqlite").exists():
+        index = Index.open(path, writable=True)
+    else:
+        index = Index.create(path, [Space(name="layer2", recipe=recipe(), encoding=Encoding())])
+    with index, index.lock():
+        options = BuildOptions(workers=2)
+        return Build(index, lambda: encoder, options, SilentProgress(), lambda: False, time.perf_counter()).run(
+            resolve_sources([folder], [], [])
+        )
+
+
+def test_a_build_goes_on_without_the_files_that_end_workers(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("indexer.build.DecodeLimits", lambda: LIMITS)
+    monkeypatch.setattr("indexer.build.Workers", lambda *arguments: Workers(*arguments, rigged))
+    for name in ("abort", "hang", "swell"):
+        (folder / f"{name}.png").write_bytes(name.encode())
+    report = build(tmp_path_factory.mktemp("index"), folder, FakeEncoder())
+    assert report.embedded == 12
+    assert [Path(failed.path).stem for failed in report.failed] == ["abort", "hang", "swell"]
+
+
+def test_an_image_that_the_encoder_cannot_bear_costs_itself_alone(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    white = Image.new("RGB", (32, 32), "white")  # FakeEncoder's poison
+    white.save(folder / "picture-05b.png")
+    white.save(folder / "picture-09b.png")  # the same image again, in a later batch
+    place = tmp_path_factory.mktemp("index")
+    report = build(place, folder, FakeEncoder())
+    assert report.embedded == 12
+    assert [failed.path for failed in report.failed] == ["picture-05b.png", "picture-09b.png"]
+    assert all("cannot be embedded" in failed.reason for failed in report.failed)
+    assert build(place, folder, FakeEncoder()).embedded == 0
+
+
+def test_an_interrupt_from_the_keyboard_is_the_owners_affair(folder: Path) -> None:
+    with Workers(PREPROCESSING, replace(LIMITS, seconds=10)) as workers:
+        workers.load(str(folder / "picture-00.png"), lambda _: True)
+        (child,) = multiprocessing.active_children()
+        assert child.pid is not None
+        os.kill(child.pid, signal.SIGINT)
+        time.sleep(0.1)
+        workers.load(str(folder / "picture-01.png"), lambda _: True)
+        assert child.is_alive()
