@@ -50,6 +50,9 @@ class Encoder(Protocol):
     def batch_size(self) -> int:
         """How many images it takes best at once."""
 
+    def prepare(self, pixels: NDArray[np.uint8]) -> None:
+        """Whatever it has to do once with the first images, before `encode`, e.g. choose a precision by them."""
+
     def encode(self, pixels: NDArray[np.uint8]) -> Sequence[NDArray[np.float32]]:
         """Embed a batch.
 

@@ -76,11 +76,15 @@ class CheckedEncoder:
         """As `Encoder`; the first batch is the sample."""
         return GATE_SAMPLE if self._quantise is not None and self._settled is not None else self._encoder.batch_size
 
-    def encode(self, pixels: NDArray[np.uint8]) -> Sequence[NDArray[np.float32]]:
-        """As `Encoder`. Raises PrecisionTooLow, with the figures, where int8 was asked for and loses too much."""
+    def prepare(self, pixels: NDArray[np.uint8]) -> None:
+        """Compare with fp32, and settle. Raises PrecisionTooLow, with the figures, where int8 loses too much."""
         if self._settled is not None and len(pixels):
             self._settled(self._check(pixels))
             self._settled = None
+
+    def encode(self, pixels: NDArray[np.uint8]) -> Sequence[NDArray[np.float32]]:
+        """As `Encoder`. Prepares if that was not done yet."""
+        self.prepare(pixels)
         return self._encoder.encode(pixels)
 
     def _check(self, pixels: NDArray[np.uint8]) -> Encoding:

@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 
 from indexer.decode import Decoded, DecodeLimits, decode
-from indexer.errors import ImageRejected
+from indexer.errors import ImageRejected, IndexerError
 from search.recipe import Preprocessing
 
 READ_SECONDS = 120
 """A slow network drive may take that long for a large file; a dead one takes for ever."""
+START_SECONDS = 60
 STOP_SECONDS = 5
 
 Decode = Callable[..., Decoded]
@@ -36,6 +37,10 @@ class _Job:
     preprocessing: Preprocessing
     limits: DecodeLimits
     decode: Decode
+
+
+class WorkerFailed(IndexerError):
+    """A decoding process does not even start, which is no file's fault."""
 
 
 class WorkerDied(Exception):
@@ -52,6 +57,11 @@ class Worker:
         self._process = context.Process(target=_work, args=(there, job), daemon=True, name="lookalike-decoder")
         self._process.start()
         there.close()  # so that its end is seen here
+        try:
+            self._hear(START_SECONDS)
+        except WorkerDied as error:
+            self.close()
+            raise WorkerFailed(f"A decoding process does not start ({_how(self._process.exitcode)}).") from error
 
     def load(self, path: str, wanted: Callable[[str], bool]) -> tuple[str, Decoded | None]:
         """Read a file; decode it if `wanted` says so of its id. Returns the id, and what was decoded.
@@ -109,7 +119,7 @@ class Workers:
         try:
             worker = self._idle.get_nowait()
         except Empty:
-            worker = Worker(self._job)
+            worker = self._started()
         try:
             answer = worker.load(path, wanted)
         except WorkerDied as error:
@@ -123,6 +133,12 @@ class Workers:
             raise
         self._idle.put(worker)
         return answer
+
+    def _started(self) -> Worker:
+        try:
+            return Worker(self._job)
+        except WorkerFailed:
+            return Worker(self._job)  # Ctrl-C ends a process that has not yet learnt to ignore it
 
     def __enter__(self) -> Workers:
         return self
@@ -138,6 +154,7 @@ def _work(there: Connection, job: _Job) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the owner decides
     _limit_memory(job.limits.max_memory)
     with suppress(EOFError, OSError):
+        there.send("ready")
         while True:
             _serve(there, job)
 

@@ -101,8 +101,7 @@ class Index:
         The caller holds `lock`, for this transaction or for a whole run.
         """
         with self._writing, self.catalog.writing() as transaction:
-            yield transaction
-        self.refresh()
+            yield transaction  # searches catch up by themselves; a build never searches, and holds no vectors
 
     def space(self, name: str | None = None) -> Space:
         """A space by name, or the default. Raises UnknownSpace."""

@@ -83,6 +83,9 @@ class FakeEncoder:
         self.noise = noise
         self.batches: list[int] = []
 
+    def prepare(self, pixels: NDArray[np.uint8]) -> None:
+        """As `Encoder`: nothing."""
+
     def encode(self, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         """As `Encoder`; an image of nothing but 255 is poison, and fails its batch."""
         self.batches.append(len(pixels))

@@ -79,6 +79,10 @@ class TapEncoder(ABC):
         """As `Encoder`; `encode` splits what is longer."""
         return self._batch_size
 
+    def prepare(self, pixels: NDArray[np.uint8]) -> None:
+        """As `Encoder`."""
+        del pixels  # ready as it is
+
     def encode(self, pixels: NDArray[np.uint8]) -> Sequence[NDArray[np.float32]]:
         """As `Encoder`. Raises ValueError for another shape or dtype than (n, size, size, 3) uint8."""
         if pixels.dtype != np.uint8 or pixels.shape[1:] != (self._size, self._size, 3):
