@@ -192,8 +192,9 @@ def encoders(stamps: Path, layer: int, store: Path) -> dict[str, dict[str, float
         vectors, figures, base = np.load(store / f"{name}-{layer}.npy"), best[name], best["plain"]
         cosines = (vectors * exact).sum(axis=1)
         print(
-            f"{name:15} {figures['rate']:8.1f} {figures['rate'] / base['rate']:6.2f}x  {figures['single'] * 1e3:6.1f} ms"
-            f" {base['single'] / figures['single']:5.2f}x     {cosines.mean():.5f} {cosines.min():.4f}    "
+            f"{name:15} {figures['rate']:8.1f} {figures['rate'] / base['rate']:6.2f}x  "
+            f"{figures['single'] * 1e3:6.1f} ms {base['single'] / figures['single']:5.2f}x     "
+            f"{cosines.mean():.5f} {cosines.min():.4f}    "
             f"{overlap(exact, vectors):.3f}   {recall_at_1(vectors, classes):.3f}  {figures['rss'] / 1e6:4.0f} MB"
         )
     return best
