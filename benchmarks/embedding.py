@@ -1,6 +1,6 @@
 """Embedding: our encoder on every backend and precision against plain transformers; whole builds against their bound.
 
-    python benchmarks/embedding.py STAMPS [--layer 12] [--builds FOLDER...]
+    python benchmarks/embedding.py STAMPS [--layer 12] [--builds FOLDER...] [--memory]
 
 STAMPS is usr/share/tuxpaint/stamps of Debian's package tuxpaint-stamps-default. Every variant runs in a process of its
 own over the same pictures, already decoded, one after the other and twice round; the better rate counts, and every
@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import psutil
 from numpy.typing import NDArray
 
@@ -220,15 +221,11 @@ def tree(process: psutil.Process) -> Iterator[psutil.Process]:
     yield from process.children(recursive=True)
 
 
-def build(folder: Path, layer: int, encode_cpu: float, precision: str) -> None:
-    """One whole build, from files to a published index, beside what its processor seconds allow."""
-    from indexer.encoders.recipes import recipes_for
-
-    (recipe,) = recipes_for(locate(PACKAGED.name), [SpaceRequest(layers=(layer,))]).values()
-    decode_cpu = decode_seconds(folder, recipe)
+def watched_build(folder: Path, *flags: str) -> tuple[dict[str, Any], int]:
+    """Build an index of a folder: the report, and the most memory (PSS, bytes) that all its processes took together."""
     with tempfile.TemporaryDirectory() as temporary:
         command = [str(Path(sys.executable).with_name("lookalike")), "build", str(folder), "--index", f"{temporary}/i"]
-        command += ["--layer", str(layer), "--precision", precision, "--exclude", "*_mirror.png", "--json"]
+        command += [*flags, "--exclude", "*_mirror.png", "--json"]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         peak = 0
 
@@ -241,8 +238,30 @@ def build(folder: Path, layer: int, encode_cpu: float, precision: str) -> None:
 
         watcher = threading.Thread(target=watch)
         watcher.start()
-        report = json.loads(process.communicate()[0])
+        report: dict[str, Any] = json.loads(process.communicate()[0])
         watcher.join()
+    return report, peak
+
+
+def memory() -> None:
+    """How much more memory ten times as many images take: noise pictures, at layer 0, which costs next to nothing."""
+    random = np.random.default_rng(0)
+    for count in (2_000, 20_000):
+        with tempfile.TemporaryDirectory() as folder:
+            for number in range(count):
+                rough = PIL.Image.fromarray(random.integers(0, 256, (24, 32, 3), dtype=np.uint8))
+                rough.resize((320, 240)).save(Path(folder, f"{number}.jpg"), quality=80)
+            report, peak = watched_build(Path(folder), "--layer", "0")
+        print(f"{report['embedded']:,} images: peak {peak / 1e6:.0f} MB, {report['images_per_second']:.0f} images/s")
+
+
+def build(folder: Path, layer: int, encode_cpu: float, precision: str) -> None:
+    """One whole build, from files to a published index, beside what its processor seconds allow."""
+    from indexer.encoders.recipes import recipes_for
+
+    (recipe,) = recipes_for(locate(PACKAGED.name), [SpaceRequest(layers=(layer,))]).values()
+    decode_cpu = decode_seconds(folder, recipe)
+    report, peak = watched_build(folder, "--layer", str(layer), "--precision", precision)
     bound = (os.cpu_count() or 1) / (decode_cpu + encode_cpu)
     rate = report["images_per_second"]
     print(
@@ -259,11 +278,15 @@ def main() -> None:
     parser.add_argument("stamps", type=Path, help="the folder usr/share/tuxpaint/stamps")
     parser.add_argument("--layer", type=int, nargs="+", default=[PACKAGED.layers, 7])
     parser.add_argument("--builds", type=Path, nargs="*", default=[], help="folders to build from, beside the stamps")
+    parser.add_argument("--memory", action="store_true", help="only compare the memory of a small and a large build")
     parser.add_argument("--variant", choices=VARIANTS, help=argparse.SUPPRESS)
     parser.add_argument("--store", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.variant:
         variant(chosen.variant, chosen.layer[0], chosen.store)
+        return
+    if chosen.memory:
+        memory()
         return
     processor = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "")
     kind = f"{platform.machine()},{processor.partition(':')[2]}"

@@ -106,9 +106,10 @@ def build(
         return
     with ExitStack() as stack:
         progress = stack.enter_context(_progress())  # first: loading a model takes seconds
+        # before anything native is loaded, which does not bear a KeyboardInterrupt
+        stopped = stack.enter_context(_graceful_interrupt())
         opened, encoder = open_for_build(stack, index, wanted, dry_run=dry_run)
         known_roots = [root for root in opened.catalog.roots() if root != str(opened.uploads)]
-        stopped = stack.enter_context(_graceful_interrupt())
         report = Build(opened, encoder, options, progress, stopped, began).run(
             resolve_sources(sources, listed, known_roots)
         )
