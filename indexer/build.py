@@ -8,19 +8,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
 
 from indexer.decode import DecodeLimits
+from indexer.embedding import Embedded, Embedder
 from indexer.encoder import Encoder
-from indexer.errors import IndexerError, SourceMissing
+from indexer.errors import SourceMissing
 from indexer.pipeline import Decoded, Loader, Outcome, failure, ordered_map
 from indexer.precision import GATE_SAMPLE
 from indexer.report import BuildOptions, BuildReport, Progress
 from indexer.sources import Ignored, Source, gone, renamed_away, scan
 from indexer.worker import Workers
-from search.errors import SearchError
 from search.index import Index
 from search.lookup import KnownLocation, Lookup
 from search.transaction import Transaction
@@ -32,13 +29,6 @@ DECODED_AHEAD = 128
 """Files read ahead of the encoder: it does not wait for one slow file, and 128 decoded images are 19 MB at 224 px."""
 MIN_PUBLISH = 5_000
 """A build publishes on the way once the index has doubled, but not below this: smaller ones are read in a second."""
-
-
-class Embedded(NamedTuple):
-    """What became of a batch's new images, by id: what to add, or why not."""
-
-    images: dict[str, NewImage]
-    failed: dict[str, str]
 
 
 class Build:
@@ -69,7 +59,7 @@ class Build:
         self._published = index.catalog.counts()[0]
         self._embedded_at_publish = 0
         self._not_embedded: dict[str, str] = {}
-        self._prepared = False
+        self._embedder = Embedder(encoder, self._is_startup)
 
     def run(self, sources: Sequence[Source]) -> BuildReport:
         """Scan, embed what is new, note what is gone, publish. Raises SourceMissing, SearchError, IndexerError.
@@ -189,7 +179,7 @@ class Build:
             in_flight: dict[str, Decoded] = {}
             for batch in batches:
                 in_flight = self._fresh(batch, in_flight)
-                under_way = batch, encoding.submit(self._embed, in_flight)
+                under_way = batch, encoding.submit(self._embedder.embed, in_flight)
                 if before is not None:
                     self._commit(*before)
                 before = under_way
@@ -247,6 +237,7 @@ class Build:
             with self._index.catalog.lookup() as lookup:
                 for outcome in batch:
                     self._count(outcome, lookup)
+            self._progress.done(len(batch))
             return
         with self._index.writing() as transaction:
             for outcome in batch:
@@ -266,33 +257,6 @@ class Build:
                 if isinstance(outcome, Decoded) and outcome.id not in in_flight and lookup.rowid(outcome.id) is None:
                     fresh.setdefault(outcome.id, outcome)
         return fresh
-
-    def _embed(self, fresh: Mapping[str, Decoded]) -> Embedded:
-        """Embed new images; if the encoder fails, one by one, so that only the culprits are left out."""
-        if not fresh:
-            return Embedded({}, {})
-        encoder = self._load_encoder()
-        if not self._prepared:
-            began = time.perf_counter()
-            encoder.prepare(np.stack([image.pixels for image in fresh.values()]))
-            self._is_startup(time.perf_counter() - began)
-            self._prepared = True
-        try:
-            return Embedded(_new_images(encoder, list(fresh.values())), {})
-        except (IndexerError, SearchError):
-            raise
-        except Exception:  # whatever a backend raises
-            if len(fresh) == 1:
-                raise
-        embedded = Embedded({}, {})
-        for image in fresh.values():
-            try:
-                embedded.images.update(_new_images(encoder, [image]))
-            except Exception as error:
-                embedded.failed[image.id] = f"it cannot be embedded: {type(error).__name__}"
-        if not embedded.images:
-            raise IndexerError("The encoder fails with every image. Try --backend torch --precision fp32.")
-        return embedded
 
     def _record(self, outcome: Outcome, transaction: Transaction, images: dict[str, NewImage]) -> None:
         old = self._count(outcome, transaction)
@@ -398,19 +362,6 @@ def _sample_first(work: list[Location]) -> list[Location]:
     """Files from everywhere first, then the rest in order: by the first images of an index its encoding is judged."""
     step = max(1, len(work) // GATE_SAMPLE)
     return work[::step] + [location for number, location in enumerate(work) if number % step]
-
-
-def _new_images(encoder: Encoder, images: Sequence[Decoded]) -> dict[str, NewImage]:
-    embedded = encoder.encode(np.stack([image.pixels for image in images]))
-    return {
-        image.id: NewImage(
-            id=image.id,
-            facts=image.facts,
-            location=image.location,
-            vectors={name: vectors[row] for name, vectors in zip(encoder.names, embedded, strict=True)},
-        )
-        for row, image in enumerate(images)
-    }
 
 
 def _same_file(one: Location | Failure, other: Location) -> bool:

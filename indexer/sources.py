@@ -47,7 +47,7 @@ def resolve_sources(sources: Iterable[Path], listed: Iterable[Path], known_roots
     roots = [Path(root) for root in known_roots]
     named = [_existing(source) for source in sources]
     folders = [path for path in named if path.is_dir()]
-    # Paths from a list are not resolved: a link is judged by the scan.
+    # abspath, not resolve: `..` must go, but a link stays a link and is judged by the scan.
     files = [path for path in named if not path.is_dir()] + [Path(os.path.abspath(path)) for path in listed]  # noqa: PTH100
     roots += sorted(folders + [path.parent for path in files], key=lambda path: len(path.parts))  # parents first
     prefixes: dict[Path, list[str]] = {}

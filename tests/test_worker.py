@@ -19,7 +19,7 @@ from rigged import rigged
 
 from indexer.build import Build
 from indexer.decode import DecodeLimits, decode
-from indexer.errors import ImageRejected
+from indexer.errors import ImageRejected, IndexerError
 from indexer.report import BuildOptions, BuildReport
 from indexer.sources import resolve_sources
 from indexer.worker import Workers
@@ -149,6 +149,22 @@ def test_an_image_that_the_encoder_cannot_bear_costs_itself_alone(
     assert [failed.path for failed in report.failed] == ["picture-05b.png", "picture-09b.png"]
     assert all("cannot be embedded" in failed.reason for failed in report.failed)
     assert build(place, folder, FakeEncoder()).embedded == 0
+
+
+def test_the_last_image_of_a_build_may_be_the_bad_one(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    Image.new("RGB", (32, 32), "white").save(folder / "zz.png")  # after three full batches: alone in the fourth
+    report = build(tmp_path_factory.mktemp("index"), folder, FakeEncoder())
+    assert report.embedded == 12
+    assert [failed.path for failed in report.failed] == ["zz.png"]
+
+
+def test_an_encoder_that_bears_no_image_blames_no_file(tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    Image.new("RGB", (32, 32), "white").save(tmp_path / "pictures" / "white.png")
+    with pytest.raises(IndexerError, match="fails with every image"):
+        build(tmp_path, tmp_path / "pictures", FakeEncoder())
+    with Index.open(tmp_path / "test.index") as index:
+        assert index.info().failures == 0
 
 
 def test_an_interrupt_from_the_keyboard_is_the_owners_affair(folder: Path) -> None:
