@@ -13,13 +13,13 @@ from indexer.decode import DecodeLimits
 from indexer.embedding import Embedded, Embedder
 from indexer.encoder import Encoder
 from indexer.errors import SourceMissing
-from indexer.pipeline import Decoded, Loader, Outcome, failure, ordered_map
+from indexer.pipeline import Decoded, Loader, Outcome, Recognised, failure, ordered_map
 from indexer.precision import GATE_SAMPLE
 from indexer.report import BuildOptions, BuildReport, Progress
 from indexer.sources import Ignored, Source, gone, renamed_away, scan
 from indexer.worker import Workers
 from search.index import Index
-from search.lookup import KnownLocation, Lookup
+from search.lookup import Content, KnownLocation, Lookup
 from search.transaction import Transaction
 from search.types import Failure, Location, NewImage
 
@@ -218,10 +218,11 @@ class Build:
         if self._options.dry_run:
             return True
         with self._index.catalog.lookup() as lookup:
-            return lookup.rowid(image_id) is not None or self._barred(image_id, lookup)
+            content = lookup.content(image_id)
+        return content.rowid is not None or self._stays_away(content)
 
-    def _barred(self, image_id: str, lookup: Lookup) -> bool:
-        return not self._options.readd and lookup.barred(image_id)
+    def _stays_away(self, content: Content) -> bool:
+        return content.barred and not self._options.readd
 
     def _until_stopped(self, work: Iterable[Location]) -> Iterator[Location]:
         for location in work:
@@ -236,7 +237,10 @@ class Build:
         if self._options.dry_run:
             with self._index.catalog.lookup() as lookup:
                 for outcome in batch:
-                    self._count(outcome, lookup)
+                    if isinstance(outcome, Failure):
+                        self._report.failed.append(outcome)
+                    else:
+                        self._count(outcome, lookup.content(outcome.id), lookup)
             self._progress.done(len(batch))
             return
         with self._index.writing() as transaction:
@@ -259,14 +263,17 @@ class Build:
         return fresh
 
     def _record(self, outcome: Outcome, transaction: Transaction, images: dict[str, NewImage]) -> None:
-        old = self._count(outcome, transaction)
         if isinstance(outcome, Failure):
+            self._report.failed.append(outcome)
             transaction.fail(outcome)
-        elif self._barred(outcome.id, transaction):
+            return
+        content = transaction.content(outcome.id)
+        old = self._count(outcome, content, transaction)
+        if self._stays_away(content):
             transaction.bar(outcome.location)
         else:
             labels = self._folder_labels(outcome.location)
-            if transaction.rowid(outcome.id) is None:
+            if content.rowid is None:
                 transaction.add(replace(images[outcome.id], location=outcome.location, labels=labels))
                 return
             if old is not None:
@@ -275,13 +282,10 @@ class Build:
                 transaction.locate(outcome.id, outcome.location)
             transaction.annotate(outcome.id, labels=labels, without=self._folder_labels(old) if old else ())
 
-    def _count(self, outcome: Outcome, lookup: Lookup) -> Location | None:
+    def _count(self, outcome: Decoded | Recognised, content: Content, lookup: Lookup) -> Location | None:
         """Count what becomes of a file; where it was renamed, the location it had before."""
         report = self._report
-        if isinstance(outcome, Failure):
-            report.failed.append(outcome)
-            return None
-        if self._barred(outcome.id, lookup):
+        if self._stays_away(content):
             report.ignored += 1
             return None
         here = outcome.location
@@ -289,7 +293,7 @@ class Build:
         if before is not None and before.image_id == outcome.id:
             report.unchanged += 1  # touched, or copied over itself
             return None
-        elsewhere = lookup.locations_of(outcome.id)
+        elsewhere = lookup.locations_of(outcome.id) if content.rowid is not None else []
         old = next((location for location in elsewhere if renamed_away(location)), None)
         if before is not None and before.image_id is not None:
             report.updated += 1

@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, bindparam, exists, select
 
 from search.schema import images, locations, tombstones
 from search.types import Location
+
+# Statements of which a build runs one for each image are made once: making one takes longer than running it.
+_ROWID = select(images.c.rowid).where(images.c.id == bindparam("image_id"))
+_CONTENT = select(
+    _ROWID.scalar_subquery(),
+    exists().where(tombstones.c.id == bindparam("image_id"), tombstones.c.barred == 1),
+)
+_KNOWN = (
+    select(locations, images.c.id.label("image_id"), images.c.labels)
+    .outerjoin(images, images.c.rowid == locations.c.image)
+    .where(locations.c.root == bindparam("root"), locations.c.path == bindparam("path"))
+)
+
+
+class Content(NamedTuple):
+    """What the catalog says of a content: its rowid where it is an image, and whether the user removed it for good."""
+
+    rowid: int | None
+    barred: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,21 +47,16 @@ class Lookup:
 
     def rowid(self, image_id: str) -> int | None:
         """The rowid of an image, None if there is none."""
-        return self._connection.execute(select(images.c.rowid).where(images.c.id == image_id)).scalar()
+        return self._connection.execute(_ROWID, {"image_id": image_id}).scalar()
 
-    def barred(self, image_id: str) -> bool:
-        """Whether the user removed this content and has not asked for it again."""
-        query = select(tombstones.c.seq).where(tombstones.c.id == image_id, tombstones.c.barred == 1)
-        return self._connection.execute(query.limit(1)).first() is not None
+    def content(self, image_id: str) -> Content:
+        """What is known of the content with this hash, image or not."""
+        rowid, barred = self._connection.execute(_CONTENT, {"image_id": image_id}).one()
+        return Content(rowid, bool(barred))
 
     def known(self, root: str, path: str) -> KnownLocation | None:
         """What the catalog holds for a path, None if it has never seen it."""
-        query = (
-            select(locations, images.c.id.label("image_id"), images.c.labels)
-            .outerjoin(images, images.c.rowid == locations.c.image)
-            .where(locations.c.root == root, locations.c.path == path)
-        )
-        row = self._connection.execute(query).first()
+        row = self._connection.execute(_KNOWN, {"root": root, "path": path}).first()
         return None if row is None else known_location(row)
 
     def locations_of(self, image_id: str) -> list[Location]:

@@ -7,12 +7,23 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from sqlalchemy import Connection, delete, exists, select, update
+from sqlalchemy import Connection, bindparam, delete, exists, select, text, update
+from sqlalchemy.dialects.sqlite import insert
 
 from search.lookup import Lookup
 from search.schema import embeddings, failures, images, locations, spaces, state, tombstones
 from search.types import Encoding, Failure, JsonObject, Location, NewImage
 from search.vectors import to_blob
+
+# Statements of which a build runs one for each image are made once: making one takes longer than running it.
+_ADD, _EMBED = images.insert(), embeddings.insert()
+_INVITE = update(tombstones).where(tombstones.c.id == bindparam("image_id"), tombstones.c.barred == 1).values(barred=0)
+_SEEN = insert(locations)
+_LOCATE = _SEEN.on_conflict_do_update(
+    index_elements=["root", "path"], set_={name: _SEEN.excluded[name] for name in ("mtime_ns", "size", "image")}
+)
+_FORGIVE = delete(failures).where(failures.c.root == bindparam("in_root"), failures.c.path == bindparam("in_path"))
+_NEXT_SEQ = text("UPDATE state SET value = value + 1 WHERE key = 'seq' RETURNING value")
 
 
 class Transaction(Lookup):
@@ -37,26 +48,23 @@ class Transaction(Lookup):
             raise ValueError(f"an image needs one vector for each of the spaces {sorted(self._space_ids)}")
         facts = asdict(image.facts)
         latitude, longitude = facts.pop("gps") or (None, None)
-        inserted = self._connection.execute(
-            images.insert().values(
-                id=image.id,
-                **facts,
-                latitude=latitude,
-                longitude=longitude,
-                labels=sorted(set(image.labels)),
-                metadata=dict(image.metadata),
-                seq=self._next_seq(),
-            )
-        )
+        values = {
+            "id": image.id,
+            **facts,
+            "latitude": latitude,
+            "longitude": longitude,
+            "labels": sorted(set(image.labels)),
+            "metadata": dict(image.metadata),
+            "seq": self._next_seq(),
+        }
+        inserted = self._connection.execute(_ADD, values)
         rowid = cast("tuple[int]", inserted.inserted_primary_key)[0]
         rows = []
         for name, vector in image.vectors.items():
             blob, crc32 = to_blob(vector)
             rows.append({"image_rowid": rowid, "space_id": self._space_ids[name], "vector": blob, "crc32": crc32})
-        self._connection.execute(embeddings.insert(), rows)
-        self._connection.execute(
-            update(tombstones).where(tombstones.c.id == image.id, tombstones.c.barred == 1).values(barred=0)
-        )
+        self._connection.execute(_EMBED, rows)
+        self._connection.execute(_INVITE, {"image_id": image.id})
         self._locate(rowid, image.location)
         return True
 
@@ -67,11 +75,7 @@ class Transaction(Lookup):
         self._locate(rowid, location)
 
     def _locate(self, rowid: int | None, location: Location) -> None:
-        here = (locations.c.root == location.root) & (locations.c.path == location.path)
-        values = {"mtime_ns": location.mtime_ns, "size": location.size, "image": rowid}
-        changed = self._connection.execute(update(locations).where(here).values(**values)).rowcount
-        if not changed:
-            self._connection.execute(locations.insert().values(root=location.root, path=location.path, **values))
+        self._connection.execute(_LOCATE, {**asdict(location), "image": rowid})
         self.forgive(location.root, location.path)
 
     def bar(self, location: Location) -> None:
@@ -141,7 +145,7 @@ class Transaction(Lookup):
 
     def forgive(self, root: str, path: str) -> None:
         """Forget that a file failed."""
-        self._connection.execute(delete(failures).where(failures.c.root == root, failures.c.path == path))
+        self._connection.execute(_FORGIVE, {"in_root": root, "in_path": path})
 
     def adopt_root(self, old: str, new: str, prefix: str) -> None:
         """Re-root everything seen under `old`, a folder inside `new`: `prefix` (`2024/`) goes before each path.
@@ -171,8 +175,7 @@ class Transaction(Lookup):
         self._connection.execute(update(state).where(state.c.key == "generation").values(value=name))
 
     def _next_seq(self) -> int:
-        seq: int = self._connection.execute(select(state.c.value).where(state.c.key == "seq")).scalar_one() + 1
-        self._connection.execute(update(state).where(state.c.key == "seq").values(value=seq))
+        seq: int = self._connection.execute(_NEXT_SEQ).scalar_one()
         return seq
 
     def drop_unlocated(self) -> int:

@@ -85,7 +85,7 @@ def fit(
     """An int8 encoder of these recipes, fitted to pixels, and what stores it in `models` and returns its name there."""
     taps, preprocessing = all_taps(recipes.values()), next(iter(recipes.values())).preprocessing
     model = quantise(open_tower(open_checkpoint(files), taps, preprocessing), taps, pixels)
-    encoder = OpenVinoEncoder(model, recipes, precision="int8", batch_size=batch_size or BATCH, throughput=True)
+    encoder = OpenVinoEncoder(model, recipes, precision="int8", batch_size=batch_size, throughput=True)
     return encoder, lambda: write_model(model, models).name
 
 
@@ -142,7 +142,7 @@ def _watch(
 
     def watcher(name: str) -> Callable[[Any, tuple[Tensor, ...]], None]:
         def watch(_module: Any, arguments: tuple[Tensor, ...]) -> None:
-            rows = arguments[0].flatten(0, -2)
+            rows = arguments[0][:, : tower.real].flatten(0, -2)
             peaks[name] = torch.maximum(rows.abs().amax(dim=0), peaks.get(name, torch.zeros(())))
             correlations[name] = rows.T @ rows + correlations.get(name, 0)
 

@@ -26,12 +26,12 @@ from search.errors import StorageFailed
 from search.files import storage_errors, sync
 from search.recipe import Preprocessing, Recipe
 
-FORMAT = 1
+FORMAT = 2
 """Of exported models in the cache: a change to `tower` that changes them counts up."""
-BATCH = 8
-"""Images of one inference: more gain nothing on CPUs, and take longer to wait for."""
-INFERENCES_AHEAD = 4
-"""What one call brings each stream: 64 images on two cores, two seconds' work."""
+BATCH, STREAM_BATCH = 8, 2
+"""Images of one inference: on all cores, and of one core's stream. More gain nothing, and take longer to wait for."""
+STREAM_IMAGES = 32
+"""What one call brings each stream: 64 images on two cores, two seconds' work, after which one waits for the other."""
 GROUP = 128
 """Consecutive input channels that share a scale in int8, in weights and, token by token, in activations."""
 XML, WEIGHTS, MANIFEST = "model.xml", "model.bin", "manifest.json"
@@ -46,7 +46,7 @@ class OpenVinoEncoder(TapEncoder):
         spaces: Mapping[str, Recipe],
         *,
         precision: Precision,
-        batch_size: int = BATCH,
+        batch_size: int | None = None,
         throughput: bool = False,
     ) -> None:
         """model: with an output for every tap of the spaces, named as the tap; for int8, as `int8.quantise` gives it.
@@ -54,7 +54,7 @@ class OpenVinoEncoder(TapEncoder):
         throughput: one inference a core, side by side: for builds, 10% faster than all cores on each, which answers a
         single image sooner.
         """
-        super().__init__(spaces, precision=precision, batch_size=batch_size)
+        super().__init__(spaces, precision=precision, batch_size=batch_size or (STREAM_BATCH if throughput else BATCH))
         core = openvino.Core()
         fast = precision != "fp32" and _has_bf16()
         options = {
@@ -63,6 +63,7 @@ class OpenVinoEncoder(TapEncoder):
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": GROUP if precision == "int8" else 0,
             "ENABLE_CPU_PINNING": False,  # decoding, and other processes, need the same cores
         }
+        self._throughput = throughput
         self._streams = (os.cpu_count() or 1) if throughput else 1
         wanted = [model.output(tap.name) for tap in self._taps]
         used = openvino.Model([output.node for output in wanted], model.get_parameters())
@@ -73,7 +74,7 @@ class OpenVinoEncoder(TapEncoder):
     @property
     def batch_size(self) -> int:
         """As `Encoder`: several inferences for each stream, so that none waits long for the last of the others."""
-        return self._batch_size * (INFERENCES_AHEAD * self._streams if self._streams > 1 else 1)
+        return max(self._batch_size, STREAM_IMAGES) * self._streams if self._throughput else self._batch_size
 
     @property
     def backend(self) -> str:
@@ -108,7 +109,7 @@ def load_recipes(
     recipes = tuple(spaces.values())
     check_weights(files, recipes)
     model = exported(files, all_taps(recipes), recipes[0].preprocessing)
-    return OpenVinoEncoder(model, spaces, precision=precision, batch_size=batch_size or BATCH, throughput=throughput)
+    return OpenVinoEncoder(model, spaces, precision=precision, batch_size=batch_size, throughput=throughput)
 
 
 def load_stored(
@@ -120,7 +121,7 @@ def load_stored(
         raise ModelUnsupported(
             f"The index's int8 encoder {folder} is missing or damaged. Restore it from a backup, or build anew."
         )
-    return OpenVinoEncoder(model, spaces, precision="int8", batch_size=batch_size or BATCH, throughput=throughput)
+    return OpenVinoEncoder(model, spaces, precision="int8", batch_size=batch_size, throughput=throughput)
 
 
 def precision_for(name: str) -> Precision:

@@ -1,0 +1,208 @@
+"""Whole builds, from files on the disk to a published index, against what their processor seconds allow.
+
+    python benchmarks/builds.py FOLDER... [--mixed] [--layer 12] [--precision bf16]
+    python benchmarks/builds.py --memory
+
+The bound is cores / (processor seconds of decoding + of encoding an image), both measured in this run with nothing
+beside them: decoding on files of the same folder, encoding on full batches. What a build does besides (hashing, pipes,
+commits) is in its rate, and not in the bound. --mixed builds once more from some files of every folder in one.
+--memory compares small with large. Memory is the PSS of the whole process tree.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import psutil
+from machine import machine
+
+from indexer.decode import Decoded, DecodeLimits, decode
+from indexer.encoder import SpaceRequest, encoder_for
+from indexer.errors import ImageRejected
+from indexer.models import PACKAGED, locate
+from indexer.sources import Source, scan
+from search.index import Index, write_lock
+from search.recipe import Recipe
+from search.types import Encoding, Location, NewImage, Space
+
+MIRRORED = "*_mirror.png"
+"""Half of the stamps are the other half's mirror images."""
+SAMPLE = 100
+"""Files of a folder whose decoding is timed."""
+SECONDS = 10
+"""How long encoding is timed."""
+COMMITS = 10
+ROUNDS = 2
+"""Encoding and the build are measured in turn; the better of each counts."""
+MIXED = 150
+"""Files of every folder in the mixed one."""
+
+
+def files(folder: Path) -> list[Location]:
+    """What a build would read there, in order."""
+    return [entry for entry in scan(Source(root=folder), exclude=(MIRRORED,)) if isinstance(entry, Location)]
+
+
+def spread(found: list[Location], count: int) -> list[Location]:
+    """So many of them, from everywhere."""
+    return found[:: max(1, len(found) // count)][:count]
+
+
+def decoded_sample(folder: Path, recipe: Recipe) -> tuple[list[Decoded], float]:
+    """Some of a folder's images, and the processor seconds of reading and decoding one."""
+    chosen = spread(files(folder), SAMPLE)
+    for _ in range(2):  # the first time loads codecs
+        sample, began = [], time.process_time()
+        for entry in chosen:
+            with suppress(ImageRejected):
+                sample.append(decode(Path(entry.absolute).read_bytes(), recipe.preprocessing, limits=DecodeLimits()))
+        seconds = (time.process_time() - began) / len(chosen)
+    return sample, seconds
+
+
+def encode_seconds(spaces: list[Space], sample: list[Decoded]) -> float:
+    """Processor seconds of encoding one image, in full batches. For a process of its own."""
+    encoder = encoder_for(spaces, Path(), throughput=True)
+    pixels = np.stack([sample[number % len(sample)].pixels for number in range(encoder.batch_size)])
+    encoder.encode(pixels)
+    done, began, until = 0, time.process_time(), time.perf_counter() + SECONDS
+    while time.perf_counter() < until:
+        encoder.encode(pixels)
+        done += len(pixels)
+    return (time.process_time() - began) / done
+
+
+def commit_seconds(spaces: list[Space], sample: list[Decoded]) -> float:
+    """Processor seconds of committing one image, 64 at a time, as a build does."""
+    random = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "i")
+        with write_lock(path), Index.create(path, spaces) as index:
+            began = time.process_time()
+            for batch in range(COMMITS):
+                with index.writing() as transaction:
+                    for number in range(batch * 64, batch * 64 + 64):
+                        vector = random.standard_normal(spaces[0].recipe.dim, np.float32)
+                        transaction.add(
+                            NewImage(
+                                id=f"{number:064x}",
+                                facts=sample[0].facts,
+                                location=Location(root="/", path=f"{number}.jpg", mtime_ns=0, size=0),
+                                vectors={space.name: vector / np.linalg.norm(vector) for space in spaces},
+                            )
+                        )
+            return (time.process_time() - began) / (COMMITS * 64)
+
+
+def tree(process: psutil.Process) -> Iterator[psutil.Process]:
+    """A process and all below it."""
+    yield process
+    yield from process.children(recursive=True)
+
+
+def watched_build(folder: Path, *flags: str) -> tuple[dict[str, Any], int]:
+    """Build an index of a folder: the report, and the most memory (PSS, bytes) that all its processes took together."""
+    with tempfile.TemporaryDirectory() as temporary:
+        command = [str(Path(sys.executable).with_name("lookalike")), "build", str(folder), "--index", f"{temporary}/i"]
+        command += [*flags, "--exclude", MIRRORED, "--json"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        peak = 0
+
+        def watch() -> None:
+            nonlocal peak
+            while process.poll() is None:
+                with suppress(psutil.Error):  # of processes that ended meanwhile
+                    peak = max(peak, sum(one.memory_full_info().pss for one in tree(psutil.Process(process.pid))))
+                time.sleep(1)
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        report: dict[str, Any] = json.loads(process.communicate()[0])
+        watcher.join()
+    return report, peak
+
+
+def build(folder: Path, recipe: Recipe, encoding: Encoding) -> None:
+    """One whole build beside its bound; prints a line of the table."""
+    spaces = [Space(name=f"layer{recipe.layers[0]}", recipe=recipe, encoding=encoding)]
+    sample, decoding = decoded_sample(folder, recipe)
+    commit = commit_seconds(spaces, sample)
+    encodings, builds = [], []
+    for _ in range(ROUNDS):
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
+            encodings.append(alone.submit(encode_seconds, spaces, sample).result())
+        builds.append(watched_build(folder, "--layer", str(recipe.layers[0]), "--precision", encoding.precision))
+    encode, (report, peak) = min(encodings), max(builds, key=lambda one: one[0]["images_per_second"])
+    bound, rate = (os.cpu_count() or 1) / (decoding + encode), report["images_per_second"]
+    print(
+        f"| {folder.name} | {report['embedded']:,} | {decoding * 1e3:.1f} | {encode * 1e3:.1f} | {commit * 1e3:.1f} "
+        f"| {bound:.1f} | {rate:.1f} | {rate / bound:.0%} | {report['startup_seconds']:.1f} "
+        f"| {report['publish_seconds']:.2f} | {peak / 1e6:.0f} |",
+        flush=True,
+    )
+
+
+def memory() -> None:
+    """How much more memory ten times as many images take: noise pictures, at layer 0, which costs next to nothing."""
+    random = np.random.default_rng(0)
+    for count in (2_000, 20_000):
+        with tempfile.TemporaryDirectory() as folder:
+            for number in range(count):
+                rough = PIL.Image.fromarray(random.integers(0, 256, (24, 32, 3), dtype=np.uint8))
+                rough.resize((320, 240)).save(Path(folder, f"{number}.jpg"), quality=80)
+            report, peak = watched_build(Path(folder), "--layer", "0")
+        print(f"{report['embedded']:,} images: peak {peak / 1e6:.0f} MB, {report['images_per_second']:.0f} images/s")
+
+
+def main() -> None:
+    """Build from every folder, then from the mixed one."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", type=Path, nargs="*", default=[Path(__file__).parents[1] / "data" / "sample"])
+    parser.add_argument("--mixed", action="store_true")
+    parser.add_argument("--layer", type=int, default=PACKAGED.layers)
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16")
+    parser.add_argument("--memory", action="store_true", help="only compare the memory of a small and a large build")
+    chosen = parser.parse_args()
+    print(machine())
+    if chosen.memory:
+        memory()
+        return
+    from indexer.encoders.recipes import recipes_for
+
+    (recipe,) = recipes_for(locate(PACKAGED.name), [SpaceRequest(layers=(chosen.layer,))]).values()
+    encoding = Encoding(backend="openvino", precision=chosen.precision)
+    print("Of an image: milliseconds of processor. Rates: images a second.")
+    print("| | images | decode | encode | commit | bound | built | | start-up, s | publish, s | peak MB |")
+    print("|---" * 11 + "|")
+    folders = [folder.resolve() for folder in chosen.folders]
+    for folder in folders:
+        build(folder, recipe, encoding)
+    if chosen.mixed:
+        with tempfile.TemporaryDirectory() as temporary:
+            together = Path(temporary, "mixed")
+            for folder in folders:
+                for entry in spread(files(folder), MIXED):
+                    target = together / folder.name / entry.path
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy(entry.absolute, target)
+            build(together, recipe, encoding)
+
+
+if __name__ == "__main__":
+    main()
