@@ -179,7 +179,7 @@ class Build:
             in_flight: dict[str, Decoded] = {}
             for batch in batches:
                 in_flight = self._fresh(batch, in_flight)
-                under_way = batch, encoding.submit(self._embedder.embed, in_flight)
+                under_way = batch, encoding.submit(self._embedder.embed, in_flight, len(work))
                 if before is not None:
                     self._commit(*before)
                 before = under_way

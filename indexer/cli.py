@@ -28,7 +28,7 @@ SHOWN_FAILURES = 20
 
 
 BackendName = Literal["auto", "torch", "openvino"]
-PrecisionName = Literal["auto", "fp32", "bf16", "int8"]
+PrecisionName = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 
 

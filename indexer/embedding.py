@@ -32,9 +32,10 @@ class Embedder:
         self._prepared = False
         self._works = False
 
-    def embed(self, fresh: Mapping[str, Decoded]) -> Embedded:
+    def embed(self, fresh: Mapping[str, Decoded], remaining: int) -> Embedded:
         """Embed new images; where the encoder fails, one by one, so that only the culprits are left out.
 
+        remaining: how many there are at most, these and later ones.
         Raises IndexerError where it has not managed a single image yet: that is no file's fault.
         """
         if not fresh:
@@ -42,7 +43,7 @@ class Embedder:
         encoder, images = self._encoder(), list(fresh.values())
         if not self._prepared:
             began = time.perf_counter()
-            encoder.prepare(_pixels(images))
+            encoder.prepare(_pixels(images), remaining)
             self._is_startup(time.perf_counter() - began)
             self._prepared = True
         try:

@@ -15,7 +15,7 @@ from indexer.errors import ModelUnsupported
 from search.recipe import Pooling, Recipe
 from search.types import Space
 
-Precision = Literal["fp32", "bf16", "int8"]
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +50,11 @@ class Encoder(Protocol):
     def batch_size(self) -> int:
         """How many images it takes best at once."""
 
-    def prepare(self, pixels: NDArray[np.uint8]) -> None:
-        """Whatever it has to do once with the first images, before `encode`, e.g. choose a precision by them."""
+    def prepare(self, pixels: NDArray[np.uint8], remaining: int) -> None:
+        """Whatever it has to do once with the first images of a build, e.g. choose a precision by them.
+
+        remaining: how many are to be embedded in all: for many, it may take its time to become faster.
+        """
 
     def encode(self, pixels: NDArray[np.uint8]) -> Sequence[NDArray[np.float32]]:
         """Embed a batch.
@@ -82,7 +85,14 @@ def encoder_for(
         from indexer.encoders import torch
 
         files = locate(spaces[0].recipe.model)
-        return torch.load_recipes(files, recipes, device=device, precision=encoding.precision, batch_size=batch_size)
+        return torch.load_recipes(
+            files,
+            recipes,
+            device=device,
+            precision=encoding.precision,
+            batch_size=batch_size,
+            throughput=throughput,
+        )
     if not has_openvino():
         raise ModelUnsupported(
             "The index was built with OpenVINO, which is not installed here: pip install 'lookalike[openvino]'"

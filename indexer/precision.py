@@ -76,15 +76,19 @@ class CheckedEncoder:
         """As `Encoder`; the first batch is the sample."""
         return GATE_SAMPLE if self._quantise is not None and self._settled is not None else self._encoder.batch_size
 
-    def prepare(self, pixels: NDArray[np.uint8]) -> None:
+    def prepare(self, pixels: NDArray[np.uint8], remaining: int) -> None:
         """Compare with fp32, and settle. Raises PrecisionTooLow, with the figures, where int8 loses too much."""
+        self._settle(pixels)
+        self._encoder.prepare(pixels, remaining)
+
+    def _settle(self, pixels: NDArray[np.uint8]) -> None:
         if self._settled is not None and len(pixels):
             self._settled(self._check(pixels))
             self._settled = None
 
     def encode(self, pixels: NDArray[np.uint8]) -> Sequence[NDArray[np.float32]]:
-        """As `Encoder`. Prepares if that was not done yet."""
-        self.prepare(pixels)
+        """As `Encoder`. Settles if that was not done yet."""
+        self._settle(pixels)
         return self._encoder.encode(pixels)
 
     def _check(self, pixels: NDArray[np.uint8]) -> Encoding:
@@ -95,8 +99,7 @@ class CheckedEncoder:
             return encoding
         sample = pixels[:SAMPLE]
         reference = self._reference()
-        cosines = _cosines(self._encoder.encode(sample), reference.encode(sample))
-        worst = min(float(one.min()) for one in cosines)
+        worst = _worst_cosine(self._encoder, reference.encode(sample), sample)
         if worst < MIN_COSINE and self._may_fall_back:
             self._encoder = reference
         check = {"images": len(sample), "min_cosine": round(worst, 6)}
@@ -125,6 +128,14 @@ class CheckedEncoder:
                 "asked for. Use --precision bf16, or accept it with --min-overlap."
             )
         return Encoding(backend=self.backend, precision=self.precision, check=check, model=store())
+
+
+def _worst_cosine(encoder: Encoder, exact: Sequence[NDArray[np.float32]], sample: NDArray[np.uint8]) -> float:
+    try:
+        ours = encoder.encode(sample)
+    except ValueError:  # in fp16 a large model's activations may overflow: no direction at all
+        return -1.0
+    return min(float(cosines.min()) for cosines in _cosines(ours, exact))
 
 
 def overlap(exact: NDArray[np.float32], ours: NDArray[np.float32]) -> float:

@@ -83,7 +83,7 @@ class FakeEncoder:
         self.noise = noise
         self.batches: list[int] = []
 
-    def prepare(self, pixels: NDArray[np.uint8]) -> None:
+    def prepare(self, pixels: NDArray[np.uint8], remaining: int) -> None:
         """As `Encoder`: nothing."""
 
     def encode(self, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:

@@ -89,7 +89,8 @@ def test_a_cancelled_image_costs_no_forward_pass() -> None:
 
 
 @pytest.mark.parametrize(
-    ("noise", "may_fall_back", "used"), [(0.001, True, "bf16"), (0.5, True, "fp32"), (0.5, False, "bf16")]
+    ("noise", "may_fall_back", "used"),
+    [(0.001, True, "bf16"), (0.5, True, "fp32"), (0.5, False, "bf16"), (np.inf, True, "fp32")],
 )
 def test_bf16_is_used_only_where_the_users_images_survive_it(noise: float, may_fall_back: bool, used: str) -> None:
     settled: list[Encoding] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from indexer.encoder import Encoder, SpaceRequest
 from indexer.encoders.processor import preprocessing_of
 from indexer.encoders.recipes import recipes_for
-from indexer.encoders.torch import load, load_recipes
+from indexer.encoders.torch import TorchEncoder, load, load_recipes
 from indexer.errors import ModelUnsupported
 from indexer.models import PACKAGED, ModelFiles, locate
 from indexer.preprocess import to_input
@@ -228,6 +229,83 @@ def test_bf16_is_near_fp32_and_unit_length(folders: Callable[[str], Path]) -> No
     np.testing.assert_allclose(np.linalg.norm(rough, axis=1), 1, atol=1e-6)
 
 
+def short_of_memory(encoder: TorchEncoder, monkeypatch: pytest.MonkeyPatch, error: Exception, room: int) -> list[int]:
+    """Let the tower fail for more than `room` images at once. Returns the sizes it was asked for, as they come."""
+    asked: list[int] = []
+    forward = encoder._tower.forward
+
+    def limited(batch: torch.Tensor) -> Any:
+        asked.append(len(batch))
+        if len(batch) > room:
+            raise error
+        return forward(batch)
+
+    monkeypatch.setattr(encoder._tower, "forward", limited)
+    return asked
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_batches_that_do_not_fit_the_memory_are_halved_for_good(
+    error: Exception, folders: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = load(locate(str(folders("vit"))), [SpaceRequest()], device="cpu", precision="fp32", batch_size=8)
+    pixels = pictures(9)
+    expected = encoder.encode(pixels)[0]
+    asked = short_of_memory(encoder, monkeypatch, error, room=3)
+    np.testing.assert_allclose(encoder.encode(pixels)[0], expected, atol=1e-6)
+    assert asked == [8, 4, 2, 2, 2, 2, 1]
+    encoder.encode(pixels)
+    assert max(asked[7:]) == 2
+    short_of_memory(encoder, monkeypatch, error, room=0)
+    with pytest.raises(type(error), match="memory"):
+        encoder.encode(pixels)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler")
+def test_long_work_is_compiled_and_stays_the_same(
+    folders: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    encoder = load(locate(str(folders("vit"))), [SpaceRequest()], device="cpu", precision="fp32", batch_size=4)
+    pixels = pictures(11)
+    expected = encoder.encode(pixels)[0]
+    encoder.prepare(pixels, 1_000)
+    assert encoder._tower.__class__.__name__ == "Tower", "too little work to be worth it"
+    encoder.prepare(pixels, 10**9)
+    assert encoder._tower.__class__.__name__ == "OptimizedModule"
+    calls = short_of_memory(encoder, monkeypatch, RuntimeError(), room=100)
+    np.testing.assert_allclose(encoder.encode(pixels)[0], expected, atol=1e-5)
+    assert set(calls) == {4}, "another shape would be compiled once more"
+
+
+def test_without_a_compiler_long_work_is_done_all_the_same(
+    folders: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "no-such-compiler"))
+    encoder = load(locate(str(folders("deit"))), [SpaceRequest()], device="cpu", precision="fp32", batch_size=4)
+    pixels = pictures(5)
+    expected = encoder.encode(pixels)[0]
+    encoder.prepare(pixels, 10**9)
+    assert encoder._tower.__class__.__name__ == "Tower"
+    np.testing.assert_array_equal(encoder.encode(pixels)[0], expected)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize(("precision", "cosine"), [("fp32", 0.99999), ("bf16", 0.99), ("fp16", 0.999)])
+def test_a_gpu_gives_what_the_cpu_gives(precision: str, cosine: float, folders: Callable[[str], Path]) -> None:
+    files, pixels = locate(str(folders("vit"))), pictures(75)
+    expected = load(files, [SpaceRequest()], device="cpu", precision="fp32").encode(pixels)[0]
+    recipes = recipes_for(files, [SpaceRequest()])
+    there = load_recipes(files, recipes, device="cuda", precision=precision, batch_size=8, throughput=True)
+    for _ in range(3):
+        assert (there.encode(pixels)[0] * expected).sum(axis=1).min() > cosine
+    there.prepare(pixels, 10**9)
+    assert (there.encode(pixels)[0] * expected).sum(axis=1).min() > cosine
+
+
 def test_larger_input_is_interpolated(folders: Callable[[str], Path], tmp_path: Path) -> None:
     folder = checkpoints.save("vit", tmp_path / "vit")
     size = {"height": 48, "width": 48}
@@ -290,8 +368,10 @@ def test_missing_devices_and_unknown_precisions_are_refused(folders: Callable[[s
     absent = "cuda" if not torch.cuda.is_available() else "mps"
     with pytest.raises(ModelUnsupported, match=f"{absent} is not available here; there is .*cpu"):
         load(files, [SpaceRequest()], device=absent)
-    with pytest.raises(ModelUnsupported, match="fp32 or bf16, not in int8"):
+    with pytest.raises(ModelUnsupported, match="fp32, bf16 or fp16, not in int8"):
         load(files, [SpaceRequest()], precision="int8")
+    with pytest.raises(ModelUnsupported, match="fp16 is for GPUs"):
+        load(files, [SpaceRequest()], device="cpu", precision="fp16")
 
 
 def test_checkpoint_that_lacks_a_weight_is_refused(tmp_path: Path) -> None:

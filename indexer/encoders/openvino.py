@@ -125,7 +125,9 @@ def load_stored(
 
 
 def precision_for(name: str) -> Precision:
-    """`auto` is bf16 where the CPU has it, else fp32."""
+    """`auto` is bf16 where the CPU has it, else fp32. Raises ModelUnsupported."""
+    if name == "fp16":
+        raise ModelUnsupported("fp16 is for GPUs. On the CPU use --precision bf16, or auto.")
     return "bf16" if name == "bf16" or (name == "auto" and _has_bf16()) else "fp32"
 
 

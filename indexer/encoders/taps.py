@@ -79,19 +79,34 @@ class TapEncoder(ABC):
         """As `Encoder`; `encode` splits what is longer."""
         return self._batch_size
 
-    def prepare(self, pixels: NDArray[np.uint8]) -> None:
+    def prepare(self, pixels: NDArray[np.uint8], remaining: int) -> None:
         """As `Encoder`."""
-        del pixels  # ready as it is
+        del pixels, remaining  # ready as it is
 
     def encode(self, pixels: NDArray[np.uint8]) -> Sequence[NDArray[np.float32]]:
-        """As `Encoder`. Raises ValueError for another shape or dtype than (n, size, size, 3) uint8."""
+        """As `Encoder`. Raises ValueError for another shape or dtype than (n, size, size, 3) uint8.
+
+        Where the memory does not suffice for a batch, it takes half as many from then on.
+        """
         if pixels.dtype != np.uint8 or pixels.shape[1:] != (self._size, self._size, 3):
             raise ValueError(f"pixels are {pixels.shape} {pixels.dtype}, not (n, {self._size}, {self._size}, 3) uint8")
         if not len(pixels):
             return [np.empty((0, recipe.dim), np.float32) for recipe in self._recipes]
-        parts = self._run([pixels[at : at + self._batch_size] for at in range(0, len(pixels), self._batch_size)])
+        parts = None
+        while parts is None:
+            size = self._batch_size
+            try:
+                parts = self._run([pixels[at : at + size] for at in range(0, len(pixels), size)])
+            except Exception as error:
+                if size == 1 or not self._is_out_of_memory(error):
+                    raise
+                self._batch_size = size // 2
         pooled = [np.concatenate(column) for column in zip(*parts, strict=True)]
         return [concatenate([pooled[column] for column in columns]) for columns in self._columns]
+
+    def _is_out_of_memory(self, error: Exception) -> bool:
+        """Whether a backend's error says that a smaller batch might do."""
+        return isinstance(error, MemoryError) or "alloc" in str(error)  # torch and OpenVINO raise RuntimeError
 
     @abstractmethod
     def _run(self, batches: Sequence[NDArray[np.uint8]]) -> list[list[NDArray[np.float32]]]:
