@@ -74,11 +74,15 @@ class TorchEncoder(TapEncoder):
         expected = self.encode(sample)
         if remaining / len(sample) * (time.perf_counter() - began) < WORTH_COMPILING:
             return
+        from torch._inductor import config  # takes a second
+
         plain, self._compiled = self._tower, True
-        # in this process: compilers of their own would be in the way of Ctrl-C
-        self._tower = torch.compile(plain, dynamic=False, options={"freezing": True, "compile_threads": 1})
+        self._tower = torch.compile(plain, dynamic=False)
         try:
-            found = self.encode(sample)
+            # Settings for the whole process: as options of `compile`, freezing has half the effect. One thread:
+            # compilers in processes of their own would be in the way of Ctrl-C.
+            with config.patch(freezing=True, compile_threads=1):
+                found = self.encode(sample)
             worst = min(float((one * other).sum(axis=1).min()) for one, other in zip(found, expected, strict=True))
         except Exception:  # no compiler, or one that cannot do this: it works without
             worst = -1.0
