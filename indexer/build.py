@@ -197,7 +197,7 @@ class Build:
         ):
             batch.append(outcome)
             new += isinstance(outcome, Decoded)
-            if len(batch) == LOOKUP or (new and new == self._encoder().batch_size):
+            if len(batch) == LOOKUP or (new and new >= self._encoder().batch_size):
                 yield batch
                 batch, new = [], 0
         if batch:

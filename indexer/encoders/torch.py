@@ -50,7 +50,7 @@ class TorchEncoder(TapEncoder):
         super().__init__(spaces, precision=precision, batch_size=batch_size)
         self._tower: Any = tower
         self._device = device
-        self._ahead = BATCHES_AHEAD if throughput and device.type == "cuda" else 1
+        self._ahead = BATCHES_AHEAD if throughput and device.type == "cuda" else 1  # a query comes alone, unpadded
         self._compiled = False
         self._feed: _Feed | None = None
 
@@ -90,7 +90,7 @@ class TorchEncoder(TapEncoder):
             self._tower, self._compiled = plain, False
 
     def _run(self, batches: Sequence[NDArray[np.uint8]]) -> list[list[NDArray[np.float32]]]:
-        if self._device.type == "cuda" and (self._feed is None or self._feed.batch_size != self._batch_size):
+        if self._ahead > 1 and (self._feed is None or self._feed.batch_size != self._batch_size):
             self._feed = _Feed(self._batch_size, self._size, self._device)
         with torch.inference_mode():
             answers = [self._infer(batch) for batch in batches]
@@ -129,7 +129,7 @@ class _Feed:
         shape = (batch_size, size, size, 3)
         self.batch_size = batch_size
         self._here = [torch.zeros(shape, dtype=torch.uint8, pin_memory=True) for _ in range(2)]
-        self._there = [torch.zeros(shape, dtype=torch.uint8, device=device) for _ in range(2)]
+        self._there = [torch.empty(shape, dtype=torch.uint8, device=device) for _ in range(2)]  # zeros would be a race
         self._copied = [cuda.Event() for _ in range(2)]
         self._used = [cuda.Event() for _ in range(2)]
         self._copies = cuda.Stream(device)
