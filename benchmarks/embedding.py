@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -27,7 +28,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 from machine import machine
 from numpy.typing import NDArray
 
@@ -151,6 +151,7 @@ def ours(name: str, model: str, layer: int | None, pixels: Pixels, *, throughput
         encoder = torch.load_recipes(files, spaces, device=device, precision=chosen, throughput=throughput)
         if compiled:
             encoder.prepare(pixels, 10**9)
+            assert encoder._compiled, "torch.compile did not work here"
     return lambda batch: np.asarray(encoder.encode(batch)[0])
 
 
@@ -166,25 +167,27 @@ def variant(name: str, model: str, layer: int | None, store: Path) -> None:
         np.save(target, run(pixels))
     chunk = pixels[: 512 if name.startswith("cuda") else 64]
     run(chunk[:32])
-    done, began, cpu = 0, time.perf_counter(), time.process_time()
-    while time.perf_counter() - began < SECONDS:
-        run(chunk)
-        done += len(chunk)
-    wall, cpu = time.perf_counter() - began, time.process_time() - cpu
-    busy = utilisation() if name.startswith("cuda") else ""
-    single = ours(name, model, layer, pixels, throughput=False) if name.startswith("openvino") else run
+    done, began, cpu = 0, time.perf_counter(), processor_seconds()
+    with ThreadPoolExecutor(1) as beside:
+        busy = beside.submit(utilisation) if name.startswith("cuda") else None
+        while time.perf_counter() - began < SECONDS:
+            run(chunk)
+            done += len(chunk)
+    wall, cpu = time.perf_counter() - began, processor_seconds() - cpu
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    apart = name.startswith(("openvino", "cuda")) and answers_single(name)
+    single = ours(name, model, layer, pixels, throughput=False) if apart else run
     times = []
     for number in range(ONE_IMAGE if answers_single(name) else 0):
         start = time.perf_counter()
         single(pixels[number % len(pixels)][None])
         times.append(time.perf_counter() - start)
-    peak = psutil.Process().memory_info().rss
     figures = {
         "rate": done / wall,
         "cpu": cpu / done,
         "single": float(np.median(times[5:] or 0)),
         "rss": peak,
-        "busy": busy,
+        "busy": busy.result() if busy else "",
     }
     print(json.dumps(figures))
 
@@ -194,8 +197,14 @@ def answers_single(name: str) -> bool:
     return name != "loader" and not name.endswith("compiled")
 
 
+def processor_seconds() -> float:
+    """Of this process and of those it started that have ended."""
+    return sum(os.times()[:4])
+
+
 def utilisation() -> str:
-    """What the driver says of the GPU's last second."""
+    """What the driver says of the GPU's last second, once it has been at work for a while."""
+    time.sleep(SECONDS * 0.75)
     command = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader"]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
@@ -233,7 +242,7 @@ def table(best: dict[str, dict[str, Any]], layer: int | None, classes: list[str]
         )
         quality = f"{overlap(exact, vectors):.3f} | {recall_at_1(vectors, classes):.3f}" if any(classes) else "|"
         print(
-            f"| {name}{figures['busy'] and ', busy ' + figures['busy']} | {figures['rate']:.1f} "
+            f"| {name}{figures['busy'] and ', busy ' + figures['busy']} | {figures['rate']:.3g} "
             f"| {figures['rate'] / base['rate']:.2f}x | {figures['cpu'] * 1e3:.1f} | {one} "
             f"| {cosines.mean():.5f} / {cosines.min():.4f} | {quality} "
             f"| {figures['rss'] / 1e6:.0f} |",

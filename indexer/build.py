@@ -68,8 +68,16 @@ class Build:
         """
         if not self._options.dry_run:
             self._prepare(sources)
+        work: list[Location] = []
         for source in sources:
-            self._run_source(source)
+            changed, candidates = self._changed_files(source)
+            self._check_not_unplugged(source, candidates)
+            work += changed
+        self._progress.start(len(work))
+        self._embed_and_commit(work if self._published else _sample_first(work))
+        for source in sources:
+            if source.paths is None and not self._stopped():
+                self._settle_missing(source)
         if self._options.annotations and not self._options.dry_run and not self._stopped():
             self._annotate(sources)
         report = self._report
@@ -94,16 +102,6 @@ class Build:
                         transaction.adopt_root(
                             str(root), str(source.root), f"{root.relative_to(source.root).as_posix()}/"
                         )
-
-    def _run_source(self, source: Source) -> None:
-        work, candidates = self._changed_files(source)
-        self._check_not_unplugged(source, candidates)
-        if not self._published:
-            work = _sample_first(work)
-        self._progress.start(len(work))
-        self._embed_and_commit(work)
-        if source.paths is None and not self._stopped():
-            self._settle_missing(source)
 
     def _changed_files(self, source: Source) -> tuple[list[Location], int]:
         """The files that must be read, about 300 bytes each, and how many files may be images."""
@@ -187,17 +185,22 @@ class Build:
                 self._commit(*before)
 
     def _batches(self, work: Iterable[Location], loader: Loader) -> Generator[list[Outcome]]:
-        """Outcomes in groups that hold at most one encoder batch of new images each."""
+        """Outcomes in groups that hold at most one encoder batch of new images each.
+
+        The encoder is loaded here, with the first new image: in one place, and as start-up.
+        """
         self._first_decode = self._first_decode or time.perf_counter()
         self._report.startup_seconds = self._report.startup_seconds or self._first_decode - self._began
         batch: list[Outcome] = []
-        new = 0
+        new = size = 0
         for outcome in ordered_map(
             loader, self._until_stopped(work), workers=self._options.workers, ahead=DECODED_AHEAD
         ):
             batch.append(outcome)
-            new += isinstance(outcome, Decoded)
-            if len(batch) == LOOKUP or (new and new >= self._encoder().batch_size):
+            if isinstance(outcome, Decoded):
+                new += 1
+                size = self._encoder().batch_size
+            if (new and new >= size) or len(batch) >= max(LOOKUP, size):
                 yield batch
                 batch, new = [], 0
         if batch:
@@ -364,7 +367,7 @@ class Build:
 
 def _sample_first(work: list[Location]) -> list[Location]:
     """Files from everywhere first, then the rest in order: by the first images of an index its encoding is judged."""
-    step = max(1, len(work) // GATE_SAMPLE)
+    step = max(1, -(-len(work) // GATE_SAMPLE))
     return work[::step] + [location for number, location in enumerate(work) if number % step]
 
 

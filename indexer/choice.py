@@ -69,6 +69,11 @@ def open_for_build(
                 f"{index.path} is encoded with {name} {used}, and stays so. For {asked}, build another index with "
                 "--index."
             )
+    if encoding.backend == "openvino" and wanted.device not in ("auto", "cpu"):
+        raise RecipeMismatch(
+            f"{index.path} is encoded with OpenVINO, which computes on the CPU here, not on {wanted.device}. Leave "
+            "--device out, or build another index with --index."
+        )
     return index, cache(lambda: _load(index.spaces, path, wanted))
 
 

@@ -56,7 +56,7 @@ def build(
     ] = 0.93,
     device: Annotated[DeviceName, typer.Option(help="Where the model runs.")] = "auto",
     batch_size: Annotated[int | None, typer.Option(min=1, max=4096, metavar="N")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, max=256, metavar="N", help="Decoding threads.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, max=256, metavar="N", help="Decoding processes.")] = None,
     exclude: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Names or paths to leave out.")] = None,
     files_from: Annotated[str | None, typer.Option(metavar="FILE|-", help="Paths to add, one a line.")] = None,
     label_from_folder: Annotated[

@@ -31,13 +31,24 @@ class Embedder:
         self._is_startup = is_startup
         self._prepared = False
         self._works = False
+        self._refused: IndexerError | SearchError | None = None
 
     def embed(self, fresh: Mapping[str, Decoded], remaining: int) -> Embedded:
         """Embed new images; where the encoder fails, one by one, so that only the culprits are left out.
 
         remaining: how many there are at most, these and later ones.
-        Raises IndexerError where it has not managed a single image yet: that is no file's fault.
+        Raises IndexerError where it manages none of several, or has not managed one yet: that is no file's fault. It
+        is raised for later images too: they may have been handed in before anybody saw the first error.
         """
+        if self._refused is not None:
+            raise self._refused
+        try:
+            return self._embed(fresh, remaining)
+        except (IndexerError, SearchError) as error:
+            self._refused = error
+            raise
+
+    def _embed(self, fresh: Mapping[str, Decoded], remaining: int) -> Embedded:
         if not fresh:
             return Embedded({}, {})
         encoder, images = self._encoder(), list(fresh.values())
@@ -52,9 +63,13 @@ class Embedder:
             raise
         except Exception:  # whatever a backend raises
             embedded = _one_by_one(encoder, images)
-        self._works = self._works or bool(embedded.images)
-        if not self._works:
-            raise IndexerError("The encoder fails with every image. Try --backend torch --precision fp32.")
+        if not embedded.images and (len(images) > 1 or not self._works):
+            reason = next(iter(embedded.failed.values()))
+            raise IndexerError(
+                f"The encoder fails with every image ({reason}). What was embedded before is kept: run the same "
+                "command again, or build a new index with --backend torch --precision fp32."
+            )
+        self._works = True
         return embedded
 
 

@@ -4,6 +4,8 @@ IndexerError
 ├── ImageRejected      one image that cannot be used: data in the report, never the end of a run
 ├── ModelUnavailable   the model is not on this machine and cannot be fetched
 ├── ModelUnsupported   the model is here, but cannot do what was asked of it
+├── PrecisionTooLow    int8 would lose too many neighbours
+├── WorkerFailed       no decoding process can be had (in worker.py)
 ├── SourceMissing      a source folder or file that is not there
 └── MetadataInvalid    a --metadata file that cannot be read
 """

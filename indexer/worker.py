@@ -25,6 +25,8 @@ READ_SECONDS = 120
 """A slow network drive may take that long for a large file; a dead one takes for ever."""
 START_SECONDS = 60
 STOP_SECONDS = 5
+SLICES = 10
+"""In which a limit passes."""
 
 Decode = Callable[..., Decoded]
 """As `decode.decode`; a function at the top level of its module."""
@@ -47,15 +49,26 @@ class WorkerDied(Exception):
     """The process ended, or took too long and was ended; the text is the reason for the report."""
 
 
+class _Ended(WorkerDied):
+    """The process ended by itself."""
+
+
+class WorkerGone(WorkerDied):
+    """The process had ended before it read the file: the kernel took it, say, and the next file is not to blame."""
+
+
 class Worker:
     """One decoding process, as its owner sees it. Not thread-safe. It imports neither torch nor FAISS."""
 
     def __init__(self, job: _Job) -> None:
         context = multiprocessing.get_context("spawn")
         self._limits = job.limits
-        self._here, there = context.Pipe()
-        self._process = context.Process(target=_work, args=(there, job), daemon=True, name="lookalike-decoder")
-        self._process.start()
+        try:
+            self._here, there = context.Pipe()
+            self._process = context.Process(target=_work, args=(there, job), daemon=True, name="lookalike-decoder")
+            self._process.start()
+        except OSError as error:  # too many processes, or open files: not to be taken for the file's error
+            raise WorkerFailed(f"No decoding process can be started: {error.strerror}. Try --workers 1.") from error
         there.close()  # so that its end is seen here
         try:
             self._hear(START_SECONDS)
@@ -68,8 +81,11 @@ class Worker:
 
         Raises ImageRejected and OSError as the file deserves, WorkerDied where the worker is of no more use.
         """
-        self._tell(path)
-        image_id: str = self._hear(READ_SECONDS)
+        try:
+            self._tell(path)
+            image_id: str = self._hear(READ_SECONDS)
+        except _Ended as error:
+            raise WorkerGone(str(error)) from error
         needed = wanted(image_id)
         self._tell(needed)
         if not needed:
@@ -92,7 +108,8 @@ class Worker:
 
     def _hear(self, seconds: float) -> Any:
         try:
-            if not self._here.poll(seconds):
+            # in slices: while all of this is suspended (Ctrl-Z), no more than one of them passes
+            if not any(self._here.poll(seconds / SLICES) for _ in range(SLICES)):
                 raise WorkerDied(f"it takes longer than {seconds:.0f} seconds")
             answer = self._here.recv()
         except (EOFError, OSError) as error:
@@ -101,9 +118,9 @@ class Worker:
             raise answer
         return answer
 
-    def _died(self) -> WorkerDied:
+    def _died(self) -> _Ended:
         self._process.join(STOP_SECONDS)
-        return WorkerDied(f"decoding it crashed the decoder ({_how(self._process.exitcode)})")
+        return _Ended(f"decoding it crashed the decoder ({_how(self._process.exitcode)})")
 
 
 class Workers:
@@ -117,11 +134,23 @@ class Workers:
     def load(self, path: str, wanted: Callable[[str], bool]) -> tuple[str, Decoded | None]:
         """As `Worker.load`; a file that ends its worker is ImageRejected."""
         try:
+            return self._load(path, wanted)
+        except WorkerGone:
+            try:
+                return self._load(path, wanted)
+            except WorkerGone as error:  # a second time: it is the file after all
+                raise ImageRejected(str(error)) from error
+
+    def _load(self, path: str, wanted: Callable[[str], bool]) -> tuple[str, Decoded | None]:
+        try:
             worker = self._idle.get_nowait()
         except Empty:
             worker = self._started()
         try:
             answer = worker.load(path, wanted)
+        except WorkerGone:
+            worker.close()
+            raise
         except WorkerDied as error:
             worker.close()
             raise ImageRejected(str(error)) from error
@@ -151,7 +180,8 @@ class Workers:
 
 def _work(there: Connection, job: _Job) -> None:
     """A worker's life: one file after the other, until its owner is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the owner decides
+    for number in (signal.SIGINT, signal.SIGTERM):  # they reach the whole group; the owner decides
+        signal.signal(number, signal.SIG_IGN)
     _limit_memory(job.limits.max_memory)
     with suppress(EOFError, OSError):
         there.send("ready")

@@ -261,6 +261,7 @@ def test_batches_that_do_not_fit_the_memory_are_halved_for_good(
     short_of_memory(encoder, monkeypatch, error, room=0)
     with pytest.raises(type(error), match="memory"):
         encoder.encode(pixels)
+    assert encoder.batch_size == 2, "what did not help is not kept"
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler")

@@ -13,7 +13,7 @@ import checkpoints
 import numpy as np
 import pytest
 import torch
-from conftest import run_cli, write_photos
+from conftest import draw_picture, run_cli, write_photos
 from numpy.typing import NDArray
 
 pytest.importorskip("openvino", reason="the extra is for x86 only")
@@ -185,16 +185,19 @@ def encoding(index: Path) -> dict[str, Any]:
 
 def test_int8_is_judged_on_the_users_images_and_queries_use_it(photos: Photos, wide: Path, tmp_path: Path) -> None:
     index, folder = tmp_path / "test.index", photos(4)
-    flags = ("--index", index, "--model", wide, "--precision", "int8")
+    few = tmp_path / "few"
+    few.mkdir()
+    draw_picture("pink", "circle", 7).save(few / "one.png")
+    flags = (few, "--index", index, "--model", wide, "--precision", "int8")  # few first: judged by all sources
     refused = run_cli("build", folder, *flags, "--min-overlap", "1", check=2).stderr
-    assert "of the 10 nearest neighbours that fp32 finds among 72 of your images" in refused
+    assert "of the 10 nearest neighbours that fp32 finds among 73 of your images" in refused
     assert "--precision bf16" in refused
     assert not list((index / "models").glob("*")), "nothing of a refused encoder stays"
     assert json.loads(run_cli("info", index, "--json").stdout)["images"] == 0
     run_cli("build", folder, *flags, "--min-overlap", "0.2")
     used = encoding(index)
     assert (used["backend"], used["precision"]) == ("openvino", "int8")
-    assert used["check"]["images"] == 72
+    assert used["check"]["images"] == 73
     assert 0.2 <= used["check"]["overlap"] <= 1
     picture = next(folder.rglob("*.png"))
     first = json.loads(run_cli("search", picture, "--index", index, "-k", "1", "--json").stdout)["hits"][0]
@@ -203,6 +206,9 @@ def test_int8_is_judged_on_the_users_images_and_queries_use_it(photos: Photos, w
     with Index.open(index) as opened:
         (space,) = opened.spaces
         assert encoder_for([space], opened.models).precision == "int8"
+    (stored,) = (index / "models").iterdir()
+    assert stored.stat().st_mode & 0o777 == 0o755, "a server may be another user"
+    assert "Leave --device out" in run_cli("build", folder, "--index", index, "--device", "cuda", check=2).stderr
     assert "and stays so" in run_cli("build", folder, "--index", index, "--precision", "bf16", check=2).stderr
 
 

@@ -14,20 +14,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import FakeEncoder, draw_picture, recipe
+from numpy.typing import NDArray
 from PIL import Image
 from rigged import rigged
 
 from indexer.build import Build
 from indexer.decode import DecodeLimits, decode
-from indexer.errors import ImageRejected, IndexerError
+from indexer.embedding import Embedder
+from indexer.errors import ImageRejected, IndexerError, PrecisionTooLow
+from indexer.pipeline import Decoded
 from indexer.report import BuildOptions, BuildReport
 from indexer.sources import resolve_sources
-from indexer.worker import Workers
+from indexer.worker import WorkerFailed, Workers
 from search.index import Index
-from search.types import Encoding, Space
+from search.types import Encoding, ImageFacts, Location, Space
 
 PREPROCESSING = recipe().preprocessing
 LIMITS = DecodeLimits(seconds=2, max_memory=600 * 1024**2)
+FACTS = ImageFacts(width=32, height=32, format="png", bytes=100)
 
 
 @pytest.fixture
@@ -88,6 +92,29 @@ def test_missing_files_keep_their_errors_and_the_worker(folder: Path) -> None:
         with pytest.raises(ImageRejected, match="not one of the supported formats"):
             workers.load(str(folder / "text.png"), lambda _: True)
         assert workers.load(str(folder / "picture-00.png"), lambda _: True)[1] is not None
+
+
+def test_a_worker_that_was_killed_while_idle_costs_no_file(folder: Path) -> None:
+    with Workers(PREPROCESSING, LIMITS) as workers:
+        workers.load(str(folder / "picture-00.png"), lambda _: True)
+        (child,) = multiprocessing.active_children()
+        child.kill()
+        child.join()
+        assert workers.load(str(folder / "picture-01.png"), lambda _: True)[1] is not None
+
+
+def test_no_process_to_be_had_is_no_file_s_fault(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(_process: object) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr("multiprocessing.process.BaseProcess.start", start)
+    place = tmp_path_factory.mktemp("index")
+    with pytest.raises(WorkerFailed, match="Resource temporarily unavailable"):
+        build(place, folder, FakeEncoder())
+    with Index.open(place / "test.index") as index:
+        assert index.info().failures == 0
 
 
 def test_workers_end_with_their_owner(folder: Path) -> None:
@@ -167,12 +194,55 @@ def test_an_encoder_that_bears_no_image_blames_no_file(tmp_path: Path) -> None:
         assert index.info().failures == 0
 
 
-def test_an_interrupt_from_the_keyboard_is_the_owners_affair(folder: Path) -> None:
+class Dying(FakeEncoder):
+    """Works for two batches."""
+
+    def encode(self, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        if len(self.batches) >= 2:
+            self.batches.append(len(pixels))
+            raise RuntimeError("device lost")
+        return super().encode(pixels)
+
+
+def test_an_encoder_that_breaks_on_the_way_blames_no_file(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    place = tmp_path_factory.mktemp("index")
+    with pytest.raises(IndexerError, match=r"fails with every image \(it cannot be embedded: RuntimeError\)"):
+        build(place, folder, Dying())
+    with Index.open(place / "test.index") as index:
+        assert index.info().failures == 0
+        kept = index.info().images
+    report = build(place, folder, FakeEncoder())
+    assert report.embedded == 12 - kept
+    assert not report.failed
+
+
+def test_what_was_refused_once_is_refused_for_images_handed_in_meanwhile() -> None:
+    class Refusing(FakeEncoder):
+        def prepare(self, pixels: NDArray[np.uint8], remaining: int) -> None:
+            self.batches.append(len(pixels))
+            raise PrecisionTooLow(f"too low for {remaining}")
+
+    encoder = Refusing()
+    embedder = Embedder(lambda: encoder, lambda _: None)
+    picture = np.zeros((32, 32, 3), np.uint8)
+    for name in ("a", "b"):
+        image = Decoded(
+            location=Location(root="/", path=name, mtime_ns=0, size=0), id=name, facts=FACTS, pixels=picture
+        )
+        with pytest.raises(PrecisionTooLow):
+            embedder.embed({name: image}, 2)
+    assert encoder.batches == [1], "judged once"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_processes_is_the_owners_affair(folder: Path, number: signal.Signals) -> None:
     with Workers(PREPROCESSING, replace(LIMITS, seconds=10)) as workers:
         workers.load(str(folder / "picture-00.png"), lambda _: True)
         (child,) = multiprocessing.active_children()
         assert child.pid is not None
-        os.kill(child.pid, signal.SIGINT)
+        os.kill(child.pid, number)
         time.sleep(0.1)
         workers.load(str(folder / "picture-01.png"), lambda _: True)
         assert child.is_alive()

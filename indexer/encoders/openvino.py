@@ -64,7 +64,7 @@ class OpenVinoEncoder(TapEncoder):
             "ENABLE_CPU_PINNING": False,  # decoding, and other processes, need the same cores
         }
         self._throughput = throughput
-        self._streams = (os.cpu_count() or 1) if throughput else 1
+        self._streams = _cores() if throughput else 1
         wanted = [model.output(tap.name) for tap in self._taps]
         used = openvino.Model([output.node for output in wanted], model.get_parameters())
         self._requests = openvino.AsyncInferQueue(
@@ -124,10 +124,17 @@ def load_stored(
     return OpenVinoEncoder(model, spaces, precision="int8", batch_size=batch_size, throughput=throughput)
 
 
+def _cores() -> int:
+    """Those that this process may use: in a container or under taskset, not all."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def precision_for(name: str) -> Precision:
     """`auto` is bf16 where the CPU has it, else fp32. Raises ModelUnsupported."""
     if name == "fp16":
         raise ModelUnsupported("fp16 is for GPUs. On the CPU use --precision bf16, or auto.")
+    if name == "bf16" and not _has_bf16():
+        raise ModelUnsupported("This CPU does not compute in bf16. Use --precision fp32, or auto.")
     return "bf16" if name == "bf16" or (name == "auto" and _has_bf16()) else "fp32"
 
 
@@ -193,6 +200,7 @@ def write_model(model: openvino.Model, parent: Path, name: str | None = None) ->
             openvino.save_model(model, draft / XML, compress_to_fp16=False)
             manifest = json.dumps({name: _sha256(draft / name) for name in (XML, WEIGHTS)}).encode()
             (draft / MANIFEST).write_bytes(manifest)
+            draft.chmod(0o755)  # mkdtemp makes it its owner's alone, but a server may be somebody else
             for path in (*draft.iterdir(), draft):
                 sync(path)
             folder = parent / (name or hashlib.sha256(manifest).hexdigest())

@@ -92,15 +92,16 @@ class TapEncoder(ABC):
             raise ValueError(f"pixels are {pixels.shape} {pixels.dtype}, not (n, {self._size}, {self._size}, 3) uint8")
         if not len(pixels):
             return [np.empty((0, recipe.dim), np.float32) for recipe in self._recipes]
-        parts = None
+        parts, before = None, self._batch_size
         while parts is None:
             size = self._batch_size
             try:
                 parts = self._run([pixels[at : at + size] for at in range(0, len(pixels), size)])
             except Exception as error:
                 if size == 1 or not self._is_out_of_memory(error):
+                    self._batch_size = before
                     raise
-                self._batch_size = size // 2
+                self._batch_size = max(1, min(size, len(pixels)) // 2)
         pooled = [np.concatenate(column) for column in zip(*parts, strict=True)]
         return [concatenate([pooled[column] for column in columns]) for columns in self._columns]
 

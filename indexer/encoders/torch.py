@@ -49,6 +49,7 @@ class TorchEncoder(TapEncoder):
         """tower: made for all taps of the spaces, on `device` and in `precision`. throughput: for builds."""
         super().__init__(spaces, precision=precision, batch_size=batch_size)
         self._tower: Any = tower
+        self._plain = tower
         self._device = device
         self._ahead = BATCHES_AHEAD if throughput and device.type == "cuda" else 1  # a query comes alone, unpadded
         self._compiled = False
@@ -69,15 +70,17 @@ class TorchEncoder(TapEncoder):
         sample = pixels[: self._batch_size]
         if remaining < FEW * len(sample) or self._device.type == "mps":
             return
-        self.encode(sample)  # the first pass is slow
-        began = time.perf_counter()
-        expected = self.encode(sample)
+        try:
+            self.encode(sample)  # the first pass is slow
+            began = time.perf_counter()
+            expected = self.encode(sample)
+        except Exception:  # an image that cannot be embedded: found out, and left out, when it is its turn
+            return
         if remaining / len(sample) * (time.perf_counter() - began) < WORTH_COMPILING:
             return
         from torch._inductor import config  # takes a second
 
-        plain, self._compiled = self._tower, True
-        self._tower = torch.compile(plain, dynamic=False)
+        self._tower, self._compiled = torch.compile(self._plain, dynamic=False), True
         try:
             # Settings for the whole process: as options of `compile`, freezing has half the effect. One thread:
             # compilers in processes of their own would be in the way of Ctrl-C.
@@ -87,7 +90,7 @@ class TorchEncoder(TapEncoder):
         except Exception:  # no compiler, or one that cannot do this: it works without
             worst = -1.0
         if worst < MIN_COSINE:
-            self._tower, self._compiled = plain, False
+            self._tower, self._compiled = self._plain, False
 
     def _run(self, batches: Sequence[NDArray[np.uint8]]) -> list[list[NDArray[np.float32]]]:
         if self._ahead > 1 and (self._feed is None or self._feed.batch_size != self._batch_size):
@@ -113,6 +116,7 @@ class TorchEncoder(TapEncoder):
         if not (isinstance(error, torch.OutOfMemoryError) or super()._is_out_of_memory(error)):
             return False
         self._feed = None
+        self._tower, self._compiled = self._plain, False  # or every smaller batch would be compiled for anew
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
         return True
@@ -129,10 +133,11 @@ class _Feed:
         shape = (batch_size, size, size, 3)
         self.batch_size = batch_size
         self._here = [torch.zeros(shape, dtype=torch.uint8, pin_memory=True) for _ in range(2)]
-        self._there = [torch.empty(shape, dtype=torch.uint8, device=device) for _ in range(2)]  # zeros would be a race
+        self._there = [torch.empty(shape, dtype=torch.uint8, device=device) for _ in range(2)]
         self._copied = [cuda.Event() for _ in range(2)]
         self._used = [cuda.Event() for _ in range(2)]
         self._copies = cuda.Stream(device)
+        self._copies.wait_stream(cuda.current_stream(device))  # what used this memory before may still be under way
         self._turn = 0
 
     @contextmanager
