@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import multiprocessing
 import os
@@ -70,6 +71,7 @@ class Worker:
         except OSError as error:  # too many processes, or open files: not to be taken for the file's error
             raise WorkerFailed(f"No decoding process can be started: {error.strerror}. Try --workers 1.") from error
         there.close()  # so that its end is seen here
+        atexit.register(self._process.kill)  # it ignores the SIGTERM by which Python ends children, and waits for them
         try:
             self._hear(START_SECONDS)
         except WorkerDied as error:
@@ -98,6 +100,7 @@ class Worker:
         """End the process, whatever it is doing."""
         self._here.close()
         self._process.kill()
+        atexit.unregister(self._process.kill)
         self._process.join(STOP_SECONDS)
 
     def _tell(self, message: object) -> None:

@@ -304,6 +304,7 @@ def test_a_gpu_gives_what_the_cpu_gives(precision: str, cosine: float, folders: 
     for _ in range(3):
         assert (there.encode(pixels)[0] * expected).sum(axis=1).min() > cosine
     there.prepare(pixels, 10**9)
+    assert there._compiled
     assert (there.encode(pixels)[0] * expected).sum(axis=1).min() > cosine
 
 

@@ -6,6 +6,8 @@ import hashlib
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -115,6 +117,19 @@ def test_no_process_to_be_had_is_no_file_s_fault(
         build(place, folder, FakeEncoder())
     with Index.open(place / "test.index") as index:
         assert index.info().failures == 0
+
+
+def test_an_owner_that_forgets_its_workers_still_ends(folder: Path) -> None:
+    program = (
+        "from indexer.decode import DecodeLimits; from indexer.worker import Workers; from conftest import recipe\n"
+        "workers = Workers(recipe().preprocessing, DecodeLimits())\n"
+        f"print(workers.load({str(folder / 'picture-00.png')!r}, lambda _: True)[0])"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=60
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.strip() == hashlib.sha256((folder / "picture-00.png").read_bytes()).hexdigest()
 
 
 def test_workers_end_with_their_owner(folder: Path) -> None:
