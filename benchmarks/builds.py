@@ -6,14 +6,15 @@
 The bound is cores / (processor seconds of decoding + of encoding an image), both measured in this run with nothing
 beside them: decoding on files of the same folder, encoding on full batches. What a build does besides (hashing, pipes,
 commits) is in its rate, and not in the bound. While the model is loaded, which is start-up, files are decoded already:
-that is added to the time of the build as if it had been done after. --mixed builds once more from some files of every
-folder in one.
+what the workers had done by then, beyond their own start, is added to the time of the build as if all cores had done it
+after. --mixed builds once more from some files of every folder in one.
 --memory compares small with large. Memory is the PSS of the whole process tree.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import os
@@ -27,21 +28,21 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import PIL.Image
 import psutil
 from machine import machine
 
-from indexer.build import DECODED_AHEAD
 from indexer.decode import Decoded, DecodeLimits, decode
 from indexer.encoder import SpaceRequest, encoder_for
 from indexer.errors import ImageRejected
 from indexer.models import PACKAGED, locate
 from indexer.sources import Source, scan
+from indexer.worker import Workers
 from search.index import Index, write_lock
-from search.recipe import Recipe
+from search.recipe import Preprocessing, Recipe
 from search.types import Encoding, Location, NewImage, Space
 
 MIRRORED = "*_mirror.png"
@@ -51,8 +52,8 @@ SAMPLE = 100
 SECONDS = 10
 """How long encoding is timed."""
 COMMITS = 10
-ROUNDS = 2
-"""Encoding and the build are measured in turn; the better of each counts."""
+ROUNDS = 3
+"""Encoding and the build are measured in turn; the best of each counts."""
 MIXED = 150
 """Files of every folder in the mixed one."""
 
@@ -119,20 +120,50 @@ def tree(process: psutil.Process) -> Iterator[psutil.Process]:
     yield from process.children(recursive=True)
 
 
-def watched_build(folder: Path, *flags: str) -> tuple[dict[str, Any], int]:
-    """Build an index of a folder: the report, and the most memory (PSS, bytes) that all its processes took together."""
+def worker_start_seconds(preprocessing: Preprocessing) -> float:
+    """Processor seconds of starting a decoding process."""
+    before = os.times()
+    with Workers(preprocessing, DecodeLimits()) as workers, suppress(OSError):
+        workers.load("/nowhere", lambda _: True)
+    after = os.times()
+    return after.children_user + after.children_system - before.children_user - before.children_system
+
+
+class Watched(NamedTuple):
+    """A build that was watched while it ran."""
+
+    report: dict[str, Any]
+    peak: int
+    """The most memory (PSS, bytes) that all its processes took together."""
+    early: float
+    """Processor seconds that its workers had spent when start-up was over."""
+
+    def rate(self, cores: int, worker_start: float) -> float:
+        """Images a second, had the files read during start-up been read after it."""
+        embedded, reported = int(self.report["embedded"]), float(self.report["images_per_second"])
+        return embedded / (embedded / reported + self.early / cores - worker_start)
+
+
+def watched_build(folder: Path, *flags: str) -> Watched:
+    """Build an index of a folder, with an eye on its processes."""
     with tempfile.TemporaryDirectory() as temporary:
         command = [str(Path(sys.executable).with_name("lookalike")), "build", str(folder), "--index", f"{temporary}/i"]
         command += [*flags, "--exclude", MIRRORED, "--json"]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        peak = 0
+        peak, worked, began = 0, [(0.0, 0.0)], time.perf_counter()
 
         def watch() -> None:
             nonlocal peak
-            while process.poll() is None:
+            for tick in itertools.count():
+                if process.poll() is not None:
+                    return
                 with suppress(psutil.Error):  # of processes that ended meanwhile
-                    peak = max(peak, sum(one.memory_full_info().pss for one in tree(psutil.Process(process.pid))))
-                time.sleep(1)
+                    parent, *workers = tree(psutil.Process(process.pid))
+                    spent = sum(sum(one.cpu_times()[:2]) for one in workers)
+                    worked.append((time.perf_counter() - began, spent))
+                    if tick % 10 == 0:
+                        peak = max(peak, sum(one.memory_full_info().pss for one in (parent, *workers)))
+                time.sleep(0.1)
 
         watcher = threading.Thread(target=watch)
         watcher.start()
@@ -141,7 +172,8 @@ def watched_build(folder: Path, *flags: str) -> tuple[dict[str, Any], int]:
         if process.returncode not in (0, 3):
             raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
         report: dict[str, Any] = json.loads(output)
-    return report, peak
+    early = max(spent for moment, spent in worked if moment <= report["startup_seconds"])
+    return Watched(report, peak, early)
 
 
 def build(folder: Path, recipe: Recipe, encoding: Encoding) -> None:
@@ -155,15 +187,15 @@ def build(folder: Path, recipe: Recipe, encoding: Encoding) -> None:
             encodings.append(alone.submit(encode_seconds, spaces, sample).result())
         flags = ("--layer", str(recipe.layers[0]), "--backend", "openvino", "--precision", encoding.precision)
         builds.append(watched_build(folder, *flags))
-    encode, (report, peak) = min(encodings), max(builds, key=lambda one: one[0]["images_per_second"])
-    cores, embedded = os.cpu_count() or 1, report["embedded"]
+    cores, encode = os.cpu_count() or 1, min(encodings)
     bound = cores / (decoding + encode)
-    early = min(DECODED_AHEAD, embedded) * decoding / cores
-    rate = embedded / (embedded / report["images_per_second"] + early)
+    start = worker_start_seconds(recipe.preprocessing)
+    rate, best = max(((one.rate(cores, start), one) for one in builds), key=lambda pair: pair[0])
+    report = best.report
     print(
-        f"| {folder.name} | {embedded:,} | {decoding * 1e3:.1f} | {encode * 1e3:.1f} | {commit * 1e3:.1f} "
-        f"| {bound:.1f} | {rate:.1f} | {rate / bound:.0%} | {report['startup_seconds']:.1f} "
-        f"| {report['publish_seconds']:.2f} | {peak / 1e6:.0f} |",
+        f"| {folder.name} | {report['embedded']:,} | {decoding * 1e3:.1f} | {encode * 1e3:.1f} | {commit * 1e3:.1f} "
+        f"| {bound:.1f} | {rate:.1f} | {rate / bound:.0%} | {report['images_per_second']:.1f} | {best.early:.1f} "
+        f"| {report['startup_seconds']:.1f} | {report['publish_seconds']:.2f} | {best.peak / 1e6:.0f} |",
         flush=True,
     )
 
@@ -176,7 +208,7 @@ def memory() -> None:
             for number in range(count):
                 rough = PIL.Image.fromarray(random.integers(0, 256, (24, 32, 3), dtype=np.uint8))
                 rough.resize((320, 240)).save(Path(folder, f"{number}.jpg"), quality=80)
-            report, peak = watched_build(Path(folder), "--layer", "0")
+            report, peak, _ = watched_build(Path(folder), "--layer", "0")
         print(f"{report['embedded']:,} images: peak {peak / 1e6:.0f} MB, {report['images_per_second']:.0f} images/s")
 
 
@@ -198,8 +230,10 @@ def main() -> None:
     (recipe,) = recipes_for(locate(PACKAGED.name), [SpaceRequest(layers=(chosen.layer,))]).values()
     encoding = Encoding(backend="openvino", precision=chosen.precision)
     print("Of an image: milliseconds of processor. Rates: images a second.")
-    print("| | images | decode | encode | commit | bound | built | | start-up, s | publish, s | peak MB |")
-    print("|---" * 11 + "|")
+    columns = "images, decode, encode, commit, bound, built, , reported, early s, start-up s, publish s, peak MB".split(
+        ", "
+    )
+    print("| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|", sep="\n")
     folders = [folder.resolve() for folder in chosen.folders]
     for folder in folders:
         build(folder, recipe, encoding)
