@@ -230,10 +230,9 @@ def main() -> None:
     (recipe,) = recipes_for(locate(PACKAGED.name), [SpaceRequest(layers=(chosen.layer,))]).values()
     encoding = Encoding(backend="openvino", precision=chosen.precision)
     print("Of an image: milliseconds of processor. Rates: images a second.")
-    columns = "images, decode, encode, commit, bound, built, , reported, early s, start-up s, publish s, peak MB".split(
-        ", "
-    )
-    print("| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|", sep="\n")
+    columns = "images|decode|encode|commit|bound|built||reported|early s|start-up s|publish s|peak MB"
+    print(f"| | {columns.replace('|', ' | ')} |", "|---" * 13 + "|", sep="
+")
     folders = [folder.resolve() for folder in chosen.folders]
     for folder in folders:
         build(folder, recipe, encoding)
