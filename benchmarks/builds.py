@@ -231,8 +231,7 @@ def main() -> None:
     encoding = Encoding(backend="openvino", precision=chosen.precision)
     print("Of an image: milliseconds of processor. Rates: images a second.")
     columns = "images|decode|encode|commit|bound|built||reported|early s|start-up s|publish s|peak MB"
-    print(f"| | {columns.replace('|', ' | ')} |", "|---" * 13 + "|", sep="
-")
+    print(f"| | {columns.replace('|', ' | ')} |", "|---" * 13 + "|", sep="\n")
     folders = [folder.resolve() for folder in chosen.folders]
     for folder in folders:
         build(folder, recipe, encoding)
