@@ -85,8 +85,7 @@ class Build:
         if not self._options.dry_run and not report.interrupted:
             with self._index.writing() as transaction:
                 transaction.drop_unlocated()
-            if self._index.stale:
-                self._publish()
+            self._publish()
         report.failed.sort(key=lambda failed: (failed.root, failed.path))
         report.seconds = time.perf_counter() - self._began
         if report.embedded:
@@ -96,6 +95,8 @@ class Build:
     def _prepare(self, sources: Sequence[Source]) -> None:
         roots = [Path(root) for root in self._index.catalog.roots() if root != str(self._index.uploads)]
         with self._index.writing() as transaction:
+            if self._options.min_recall is not None:
+                transaction.set_min_recall(self._options.min_recall)
             for source in sources:  # photos/2024 was built before, photos is now: the files there are the same files
                 for root in roots:
                     if root != source.root and root.is_relative_to(source.root):

@@ -54,6 +54,10 @@ def build(
     min_overlap: Annotated[
         float, typer.Option(min=0, max=1, metavar="F", help="Share of fp32's ten nearest that int8 must keep.")
     ] = 0.93,
+    min_recall: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, metavar="F", help="Share of the true ten nearest that searches must find.  [0.95]"),
+    ] = None,
     device: Annotated[DeviceName, typer.Option(help="Where the model runs.")] = "auto",
     batch_size: Annotated[int | None, typer.Option(min=1, max=4096, metavar="N")] = None,
     workers: Annotated[int | None, typer.Option(min=1, max=256, metavar="N", help="Decoding processes.")] = None,
@@ -89,6 +93,7 @@ def build(
         retry_failed=retry_failed,
         readd=readd,
         dry_run=dry_run,
+        min_recall=min_recall,
     )
     wanted = ModelChoice(
         model=model,

@@ -34,6 +34,7 @@ class BuildOptions:
     retry_failed: bool = False
     readd: bool = False
     dry_run: bool = False
+    min_recall: float | None = None
 
 
 @dataclass(kw_only=True)

@@ -1,8 +1,8 @@
-"""The FAISS structure over one space's embeddings: exact inner product, read from a memory-mapped file."""
+"""Nearest vectors: exactly, and by a graph (HNSW) over eight-bit codes whose candidates are scored exactly."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,52 +13,113 @@ from numpy.typing import NDArray
 _FAISS: Any = faiss
 """Without its types: they describe the C++ constructors, not the Python ones that FAISS puts in their place."""
 
+Vectors = NDArray[np.float32]
+Positions = NDArray[np.int64]
 
-class ExactIndex:
-    """Immutable exact search over n vectors, addressed by position 0..n-1. Any number of threads may search it."""
+LINKS = 32
+"""Links of a graph's node to others (M); twice as many on the bottom layer."""
+EF_CONSTRUCTION = 100
+"""Candidates from which a new node's links are chosen."""
+EFS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+"""Candidates that a search may keep (efSearch), the fastest first. What it finds at the last is all that it finds."""
+BLOCK = 16_384
+"""Vectors added to a graph at once."""
+
+
+def exact(vectors: Vectors, queries: Vectors, k: int, chosen: Positions | None = None) -> Positions:
+    """Positions of the k vectors of the largest inner products with each query, best first.
+
+    vectors: (n, dim); queries: (q, dim). chosen: (m,) the positions that may be found, None for all. Returns
+    (q, min(k, m or n)).
+    """
+    if chosen is None:
+        k = min(k, len(vectors))
+        if k == 0:
+            return np.empty((len(queries), 0), dtype=np.int64)
+        found: Positions = faiss.knn(queries, vectors, k, metric=faiss.METRIC_INNER_PRODUCT)[1]
+        return found
+    k = min(k, len(chosen))
+    best = np.empty((len(queries), k), dtype=np.int64)
+    for row, query in enumerate(queries):
+        products = scores(vectors, query[None, :], chosen[None, :])[0]
+        top = np.argpartition(-products, k - 1)[:k] if k else np.empty(0, np.int64)
+        best[row] = chosen[top[np.argsort(-products[top], kind="stable")]]
+    return best
+
+
+def scores(vectors: Vectors, queries: Vectors, positions: Positions) -> Vectors:
+    """Inner products of each query with the vectors at its positions; -inf where a position is -1.
+
+    vectors: (n, dim); queries: (q, dim); positions: (q, m). Returns (q, m) float32. Each is computed by itself, in the
+    same order: equal vectors have equal scores, wherever they stand.
+    """
+    positions = np.ascontiguousarray(positions, dtype=np.int64)
+    products = np.empty(positions.shape, dtype=np.float32)
+    if products.size:
+        queries = np.ascontiguousarray(queries)
+        _FAISS.fvec_inner_products_by_idx(
+            *(_FAISS.swig_ptr(array) for array in (products, queries, vectors, positions)),
+            vectors.shape[1],
+            *positions.shape,
+        )
+    return products
+
+
+class Graph:
+    """A navigable graph over the codes of n vectors, by position. Any number of threads may search it; none while it
+    grows."""
 
     def __init__(self, index: Any) -> None:
         self._index = index
-        flat = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d) if index.ntotal else np.empty(0, np.float32)
-        self.vectors: NDArray[np.float32] = flat.reshape(index.ntotal, index.d)
-        """(n, dim) float32, a read-only view of the mapped file: what an exact rerank reads."""
-        self.vectors.setflags(write=False)
 
     @classmethod
-    def write(cls, path: Path, dim: int, blocks: Iterable[NDArray[np.float32]]) -> None:
-        """Write the structure for blocks of (n_i, dim) unit vectors to a file. The caller makes it durable."""
-        index = faiss.IndexFlatIP(dim)
-        for block in blocks:
-            index.add(block)
-        faiss.write_index(index, str(path))
+    def train(cls, vectors: Vectors) -> Graph:
+        """An empty graph whose codes fit these (n, dim) vectors' range."""
+        dim, code = vectors.shape[1], faiss.ScalarQuantizer.QT_8bit
+        graph = cls(_FAISS.IndexHNSWSQ(dim, code, LINKS, faiss.METRIC_INNER_PRODUCT))
+        low, high = np.full(vectors.shape[1], np.inf, np.float32), np.full(vectors.shape[1], -np.inf, np.float32)
+        for block in _blocks(vectors):
+            low, high = np.minimum(low, block.min(axis=0)), np.maximum(high, block.max(axis=0))
+        graph._index.train(np.stack([low, high]))
+        graph._index.hnsw.efConstruction = EF_CONSTRUCTION
+        return graph
+
+    def add(self, vectors: Vectors) -> None:
+        """Add (n, dim) vectors at the next positions, on all cores."""
+        for block in _blocks(vectors):
+            self._index.add(block)
+
+    def search(self, queries: Vectors, ef: int) -> Positions:
+        """The best `ef` of the positions that a walk towards each query has met, (q, ef), by their codes' order.
+
+        queries: (q, dim). -1 where it has met fewer.
+        """
+        found: Positions = self._index.search(queries, ef, params=_FAISS.SearchParametersHNSW(efSearch=ef))[1]
+        return found
+
+    def write(self, write: Callable[[bytes], int]) -> None:
+        """Write it, piece by piece, by calling `write`. What that raises comes through as RuntimeError."""
+        _FAISS.write_index(self._index, _FAISS.PyCallbackIOWriter(write))
 
     @classmethod
-    def read(cls, path: Path) -> ExactIndex:
-        """Map a file that `write` made. Check its hash first: FAISS reads damaged files without complaint.
+    def read(cls, path: Path, *, writable: bool = False) -> Graph:
+        """Read a file that `write` made. Check its hash first: FAISS reads damaged files without complaint.
 
-        Raises RuntimeError where FAISS cannot read it at all.
+        writable: into memory, to grow; otherwise mapped. Raises RuntimeError where FAISS cannot read it at all.
         """
-        return cls(faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC))
-
-    def search(
-        self, vector: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None = None
-    ) -> NDArray[np.int64]:
-        """Positions of the k nearest vectors by inner product, best first; fewer where there are fewer.
-
-        vector: (dim,) float32. allowed: (n,) bool, the positions that may be found, or None for all.
-        """
-        k = min(k, self._index.ntotal)
-        if k == 0:
-            return np.empty(0, dtype=np.int64)
-        parameters: Any = None
-        if allowed is not None:
-            bitmap = np.packbits(allowed, bitorder="little")
-            parameters = _FAISS.SearchParameters(sel=_FAISS.IDSelectorBitmap(bitmap))
-        _, positions = self._index.search(vector[None, :], k, params=parameters)
-        found: NDArray[np.int64] = positions[0]
-        return found[found >= 0]
+        return cls(_FAISS.read_index(str(path), 0 if writable else faiss.IO_FLAG_MMAP_IFC))
 
     @property
     def count(self) -> int:
         """How many vectors it holds."""
         return int(self._index.ntotal)
+
+    @property
+    def dim(self) -> int:
+        """How many numbers a vector has."""
+        return int(self._index.d)
+
+
+def _blocks(vectors: Vectors) -> Iterator[Vectors]:
+    for start in range(0, len(vectors), BLOCK):
+        yield vectors[start : start + BLOCK]

@@ -28,6 +28,10 @@ from search.vectors import from_blobs, intact
 
 CHUNK = 500
 """Values in one SQL `IN`: large enough to hide the round trip, far below SQLite's limit of 32,766."""
+NEWEST = 2**62
+"""A `seq` that no catalog reaches: asks for the state without any change."""
+MIN_RECALL = 0.95
+"""What a generation's answers must hold of the true ten nearest, if nobody has asked for another share."""
 VECTOR_CHUNK = 4_096
 """Embeddings read at once while a generation is built: 6 MB of 384-d vectors."""
 
@@ -158,12 +162,22 @@ class Catalog:
                 connection.execute(select(func.count()).select_from(failures)).scalar_one(),
             )
 
-    def changes(self, since: int) -> Changes:
-        """What was added and removed after the seq `since`, read in one transaction."""
+    def min_recall(self) -> float:
+        """The share of the true ten nearest that a generation must find."""
+        with self.reading() as connection:
+            stored = connection.execute(select(state.c.value).where(state.c.key == "min_recall")).scalar()
+        return MIN_RECALL if stored is None else float(stored)
+
+    def changes(self, since: int, removed_since: int | None = None) -> Changes:
+        """What was added and removed after the seq `since`, read in one transaction.
+
+        removed_since: another seq for what was removed.
+        """
+        from_seq = since if removed_since is None else removed_since
         with self.reading() as connection:
             values = dict(connection.execute(select(state.c.key, state.c.value)).all())
             added = connection.execute(select(images.c.rowid).where(images.c.seq > since).order_by(images.c.rowid))
-            removed = connection.execute(select(tombstones.c.rowid).where(tombstones.c.seq > since))
+            removed = connection.execute(select(tombstones.c.rowid).where(tombstones.c.seq > from_seq))
             return Changes(
                 catalog=values["catalog"],
                 seq=values["seq"],
@@ -187,15 +201,20 @@ class Catalog:
                 vectors.append(block)
         return np.concatenate(found), np.concatenate(vectors)
 
-    def all_vectors(self, space: Space, upto: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """Every embedding of a space whose image was added at or before the seq `upto`, ascending, in chunks."""
+    def all_vectors(
+        self, space: Space, upto: int, since: int = 0
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Every embedding of a space whose image was added after `since` and at or before the seq `upto`, ascending.
+
+        In chunks of rowids and their (n, dim) float32 vectors. Raises IndexDamaged where a checksum is wrong.
+        """
         last = -1
         while True:
             with self.reading() as connection:
                 rows = connection.execute(
                     _embeddings_of(space)
                     .join(images, images.c.rowid == embeddings.c.image_rowid)
-                    .where(embeddings.c.image_rowid > last, images.c.seq <= upto)
+                    .where(embeddings.c.image_rowid > last, images.c.seq > since, images.c.seq <= upto)
                     .limit(VECTOR_CHUNK)
                 ).all()
             if not rows:

@@ -1,4 +1,4 @@
-"""Commands that need no encoder: info and remove. And how every command prints."""
+"""Commands that need no encoder: info, rebuild and remove. And how every command prints."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import typer
 
 if TYPE_CHECKING:
     from search.index import Index
+    from search.types import JsonObject
 
 DEFAULT_INDEX = "$LOOKALIKE_INDEX or ./lookalike.index"
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -62,6 +63,7 @@ def info(
             "dim": entry.space.recipe.dim,
             "count": entry.count,
             "encoding": vars(entry.space.encoding),
+            **entry.structure,
             "recipe": entry.space.recipe.to_json(),
         }
         for entry in facts.spaces
@@ -76,14 +78,44 @@ def info(
             f"  {entry.space.name}: {entry.count:,} embeddings of {recipe.dim} numbers, "
             f"{recipe.model}, {recipe.pooling}, {recipe.preprocessing.size} px, {encoding.backend} {encoding.precision}"
         )
+        if entry.structure:
+            say(f"    {_searched(entry.structure)}")
     say(f"  generation {facts.generation or 'none yet'}, {facts.delta:,} images newer than it")
     if facts.failures:
         say(f"  {facts.failures:,} files could not be indexed")
 
 
+def _searched(structure: JsonObject) -> str:
+    """How a space is searched, in words."""
+    size = f"{structure['bytes_per_vector']:,.0f} bytes a vector, written in {structure['build_seconds']:.1f} s"
+    if structure["structure"] == "exact":
+        return f"searched exactly, {size}"
+    found = structure["search"]
+    return (
+        f"searched by a graph that finds {found['recall']:.1%} of the ten nearest "
+        f"({found['queries']} of its images asked, ef {found['ef']}), {size}"
+    )
+
+
 def megabytes(count: int) -> str:
     """A number of bytes as people read it."""
     return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
+
+
+def rebuild(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", default_factory=default_index, show_default=DEFAULT_INDEX)
+    ],
+    as_json: Json = False,
+) -> None:
+    """Write an index's search structures anew from its catalog, without what was removed. No image is read."""
+    with _open(directory, writable=True) as index, index.lock():
+        generation = index.publish(anew=True)
+        count = index.catalog.counts()[0]
+    if as_json:
+        print_json({"index": str(directory), "generation": generation, "count": count})
+    else:
+        say(f"{directory}: generation {generation} holds {plural(count, 'image')}.")
 
 
 def remove(
@@ -131,4 +163,5 @@ def _open(directory: Path, *, writable: bool = False) -> Index:
 def register(add: Callable[..., Any]) -> None:
     """Add this room's commands to the application."""
     add("info")(info)
+    add("rebuild")(rebuild)
     add("remove")(remove)

@@ -6,16 +6,18 @@ import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from search import generation as generations
 from search.catalog import Catalog
-from search.errors import IndexLocked, IndexMissing, StorageFailed, UnknownImage, UnknownSpace
+from search.errors import IndexLocked, IndexMissing, QueryInvalid, StorageFailed, UnknownImage, UnknownSpace
 from search.files import storage_errors
+from search.generation import Generation, load_best
+from search.publish import publish
 from search.query import query_vector
 from search.snapshot import Snapshot
 from search.transaction import Transaction
@@ -111,16 +113,16 @@ class Index:
             raise UnknownSpace(f"The index has no such space. It has: {', '.join(self._by_name)}.")
         return self._by_name[name]
 
-    def publish(self) -> str:
-        """Write everything as a new generation and make it current. Returns its name. The caller holds `lock`."""
-        return generations.publish(self.path / "generations", self.catalog, self.spaces)
+    def publish(self, *, anew: bool = False) -> str:
+        """Make everything the current generation, where it is not yet. Returns its name. The caller holds `lock`.
+
+        anew: written from scratch, without what was removed. Raises StorageFailed, IndexDamaged.
+        """
+        return publish(self._generations, self.catalog, self.spaces, anew=anew)
 
     @property
-    def stale(self) -> bool:
-        """Whether the catalog has changes that no intact generation has. Reads the generation, for its hashes."""
-        changes = self.catalog.changes(since=generations.NEWEST)
-        generation = generations.load_best(self.path / "generations", changes, self.spaces)
-        return generation is None or generation.applied_seq != changes.seq
+    def _generations(self) -> Path:
+        return self.path / "generations"
 
     @property
     def delta_count(self) -> int:
@@ -140,10 +142,11 @@ class Index:
             snapshot = self._snapshot
             changes = self.catalog.changes(since=snapshot.seq)
             if changes.generation != snapshot.current:
-                generation = generations.load_best(self.path / "generations", changes, self.spaces)
+                generation = load_best(self._generations, changes, self.spaces)
                 snapshot = Snapshot.start(generation, changes.generation, self.spaces)
-                changes = self.catalog.changes(since=snapshot.seq)
-            if changes.seq != snapshot.seq:
+                clean_seq = 0 if generation is None else generation.clean_seq
+                changes = self.catalog.changes(since=snapshot.seq, removed_since=clean_seq)
+            if changes.seq != snapshot.seq or len(changes.removed):
                 added = {space.name: self.catalog.vectors(space, changes.added) for space in self.spaces}
                 snapshot = snapshot.advance(changes.seq, added, changes.removed)
             self._snapshot = snapshot
@@ -172,13 +175,35 @@ class Index:
             if len(hits) == query.k or self.catalog.version() == version:
                 return hits
 
+    def nearest(
+        self,
+        vectors: NDArray[np.float32],
+        k: int = 10,
+        *,
+        space: str | None = None,
+        matching: JsonObject | None = None,
+        ef: int | None = None,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The k images nearest to each of many vectors, best first, without looking up what is known of them.
+
+        vectors: (q, dim) float32 of unit length. matching: a filter (`search.filters`). ef: how many candidates a graph
+        keeps, instead of as many as its recall was measured with. Returns the images' rowids and cosines, both (q, m)
+        with m <= k; -1 and -inf where a query has fewer than others. Raises QueryInvalid, FilterInvalid, UnknownSpace.
+        """
+        named = self.space(space)
+        if vectors.ndim != 2 or vectors.shape[1] != named.recipe.dim:
+            raise QueryInvalid(f"The vectors must have the shape (n, {named.recipe.dim}), not {vectors.shape}.")
+        allowed = None if matching is None else self.catalog.matching(matching)
+        return self._refreshed()[0].nearest(named.name, vectors, k, allowed, ef)
+
     def _search(self, snapshot: Snapshot, query: Query, space: Space, vector: Vector) -> list[Hit]:
         excluded = {part.id for part in query.parts if part.id is not None}
         allowed = None if query.filter is None else self.catalog.matching(query.filter)
         wanted = query.k + query.offset + len(excluded)
         window = wanted + SLACK
         while True:
-            rowids, scores = snapshot.nearest(space.name, vector, window, allowed)
+            ((rowids,), (scores,)) = snapshot.nearest(space.name, vector[None, :], window, allowed)
+            rowids, scores = rowids[rowids >= 0], scores[rowids >= 0]
             # Equal scores are ordered by id: go on while images that did not fit may tie with the last wanted one.
             if len(rowids) < window or scores[-1] < scores[wanted - 1]:
                 break
@@ -189,7 +214,7 @@ class Index:
         return hits[query.offset :]
 
     def _hits(
-        self, rowids: NDArray[np.int64], scores: NDArray[np.float64], excluded: set[str], limit: int
+        self, rowids: NDArray[np.int64], scores: NDArray[np.float32], excluded: set[str], limit: int
     ) -> list[Hit]:
         records = self.catalog.records(rowids.tolist())
         found = [
@@ -275,7 +300,10 @@ class Index:
             generation=None if snapshot.generation is None else snapshot.generation.name,
             seq=snapshot.seq,
             delta=self.delta_count,
-            spaces=self.catalog.space_infos(),
+            spaces=tuple(
+                replace(info, structure=_structure(snapshot.generation, info.space.name))
+                for info in self.catalog.space_infos()
+            ),
         )
 
 
@@ -289,6 +317,13 @@ def _hit(record: ImageRecord, score: float) -> Hit:
         width=record.facts.width,
         height=record.facts.height,
     )
+
+
+def _structure(generation: Generation | None, space: str) -> JsonObject:
+    if generation is None:
+        return {}
+    facts = generation.spaces[space].facts
+    return {name: facts[name] for name in ("structure", "search", "bytes_per_vector", "build_seconds")}
 
 
 def _size(path: Path) -> int:

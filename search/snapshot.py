@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from search.generation import Generation
-from search.types import Space, Vector
+from search.ann import Graph, Positions, Vectors, exact, scores
+from search.generation import Generation, SpaceSnapshot
+from search.types import Space
 
 Rowids = NDArray[np.int64]
+
+FEW = 50_000
+"""So many vectors, chosen by a filter, are compared one by one: 8 ms at 384 numbers."""
+VISITED = 20
+"""Nodes that a walk through a graph looks at for each candidate that it keeps."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpaceView:
-    """One space of a snapshot. `alive` marks the generation's positions that were not removed since; None: all."""
+    """One space of a snapshot. `alive` marks the generation's positions that were not removed since; None: all.
+
+    The delta's arrays are the beginning of larger ones, which later snapshots go on in.
+    """
 
     alive: NDArray[np.bool_] | None
     delta_rowids: Rowids
-    delta_vectors: NDArray[np.float32]
+    delta_vectors: Vectors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,44 +57,55 @@ class Snapshot:
         seq = 0 if generation is None else generation.applied_seq
         return cls(seq=seq, current=current, generation=generation, spaces=views)
 
-    def advance(self, seq: int, added: Mapping[str, tuple[Rowids, NDArray[np.float32]]], removed: Rowids) -> Snapshot:
-        """The snapshot at a later `seq`. added: for each space, rowids and their (n, dim) float32 vectors."""
+    def advance(self, seq: int, added: Mapping[str, tuple[Rowids, Vectors]], removed: Rowids) -> Snapshot:
+        """The snapshot at a later `seq`. added: for each space, rowids and their (n, dim) float32 vectors.
+
+        Only of the newest snapshot: it goes on in this one's arrays, behind what this one sees.
+        """
         return replace(
             self, seq=seq, spaces={name: self._advanced(name, *block, removed) for name, block in added.items()}
         )
 
-    def _advanced(self, name: str, rowids: Rowids, vectors: NDArray[np.float32], removed: Rowids) -> SpaceView:
+    def _advanced(self, name: str, rowids: Rowids, vectors: Vectors, removed: Rowids) -> SpaceView:
         view = self.spaces[name]
-        keep = ~np.isin(view.delta_rowids, removed)
         alive = view.alive
         if self.generation is not None and len(removed):
-            dead = np.isin(self.generation.spaces[name].rowids, removed)
-            if dead.any():
-                alive = ~dead if alive is None else alive & ~dead
+            base = self.generation.spaces[name]
+            dead = base.positions(removed)
+            if len(dead):
+                alive = np.ones(len(base.rowids), dtype=np.bool_) if alive is None else alive.copy()
+                alive[dead] = False
+        old_rowids, old_vectors = view.delta_rowids, view.delta_vectors
+        gone = np.isin(old_rowids, removed)
+        if gone.any():
+            old_rowids, old_vectors = old_rowids[~gone], old_vectors[~gone]
         return SpaceView(
-            alive=alive,
-            delta_rowids=np.concatenate([view.delta_rowids[keep], rowids]),
-            delta_vectors=np.concatenate([view.delta_vectors[keep], vectors]),
+            alive=alive, delta_rowids=_appended(old_rowids, rowids), delta_vectors=_appended(old_vectors, vectors)
         )
 
-    def nearest(self, space: str, vector: Vector, k: int, allowed: Rowids | None) -> tuple[Rowids, NDArray[np.float64]]:
-        """The k nearest images: rowids and cosines, best first. allowed: the rowids that may be found; None: all."""
+    def nearest(
+        self, space: str, queries: Vectors, k: int, allowed: Rowids | None = None, ef: int | None = None
+    ) -> tuple[Rowids, NDArray[np.float32]]:
+        """The k images nearest to each query, best first: rowids and cosines, both (q, k); -1 and -inf where there are
+        fewer.
+
+        queries: (q, dim) unit vectors. allowed: the rowids that may be found, ascending; None: all. ef: candidates
+        of a walk through a graph; None: as many as the recall was measured with.
+        """
         view = self.spaces[space]
-        chosen = slice(None) if allowed is None else np.isin(view.delta_rowids, allowed)
-        rowids = [view.delta_rowids[chosen]]
-        scores = [_cosines(view.delta_vectors[chosen], vector)]
+        chosen = None if allowed is None else np.flatnonzero(_in_sorted(view.delta_rowids, allowed))
+        found = exact(view.delta_vectors, queries, k, chosen)
+        rowids = [view.delta_rowids[found]]
+        cosines = [scores(view.delta_vectors, queries, found)]
         if self.generation is not None:
             base = self.generation.spaces[space]
-            alive = view.alive
-            if allowed is not None:
-                matching = np.isin(base.rowids, allowed)
-                alive = matching if alive is None else alive & matching
-            positions = base.index.search(vector, k, alive)
-            rowids.append(base.rowids[positions])
-            scores.append(_cosines(base.index.vectors[positions], vector))
-        all_rowids, all_scores = np.concatenate(rowids), np.concatenate(scores)
-        order = np.argsort(-all_scores, kind="stable")[:k]
-        return all_rowids[order], all_scores[order]
+            found = _candidates(base, view.alive, queries, k, allowed, ef)
+            rowids.append(np.where(found < 0, -1, base.rowids[found]))
+            cosines.append(scores(base.vectors, queries, found))
+        all_rowids, all_cosines = np.concatenate(rowids, axis=1), np.concatenate(cosines, axis=1)
+        order = np.argsort(-all_cosines, axis=1, kind="stable")[:, :k]
+        best = np.take_along_axis(all_cosines, order, axis=1)
+        return np.take_along_axis(all_rowids, order, axis=1), np.clip(best, -1, 1, where=np.isfinite(best), out=best)
 
     @property
     def delta_count(self) -> int:
@@ -91,8 +113,81 @@ class Snapshot:
         return max((len(view.delta_rowids) for view in self.spaces.values()), default=0)
 
 
-def _cosines(vectors: NDArray[np.float32], vector: Vector) -> NDArray[np.float64]:
-    """Of unit vectors, row by row in float64: equal vectors get equal scores wherever they stand."""
-    products = np.multiply(vectors, vector, dtype=np.float64).sum(axis=1)
-    cosines: NDArray[np.float64] = np.clip(products, -1.0, 1.0)
-    return cosines
+def _candidates(
+    base: SpaceSnapshot,
+    alive: NDArray[np.bool_] | None,
+    queries: Vectors,
+    k: int,
+    allowed: Rowids | None,
+    ef: int | None,
+) -> Positions:
+    """Positions in a generation among which each query's k nearest are: exactly, or as surely as its graph promises.
+
+    Returns (q, m), -1 where there are fewer.
+    """
+    chosen: Positions | None = None
+    if allowed is not None:
+        chosen = base.positions(allowed)
+        chosen = chosen if alive is None else chosen[alive[chosen]]
+    if base.graph is None or (chosen is not None and len(chosen) <= FEW):
+        return exact(
+            base.vectors, queries, k, np.flatnonzero(alive) if chosen is None and alive is not None else chosen
+        )
+    if chosen is not None:
+        alive = np.zeros(len(base.rowids), dtype=np.bool_)
+        alive[chosen] = True
+    found, missing = _walked(base.graph, alive, queries, k, base.ef if ef is None else ef)
+    if len(missing):
+        rest = exact(base.vectors, queries[missing], k, None if alive is None else np.flatnonzero(alive))
+        found[missing] = -1
+        found[missing, : rest.shape[1]] = rest
+    return found
+
+
+def _walked(
+    graph: Graph, alive: NDArray[np.bool_] | None, queries: Vectors, k: int, ef: int
+) -> tuple[Positions, NDArray[np.int64]]:
+    """What walks through a graph find, (q, m), and the queries for which comparing one by one is no more work.
+
+    Where only some may be found, a walk keeps more in sight, until about as many of those are among the nearest that it
+    has met as where all may: that is what its recall was measured with. It is no help to let the walk itself pass over
+    the others: it then answers with what it happened to meet on its way to the query.
+    """
+    total = graph.count
+    count = total if alive is None else int(np.count_nonzero(alive))
+    wanted = min(max(ef, 2 * k), count)
+    found = np.full((len(queries), max(wanted, k)), -1, dtype=np.int64)
+    missing = np.arange(len(queries))
+    ef = math.ceil(wanted * total / max(1, count))
+    while len(missing) and ef * VISITED < count:
+        met = graph.search(queries[missing], ef)
+        if alive is not None:
+            met[~alive[met]] = -1
+            met = np.take_along_axis(met, np.argsort(met < 0, axis=1, kind="stable"), axis=1)
+        found[missing, :wanted] = met[:, :wanted]
+        missing = missing[(met >= 0).sum(axis=1) < max(k, wanted // 2)]
+        ef *= 4
+    return found, missing
+
+
+def _appended(head: NDArray[Any], tail: NDArray[Any]) -> NDArray[Any]:
+    """`head` and `tail` in one array, without copying `head` where the array that it is the beginning of has room.
+
+    The room behind `head` is nobody's: only the newest snapshot is gone on from, and older ones see less.
+    """
+    room = head.base if head.base is not None else head
+    count = len(head) + len(tail)
+    if len(room) < count:
+        room = np.empty((max(2 * count, 64), *head.shape[1:]), dtype=head.dtype)
+        room[: len(head)] = head
+    room[len(head) : count] = tail
+    return room[:count]
+
+
+def _in_sorted(values: Rowids, ascending: Rowids) -> NDArray[np.bool_]:
+    """Which values occur in an ascending array."""
+    if not len(ascending):
+        return np.zeros(len(values), dtype=np.bool_)
+    places = np.minimum(np.searchsorted(ascending, values), len(ascending) - 1)
+    found: NDArray[np.bool_] = ascending[places] == values
+    return found

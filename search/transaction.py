@@ -174,6 +174,11 @@ class Transaction(Lookup):
         """Make a published generation the one that readers open."""
         self._connection.execute(update(state).where(state.c.key == "generation").values(value=name))
 
+    def set_min_recall(self, share: float) -> None:
+        """Fix the share of the true ten nearest that later generations must find."""
+        key = insert(state).values(key="min_recall", value=share)
+        self._connection.execute(key.on_conflict_do_update(index_elements=["key"], set_={"value": share}))
+
     def _next_seq(self) -> int:
         seq: int = self._connection.execute(_NEXT_SEQ).scalar_one()
         return seq

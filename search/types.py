@@ -152,10 +152,15 @@ class Query:
 
 @dataclass(frozen=True, kw_only=True)
 class SpaceInfo:
-    """A space and how many images it holds."""
+    """A space and how many images it holds.
+
+    `structure` is what the current generation says of how it is searched: `structure` (`exact` or `hnsw`), `search` (a
+    graph's parameters and measured recall), `bytes_per_vector`, `build_seconds`; empty without a generation.
+    """
 
     space: Space
     count: int
+    structure: JsonObject = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

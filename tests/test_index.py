@@ -144,7 +144,7 @@ def test_unknown_names_are_told_apart(make_index: MakeIndex) -> None:
         index.search(Query(parts=[QueryPart(id=image_id(1))], space="layer99"))
 
 
-@pytest.mark.parametrize("victim", ["layer2.faiss", "layer2.rowids", "manifest.json"])
+@pytest.mark.parametrize("victim", ["layer2.vectors", "layer2.rowids", "manifest.json"])
 @pytest.mark.parametrize("damage", ["flip", "truncate", "delete"])
 def test_a_damaged_generation_is_never_answered_from(make_index: MakeIndex, victim: str, damage: str) -> None:
     data = vectors(200)
@@ -159,7 +159,9 @@ def test_a_damaged_generation_is_never_answered_from(make_index: MakeIndex, vict
     with Index.open(index.path) as reopened:
         assert reopened.info().generation is None, "the damage went unnoticed"
         assert [hit.id for hit in ask(reopened, data[5])] == brute_force(data, data[5], list(range(200)), 10)
-        assert reopened.stale
+    with index.lock():
+        assert index.publish() == "000002"
+    assert index.info().generation == "000002"
 
 
 def test_a_damaged_generation_falls_back_to_the_one_before(make_index: MakeIndex) -> None:
@@ -170,7 +172,7 @@ def test_a_damaged_generation_falls_back_to_the_one_before(make_index: MakeIndex
             for number in range(20, 40):
                 transaction.add(new_image(number, data[number]))
         assert index.publish() == "000002"
-    (index.path / "generations" / "000002" / "layer2.faiss").write_bytes(b"nonsense")
+    (index.path / "generations" / "000002" / "layer2.rowids").write_bytes(b"nonsense")
     with Index.open(index.path) as reopened:
         assert reopened.info().generation == "000001"
         assert [hit.id for hit in ask(reopened, data[30])] == brute_force(data, data[30], list(range(40)), 10)
@@ -178,7 +180,7 @@ def test_a_damaged_generation_falls_back_to_the_one_before(make_index: MakeIndex
 
 def test_a_generation_of_another_catalog_is_never_answered_from(make_index: MakeIndex) -> None:
     index = make_index(vectors(50))
-    index.publish()
+    index.publish(anew=True)
     index.close()
     assert len(list((index.path / "generations").iterdir())) == 2
     for file in index.path.glob("catalog.sqlite*"):
@@ -195,7 +197,6 @@ def test_a_generation_of_another_catalog_is_never_answered_from(make_index: Make
     assert manifest.exists()
     with Index.open(rebuilt.path) as reopened:
         assert reopened.info().generation is None
-        assert reopened.stale
         assert ask(reopened, other[7])[0].score == pytest.approx(1)
 
 
@@ -204,7 +205,7 @@ def test_generations_are_disposable_and_only_two_are_kept(make_index: MakeIndex)
     index = make_index(data)
     with index.lock():
         for _ in range(3):
-            index.publish()
+            index.publish(anew=True)
     assert sorted(path.name for path in (index.path / "generations").iterdir()) == ["000003", "000004"]
     shutil.rmtree(index.path / "generations")
     with Index.open(index.path) as reopened:
@@ -214,11 +215,11 @@ def test_generations_are_disposable_and_only_two_are_kept(make_index: MakeIndex)
 def test_a_killed_publication_leaves_the_old_state(make_index: MakeIndex) -> None:
     index = make_index(vectors(30))
     (index.path / "generations" / "000002.tmp").mkdir()
-    (index.path / "generations" / "000002.tmp" / "layer2.faiss").write_bytes(b"half")
+    (index.path / "generations" / "000002.tmp" / "layer2.vectors").write_bytes(b"half")
     with Index.open(index.path) as reopened:
         assert reopened.info().generation == "000001"
     with index.lock():
-        assert index.publish() == "000002"
+        assert index.publish(anew=True) == "000002"
     assert not (index.path / "generations" / "000002.tmp").exists()
 
 

@@ -1,0 +1,280 @@
+"""Promises of large indexes: a graph finds what was promised, grows, forgets, and fills k under any filter."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import image_id, new_image
+from numpy.typing import NDArray
+
+from search import publish, snapshot
+from search.ann import exact, scores
+from search.errors import QueryInvalid, StorageFailed
+from search.generation import load
+from search.index import Index
+from search.publish import _HashedFile
+from search.snapshot import Snapshot
+from search.types import Query, QueryPart
+from search.vectors import normalise
+
+MakeIndex = Callable[..., Index]
+DIM = 16
+
+
+@pytest.fixture(autouse=True)
+def graphs_for_small_indexes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publish, "EXACT_BYTES", 1000 * DIM * 4)
+    monkeypatch.setattr(snapshot, "FEW", 100)
+    monkeypatch.setattr(snapshot, "VISITED", 2)
+
+
+def clusters(count: int, seed: int = 0) -> NDArray[np.float32]:
+    """(count, DIM) unit vectors around 40 centres, as pictures lie; the last ones are of all kinds too."""
+    random = np.random.default_rng(seed)
+    centres = np.random.default_rng(99).normal(size=(40, DIM))
+    return normalise(centres[random.integers(0, 40, count)] + 0.4 * random.normal(size=(count, DIM)))
+
+
+def add(index: Index, data: NDArray[np.float32], numbers: range) -> None:
+    with index.lock(), index.writing() as transaction:
+        for number in numbers:
+            transaction.add(new_image(number, data[number]))
+
+
+def found(index: Index, queries: NDArray[np.float32], k: int = 10, matching: object = None) -> list[set[int]]:
+    """The numbers (rowid - 1) of what is found for each query."""
+    rowids, _ = index.nearest(queries, k, matching=matching)  # type: ignore[arg-type]
+    return [set((row[row > 0] - 1).tolist()) for row in rowids]
+
+
+def true(data: NDArray[np.float32], queries: NDArray[np.float32], numbers: list[int], k: int = 10) -> list[set[int]]:
+    products = queries.astype(np.float64) @ data[numbers].T.astype(np.float64)
+    return [set(np.array(numbers)[np.argsort(-row)[:k]].tolist()) for row in products]
+
+
+def recall(answers: list[set[int]], truth: list[set[int]]) -> float:
+    return sum(len(a & b) for a, b in zip(answers, truth, strict=True)) / sum(map(len, truth))
+
+
+def structure(index: Index) -> dict[str, object]:
+    return dict(index.info().spaces[0].structure)
+
+
+def test_a_large_index_is_searched_by_a_graph_that_keeps_its_promise(make_index: MakeIndex) -> None:
+    data, queries = clusters(3000), clusters(100, seed=1)
+    index = make_index(data)
+    facts = structure(index)
+    assert facts["structure"] == "hnsw"
+    assert facts["search"]["recall"] >= 0.95  # type: ignore[index]
+    assert recall(found(index, queries), true(data, queries, list(range(3000)))) >= 0.95
+    rowids, cosines = index.nearest(queries[:5], 10)
+    for query, row, best in zip(queries, rowids, cosines, strict=False):
+        assert best == pytest.approx(data[row - 1] @ query, abs=1e-6)
+        assert (np.diff(best) <= 0).all()
+    hits = index.search(Query(parts=[QueryPart(vector=queries[0])], k=10))
+    assert [hit.id for hit in hits] == [image_id(int(rowid) - 1) for rowid in rowids[0]]
+
+
+def test_a_small_index_is_searched_exactly(make_index: MakeIndex) -> None:
+    data = clusters(900)
+    index = make_index(data)
+    assert structure(index)["structure"] == "exact"
+    assert found(index, data[:50]) == true(data, data[:50], list(range(900)))
+
+
+def test_a_graph_grows_by_what_is_new_and_shares_the_vectors(make_index: MakeIndex) -> None:
+    data, queries = clusters(3000), clusters(100, seed=1)
+    index = make_index(data[:2500])
+    first = index.path / "generations" / "000001"
+    before = load(first)
+    add(index, data, range(2500, 3000))
+    with index.lock():
+        assert index.publish() == "000002"
+    second = index.path / "generations" / "000002"
+    assert (first / "layer2.vectors").samefile(second / "layer2.vectors")
+    assert load(second).spaces["layer2"].rowids.tolist()[:2500] == before.spaces["layer2"].rowids.tolist()
+    assert sorted(load(second).spaces["layer2"].rowids.tolist()) == list(range(1, 3001))
+    assert np.array_equal(load(first).spaces["layer2"].vectors, before.spaces["layer2"].vectors)
+    with Index.open(index.path) as reopened:
+        assert reopened.info().delta == 0
+        assert recall(found(reopened, queries), true(data, queries, list(range(3000)))) >= 0.95
+
+
+def test_recall_is_measured_again_when_the_index_has_grown(make_index: MakeIndex) -> None:
+    data = clusters(4000)
+    index = make_index(data[:2500])
+    measured = structure(index)["search"]
+    add(index, data, range(2500, 2600))
+    with index.lock():
+        index.publish()
+    assert structure(index)["search"] == measured
+    add(index, data, range(2600, 4000))
+    with index.lock():
+        index.publish()
+    assert structure(index)["search"]["count"] > 3000  # type: ignore[index]
+
+
+def test_what_no_graph_finds_is_searched_exactly(make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publish, "EFS", (1,))
+    data = clusters(3000)
+    index = make_index(data[:2990])
+    facts = structure(index)
+    assert facts["structure"] == "exact"
+    assert facts["search"]["recall"] < 0.95  # type: ignore[index]
+    assert found(index, data[:50]) == true(data, data[:50], list(range(2990)))
+    add(index, data, range(2990, 3000))
+    with index.lock():
+        index.publish()
+    assert structure(index)["search"] == facts["search"], "it was tried again for ten images"
+
+
+def test_a_higher_promise_is_measured_at_the_next_publication(make_index: MakeIndex) -> None:
+    data, queries = clusters(3000), clusters(100, seed=1)
+    index = make_index(data)
+    with index.lock():
+        with index.writing() as transaction:
+            transaction.set_min_recall(0.995)
+        index.publish(anew=True)
+    assert structure(index)["search"]["recall"] >= 0.995  # type: ignore[index]
+    with index.lock():
+        with index.writing() as transaction:
+            transaction.set_min_recall(1)
+        index.publish(anew=True)
+    assert structure(index)["structure"] == "exact"
+    assert found(index, queries) == true(data, queries, list(range(3000)))
+
+
+def test_removed_images_are_never_found_and_k_is_filled_from_the_rest(make_index: MakeIndex) -> None:
+    data = clusters(3000)
+    index = make_index(data)
+    near = np.argsort(-(data @ data[7]))[:500].tolist()  # all that a walk near this query meets
+    with index.lock():
+        index.remove(image_id(number) for number in near)
+    left = sorted(set(range(3000)) - set(near))
+    assert recall(found(index, data[7:8]), true(data, data[7:8], left)) == 1
+    assert len(found(index, clusters(20, seed=3), k=2500)[0]) == 2500
+    with index.lock():
+        index.publish()
+    with Index.open(index.path) as reopened:
+        assert recall(found(reopened, data[7:8]), true(data, data[7:8], left)) == 1
+        assert not found(reopened, data[near[:50]], k=50)[0] & set(near)
+
+
+def test_an_index_of_which_much_was_removed_is_written_anew(make_index: MakeIndex) -> None:
+    data = clusters(3000)
+    index = make_index(data)
+    with index.lock():
+        index.remove(image_id(number) for number in range(900))
+        index.publish()
+    assert len(load(index.path / "generations" / "000002").spaces["layer2"].rowids) == 2100
+
+
+@pytest.mark.parametrize("largest", [0, 1, 9, 60, 400, 1500, 2999])
+def test_k_is_filled_at_any_selectivity(make_index: MakeIndex, largest: int) -> None:
+    data, queries = clusters(3000), clusters(30, seed=1)
+    index = make_index(data)
+    matching = {"metadata.number": {"lte": largest}}
+    truth = true(data, queries, list(range(largest + 1)))
+    answers = found(index, queries, matching=matching)
+    assert [len(answer) for answer in answers] == [min(10, largest + 1)] * 30
+    assert recall(answers, truth) == (1 if largest < 100 else pytest.approx(1, abs=0.05))
+
+
+def test_a_filter_far_from_the_query_is_answered_in_full(make_index: MakeIndex) -> None:
+    data = clusters(3000)
+    index = make_index(data)
+    query = data[:1]
+    far = np.argsort(data @ query[0])[:700]  # the 700 that are farthest from what is asked
+    for number in far.tolist():
+        with index.lock():
+            index.describe(image_id(number), labels=["far"])
+    answers = found(index, query, matching={"label": "far"})
+    assert recall(answers, true(data, query, far.tolist())) == 1
+
+
+def test_equal_vectors_have_equal_scores_wherever_they_stand() -> None:
+    random = np.random.default_rng(0)
+    for dim in (3, 16, 37, 384):
+        vector = normalise(random.normal(size=(1, dim)))
+        queries = normalise(random.normal(size=(3, dim)))
+        many = np.repeat(vector, 101, axis=0)
+        here = scores(many, queries, np.tile(np.arange(101), (3, 1)))
+        assert (here == scores(vector, queries, np.zeros((3, 1), np.int64))).all()
+
+
+def test_exact_search_equals_a_sort(tmp_path: Path) -> None:
+    data, queries = clusters(300), clusters(30, seed=1)
+    for chosen in (None, np.arange(7), np.arange(0, 300, 3), np.empty(0, np.int64)):
+        numbers = list(range(300)) if chosen is None else chosen.tolist()
+        answers = exact(data, queries, 10, chosen)
+        assert [set(row.tolist()) for row in answers] == true(data, queries, numbers)
+
+
+def test_an_older_snapshot_sees_nothing_of_what_came_later() -> None:
+    data = clusters(300)
+    none: NDArray[np.int64] = np.empty(0, np.int64)
+
+    class OneSpace:
+        name = "layer2"
+        recipe = type("R", (), {"dim": DIM})
+
+    first = Snapshot.start(None, None, [OneSpace()])  # type: ignore[list-item]
+    snapshots, step = [first], 10
+    for start in range(0, 300, step):
+        rows = np.arange(start, start + step)
+        snapshots.append(snapshots[-1].advance(start + 1, {"layer2": (rows, data[start : start + step])}, none))
+    without = snapshots[-1].advance(400, {"layer2": (none, data[:0])}, np.array([299]))
+    for count, view in enumerate(snapshots):
+        rowids, _ = view.nearest("layer2", data[299:300], 300)
+        assert sorted(rowids[0].tolist()) == list(range(count * step))
+    assert 299 not in without.nearest("layer2", data[299:300], 300)[0]
+
+
+def test_a_publication_that_fails_leaves_the_last_generation_and_its_files_alone(
+    make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = clusters(3000)
+    index = make_index(data[:2500])
+    vectors = index.path / "generations" / "000001" / "layer2.vectors"
+    size = vectors.stat().st_size
+    add(index, data, range(2500, 3000))
+    write = _HashedFile.write
+
+    def full(self: _HashedFile, block: bytes) -> int:
+        if self._file.name.endswith(".faiss"):
+            raise OSError(28, "No space left on device")
+        return write(self, block)
+
+    monkeypatch.setattr(_HashedFile, "write", full)
+    with index.lock(), pytest.raises(StorageFailed):
+        index.publish()
+    monkeypatch.undo()
+    assert vectors.stat().st_size == size
+    assert [path.name for path in (index.path / "generations").iterdir()] == ["000001"]
+    assert recall(found(index, data[2600:2650]), true(data, data[2600:2650], list(range(3000)))) >= 0.95
+
+
+def test_what_a_killed_publication_left_behind_the_vectors_is_not_gone_on_from(make_index: MakeIndex) -> None:
+    data = clusters(3000)
+    index = make_index(data[:2500])
+    first = index.path / "generations" / "000001"
+    with (first / "layer2.vectors").open("ab") as file:
+        file.write(b"half a vector")
+    add(index, data, range(2500, 3000))
+    with Index.open(index.path) as reopened:
+        assert reopened.info().generation == "000001"
+    with index.lock():
+        index.publish()
+    second = index.path / "generations" / "000002"
+    assert (second / "layer2.vectors").stat().st_size == 3000 * DIM * 4
+    assert json.loads((second / "manifest.json").read_text())["spaces"]["layer2"]["count"] == 3000
+    assert recall(found(index, data[2600:2650]), true(data, data[2600:2650], list(range(3000)))) >= 0.95
+
+
+def test_vectors_of_another_size_are_refused(make_index: MakeIndex) -> None:
+    with pytest.raises(QueryInvalid, match="shape"):
+        make_index(clusters(10)).nearest(np.ones((2, DIM + 1), np.float32))
