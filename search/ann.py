@@ -120,6 +120,20 @@ class Graph:
         return int(self._index.d)
 
 
+def recall(graph: Graph, vectors: Vectors, queries: Vectors, ef: int, least: Vectors, k: int) -> float:
+    """The share of the k nearest of `queries` among `vectors` that a graph over these finds with `ef` candidates.
+
+    least: (q, 1) the scores of the k-th nearest. What scores no less is found: of equal vectors, any will do.
+    """
+    found = np.sort(scores(vectors, queries, graph.search(queries, ef)), axis=1)[:, -k:]
+    return float((found >= least).sum() / (len(queries) * k))
+
+
+def kth_scores(vectors: Vectors, queries: Vectors, k: int) -> Vectors:
+    """The score of each query's k-th nearest vector, (q, 1)."""
+    return scores(vectors, queries, exact(vectors, queries, k)[:, -1:])
+
+
 def _blocks(vectors: Vectors) -> Iterator[Vectors]:
     for start in range(0, len(vectors), BLOCK):
         yield vectors[start : start + BLOCK]

@@ -1,4 +1,4 @@
-"""Commands that need no encoder: info, rebuild and remove. And how every command prints."""
+"""Commands that need no encoder: info, verify, rebuild and remove. And how every command prints."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from search.errors import IndexDamaged
 
 if TYPE_CHECKING:
     from search.index import Index
@@ -102,6 +104,31 @@ def megabytes(count: int) -> str:
     return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
 
 
+def verify(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", default_factory=default_index, show_default=DEFAULT_INDEX)
+    ],
+    as_json: Json = False,
+) -> None:
+    """Prove an index: read all of it, and say what is wrong and what to do. Exit code 65 where anything is."""
+    from search.verify import verify as check  # imports faiss and sqlalchemy: not for --help
+
+    with _open(directory) as index:
+        result = check(index)
+    if as_json:
+        print_json({"index": str(directory), **vars(result), "findings": [vars(one) for one in result.findings]})
+    else:
+        say(f"{directory}: {plural(result.images, 'image')}, {plural(result.vectors, 'vector')} read")
+        for space, share in result.recall.items():
+            say(f"  {space}: the graph finds {share:.1%} of the ten nearest")
+        for finding in result.findings:
+            warn(f"{finding.problem}. {finding.advice}")
+        if not result.findings:
+            say("  everything is as it was stored")
+    if result.findings:
+        raise typer.Exit(IndexDamaged.exit_code)
+
+
 def rebuild(
     directory: Annotated[
         Path, typer.Argument(metavar="DIR", default_factory=default_index, show_default=DEFAULT_INDEX)
@@ -164,4 +191,5 @@ def register(add: Callable[..., Any]) -> None:
     """Add this room's commands to the application."""
     add("info")(info)
     add("rebuild")(rebuild)
+    add("verify")(verify)
     add("remove")(remove)

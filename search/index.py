@@ -118,11 +118,7 @@ class Index:
 
         anew: written from scratch, without what was removed. Raises StorageFailed, IndexDamaged.
         """
-        return publish(self._generations, self.catalog, self.spaces, anew=anew)
-
-    @property
-    def _generations(self) -> Path:
-        return self.path / "generations"
+        return publish(self.generations, self.catalog, self.spaces, anew=anew)
 
     @property
     def delta_count(self) -> int:
@@ -142,7 +138,7 @@ class Index:
             snapshot = self._snapshot
             changes = self.catalog.changes(since=snapshot.seq)
             if changes.generation != snapshot.current:
-                generation = load_best(self._generations, changes, self.spaces)
+                generation = load_best(self.generations, changes, self.spaces)
                 snapshot = Snapshot.start(generation, changes.generation, self.spaces)
                 clean_seq = 0 if generation is None else generation.clean_seq
                 changes = self.catalog.changes(since=snapshot.seq, removed_since=clean_seq)
@@ -256,6 +252,11 @@ class Index:
     def uploads(self) -> Path:
         """The root of images added over HTTP."""
         return self.path.resolve() / "uploads"
+
+    @property
+    def generations(self) -> Path:
+        """What was published: disposable."""
+        return self.path / "generations"
 
     @property
     def models(self) -> Path:

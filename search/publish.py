@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from search.ann import EF_CONSTRUCTION, EFS, LINKS, Graph, Vectors, exact, scores
+from search.ann import EF_CONSTRUCTION, EFS, LINKS, Graph, Vectors, exact, kth_scores, recall, scores
 from search.catalog import NEWEST, Catalog
 from search.errors import GenerationDamaged, StorageFailed
 from search.files import storage_errors, sync
@@ -201,17 +201,17 @@ class _Draft:
         seen = len(vectors) - held_out
         graph.add(vectors[graph.count : seen])
         if held_out:
-            ef, recall = _measured(graph, vectors[:seen], vectors[seen:], self._min_recall)
+            ef, share = _measured(graph, vectors[:seen], vectors[seen:], self._min_recall)
             facts = {
                 "links": LINKS,
                 "ef_construction": EF_CONSTRUCTION,
                 "ef": ef,
-                "recall": round(recall, 4),
+                "recall": round(share, 4),
                 "min_recall": self._min_recall,
                 "queries": held_out,
                 "count": len(vectors),
             }
-            if recall < self._min_recall:
+            if share < self._min_recall:
                 return None, facts
         graph.add(vectors[seen:])
         return graph, facts
@@ -284,18 +284,14 @@ def _share(old: Path, new: Path, entry: JsonObject) -> Any:
 
 
 def _measured(graph: Graph, vectors: Vectors, queries: Vectors, wanted: float) -> tuple[int, float]:
-    """The fewest candidates at which a graph over these vectors finds enough of the queries' neighbours; its recall.
-
-    Found is what scores no less than the last true neighbour: of equal vectors, any will do.
-    """
-    least = scores(vectors, queries, exact(vectors, queries, NEIGHBOURS)[:, -1:])
-    ef, recall = 0, 0.0
+    """The fewest candidates at which a graph over these vectors finds enough of the queries' neighbours; its recall."""
+    least = kth_scores(vectors, queries, NEIGHBOURS)
+    ef, found = 0, 0.0
     for ef in EFS:
-        found = np.sort(scores(vectors, queries, graph.search(queries, ef)), axis=1)[:, -NEIGHBOURS:]
-        recall = float((found >= least).sum() / (len(queries) * NEIGHBOURS))
-        if recall >= wanted:
+        found = recall(graph, vectors, queries, ef, least, NEIGHBOURS)
+        if found >= wanted:
             break
-    return ef, recall
+    return ef, found
 
 
 def _probe(space: SpaceSnapshot) -> None:

@@ -1,0 +1,206 @@
+"""Proving an index: that what is stored is what was stored, and that what is searched is what is stored."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from sqlalchemy import func, select
+
+from search.ann import kth_scores, recall
+from search.catalog import NEWEST
+from search.errors import GenerationDamaged, IndexDamaged
+from search.generation import Generation, SpaceSnapshot, hash_start, load
+from search.index import Index
+from search.publish import NEIGHBOURS
+from search.schema import embeddings, images, locations, spaces
+from search.types import Space
+from search.vectors import intact
+
+ASKED = 200
+"""Stored vectors whose neighbours are looked for, to see what a graph finds."""
+UNIT = 1e-3
+"""How far from one a vector's length may be: in bf16 models too it is computed in float64."""
+RESTORE = "Restore the index from a backup, or build it again."
+REBUILD = "Run: lookalike rebuild. No image is read again, and nothing is lost."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """Something that is wrong, and what to do about it."""
+
+    problem: str
+    advice: str
+
+
+@dataclass(kw_only=True)
+class Verification:
+    """What was checked and found. `recall`: by space, what its graph found of the true ten nearest."""
+
+    images: int = 0
+    vectors: int = 0
+    files: int = 0
+    recall: dict[str, float] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+
+
+def verify(index: Index) -> Verification:
+    """Check an index through and through. It may be searched meanwhile; changes are seen or not.
+
+    Everything is read: the catalog, every vector, every file of the current generation. Raises IndexDamaged where the
+    catalog cannot be read at all, StorageFailed.
+    """
+    result = Verification()
+    result.findings += _catalog(index, result)
+    result.findings += _uploads(index, result)
+    result.findings += _models(index, result)
+    result.findings += _generation(index, result)
+    return result
+
+
+def _catalog(index: Index, result: Verification) -> Iterator[Finding]:
+    with index.catalog.reading() as connection:
+        problems = connection.exec_driver_sql("PRAGMA integrity_check(5)").scalars().all()
+        for problem in problems:
+            if problem != "ok":
+                yield Finding(problem=f"the catalog is damaged: {problem}", advice=RESTORE)
+        if connection.exec_driver_sql("PRAGMA foreign_key_check").first() is not None:
+            yield Finding(problem="the catalog has locations or vectors of images that are not in it", advice=RESTORE)
+        result.images = connection.execute(select(func.count()).select_from(images)).scalar_one()
+        malformed = images.c.id.op("NOT GLOB")("[0-9a-f]" * 64)
+        if count := connection.execute(select(func.count()).where(malformed)).scalar_one():
+            yield Finding(problem=f"{count:,} images have an id that is no SHA-256", advice=RESTORE)
+    for space in index.spaces:
+        yield from _vectors(index, space, result)
+
+
+def _vectors(index: Index, space: Space, result: Verification) -> Iterator[Finding]:
+    damaged = crooked = count = 0
+    last = -1
+    here = (
+        select(embeddings.c.image_rowid, embeddings.c.vector, embeddings.c.crc32)
+        .join(spaces, spaces.c.space == embeddings.c.space_id)
+        .where(spaces.c.name == space.name)
+        .order_by(embeddings.c.image_rowid)
+        .limit(4096)
+    )
+    while True:
+        with index.catalog.reading() as connection:
+            rows = connection.execute(here.where(embeddings.c.image_rowid > last)).all()
+        if not rows:
+            break
+        last = rows[-1].image_rowid
+        count += len(rows)
+        good = [row.vector for row in rows if intact(row.vector, row.crc32) and len(row.vector) == 4 * space.recipe.dim]
+        damaged += len(rows) - len(good)
+        lengths = np.linalg.norm(np.frombuffer(b"".join(good), "<f4").reshape(len(good), -1).astype(np.float64), axis=1)
+        crooked += int((~(np.abs(lengths - 1) < UNIT)).sum())
+    result.vectors += count
+    if damaged:
+        yield Finding(problem=f"{damaged:,} vectors of {space.name} are not what was stored", advice=RESTORE)
+    if crooked:
+        yield Finding(problem=f"{crooked:,} vectors of {space.name} do not have unit length", advice=RESTORE)
+    total = index.catalog.counts()[0]
+    if count < result.images and count < total:
+        yield Finding(problem=f"{total - count:,} images have no vector in {space.name}", advice=RESTORE)
+
+
+def _uploads(index: Index, result: Verification) -> Iterator[Finding]:
+    with index.catalog.reading() as connection:
+        query = (
+            select(locations.c.path, images.c.id)
+            .join(images, images.c.rowid == locations.c.image)
+            .where(locations.c.root == str(index.uploads))
+        )
+        rows = connection.execute(query).all()
+    for row in rows:
+        path = index.uploads / row.path
+        result.files += 1
+        try:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError:
+            yield Finding(problem=f"{path} is missing", advice="Add the picture again, or remove it from the index.")
+            continue
+        if digest != row.id:
+            yield Finding(problem=f"{path} is damaged", advice="Remove it from the index, and add the picture again.")
+
+
+def _models(index: Index, result: Verification) -> Iterator[Finding]:
+    for name in {space.encoding.model for space in index.spaces if space.encoding.model}:
+        folder = index.models / name
+        try:
+            hashes = json.loads((folder / "manifest.json").read_bytes())
+            damaged = [file for file in hashes if _sha256(folder / file) != hashes[file]]
+        except (OSError, ValueError, TypeError):
+            damaged = ["manifest.json"]
+        result.files += 1
+        if damaged:
+            yield Finding(problem=f"the encoder {folder} is damaged ({', '.join(damaged)})", advice=RESTORE)
+
+
+def _generation(index: Index, result: Verification) -> Iterator[Finding]:
+    state = index.catalog.changes(since=NEWEST)
+    if state.generation is None:
+        if result.images:
+            yield Finding(problem="there is no generation yet: every search reads the catalog", advice=REBUILD)
+        return
+    try:
+        generation = load(index.generations / state.generation)
+    except GenerationDamaged as error:
+        yield Finding(problem=str(error).rstrip("."), advice=REBUILD)
+        return
+    result.files += len(generation.files)
+    if generation.catalog != state.catalog or generation.applied_seq > state.seq:
+        yield Finding(problem=f"generation {generation.name} was made from another catalog", advice=REBUILD)
+        return
+    for space in index.spaces:
+        if space.name not in generation.spaces:
+            yield Finding(problem=f"generation {generation.name} lacks {space.name}", advice=REBUILD)
+        else:
+            yield from _published(index, space, generation, result)
+
+
+def _published(index: Index, space: Space, generation: Generation, result: Verification) -> Iterator[Finding]:
+    held = generation.spaces[space.name]
+    different = seen = 0
+    try:
+        for rowids, block in index.catalog.all_vectors(space, upto=generation.applied_seq):
+            positions = held.positions(rowids)
+            seen += len(positions)
+            if len(positions) == len(rowids):
+                different += int((held.vectors[positions] != block).any(axis=1).sum())
+            else:
+                different += len(rowids) - len(positions)
+    except IndexDamaged:  # told already
+        return
+    removed = index.catalog.changes(since=NEWEST, removed_since=generation.clean_seq).removed
+    left = len(held.rowids) - len(held.positions(removed))
+    if different:
+        yield Finding(problem=f"{different:,} vectors of {space.name} are not the catalog's", advice=REBUILD)
+    if left != seen:
+        yield Finding(
+            problem=f"{space.name} holds {left:,} images, and the catalog {seen:,} of its time", advice=REBUILD
+        )
+    if held.graph is not None:
+        share = result.recall[space.name] = _recall(held)
+        if share < float(held.facts["search"]["min_recall"]) - 0.02:
+            yield Finding(problem=f"the graph of {space.name} finds only {share:.1%}", advice=REBUILD)
+
+
+def _recall(space: SpaceSnapshot) -> float:
+    """What a graph finds of the nearest of vectors that are in it: a little more than of new ones."""
+    assert space.graph is not None
+    chosen = np.random.default_rng(0).choice(len(space.rowids), min(ASKED, len(space.rowids)), replace=False)
+    queries = np.array(space.vectors[np.sort(chosen)])
+    least = kth_scores(space.vectors, queries, NEIGHBOURS)
+    return recall(space.graph, space.vectors, queries, space.ef, least, NEIGHBOURS)
+
+
+def _sha256(path: Path) -> str:
+    digest: str = hash_start(path, path.stat().st_size).hexdigest()
+    return digest

@@ -1,0 +1,127 @@
+"""Promises of `verify`: a whole index is called whole, and every kind of damage is found and named."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import image_id, run_cli, vectors
+
+from search import publish
+from search.generation import manifest_digest
+from search.index import Index
+from search.verify import Verification, verify
+
+MakeIndex = Callable[..., Index]
+
+
+def check(path: Path) -> Verification:
+    with Index.open(path) as index:
+        return verify(index)
+
+
+def execute(path: Path, statement: str) -> None:
+    connection = sqlite3.connect(path / "catalog.sqlite")
+    connection.execute(statement)
+    connection.commit()
+    connection.close()
+
+
+def test_a_whole_index_is_called_whole(make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publish, "EXACT_BYTES", 10_000)
+    index = make_index(vectors(400))
+    with index.lock():
+        index.remove([image_id(3)])
+    result = check(index.path)
+    assert result.findings == []
+    assert (result.images, result.vectors) == (399, 399)
+    assert result.recall["layer2"] > 0.9
+
+
+def flip_a_vector(path: Path) -> None:
+    execute(path, "UPDATE embeddings SET vector = zeroblob(length(vector)) WHERE image_rowid = 3")
+
+
+def bend_a_vector(path: Path) -> None:
+    blob = np.full(32, 0.5, "<f4").tobytes()
+    execute(path, f"UPDATE embeddings SET vector = x'{blob.hex()}', crc32 = {zlib.crc32(blob)} WHERE image_rowid = 3")
+
+
+def lose_a_vector(path: Path) -> None:
+    execute(path, "DELETE FROM embeddings WHERE image_rowid = 3")
+
+
+def lose_an_image(path: Path) -> None:
+    execute(path, "DELETE FROM images WHERE rowid = 3")
+
+
+def spoil_an_id(path: Path) -> None:
+    execute(path, "UPDATE images SET id = 'x' WHERE rowid = 3")
+
+
+def flip_a_byte_of_the_vectors(path: Path) -> None:
+    file = path / "generations" / "000001" / "layer2.vectors"
+    data = bytearray(file.read_bytes())
+    data[77] ^= 1
+    file.write_bytes(data)
+
+
+def publish_another_vector(path: Path) -> None:
+    """What a fault in our own code would be: hashes that are right, over vectors that are not the catalog's."""
+    folder = path / "generations" / "000001"
+    data = bytearray((folder / "layer2.vectors").read_bytes())
+    data[:128] = np.eye(1, 32, dtype="<f4").tobytes()
+    (folder / "layer2.vectors").write_bytes(data)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["sha256"]
+    manifest["files"]["layer2.vectors"]["sha256"] = hashlib.sha256(data).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "sha256": manifest_digest(manifest)}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (flip_a_vector, "not what was stored"),
+        (bend_a_vector, "unit length"),
+        (lose_a_vector, "have no vector"),
+        (lose_an_image, "of images that are not in it"),
+        (spoil_an_id, "no SHA-256"),
+        (flip_a_byte_of_the_vectors, "not what its manifest says"),
+        (publish_another_vector, "are not the catalog's"),
+    ],
+)
+def test_every_kind_of_damage_is_named(make_index: MakeIndex, damage: Callable[[Path], None], words: str) -> None:
+    index = make_index(vectors(50))
+    index.close()
+    damage(index.path)
+    result = check(index.path)
+    assert any(words in finding.problem for finding in result.findings), result.findings
+    run_cli("verify", index.path, check=65)
+
+
+def test_a_damaged_generation_is_mended_by_what_verify_advises(make_index: MakeIndex) -> None:
+    index = make_index(vectors(50))
+    index.close()
+    flip_a_byte_of_the_vectors(index.path)
+    (finding,) = check(index.path).findings
+    assert "lookalike rebuild" in finding.advice
+    run_cli("rebuild", index.path)
+    assert check(index.path).findings == []
+    run_cli("verify", index.path)
+
+
+def test_a_missing_upload_is_found(make_index: MakeIndex) -> None:
+    index = make_index(vectors(5))
+    index.close()
+    execute(
+        index.path,
+        f"UPDATE locations SET root = '{index.uploads}', path = 'ab/x.jpg' WHERE image = 2",
+    )
+    (finding,) = check(index.path).findings
+    assert "ab/x.jpg is missing" in finding.problem
