@@ -186,7 +186,7 @@ def _faiss(index: Any, data: Vectors) -> Built:
         found: NDArray[np.int64] = index.search(
             queries,
             K,
-            params=faiss.SearchParametersHNSW(efSearch=ef),  # type: ignore[call-arg]
+            params=FAISS.SearchParametersHNSW(efSearch=ef),
         )[1]
         return found
 
