@@ -1,14 +1,15 @@
 """Searching an index: recall against speed beside other libraries, filters, changes, memory, opening.
 
-    python benchmarks/search.py --fashion FOLDER [--plot F.png]
-    python benchmarks/search.py --sphere clipart|hard [--count 1000000] [--work FOLDER] [--plot F.png]
-    python benchmarks/search.py --real EMBEDDINGS.npy
+    python benchmarks/searching.py --fashion FOLDER [--plot F.png]
+    python benchmarks/searching.py --sphere clipart|hard [--count 1000000] [--work FOLDER] [--plot F.png]
+    python benchmarks/searching.py --real EMBEDDINGS.npy
 
 FOLDER holds Fashion-MNIST's four files (Debian's dataset-fashion-mnist). Everything is scaled to unit length, so that
 inner products are cosines; recall is of the true ten nearest. `lookalike` is `search.index.Index`, with its catalog,
 asked by `nearest`; each library runs in a process of its own. --sphere draws unit vectors: `clipart` are as hard as the
 packaged model's embeddings of openclipart (--real measures that), `hard` is the set of random centres, a 64-dimensional
-subspace and noise. --work keeps the index for the next time.
+subspace and noise. --work keeps the index for the next time. (Named `search.py`, this file would be taken for our
+package by every benchmark beside it.)
 """
 
 from __future__ import annotations
