@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +58,24 @@ def scores(vectors: Vectors, queries: Vectors, positions: Positions) -> Vectors:
     products = np.empty(positions.shape, dtype=np.float32)
     if products.size:
         queries = np.ascontiguousarray(queries)
-        _FAISS.fvec_inner_products_by_idx(
-            *(_FAISS.swig_ptr(array) for array in (products, queries, vectors, positions)),
-            vectors.shape[1],
-            *positions.shape,
-        )
+        with _threads_for(len(queries)):
+            _FAISS.fvec_inner_products_by_idx(
+                *(_FAISS.swig_ptr(array) for array in (products, queries, vectors, positions)),
+                vectors.shape[1],
+                *positions.shape,
+            )
     return products
+
+
+@contextmanager
+def _threads_for(queries: int) -> Iterator[None]:
+    """No more threads than queries: to wake others for nothing takes longer than a query, on busy cores much longer."""
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(min(threads, queries))
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(threads)
 
 
 class Graph:

@@ -13,17 +13,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import Connection, Row, bindparam, func, select
 
 from search import schema
 from search.errors import IndexDamaged, IndexExists, IndexTooNew, StorageFailed, UnknownImage
 from search.files import storage_errors, sync
 from search.filters import compile_filter
-from search.lookup import KnownLocation, Lookup, known_location, location_of
+from search.lookup import KnownLocation, Lookup, known_location
 from search.recipe import Recipe
 from search.schema import embeddings, failures, images, locations, spaces, state, tombstones, translated
 from search.transaction import Transaction
-from search.types import Encoding, Failure, ImageFacts, ImageRecord, JsonObject, Space, SpaceInfo
+from search.types import Encoding, Failure, ImageFacts, ImageRecord, JsonObject, Space, SpaceInfo, absolute
 from search.vectors import from_blobs, intact
 
 CHUNK = 500
@@ -34,6 +34,15 @@ MIN_RECALL = 0.95
 """What a generation's answers must hold of the true ten nearest, if nobody has asked for another share."""
 VECTOR_CHUNK = 4_096
 """Embeddings read at once while a generation is built: 6 MB of 384-d vectors."""
+
+
+# Statements that every search runs are made once: making one takes longer than running it.
+_PATHS = (
+    select(locations.c.image, locations.c.root, locations.c.path)
+    .where(locations.c.image.in_(bindparam("rowids", expanding=True)))
+    .order_by(locations.c.location)
+)
+_RECORDS = select(images).where(images.c.rowid.in_(bindparam("rowids", expanding=True)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +64,8 @@ class Catalog:
 
     def __init__(self, path: Path, *, writable: bool) -> None:
         self.path = path
+        self.outdated = False
+        """Whether an older Lookalike made it: `search.migrate` first."""
         self._readers = schema.reading_engine(path)
         self._watcher: Connection | None = None
         self._watching = threading.Lock()
@@ -94,6 +105,7 @@ class Catalog:
         with catalog.reading() as connection:
             application = connection.exec_driver_sql("PRAGMA application_id").scalar_one()
             version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+        catalog.outdated = version < schema.SCHEMA_VERSION
         if application != schema.APPLICATION_ID:
             raise IndexDamaged(f"{path} is not a Lookalike catalog. Give the folder that `lookalike build` made.")
         if version > schema.SCHEMA_VERSION:
@@ -263,10 +275,9 @@ class Catalog:
         with self.reading() as connection:
             for chunk in _chunks(list(rowids), CHUNK):
                 paths: dict[int, list[str]] = {}
-                where = select(locations).where(locations.c.image.in_(chunk)).order_by(locations.c.location)
-                for row in connection.execute(where):
-                    paths.setdefault(row.image, []).append(location_of(row).absolute)
-                for row in connection.execute(select(images).where(images.c.rowid.in_(chunk))):
+                for rowid, root, path in connection.execute(_PATHS, {"rowids": chunk}):
+                    paths.setdefault(rowid, []).append(absolute(root, path))
+                for row in connection.execute(_RECORDS, {"rowids": chunk}):
                     found[row.rowid] = _record(row, tuple(paths.get(row.rowid, ())))
         return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,10 +44,16 @@ def write_lock(path: Path) -> Iterator[None]:
             raise IndexLocked(
                 f"Another process is writing to {path}. Wait until it is done, or stop it, and try again."
             ) from error
+    _held.add(path.resolve())
     try:
         yield
     finally:
+        _held.discard(path.resolve())
         lock.release()
+
+
+_held: set[Path] = set()
+"""Indexes whose lock this process holds."""
 
 
 class Index:
@@ -76,11 +82,22 @@ class Index:
 
     @classmethod
     def open(cls, path: Path, *, writable: bool = False) -> Index:
-        """Open an index. Raises IndexMissing, IndexDamaged, IndexTooNew, StorageFailed."""
+        """Open an index; one of an older Lookalike is brought up to date first, for which nobody else may be writing.
+
+        Raises IndexMissing, IndexDamaged, IndexTooNew, IndexLocked, StorageFailed.
+        """
         catalog = path / "catalog.sqlite"
         if not catalog.is_file():
             raise IndexMissing(f"There is no index at {path}. Make one with: lookalike build PHOTOS --index {path}")
-        return cls(path, Catalog.open(catalog, writable=writable))
+        opened = Catalog.open(catalog, writable=writable)
+        if opened.outdated:
+            from search.migrate import migrate  # imports alembic
+
+            opened.close()
+            with nullcontext() if path.resolve() in _held else write_lock(path):
+                migrate(catalog)
+            opened = Catalog.open(catalog, writable=writable)
+        return cls(path, opened)
 
     def close(self) -> None:
         """Close the catalog. The index cannot be used afterwards."""
@@ -204,6 +221,8 @@ class Index:
             if len(rowids) < window or scores[-1] < scores[wanted - 1]:
                 break
             window *= 4
+        if len(rowids) > wanted:
+            rowids, scores = rowids[scores >= scores[wanted - 1]], scores[scores >= scores[wanted - 1]]
         if query.min_score is not None:
             rowids, scores = rowids[scores >= query.min_score], scores[scores >= query.min_score]
         hits = self._hits(rowids, scores, excluded, query.k + query.offset)

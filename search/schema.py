@@ -34,7 +34,8 @@ from search.errors import IndexDamaged, IndexLocked, SearchError, StorageFailed
 
 APPLICATION_ID = 0x4C4B414C
 """`LKAL`: tells a catalog from any other SQLite file."""
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""`search.migrate` brings older ones up to it."""
 PAGE_BYTES = 8192
 """Five 384-d embeddings fit a page of 8 KiB; with SQLite's default of 4 KiB, two would, and a quarter be wasted."""
 
@@ -58,6 +59,14 @@ images = Table(
     Column("metadata", JSON, nullable=False),
     Column("seq", BigInteger, nullable=False, index=True),
     sqlite_autoincrement=True,  # a rowid is FAISS's id: it must never be given to a second image
+)
+
+labels = Table(  # `images.labels` again, for filters: a label is found without reading every image
+    "labels",
+    tables,
+    Column("label", Text, primary_key=True),
+    Column("image", Integer, ForeignKey("images.rowid"), primary_key=True, index=True),
+    sqlite_with_rowid=False,
 )
 
 locations = Table(
@@ -89,7 +98,7 @@ embeddings = Table(
     Column("space_id", Integer, ForeignKey("spaces.space"), nullable=False),
     Column("vector", LargeBinary, nullable=False),
     Column("crc32", BigInteger, nullable=False),
-    Index("embeddings_image", "space_id", "image_rowid", unique=True),
+    Index("embeddings_by_image", "image_rowid", "space_id", unique=True),
 )
 
 failures = Table(

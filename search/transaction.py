@@ -12,11 +12,17 @@ from sqlalchemy.dialects.sqlite import insert
 
 from search.lookup import Lookup
 from search.schema import embeddings, failures, images, locations, spaces, state, tombstones
+from search.schema import labels as labels_table
 from search.types import Encoding, Failure, JsonObject, Location, NewImage
 from search.vectors import to_blob
 
 # Statements of which a build runs one for each image are made once: making one takes longer than running it.
-_ADD, _EMBED = images.insert(), embeddings.insert()
+_ADD, _EMBED, _LABEL = images.insert(), embeddings.insert(), labels_table.insert()
+_UNLABEL = delete(labels_table).where(labels_table.c.image == bindparam("rowid_"))
+_UNEMBED = delete(embeddings).where(embeddings.c.image_rowid == bindparam("rowid_"))
+_UNLOCATE = update(locations).where(locations.c.image == bindparam("rowid_")).values(image=None)
+_DROP = delete(images).where(images.c.rowid == bindparam("rowid_"))
+_BURY = tombstones.insert()
 _INVITE = update(tombstones).where(tombstones.c.id == bindparam("image_id"), tombstones.c.barred == 1).values(barred=0)
 _SEEN = insert(locations)
 _LOCATE = _SEEN.on_conflict_do_update(
@@ -64,6 +70,7 @@ class Transaction(Lookup):
             blob, crc32 = to_blob(vector)
             rows.append({"image_rowid": rowid, "space_id": self._space_ids[name], "vector": blob, "crc32": crc32})
         self._connection.execute(_EMBED, rows)
+        self._label(rowid, values["labels"])
         self._connection.execute(_INVITE, {"image_id": image.id})
         self._locate(rowid, image.location)
         return True
@@ -100,7 +107,7 @@ class Transaction(Lookup):
         for image_id in image_ids:
             rowid = self.rowid(image_id)
             if rowid is not None:
-                self._connection.execute(update(locations).where(locations.c.image == rowid).values(image=None))
+                self._connection.execute(_UNLOCATE, {"rowid_": rowid})
                 self._drop(rowid, image_id, barred=True)
                 removed += 1
         return removed
@@ -135,6 +142,14 @@ class Transaction(Lookup):
             values["metadata"] = dict(metadata)
         if values:
             self._connection.execute(update(images).where(images.c.id == image_id).values(**values))
+        rowid = self.rowid(image_id)
+        if labels is not None and rowid is not None:
+            self._connection.execute(_UNLABEL, {"rowid_": rowid})
+            self._label(rowid, values["labels"])
+
+    def _label(self, rowid: int, labels: Sequence[str]) -> None:
+        if labels:
+            self._connection.execute(_LABEL, [{"label": label, "image": rowid} for label in labels])
 
     def fail(self, failure: Failure) -> None:
         """Record a file that could not be indexed. What the index already holds of it stays."""
@@ -195,8 +210,8 @@ class Transaction(Lookup):
         return len(found)
 
     def _drop(self, rowid: int, image_id: str, *, barred: bool) -> None:
-        self._connection.execute(delete(embeddings).where(embeddings.c.image_rowid == rowid))
-        self._connection.execute(delete(images).where(images.c.rowid == rowid))
+        for statement in (_UNEMBED, _UNLABEL, _DROP):
+            self._connection.execute(statement, {"rowid_": rowid})
         self._connection.execute(
-            tombstones.insert().values(seq=self._next_seq(), rowid=rowid, id=image_id, barred=int(barred))
+            _BURY, {"seq": self._next_seq(), "rowid": rowid, "id": image_id, "barred": int(barred)}
         )

@@ -17,7 +17,7 @@ from search.errors import GenerationDamaged, IndexDamaged
 from search.generation import Generation, SpaceSnapshot, hash_start, load
 from search.index import Index
 from search.publish import NEIGHBOURS
-from search.schema import embeddings, images, locations, spaces
+from search.schema import embeddings, images, labels, locations, spaces
 from search.types import Space
 from search.vectors import intact
 
@@ -74,6 +74,11 @@ def _catalog(index: Index, result: Verification) -> Iterator[Finding]:
         malformed = images.c.id.op("NOT GLOB")("[0-9a-f]" * 64)
         if count := connection.execute(select(func.count()).where(malformed)).scalar_one():
             yield Finding(problem=f"{count:,} images have an id that is no SHA-256", advice=RESTORE)
+        of_images = select(func.sum(func.json_array_length(images.c.labels)))
+        if (connection.execute(of_images).scalar() or 0) != connection.execute(
+            select(func.count(labels.c.image))
+        ).scalar():
+            yield Finding(problem="filters by label see other labels than the images have", advice=RESTORE)
     for space in index.spaces:
         yield from _vectors(index, space, result)
 

@@ -1,0 +1,78 @@
+"""Promises to those who upgrade: an older catalog opens, and holds everything that it held."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import image_id, new_image, vectors
+
+from search.errors import IndexLocked
+from search.index import Index, write_lock
+from search.schema import SCHEMA_VERSION
+from search.types import Query, QueryPart
+from search.verify import verify
+
+MakeIndex = Callable[..., Index]
+
+
+def execute(path: Path, *statements: str) -> list[tuple[object, ...]]:
+    connection = sqlite3.connect(path / "catalog.sqlite")
+    rows: list[tuple[object, ...]] = []
+    for statement in statements:
+        rows += connection.execute(statement).fetchall()
+    connection.commit()
+    connection.close()
+    return rows
+
+
+def made_by_version_1(path: Path) -> None:
+    execute(
+        path,
+        "DROP TABLE labels",
+        "DROP INDEX embeddings_by_image",
+        "CREATE UNIQUE INDEX embeddings_image ON embeddings (space_id, image_rowid)",
+        "PRAGMA user_version=1",
+    )
+
+
+def structure(path: Path) -> set[tuple[object, ...]]:
+    return set(execute(path, "SELECT type, name, tbl_name FROM sqlite_master"))
+
+
+def test_an_older_catalog_is_brought_up_to_date_when_it_is_opened(make_index: MakeIndex) -> None:
+    data = vectors(40)
+    index = make_index(data)
+    index.close()
+    new = structure(index.path)
+    made_by_version_1(index.path)
+    with Index.open(index.path, writable=True) as opened:
+        hits = opened.search(Query(parts=[QueryPart(vector=data[7])], k=40, filter={"label": "odd"}))
+        assert {hit.id for hit in hits} == {image_id(number) for number in range(1, 40, 2)}
+        with opened.lock():
+            opened.describe(image_id(1), labels=["changed"])
+            assert opened.remove([image_id(3)]) == 1
+        assert verify(opened).findings == []
+    assert structure(index.path) == new
+    assert execute(index.path, "PRAGMA user_version") == [(SCHEMA_VERSION,)]
+
+
+def test_a_writer_that_opens_an_older_catalog_needs_no_second_lock(make_index: MakeIndex) -> None:
+    index = make_index(vectors(5))
+    index.close()
+    made_by_version_1(index.path)
+    with write_lock(index.path), Index.open(index.path, writable=True) as opened, opened.writing() as transaction:
+        assert transaction.add(new_image(7, vectors(8)[7]))
+
+
+def test_nothing_is_migrated_under_another_writer(make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = make_index(vectors(5))
+    index.close()
+    made_by_version_1(index.path)
+    with write_lock(index.path):
+        monkeypatch.setattr("search.index._held", set())  # as another process has it
+        with pytest.raises(IndexLocked):
+            Index.open(index.path)
+    assert execute(index.path, "PRAGMA user_version") == [(1,)]
