@@ -251,9 +251,9 @@ class Catalog:
     def matching(self, expression: JsonObject) -> NDArray[np.int64]:
         """The rowids of all images that match a filter, ascending. Raises FilterInvalid."""
         condition = compile_filter(expression)
-        with self.reading() as connection:
-            rows = connection.execute(select(images.c.rowid).where(condition).order_by(images.c.rowid))
-            return np.fromiter(rows.scalars(), dtype=np.int64)
+        with self.reading() as connection:  # as one text: to fetch half a million rows takes three times as long
+            listed = connection.execute(select(func.group_concat(images.c.rowid)).where(condition)).scalar()
+        return np.sort(np.fromstring(listed or "", dtype=np.int64, sep=","))
 
     def rowid(self, image_id: str) -> int:
         """The rowid of an image. Raises UnknownImage."""

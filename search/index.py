@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
@@ -20,7 +21,7 @@ from search.generation import Generation, load_best
 from search.publish import publish
 from search.query import query_vector
 from search.snapshot import Snapshot
-from search.transaction import Transaction
+from search.transaction import CHUNK, Transaction
 from search.types import Hit, ImageRecord, IndexInfo, JsonObject, Query, Space, Vector
 
 SLACK = 16
@@ -56,6 +57,11 @@ _held: set[Path] = set()
 """Indexes whose lock this process holds."""
 
 
+FILTERED = 4_000_000
+"""Rowids that the filters asked last let through, 32 MB: kept for the next page, and for the same filter again."""
+FILTERS = 256
+
+
 class Index:
     """An open index. Any number of threads may search; changes are serialised.
 
@@ -71,6 +77,8 @@ class Index:
         self._refreshing = threading.Lock()
         self._writing = threading.Lock()
         self._version: int | None = None
+        self._filtered: OrderedDict[tuple[int, str], NDArray[np.int64]] = OrderedDict()
+        self._filtering = threading.Lock()
         self._snapshot = Snapshot.start(None, None, self.spaces)  # a build never searches, and need not load anything
 
     @classmethod
@@ -183,7 +191,7 @@ class Index:
         vector = query_vector(query, space.recipe.dim, lambda image_id: self.vector(image_id, space))
         while True:
             snapshot, version = self._refreshed()
-            hits = self._search(snapshot, query, space, vector)
+            hits = self._search(snapshot, version, query, space, vector)
             # An image that was removed after the snapshot is no hit any more, and may have kept another from being one.
             if len(hits) == query.k or self.catalog.version() == version:
                 return hits
@@ -206,12 +214,28 @@ class Index:
         named = self.space(space)
         if vectors.ndim != 2 or vectors.shape[1] != named.recipe.dim:
             raise QueryInvalid(f"The vectors must have the shape (n, {named.recipe.dim}), not {vectors.shape}.")
-        allowed = None if matching is None else self.catalog.matching(matching)
-        return self._refreshed()[0].nearest(named.name, vectors, k, allowed, ef)
+        snapshot, version = self._refreshed()
+        return snapshot.nearest(named.name, vectors, k, self._matching(matching, version), ef)
 
-    def _search(self, snapshot: Snapshot, query: Query, space: Space, vector: Vector) -> list[Hit]:
+    def _matching(self, expression: JsonObject | None, version: int) -> NDArray[np.int64] | None:
+        """The rowids that a filter lets through, ascending; None without a filter."""
+        if expression is None:
+            return None
+        key = (version, repr(expression))
+        with self._filtering:
+            if key in self._filtered:
+                self._filtered.move_to_end(key)
+                return self._filtered[key]
+        rowids = self.catalog.matching(expression)
+        with self._filtering:
+            self._filtered[key] = rowids
+            while len(self._filtered) > FILTERS or sum(map(len, self._filtered.values())) > FILTERED:
+                self._filtered.popitem(last=False)
+        return rowids
+
+    def _search(self, snapshot: Snapshot, version: int, query: Query, space: Space, vector: Vector) -> list[Hit]:
         excluded = {part.id for part in query.parts if part.id is not None}
-        allowed = None if query.filter is None else self.catalog.matching(query.filter)
+        allowed = self._matching(query.filter, version)
         wanted = query.k + query.offset + len(excluded)
         window = wanted + SLACK
         while True:
@@ -254,17 +278,18 @@ class Index:
         """
         ids = list(image_ids)
         with self.writing() as transaction:
-            uploads = [
-                Path(location.absolute)
-                for image_id in ids
-                for location in transaction.locations_of(image_id)
-                if location.root == str(self.uploads)
-            ]
+            uploads = transaction.paths_of(ids, str(self.uploads))
             removed = transaction.remove(ids)
-            transaction.forget(str(self.uploads), [path.relative_to(self.uploads).as_posix() for path in uploads])
-        cached = [path for image_id in ids for path in self.thumbnails.glob(f"{image_id[:2]}/{image_id}-*.jpg")]
-        for path in (*uploads, *cached):  # after the commit: a file without a row is litter, the reverse is a loss
+            for start in range(0, len(uploads), CHUNK):
+                transaction.forget(str(self.uploads), uploads[start : start + CHUNK])
+        # after the commit: a file without a row is litter, the reverse is a loss
+        for path in (self.uploads / name for name in uploads):
             path.unlink(missing_ok=True)
+        gone = set(ids)
+        for folder in {image_id[:2] for image_id in gone}:
+            for path in (self.thumbnails / folder).glob("*.jpg"):
+                if path.name.partition("-")[0] in gone:
+                    path.unlink(missing_ok=True)
         return removed
 
     @property

@@ -16,12 +16,15 @@ from search.schema import labels as labels_table
 from search.types import Encoding, Failure, JsonObject, Location, NewImage
 from search.vectors import to_blob
 
+CHUNK = 500
+"""Images removed by one statement."""
+
 # Statements of which a build runs one for each image are made once: making one takes longer than running it.
 _ADD, _EMBED, _LABEL = images.insert(), embeddings.insert(), labels_table.insert()
-_UNLABEL = delete(labels_table).where(labels_table.c.image == bindparam("rowid_"))
-_UNEMBED = delete(embeddings).where(embeddings.c.image_rowid == bindparam("rowid_"))
-_UNLOCATE = update(locations).where(locations.c.image == bindparam("rowid_")).values(image=None)
-_DROP = delete(images).where(images.c.rowid == bindparam("rowid_"))
+_UNLABEL = delete(labels_table).where(labels_table.c.image == bindparam("image_rowid"))
+_UNEMBED = delete(embeddings).where(embeddings.c.image_rowid == bindparam("image_rowid"))
+_UNLOCATE = update(locations).where(locations.c.image == bindparam("image_rowid")).values(image=None)
+_DROP = delete(images).where(images.c.rowid == bindparam("image_rowid"))
 _BURY = tombstones.insert()
 _INVITE = update(tombstones).where(tombstones.c.id == bindparam("image_id"), tombstones.c.barred == 1).values(barred=0)
 _SEEN = insert(locations)
@@ -29,7 +32,7 @@ _LOCATE = _SEEN.on_conflict_do_update(
     index_elements=["root", "path"], set_={name: _SEEN.excluded[name] for name in ("mtime_ns", "size", "image")}
 )
 _FORGIVE = delete(failures).where(failures.c.root == bindparam("in_root"), failures.c.path == bindparam("in_path"))
-_NEXT_SEQ = text("UPDATE state SET value = value + 1 WHERE key = 'seq' RETURNING value")
+_NEXT_SEQ = text("UPDATE state SET value = value + :count WHERE key = 'seq' RETURNING value")
 
 
 class Transaction(Lookup):
@@ -103,14 +106,27 @@ class Transaction(Lookup):
 
     def remove(self, image_ids: Iterable[str]) -> int:
         """Remove images for good: later builds leave their content alone. Returns how many there were."""
-        removed = 0
-        for image_id in image_ids:
-            rowid = self.rowid(image_id)
-            if rowid is not None:
-                self._connection.execute(_UNLOCATE, {"rowid_": rowid})
-                self._drop(rowid, image_id, barred=True)
-                removed += 1
+        ids, removed = list(dict.fromkeys(image_ids)), 0
+        for start in range(0, len(ids), CHUNK):
+            here = images.c.id.in_(ids[start : start + CHUNK])
+            found = self._connection.execute(select(images.c.rowid, images.c.id).where(here)).all()
+            if found:
+                self._connection.execute(_UNLOCATE, [{"image_rowid": row.rowid} for row in found])
+                self._drop(found, barred=True)
+            removed += len(found)
         return removed
+
+    def paths_of(self, image_ids: Sequence[str], root: str) -> list[str]:
+        """The paths of these images under a root."""
+        paths: list[str] = []
+        for start in range(0, len(image_ids), CHUNK):
+            query = (
+                select(locations.c.path)
+                .join(images, images.c.rowid == locations.c.image)
+                .where(locations.c.root == root, images.c.id.in_(image_ids[start : start + CHUNK]))
+            )
+            paths += self._connection.execute(query).scalars()
+        return paths
 
     def annotate(
         self,
@@ -144,7 +160,7 @@ class Transaction(Lookup):
             self._connection.execute(update(images).where(images.c.id == image_id).values(**values))
         rowid = self.rowid(image_id)
         if labels is not None and rowid is not None:
-            self._connection.execute(_UNLABEL, {"rowid_": rowid})
+            self._connection.execute(_UNLABEL, {"image_rowid": rowid})
             self._label(rowid, values["labels"])
 
     def _label(self, rowid: int, labels: Sequence[str]) -> None:
@@ -194,8 +210,9 @@ class Transaction(Lookup):
         key = insert(state).values(key="min_recall", value=share)
         self._connection.execute(key.on_conflict_do_update(index_elements=["key"], set_={"value": share}))
 
-    def _next_seq(self) -> int:
-        seq: int = self._connection.execute(_NEXT_SEQ).scalar_one()
+    def _next_seq(self, count: int = 1) -> int:
+        """Take so many numbers; returns the last of them."""
+        seq: int = self._connection.execute(_NEXT_SEQ, {"count": count}).scalar_one()
         return seq
 
     def drop_unlocated(self) -> int:
@@ -205,13 +222,20 @@ class Transaction(Lookup):
         """
         nowhere = ~exists(select(1).where(locations.c.image == images.c.rowid).correlate(images))
         found = self._connection.execute(select(images.c.rowid, images.c.id).where(nowhere)).all()
-        for row in found:
-            self._drop(row.rowid, row.id, barred=False)
+        self._drop(found, barred=False)
         return len(found)
 
-    def _drop(self, rowid: int, image_id: str, *, barred: bool) -> None:
+    def _drop(self, found: Sequence[Any], *, barred: bool) -> None:
+        """found: rows with a `rowid` and an `id`."""
+        if not found:
+            return
         for statement in (_UNEMBED, _UNLABEL, _DROP):
-            self._connection.execute(statement, {"rowid_": rowid})
+            self._connection.execute(statement, [{"image_rowid": row.rowid} for row in found])
+        first = self._next_seq(len(found)) - len(found) + 1
         self._connection.execute(
-            _BURY, {"seq": self._next_seq(), "rowid": rowid, "id": image_id, "barred": int(barred)}
+            _BURY,
+            [
+                {"seq": seq, "rowid": row.rowid, "id": row.id, "barred": int(barred)}
+                for seq, row in enumerate(found, start=first)
+            ],
         )

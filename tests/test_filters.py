@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import vectors
+from conftest import image_id, vectors
 
 from search.errors import FilterInvalid
 from search.filters import MAX_DEPTH, compile_filter, parse_short
@@ -144,3 +144,12 @@ def test_the_short_form_means_the_same(make_index: MakeIndex, text: str, matches
 def test_a_short_form_that_cannot_be_read_is_refused(text: str) -> None:
     with pytest.raises(FilterInvalid):
         parse_short(text)
+
+
+def test_a_filter_asked_again_sees_what_has_changed_meanwhile(make_index: MakeIndex) -> None:
+    index = make_index(vectors(50))
+    for count in range(3):
+        found = index.search(Query(parts=[QueryPart(vector=vectors(1)[0])], k=50, filter={"label": "new"}))
+        assert len(found) == count
+        with index.lock():
+            index.describe(image_id(count), labels=["new"])
