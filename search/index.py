@@ -14,8 +14,16 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from search.catalog import Catalog
-from search.errors import IndexLocked, IndexMissing, QueryInvalid, StorageFailed, UnknownImage, UnknownSpace
+from search.catalog import NEWEST, Catalog, Changes
+from search.errors import (
+    IndexLocked,
+    IndexMissing,
+    QueryInvalid,
+    SearchError,
+    StorageFailed,
+    UnknownImage,
+    UnknownSpace,
+)
 from search.files import storage_errors
 from search.generation import Generation, load_best
 from search.publish import publish
@@ -77,6 +85,7 @@ class Index:
         self._refreshing = threading.Lock()
         self._writing = threading.Lock()
         self._version: int | None = None
+        self._loading: threading.Thread | None = None
         self._filtered: OrderedDict[tuple[int, str], NDArray[np.int64]] = OrderedDict()
         self._filtering = threading.Lock()
         self._snapshot = Snapshot.start(None, None, self.spaces)  # a build never searches, and need not load anything
@@ -109,6 +118,9 @@ class Index:
 
     def close(self) -> None:
         """Close the catalog. The index cannot be used afterwards."""
+        loading = self._loading
+        if loading is not None:
+            loading.join()
         self.catalog.close()
 
     def __enter__(self) -> Index:
@@ -151,11 +163,18 @@ class Index:
         return self._snapshot.delta_count
 
     def refresh(self) -> None:
-        """Catch up with the catalog: a microsecond where nothing has changed."""
-        self._refreshed()
+        """Catch up with the catalog, and with what was published: a microsecond where nothing has changed."""
+        self._refreshed(wait=True)
 
-    def _refreshed(self) -> tuple[Snapshot, int]:
-        """The newest snapshot, and the version of the catalog that it was made at."""
+    def _refreshed(self, *, wait: bool = False) -> tuple[Snapshot, int]:
+        """The newest snapshot, and the version of the catalog that it was made at.
+
+        A new generation is loaded beside the searches, which go on with the one they have, and what is newer than it.
+        wait: until it is loaded.
+        """
+        loading = self._loading
+        if wait and loading is not None:
+            loading.join()
         with self._refreshing:
             version = self.catalog.version()
             if version == self._version:
@@ -163,16 +182,39 @@ class Index:
             snapshot = self._snapshot
             changes = self.catalog.changes(since=snapshot.seq)
             if changes.generation != snapshot.current:
-                generation = load_best(self.generations, changes, self.spaces)
-                snapshot = Snapshot.start(generation, changes.generation, self.spaces)
-                clean_seq = 0 if generation is None else generation.clean_seq
-                changes = self.catalog.changes(since=snapshot.seq, removed_since=clean_seq)
-            if changes.seq != snapshot.seq or len(changes.removed):
-                added = {space.name: self.catalog.vectors(space, changes.added) for space in self.spaces}
-                snapshot = snapshot.advance(changes.seq, added, changes.removed)
-            self._snapshot = snapshot
+                if wait or snapshot.generation is None:
+                    self._snapshot = self._loaded(changes)
+                elif self._loading is None:
+                    self._loading = threading.Thread(target=self._load, args=(changes,), daemon=True)
+                    self._loading.start()
+            self._snapshot = self._caught_up(self._snapshot, self.catalog.changes(since=self._snapshot.seq))
             self._version = version
-            return snapshot, version
+            return self._snapshot, version
+
+    def _load(self, changes: Changes) -> None:
+        """Load a generation, then put it in the place of the one before. In a thread of its own."""
+        try:
+            snapshot = self._loaded(changes)
+            with self._refreshing:
+                self._snapshot = self._caught_up(snapshot, self.catalog.changes(since=snapshot.seq))
+        except SearchError:  # the next search finds it again, and tells
+            self._version = None
+        finally:
+            self._loading = None
+
+    def _loaded(self, changes: Changes) -> Snapshot:
+        """The best generation, without what was removed since it was written."""
+        generation = load_best(self.generations, changes, self.spaces)
+        snapshot = Snapshot.start(generation, changes.generation, self.spaces)
+        clean_seq = 0 if generation is None else generation.clean_seq
+        removed = self.catalog.changes(since=NEWEST, removed_since=clean_seq).removed
+        return snapshot.advance(snapshot.seq, {}, removed)
+
+    def _caught_up(self, snapshot: Snapshot, changes: Changes) -> Snapshot:
+        if changes.seq == snapshot.seq:
+            return snapshot
+        added = {space.name: self.catalog.vectors(space, changes.added) for space in self.spaces}
+        return snapshot.advance(changes.seq, added, changes.removed)
 
     def vector(self, image_id: str, space: Space) -> Vector:
         """The stored embedding of an image ((dim,) float32). Raises UnknownImage."""

@@ -58,13 +58,15 @@ class Snapshot:
         return cls(seq=seq, current=current, generation=generation, spaces=views)
 
     def advance(self, seq: int, added: Mapping[str, tuple[Rowids, Vectors]], removed: Rowids) -> Snapshot:
-        """The snapshot at a later `seq`. added: for each space, rowids and their (n, dim) float32 vectors.
+        """The snapshot at a later `seq`. added: by space, rowids and their (n, dim) float32 vectors, if any.
 
         Only of the newest snapshot: it goes on in this one's arrays, behind what this one sees.
         """
-        return replace(
-            self, seq=seq, spaces={name: self._advanced(name, *block, removed) for name, block in added.items()}
-        )
+        spaces = {}
+        for name, view in self.spaces.items():
+            rowids, vectors = added.get(name, (view.delta_rowids[:0], view.delta_vectors[:0]))
+            spaces[name] = self._advanced(name, rowids, vectors, removed)
+        return replace(self, seq=seq, spaces=spaces)
 
     def _advanced(self, name: str, rowids: Rowids, vectors: Vectors, removed: Rowids) -> SpaceView:
         view = self.spaces[name]

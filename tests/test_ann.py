@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from conftest import image_id, new_image
 from numpy.typing import NDArray
 
+from search import index as index_module
 from search import publish, snapshot
 from search.ann import exact, scores
 from search.errors import QueryInvalid, StorageFailed
@@ -278,3 +280,35 @@ def test_what_a_killed_publication_left_behind_the_vectors_is_not_gone_on_from(m
 def test_vectors_of_another_size_are_refused(make_index: MakeIndex) -> None:
     with pytest.raises(QueryInvalid, match="shape"):
         make_index(clusters(10)).nearest(np.ones((2, DIM + 1), np.float32))
+
+
+def test_searches_go_on_while_a_new_generation_is_loaded(
+    make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = clusters(3000)
+    index = make_index(data[:2500])
+    found(index, data[:1])
+    loads, may_load = threading.Event(), threading.Event()
+    load_best = index_module.load_best
+
+    def slowly(*arguments: object) -> object:
+        loads.set()
+        assert may_load.wait(20)
+        return load_best(*arguments)  # type: ignore[arg-type]
+
+    add(index, data, range(2500, 2900))
+    with index.lock():
+        index.publish()
+    monkeypatch.setattr(index_module, "load_best", slowly)
+    assert found(index, data[2700:2701], k=1) == [{2700}]  # from the old generation, and the delta
+    assert loads.wait(20)
+    add(index, data, range(2900, 3000))
+    with index.lock():
+        index.remove([image_id(2700)])
+    assert found(index, data[2950:2951], k=1) == [{2950}]
+    assert found(index, data[2700:2701], k=1) != [{2700}]
+    may_load.set()
+    assert index.info().generation == "000002"
+    assert index.delta_count == 100
+    assert found(index, data[2950:2951], k=1) == [{2950}]
+    assert found(index, data[2700:2701], k=1) != [{2700}]
