@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import os
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
+
+import faiss
 
 from api import problems
 from api.batching import Batcher, QueueFull
@@ -20,12 +23,13 @@ from indexer.decode import Decoded, DecodeLimits, decode, sniff, thumbnail
 from indexer.encoder import Encoder
 from indexer.sources import SNIFFED_BYTES
 from search.annotations import checked_labels, checked_metadata
-from search.errors import UnknownImage
+from search.errors import SearchError, UnknownImage
 from search.files import storage_errors, write_whole
 from search.index import Index
 from search.types import Hit, ImageRecord, JsonObject, Location, NewImage, Query, Vector
 
 Result = TypeVar("Result")
+LOG = logging.getLogger("lookalike")
 Box = tuple[float, float, float, float]
 
 
@@ -52,10 +56,14 @@ class Service:
         self._searchers = ThreadPoolExecutor(2, thread_name_prefix="search")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
         self._files = ThreadPoolExecutor(2, thread_name_prefix="files")
+        self._publisher = ThreadPoolExecutor(
+            1, thread_name_prefix="publish", initializer=faiss.omp_set_num_threads, initargs=(1,)
+        )
+        self._publishing: Future[None] | None = None
 
     def close(self) -> None:
         """Finish what is under way and close the index."""
-        for pool in (self._decoders, self._searchers, self._writer, self._files):
+        for pool in (self._decoders, self._searchers, self._writer, self._files, self._publisher):
             pool.shutdown()
         self._batcher.close()
         self.index.close()
@@ -102,7 +110,14 @@ class Service:
             with self.index.lock():
                 return work(self.index)
 
-        return await _run(self._writer, locked)
+        result = await _run(self._writer, locked)
+        self._publish_if_worth_it()
+        return result
+
+    def _publish_if_worth_it(self) -> None:
+        """Publish beside everything else, on one core, once much has changed; one publication at a time."""
+        if self.index.unpublished and (self._publishing is None or self._publishing.done()):
+            self._publishing = self._publisher.submit(_publish, self.index)
 
     async def add(self, data: bytes, labels: Sequence[str], metadata: JsonObject) -> tuple[ImageRecord, bool]:
         """Add an image, durable when this returns. Returns it, and whether it is new. Adding it again is harmless."""
@@ -182,6 +197,17 @@ class Service:
             except OSError:
                 continue
         raise problems.file_gone()
+
+
+def _publish(index: Index) -> None:
+    """Publish in the background: what fails is tried again after a later change, and costs no answer until then."""
+    try:
+        with index.lock():  # a build that holds it publishes itself
+            pass
+        index.publish(beside=True)
+        index.refresh()
+    except SearchError as error:
+        LOG.warning("The index %s could not be published: %s", index.path, error)
 
 
 def _store_upload(uploads: Path, image_id: str, image_format: str, data: bytes) -> Location:

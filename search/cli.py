@@ -136,8 +136,8 @@ def rebuild(
     as_json: Json = False,
 ) -> None:
     """Write an index's search structures anew from its catalog, without what was removed. No image is read."""
-    with _open(directory, writable=True) as index, index.lock():
-        generation = index.publish(anew=True)
+    with _open(directory, writable=True) as index:
+        generation = index.publish(anew=True, beside=True)
         count = index.catalog.counts()[0]
     if as_json:
         print_json({"index": str(directory), "generation": generation, "count": count})

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from search.errors import (
 )
 from search.files import storage_errors
 from search.generation import Generation, load_best
-from search.publish import publish
+from search.publish import MAX_DEAD, publish
 from search.query import query_vector
 from search.snapshot import Snapshot
 from search.transaction import CHUNK, Transaction
@@ -37,16 +38,16 @@ SLACK = 16
 
 
 @contextmanager
-def write_lock(path: Path) -> Iterator[None]:
-    """Hold the lock of an index's one writer, which other processes respect. Raises IndexLocked at once if it is taken.
+def write_lock(path: Path, timeout: float = 0) -> Iterator[None]:
+    """Hold the lock of an index's one writer, which other processes respect. Raises IndexLocked if it is taken.
 
-    Makes the index's folder if there is none yet.
+    timeout: seconds to wait for it. Makes the index's folder if there is none yet.
     """
     with storage_errors(path):
         if path.exists() and not path.is_dir():
             raise StorageFailed(f"{path} is a file. Name a folder for the index.")
         path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path / "lock", timeout=0)
+        lock = FileLock(path / "lock", timeout=timeout)
         try:
             lock.acquire()
         except Timeout as error:  # an OSError too: told apart here
@@ -65,6 +66,10 @@ _held: set[Path] = set()
 """Indexes whose lock this process holds."""
 
 
+PATIENCE = 30
+"""Seconds that a publication beside other writers waits for them."""
+MIN_DELTA, MAX_DELTA = 5_000, 0.05
+"""Images that may be newer than the generation, at least, and as a share of it: 5,000 are searched in a millisecond."""
 FILTERED = 4_000_000
 """Rowids that the filters asked last let through, 32 MB: kept for the next page, and for the same filter again."""
 FILTERS = 256
@@ -150,12 +155,24 @@ class Index:
             raise UnknownSpace(f"The index has no such space. It has: {', '.join(self._by_name)}.")
         return self._by_name[name]
 
-    def publish(self, *, anew: bool = False) -> str:
+    def publish(self, *, anew: bool = False, beside: bool = False) -> str:
         """Make everything the current generation, where it is not yet. Returns its name. The caller holds `lock`.
 
-        anew: written from scratch, without what was removed. Raises StorageFailed, IndexDamaged.
+        anew: written from scratch, without what was removed. beside: the caller does not hold `lock`, which is taken
+        for a moment at the end, so that others can write meanwhile. Raises StorageFailed, IndexDamaged, IndexLocked.
         """
-        return publish(self.generations, self.catalog, self.spaces, anew=anew)
+        lock = partial(write_lock, self.path, timeout=PATIENCE) if beside else nullcontext
+        return publish(self.generations, self.catalog, self.spaces, anew=anew, lock=lock)
+
+    @property
+    def unpublished(self) -> bool:
+        """Whether so much has changed since the current generation that searches would be faster with a new one."""
+        snapshot = self._snapshot
+        held = dead = 0
+        if snapshot.generation is not None:
+            held = max(len(space.rowids) for space in snapshot.generation.spaces.values())
+            dead = max(view.dead for view in snapshot.spaces.values())
+        return snapshot.delta_count > max(MIN_DELTA, MAX_DELTA * held) or dead > max(MIN_DELTA, MAX_DEAD * held)
 
     @property
     def delta_count(self) -> int:

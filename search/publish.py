@@ -7,18 +7,19 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from search.ann import EF_CONSTRUCTION, EFS, LINKS, Graph, Vectors, exact, kth_scores, recall, scores
 from search.catalog import NEWEST, Catalog
-from search.errors import GenerationDamaged, StorageFailed
+from search.errors import GenerationDamaged, IndexLocked, StorageFailed
 from search.files import storage_errors, sync
 from search.generation import (
     FORMAT,
@@ -33,6 +34,8 @@ from search.generation import (
 )
 from search.types import JsonObject, Space
 
+WAIT = 900
+"""Seconds that one publication waits for another: as long as a large one takes."""
 KEPT = 2
 """The current generation and the one before it, to fall back on."""
 PROBES = 16
@@ -49,38 +52,66 @@ MAX_DEAD = 0.2
 """Share of removed vectors above which everything is written anew, without them."""
 
 
-def publish(folder: Path, catalog: Catalog, spaces: Sequence[Space], *, anew: bool = False) -> str:
+def publish(
+    folder: Path,
+    catalog: Catalog,
+    spaces: Sequence[Space],
+    *,
+    anew: bool = False,
+    lock: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> str:
     """Make the catalog's vectors the current generation, going on from the last one. Returns its name (`000017`).
 
     Files are written aside, flushed, read back and checked before a rename makes them visible; the catalog then
     points at them. A generation that says all this already is left as it is, unless `anew`: then everything is
-    written again, without what was removed. Raises StorageFailed, IndexDamaged.
+    written again, without what was removed. lock: the index's lock where the caller does not hold it: it is only
+    needed for the last step, and the index may change meanwhile. Raises StorageFailed, IndexDamaged, IndexLocked.
     """
     with storage_errors(folder):
         folder.mkdir(exist_ok=True)
-        state = catalog.changes(since=NEWEST)
-        _discard_newer(folder, state.generation)
-        last = load_best(folder, state, spaces)
-        if last is not None and last.name == state.generation and last.applied_seq == state.seq and not anew:
-            return last.name
-        name = f"{max(numbers(folder), default=0) + 1:06d}"
-        draft = folder / f"{name}.tmp"
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir()
-        try:
-            _Draft(draft, catalog, spaces, None if anew else last).write()
-        except GenerationDamaged as error:
-            raise StorageFailed(f"{error} Check the disk's free space, and its health.") from error
-        draft.rename(folder / name)
-        sync(folder)
-    with catalog.writing() as transaction:
-        transaction.set_generation(name)
-    discard_old(folder, current=name)
+        with _one_at_a_time(folder):
+            state = catalog.changes(since=NEWEST)
+            _discard_newer(folder, state.generation)
+            last = load_best(folder, state, spaces)
+            if last is not None and last.name == state.generation and last.applied_seq == state.seq and not anew:
+                return last.name
+            name = f"{max(numbers(folder), default=0) + 1:06d}"
+            path = folder / f"{name}.tmp"
+            shutil.rmtree(path, ignore_errors=True)
+            path.mkdir()
+            draft = _Draft(path, catalog, spaces, None if anew else last)
+            try:
+                draft.write()
+                with lock():
+                    path.rename(folder / name)
+                    sync(folder)
+                    with catalog.writing() as transaction:
+                        transaction.set_generation(name)
+            except GenerationDamaged as error:
+                draft.withdraw()
+                raise StorageFailed(f"{error} Check the disk's free space, and its health.") from error
+            except BaseException:
+                draft.withdraw()
+                raise
+            discard_old(folder, current=name)
     return name
 
 
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    lock = FileLock(folder.with_suffix(".lock"), timeout=WAIT)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise IndexLocked(f"Another process has been publishing in {folder} for {WAIT} seconds.") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 class _Draft:
-    """A generation while it is written. It leaves nothing behind where that fails."""
+    """A generation while it is written."""
 
     def __init__(self, path: Path, catalog: Catalog, spaces: Sequence[Space], last: Generation | None) -> None:
         self._path = path
@@ -93,26 +124,29 @@ class _Draft:
 
     def write(self) -> None:
         """Write every file, the manifest last, and check them all. Raises OSError, GenerationDamaged, IndexDamaged."""
-        try:
-            entries = {space.name: self._write_space(space) for space in self._spaces}
-            manifest = {
-                "format": FORMAT,
-                "catalog": self._state.catalog,
-                "applied_seq": self._state.seq,
-                "clean_seq": self._state.seq if self._last is None else self._last.clean_seq,
-                "created": datetime.now(UTC).isoformat(timespec="seconds"),
-                "spaces": entries,
-                "files": self._files,
-            }
-            manifest["sha256"] = manifest_digest(manifest)
-            (self._path / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-            sync(self._path / "manifest.json")
-            sync(self._path)
-            for snapshot in load(self._path).spaces.values():
-                _probe(snapshot)
-        except BaseException:
-            self._withdraw()
-            raise
+        entries = {space.name: self._write_space(space) for space in self._spaces}
+        manifest = {
+            "format": FORMAT,
+            "catalog": self._state.catalog,
+            "applied_seq": self._state.seq,
+            "clean_seq": self._state.seq if self._last is None else self._last.clean_seq,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "spaces": entries,
+            "files": self._files,
+        }
+        manifest["sha256"] = manifest_digest(manifest)
+        (self._path / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        sync(self._path / "manifest.json")
+        sync(self._path)
+        for snapshot in load(self._path).spaces.values():
+            _probe(snapshot)
+
+    def withdraw(self) -> None:
+        """Delete what was written, also where it was added to files that the last generation has."""
+        for path in self._path.glob("*.vectors"):
+            if self._last is not None and path.stat().st_nlink > 1:
+                os.truncate(path, int(self._last.files[path.name]["bytes"]))
+        shutil.rmtree(self._path, ignore_errors=True)
 
     def _may_grow(self, last: Generation) -> bool:
         """Whether to go on from a generation: little of it was removed, and what its graphs find is or can be known."""
@@ -148,12 +182,12 @@ class _Draft:
         if self._needs_graph(total, space.recipe.dim) and not (before is not None and self._settled(before, total)):
             random = np.random.default_rng(self._state.seq)
             held_out = random.choice(self._state.added, min(HELD_OUT, len(self._state.added) // 2), replace=False)
-        rowids = self._write_vectors(space, before, held_out)
+        rowids, held = self._write_vectors(space, before, held_out)
         vectors = map_vectors(self._path / f"{space.name}.vectors", len(rowids), space.recipe.dim)
         facts: JsonObject = {} if before is None else before.facts["search"]
         graph = None
-        if self._needs_graph(len(rowids), space.recipe.dim) and (before is None or before.graph or len(held_out)):
-            graph, facts = self._graph(space, before, vectors, len(held_out), facts)
+        if self._needs_graph(len(rowids), space.recipe.dim) and (before is None or before.graph or held):
+            graph, facts = self._graph(space, before, vectors, held, facts)
         if graph is not None:
             with self._file(f"{space.name}.faiss") as file:
                 graph.write(file.write)
@@ -170,8 +204,8 @@ class _Draft:
 
     def _write_vectors(
         self, space: Space, before: SpaceSnapshot | None, held_out: NDArray[np.int64]
-    ) -> NDArray[np.int64]:
-        """Write the vectors and rowids of a space, those held out last. Returns the rowids."""
+    ) -> tuple[NDArray[np.int64], int]:
+        """Write the vectors and rowids of a space, those held out last. Returns the rowids, and how many are last."""
         since = 0 if self._last is None else self._last.applied_seq
         rowids = [np.empty(0, dtype=np.int64) if before is None else before.rowids]
         late: list[tuple[NDArray[np.int64], Vectors]] = []
@@ -188,7 +222,7 @@ class _Draft:
         everything = np.concatenate(rowids)
         with self._file(f"{space.name}.rowids") as file:
             file.write(everything.astype("<i8").tobytes())
-        return everything
+        return everything, sum(len(ids) for ids, _ in late)
 
     def _graph(
         self, space: Space, before: SpaceSnapshot | None, vectors: Vectors, held_out: int, facts: JsonObject
@@ -229,13 +263,6 @@ class _Draft:
         with file:
             yield file
         self._files[name] = {"bytes": file.size, "sha256": file.digest.hexdigest()}
-
-    def _withdraw(self) -> None:
-        """Delete the draft, and what it has added to files that it shares with the last generation."""
-        for path in self._path.glob("*.vectors"):
-            if self._last is not None and path.stat().st_nlink > 1:
-                os.truncate(path, int(self._last.files[path.name]["bytes"]))
-        shutil.rmtree(self._path, ignore_errors=True)
 
 
 class _HashedFile:

@@ -33,6 +33,11 @@ class SpaceView:
     delta_rowids: Rowids
     delta_vectors: Vectors
 
+    @property
+    def dead(self) -> int:
+        """How many of the generation's images were removed since."""
+        return 0 if self.alive is None else len(self.alive) - int(np.count_nonzero(self.alive))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:

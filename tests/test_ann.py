@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections.abc import Callable
@@ -9,19 +10,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import image_id, new_image
+from conftest import FakeEncoder, image_id, new_image
 from numpy.typing import NDArray
 
+from api.service import Service
+from api.settings import Settings
 from search import index as index_module
 from search import publish, snapshot
 from search.ann import exact, scores
 from search.errors import QueryInvalid, StorageFailed
 from search.generation import load
 from search.index import Index
-from search.publish import _HashedFile
+from search.publish import _Draft, _HashedFile
 from search.snapshot import Snapshot
 from search.types import Query, QueryPart
 from search.vectors import normalise
+from search.verify import verify
 
 MakeIndex = Callable[..., Index]
 DIM = 16
@@ -312,3 +316,75 @@ def test_searches_go_on_while_a_new_generation_is_loaded(
     assert index.delta_count == 100
     assert found(index, data[2950:2951], k=1) == [{2950}]
     assert found(index, data[2700:2701], k=1) != [{2700}]
+
+
+def test_a_server_publishes_beside_its_writes_once_much_is_new(
+    make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_module, "MIN_DELTA", 100)
+    data = clusters(3000)
+    index = make_index(data[:2000])
+    service = Service("pictures", index, FakeEncoder(), Settings())
+    add_some = lambda numbers: lambda opened: [add_one(opened, data, number) for number in numbers]  # noqa: E731
+
+    def add_one(opened: Index, data: NDArray[np.float32], number: int) -> None:
+        with opened.writing() as transaction:
+            transaction.add(new_image(number, data[number]))
+
+    def delta(opened: Index) -> tuple[str | None, int]:
+        return opened.info().generation, opened.delta_count
+
+    async def scenario() -> None:
+        found(index, data[:1])
+        await service.write(add_some(range(2000, 2050)))
+        assert service._publishing is None, "50 are not worth it"
+        found(index, data[:1])
+        await service.write(add_some(range(2050, 2150)))
+        found(index, data[:1])
+        await service.write(add_some(range(2150, 2160)))
+        assert service._publishing is not None
+        await service.write(add_some(range(2160, 2170)))  # nobody waits for the publication
+        service._publishing.result()
+        generation, left = delta(index)
+        assert generation == "000002"
+        assert left <= 10
+        assert recall(found(index, data[2000:2170], k=1), [{number} for number in range(2000, 2170)]) == 1
+
+    asyncio.run(scenario())
+    service.close()
+
+
+def test_two_publications_do_not_meet(make_index: MakeIndex) -> None:
+    index = make_index(clusters(2000))
+    threads = [threading.Thread(target=index.publish, kwargs={"anew": True, "beside": True}) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert index.info().generation == "000004"
+    assert verify(index).findings == []
+
+
+def test_what_changes_while_a_generation_is_written_is_neither_lost_nor_doubled(
+    make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = clusters(3000)
+    index = make_index(data[:2500])
+    write_vectors = _Draft._write_vectors
+
+    def and_change(self: _Draft, *arguments: object) -> object:
+        result = write_vectors(self, *arguments)  # type: ignore[arg-type]
+        add(index, data, range(2600, 2700))
+        with index.lock():
+            index.remove([image_id(number) for number in (3, 2550)])
+        return result
+
+    add(index, data, range(2500, 2600))
+    monkeypatch.setattr(_Draft, "_write_vectors", and_change)
+    index.publish(beside=True)
+    monkeypatch.undo()
+    left = sorted(set(range(2700)) - {3, 2550})
+    assert index.info().generation == "000002"
+    assert index.delta_count == 100
+    assert found(index, data[:1], k=5000) == [set(left)]
+    assert verify(index).findings == []
