@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, Row, bindparam, func, select
 
 from search import schema
-from search.errors import IndexDamaged, IndexExists, IndexTooNew, StorageFailed, UnknownImage
+from search.errors import IndexDamaged, IndexExists, IndexLocked, IndexTooNew, StorageFailed, UnknownImage
 from search.files import storage_errors, sync
 from search.filters import compile_filter
 from search.lookup import KnownLocation, Lookup, known_location
@@ -136,6 +136,17 @@ class Catalog:
             raise StorageFailed(f"The index {self.path.parent} was opened for reading only.")
         with translated(self.path), self._writer.begin() as connection:
             yield Transaction(connection)
+
+    def vacuum(self) -> None:
+        """Write the database anew, without what was deleted, and empty its log. Raises IndexLocked while it is read."""
+        if self._writer is None:
+            raise StorageFailed(f"The index {self.path.parent} was opened for reading only.")
+        with translated(self.path), self._writer.connect() as connection:
+            cursor = connection.connection.cursor()
+            cursor.execute("VACUUM")
+            busy, *_ = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise IndexLocked(f"{self.path} is being read: its log could not be emptied. Run lookalike compact again.")
 
     def version(self) -> int:
         """A number that changes whenever anybody else commits to the catalog: microseconds, no transaction."""

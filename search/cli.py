@@ -1,4 +1,4 @@
-"""Commands that need no encoder: info, verify, rebuild and remove. And how every command prints."""
+"""Commands that need no encoder: info, verify, rebuild, compact and remove. And how every command prints."""
 
 from __future__ import annotations
 
@@ -145,9 +145,29 @@ def rebuild(
         say(f"{directory}: generation {generation} holds {plural(count, 'image')}.")
 
 
+def compact(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", default_factory=default_index, show_default=DEFAULT_INDEX)
+    ],
+    as_json: Json = False,
+) -> None:
+    """Give back the room of what was removed: write the search structures and the catalog anew. No image is read."""
+    with _open(directory, writable=True) as index, index.lock():
+        before = index.bytes_on_disk()
+        index.compact()
+        after = index.bytes_on_disk()
+    if as_json:
+        print_json({"index": str(directory), "bytes_before": before, "bytes_on_disk": after})
+    else:
+        say(f"{directory}: {megabytes(before)} before, {megabytes(after)} now.")
+
+
 def remove(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The index.")],
     images: Annotated[list[str], typer.Argument(metavar="ID|PATH...", help="Ids, or files as the index knows them.")],
+    erase: Annotated[
+        bool, typer.Option("--erase", help="Leave no trace but the content's hash; writes the index anew.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Remove images from an index; later builds leave them out (until `build --readd`). The files stay."""
@@ -155,7 +175,9 @@ def remove(
         raise typer.BadParameter(f"Name the index first: lookalike remove {default_index()} {directory}")
     with _open(directory, writable=True) as index, index.lock():
         found = {name: _resolve(index, name) for name in images}
-        removed = index.remove(dict.fromkeys(image_id for image_id in found.values() if image_id))
+        removed = index.remove(dict.fromkeys(image_id for image_id in found.values() if image_id), erase=erase)
+        if erase:
+            index.compact()
     unknown = [name for name, image_id in found.items() if image_id is None]
     if as_json:
         print_json({"index": str(directory), "removed": removed, "unknown": unknown})
@@ -192,4 +214,5 @@ def register(add: Callable[..., Any]) -> None:
     add("info")(info)
     add("rebuild")(rebuild)
     add("verify")(verify)
+    add("compact")(compact)
     add("remove")(remove)

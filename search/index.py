@@ -27,7 +27,7 @@ from search.errors import (
 )
 from search.files import storage_errors
 from search.generation import Generation, load_best
-from search.publish import MAX_DEAD, publish
+from search.publish import MAX_DEAD, discard_old, publish
 from search.query import query_vector
 from search.snapshot import Snapshot
 from search.transaction import CHUNK, Transaction
@@ -163,6 +163,17 @@ class Index:
         """
         lock = partial(write_lock, self.path, timeout=PATIENCE) if beside else nullcontext
         return publish(self.generations, self.catalog, self.spaces, anew=anew, lock=lock)
+
+    def compact(self) -> str:
+        """Write generation and catalog anew, and nothing that was removed with them. The caller holds `lock`.
+
+        No generation before this one is kept. Returns its name. Raises as `publish`, and IndexLocked while somebody
+        reads the catalog.
+        """
+        name = self.publish(anew=True)
+        discard_old(self.generations, current=name, kept=1)
+        self.catalog.vacuum()
+        return name
 
     @property
     def unpublished(self) -> bool:
@@ -330,15 +341,16 @@ class Index:
             raise UnknownImage("The index has no image with this id.")
         return records[rowid]
 
-    def remove(self, image_ids: Iterable[str]) -> int:
+    def remove(self, image_ids: Iterable[str], *, erase: bool = False) -> int:
         """Remove images and keep their content away from later builds. Returns how many there were.
 
-        Uploaded files of theirs are deleted too. The caller holds `lock`.
+        Uploaded files of theirs are deleted too. erase: their paths are forgotten, and after `compact` no trace is left
+        but the content's hash. The caller holds `lock`.
         """
         ids = list(image_ids)
         with self.writing() as transaction:
             uploads = transaction.paths_of(ids, str(self.uploads))
-            removed = transaction.remove(ids)
+            removed = transaction.remove(ids, erase=erase)
             for start in range(0, len(uploads), CHUNK):
                 transaction.forget(str(self.uploads), uploads[start : start + CHUNK])
         # after the commit: a file without a row is litter, the reverse is a loss

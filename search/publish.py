@@ -342,8 +342,8 @@ def _discard_newer(folder: Path, current: str | None) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def discard_old(folder: Path, *, current: str) -> None:
-    """Delete drafts of killed writers and generations older than the previous one."""
+def discard_old(folder: Path, *, current: str, kept: int = KEPT) -> None:
+    """Delete drafts of killed writers and all but the newest generations."""
     for path in folder.iterdir():
-        if path.suffix == ".tmp" or (path.name.isdigit() and int(path.name) <= int(current) - KEPT):
+        if path.suffix == ".tmp" or (path.name.isdigit() and int(path.name) <= int(current) - kept):
             shutil.rmtree(path, ignore_errors=True)

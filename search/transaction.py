@@ -24,6 +24,7 @@ _ADD, _EMBED, _LABEL = images.insert(), embeddings.insert(), labels_table.insert
 _UNLABEL = delete(labels_table).where(labels_table.c.image == bindparam("image_rowid"))
 _UNEMBED = delete(embeddings).where(embeddings.c.image_rowid == bindparam("image_rowid"))
 _UNLOCATE = update(locations).where(locations.c.image == bindparam("image_rowid")).values(image=None)
+_FORGET = delete(locations).where(locations.c.image == bindparam("image_rowid"))
 _DROP = delete(images).where(images.c.rowid == bindparam("image_rowid"))
 _BURY = tombstones.insert()
 _INVITE = update(tombstones).where(tombstones.c.id == bindparam("image_id"), tombstones.c.barred == 1).values(barred=0)
@@ -104,14 +105,18 @@ class Transaction(Lookup):
         here = (locations.c.root == root) & locations.c.path.in_(paths)
         self._connection.execute(delete(locations).where(here))
 
-    def remove(self, image_ids: Iterable[str]) -> int:
-        """Remove images for good: later builds leave their content alone. Returns how many there were."""
+    def remove(self, image_ids: Iterable[str], *, erase: bool = False) -> int:
+        """Remove images for good: later builds leave their content alone. Returns how many there were.
+
+        erase: their paths are forgotten too; nothing but the content's hash is kept, to know it again.
+        """
         ids, removed = list(dict.fromkeys(image_ids)), 0
         for start in range(0, len(ids), CHUNK):
             here = images.c.id.in_(ids[start : start + CHUNK])
             found = self._connection.execute(select(images.c.rowid, images.c.id).where(here)).all()
             if found:
-                self._connection.execute(_UNLOCATE, [{"image_rowid": row.rowid} for row in found])
+                unlocate = _FORGET if erase else _UNLOCATE
+                self._connection.execute(unlocate, [{"image_rowid": row.rowid} for row in found])
                 self._drop(found, barred=True)
             removed += len(found)
         return removed

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import DIM, image_id, new_image, recipe, vectors
+from conftest import DIM, image_id, new_image, recipe, run_cli, vectors
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -32,6 +32,7 @@ from search.index import Index
 from search.recipe import Recipe
 from search.schema import state
 from search.types import Encoding, Hit, Location, Query, QueryPart, Space
+from search.verify import verify
 
 MakeIndex = Callable[..., Index]
 
@@ -352,3 +353,39 @@ def test_a_catalog_that_may_not_be_read_is_told(make_index: MakeIndex, monkeypat
     monkeypatch.setattr(os, "access", lambda *_: False)  # root, under which tests may run, may read everything
     with pytest.raises(StorageFailed, match="permissions"):
         Index.open(index.path)
+
+
+def test_an_erased_image_leaves_no_trace(make_index: MakeIndex) -> None:
+    data = vectors(60)
+    index = make_index(data)
+    with index.lock():
+        index.describe(image_id(7), labels=["somebody's name"], metadata={"secret": "nobody's business"})
+        index.publish(anew=True)
+    traces = [data[7].astype("<f4").tobytes(), b"somebody's name", b"nobody's business", b"7/7.png"]
+
+    def traced() -> list[bytes]:
+        content = b"".join(path.read_bytes() for path in index.path.rglob("*") if path.is_file())
+        return [trace for trace in traces if trace in content]
+
+    assert traced() == traces
+    index.close()
+    run_cli("remove", index.path, "--erase", image_id(7))
+    assert traced() == []
+    assert index.path.joinpath("catalog.sqlite").stat().st_size > 0
+    with Index.open(index.path) as reopened:
+        assert len(ask(reopened, data[7], k=100)) == 59
+        assert verify(reopened).findings == []
+        with reopened.catalog.lookup() as lookup:
+            assert lookup.content(image_id(7)).barred, "a later build would add it again"
+
+
+def test_compact_gives_back_the_room_of_what_was_removed(make_index: MakeIndex) -> None:
+    data = vectors(2000, dim=256)
+    index = make_index(data)
+    before = index.bytes_on_disk()
+    with index.lock():
+        index.remove([image_id(number) for number in range(1500)])
+        index.compact()
+    assert index.bytes_on_disk() < before / 2
+    assert [hit.id for hit in ask(index, data[1700], k=1)] == [image_id(1700)]
+    assert verify(index).findings == []
