@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test setup lint types imports tests bench-embedding
+.PHONY: demo test setup lint types imports tests bench-embedding torture
 
 demo: $(STAMP) ## Build, serve and search the sample images; draws demo/contact-sheet.png
 	$(BIN)/python data/demo.py
@@ -25,6 +25,10 @@ bench-embedding: $(STAMP) ## Encoders and a build, measured on the sample drawin
 	$(BIN)/python benchmarks/embedding.py
 	$(BIN)/python benchmarks/builds.py
 
+TORTURE_MINUTES ?= 10
+torture: $(STAMP) ## Faults on purpose, for TORTURE_MINUTES; the figures add up in torture.json
+	$(BIN)/python -m torture --minutes $(TORTURE_MINUTES)
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -32,7 +36,7 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/mypy client/lookalike_client
-	$(BIN)/mypy data benchmarks
+	$(BIN)/mypy data benchmarks torture
 
 imports: $(STAMP)
 	$(BIN)/lint-imports
