@@ -233,6 +233,9 @@ class Index:
     def _loaded(self, changes: Changes) -> Snapshot:
         """The best generation, without what was removed since it was written."""
         generation = load_best(self.generations, changes, self.spaces)
+        now = self.catalog.changes(since=NEWEST)
+        if now.generation != changes.generation and (generation is None or generation.name != changes.generation):
+            return self._loaded(now)  # it was not damaged, but outdated, and deleted while it was read
         snapshot = Snapshot.start(generation, changes.generation, self.spaces)
         clean_seq = 0 if generation is None else generation.clean_seq
         removed = self.catalog.changes(since=NEWEST, removed_since=clean_seq).removed

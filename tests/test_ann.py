@@ -388,3 +388,22 @@ def test_what_changes_while_a_generation_is_written_is_neither_lost_nor_doubled(
     assert index.delta_count == 100
     assert found(index, data[:1], k=5000) == [set(left)]
     assert verify(index).findings == []
+
+
+def test_a_generation_that_is_deleted_while_it_is_loaded_is_followed_by_the_newest(
+    make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = clusters(1500)
+    index = make_index(data)
+    load_best = index_module.load_best
+
+    def too_late(*arguments: object) -> object:
+        monkeypatch.undo()
+        index.publish(anew=True, beside=True)
+        index.publish(anew=True, beside=True)
+        return load_best(*arguments)  # type: ignore[arg-type]
+
+    with Index.open(index.path) as reader:
+        monkeypatch.setattr(index_module, "load_best", too_late)
+        assert reader.info().generation == "000003"
+        assert reader.delta_count == 0
