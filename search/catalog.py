@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import uuid
@@ -36,13 +37,14 @@ VECTOR_CHUNK = 4_096
 """Embeddings read at once while a generation is built: 6 MB of 384-d vectors."""
 
 
-# Statements that every search runs are made once: making one takes longer than running it.
-_PATHS = (
-    select(locations.c.image, locations.c.root, locations.c.path)
-    .where(locations.c.image.in_(bindparam("rowids", expanding=True)))
-    .order_by(locations.c.location)
-)
-_RECORDS = select(images).where(images.c.rowid.in_(bindparam("rowids", expanding=True)))
+# The statement that every search runs is made once, and needs no other for another number of images.
+_RECORDS = select(
+    images,
+    select(func.json_group_array(func.json_array(locations.c.root, locations.c.path)))
+    .where(locations.c.image == images.c.rowid)
+    .scalar_subquery()
+    .label("places"),
+).where(images.c.rowid.in_(select(func.json_each(bindparam("rowids")).table_valued("value").c.value)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,13 +201,14 @@ class Catalog:
         from_seq = since if removed_since is None else removed_since
         with self.reading() as connection:
             values = dict(connection.execute(select(state.c.key, state.c.value)).all())
-            added = connection.execute(select(images.c.rowid).where(images.c.seq > since).order_by(images.c.rowid))
+            # not in order: SQLite would rather read a million images in it than sort the few that are new
+            added = connection.execute(select(images.c.rowid).where(images.c.seq > since))
             removed = connection.execute(select(tombstones.c.rowid).where(tombstones.c.seq > from_seq))
             return Changes(
                 catalog=values["catalog"],
                 seq=values["seq"],
                 generation=values["generation"],
-                added=np.fromiter(added.scalars(), dtype=np.int64),
+                added=np.sort(np.fromiter(added.scalars(), dtype=np.int64)),
                 removed=np.fromiter(removed.scalars(), dtype=np.int64),
             )
 
@@ -282,15 +285,9 @@ class Catalog:
 
     def records(self, rowids: Iterable[int]) -> dict[int, ImageRecord]:
         """Everything known of these images, in one read transaction. Unknown rowids are left out."""
-        found: dict[int, ImageRecord] = {}
         with self.reading() as connection:
-            for chunk in _chunks(list(rowids), CHUNK):
-                paths: dict[int, list[str]] = {}
-                for rowid, root, path in connection.execute(_PATHS, {"rowids": chunk}):
-                    paths.setdefault(rowid, []).append(absolute(root, path))
-                for row in connection.execute(_RECORDS, {"rowids": chunk}):
-                    found[row.rowid] = _record(row, tuple(paths.get(row.rowid, ())))
-        return found
+            rows = connection.execute(_RECORDS, {"rowids": json.dumps(list(rowids))}).all()
+        return {row.rowid: _record(row) for row in rows}
 
     def page(self, after: int, limit: int) -> tuple[list[ImageRecord], int | None]:
         """Images in the order they were added: up to `limit` of those after the rowid `after`, and where to go on."""
@@ -362,7 +359,7 @@ def _chunks(items: Any, size: int) -> Iterator[Any]:
         yield items[start : start + size]
 
 
-def _record(row: Row[Any], paths: tuple[str, ...]) -> ImageRecord:
+def _record(row: Row[Any]) -> ImageRecord:
     return ImageRecord(
         id=row.id,
         facts=ImageFacts(
@@ -375,7 +372,7 @@ def _record(row: Row[Any], paths: tuple[str, ...]) -> ImageRecord:
             gps=None if row.latitude is None else (row.latitude, row.longitude),
             phash=row.phash,
         ),
-        paths=paths,
+        paths=tuple(absolute(root, path) for root, path in json.loads(row.places)),
         labels=tuple(row.labels),
         metadata=row._mapping["metadata"],
     )
