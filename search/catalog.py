@@ -79,7 +79,9 @@ class Catalog:
         if path.exists():
             raise IndexExists(f"There is already an index at {path.parent}.")
         draft = path.with_suffix(".new")  # renamed when complete: a killed creation leaves no half catalog
-        draft.unlink(missing_ok=True)
+        with storage_errors(path):
+            for left in (draft, draft.with_name(f"{draft.name}-wal")):
+                left.unlink(missing_ok=True)
         engine = schema.writing_engine(draft)
         with translated(path), engine.begin() as connection:
             schema.tables.create_all(connection)
@@ -92,6 +94,8 @@ class Catalog:
             connection.execute(state.insert(), [{"key": key, "value": value} for key, value in values.items()])
             connection.exec_driver_sql(f"PRAGMA application_id={schema.APPLICATION_ID}")
             connection.exec_driver_sql(f"PRAGMA user_version={schema.SCHEMA_VERSION}")
+        with translated(path), engine.connect() as connection:
+            _empty_log(connection)  # the last to close it does the same, and says nothing where that fails
         engine.dispose()
         with storage_errors(path):
             draft.rename(path)
@@ -144,10 +148,9 @@ class Catalog:
         if self._writer is None:
             raise StorageFailed(f"The index {self.path.parent} was opened for reading only.")
         with translated(self.path), self._writer.connect() as connection:
-            cursor = connection.connection.cursor()
-            cursor.execute("VACUUM")
-            busy, *_ = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        if busy:
+            connection.connection.cursor().execute("VACUUM")
+            emptied = _empty_log(connection)
+        if not emptied:
             raise IndexLocked(f"{self.path} is being read: its log could not be emptied. Run lookalike compact again.")
 
     def version(self) -> int:
@@ -343,6 +346,12 @@ class Catalog:
                 Failure(root=row.root, path=row.path, mtime_ns=row.mtime_ns, size=row.size, reason=row.reason)
                 for row in connection.execute(query)
             ]
+
+
+def _empty_log(connection: Connection) -> bool:
+    """Move everything from the log into the database. Returns False where somebody reads it. Raises DatabaseError."""
+    busy, *_ = connection.connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    return not busy
 
 
 def _embeddings_of(space: Space) -> Any:

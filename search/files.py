@@ -6,7 +6,7 @@ import errno
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from search.errors import StorageFailed
@@ -23,12 +23,21 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, and those that it lies in, so that a power cut cannot lose them. Raises OSError."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    for folder in reversed(missing or [path]):  # who made it may have died before it was flushed
+        folder.mkdir(exist_ok=True)
+        with suppress(PermissionError):  # somebody else's folder, that we may pass through but not read
+            sync(folder.parent)
+
+
 def write_whole(path: Path, data: bytes, *, durable: bool) -> None:
     """Write a file so that its name never shows half of it; `durable`: and that a power cut after this cannot lose it.
 
     Makes the folder it lies in. Raises OSError.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     descriptor, name = tempfile.mkstemp(dir=path.parent)
     draft = Path(name)
     try:

@@ -25,7 +25,7 @@ from search.errors import (
     UnknownImage,
     UnknownSpace,
 )
-from search.files import storage_errors
+from search.files import make_folder, storage_errors
 from search.generation import Generation, load_best
 from search.publish import MAX_DEAD, discard_old, publish
 from search.query import query_vector
@@ -46,7 +46,7 @@ def write_lock(path: Path, timeout: float = 0) -> Iterator[None]:
     with storage_errors(path):
         if path.exists() and not path.is_dir():
             raise StorageFailed(f"{path} is a file. Name a folder for the index.")
-        path.mkdir(parents=True, exist_ok=True)
+        make_folder(path)
         lock = FileLock(path / "lock", timeout=timeout)
         try:
             lock.acquire()
@@ -99,7 +99,7 @@ class Index:
     def create(cls, path: Path, spaces: Sequence[Space]) -> Index:
         """Make a new, empty index in a folder that is new or empty. Raises IndexExists, StorageFailed."""
         with storage_errors(path):
-            path.mkdir(parents=True, exist_ok=True)
+            make_folder(path)
         return cls(path, Catalog.create(path / "catalog.sqlite", spaces))
 
     @classmethod

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from search.ann import EF_CONSTRUCTION, EFS, LINKS, Graph, Vectors, exact, kth_scores, recall, scores
 from search.catalog import NEWEST, Catalog
 from search.errors import GenerationDamaged, IndexLocked, StorageFailed
-from search.files import storage_errors, sync
+from search.files import make_folder, storage_errors, sync
 from search.generation import (
     FORMAT,
     Generation,
@@ -68,7 +68,7 @@ def publish(
     needed for the last step, and the index may change meanwhile. Raises StorageFailed, IndexDamaged, IndexLocked.
     """
     with storage_errors(folder):
-        folder.mkdir(exist_ok=True)
+        make_folder(folder)
         with _one_at_a_time(folder):
             state = catalog.changes(since=NEWEST)
             _discard_newer(folder, state.generation)

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from typing import Any
+
+import pytest
+
+COMPILED = pytest.mark.skipif(shutil.which(os.environ.get("CC", "cc")) is None, reason="needs a C compiler")
 
 
 def torture(*arguments: str) -> dict[str, Any]:
@@ -19,12 +25,39 @@ def torture(*arguments: str) -> dict[str, Any]:
 
 
 def test_killed_writers_lose_nothing() -> None:
-    figures = torture("--kills", "25", "--seed", "1")
+    figures = torture("kill", "--runs", "25", "--seed", "1")
     assert figures["wrong"] == []
-    assert figures["kills"] == 25
-    assert figures["steps"] > 25
+    assert figures["runs"] == 25
+    assert figures["counts"]["steps"] > 25
 
 
 def test_a_writer_that_acknowledges_too_early_is_caught() -> None:
-    figures = torture("--kills", "60", "--seed", "1", "--broken")
+    figures = torture("kill", "--runs", "60", "--seed", "1", "--broken")
     assert any("are lost" in problem for problem in figures["wrong"])
+
+
+@COMPILED
+def test_calls_that_are_killed_or_fail_lose_nothing() -> None:
+    figures = torture("calls", "--every", "60", "--seed", "1")
+    assert figures["wrong"] == []
+    assert figures["counts"]["calls"] > 500
+    assert figures["runs"] >= 5 * (figures["counts"]["calls"] // 60)
+
+
+@COMPILED
+def test_a_writer_that_takes_errors_for_success_is_caught() -> None:
+    figures = torture("calls", "--every", "20", "--seed", "1", "--broken")
+    assert any("are lost" in problem or "are invented" in problem for problem in figures["wrong"])
+
+
+@COMPILED
+def test_power_cuts_lose_nothing_that_was_acknowledged() -> None:
+    figures = torture("power", "--runs", "60", "--seed", "1")
+    assert figures["wrong"] == []
+    assert figures["runs"] == 60
+
+
+@COMPILED
+def test_a_disk_that_flushes_nothing_is_caught() -> None:
+    figures = torture("power", "--runs", "60", "--seed", "1", "--broken")
+    assert figures["wrong"]

@@ -1,51 +1,84 @@
 """`python -m torture`: the fault tests, for so many minutes; figures add up over runs.
 
     python -m torture [--minutes 10] [--figures torture.json]
-    python -m torture --kills 25 --seed 1 [--broken]
+    python -m torture ATTACK --seed 1 [--minutes 1] [--runs 25] [--every 40] [--broken]
 
-The second form is one short run with a fixed seed, for the tests: it prints its figures as JSON and adds nothing up.
+The second form is one attack with a seed of its own; it prints its figures as JSON, and adds nothing up.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from torture import kill
+from torture import calls, kill, power, shim
+from torture.world import Figures
+
+ATTACKS = ("kill", "calls", "power")
+PRELOADED = ("calls", "power")
+ENDLESS = 10**9
 
 
 def main() -> int:
     """Run, print, and return 1 where anything was wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("attack", nargs="?", choices=ATTACKS)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--figures", type=Path, default=Path("torture.json"))
-    parser.add_argument("--kills", type=int)
-    parser.add_argument("--seed", type=int)
-    parser.add_argument("--broken", action="store_true", help="a control: the writer acknowledges too early")
+    parser.add_argument("--runs", type=int, default=ENDLESS)
+    parser.add_argument("--every", type=int, default=1, help="of the calls, one in so many")
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--broken", action="store_true", help="a control, which must be caught")
     chosen = parser.parse_args()
-    seed = int(time.time()) if chosen.seed is None else chosen.seed
+    if chosen.attack is None:
+        return _all(chosen)
     with tempfile.TemporaryDirectory() as folder:
-        if chosen.kills:
-            figures = kill.torture(Path(folder), seed, kills=chosen.kills, broken=chosen.broken)
-            print(json.dumps(asdict(figures)))
-            return bool(figures.wrong)
-        figures = kill.torture(Path(folder), seed, kills=10**9, minutes=chosen.minutes)
-    total = json.loads(chosen.figures.read_text()) if chosen.figures.exists() else asdict(kill.Figures())
-    total["kills"] += figures.kills
-    total["steps"] += figures.steps
-    total["wrong"] += figures.wrong
-    for step, count in figures.by_step.items():
-        total["by_step"][step] = total["by_step"].get(step, 0) + count
-    chosen.figures.write_text(json.dumps(total, indent=2) + "\n")
-    print(f"this time: {figures.kills:,} kills after {figures.steps:,} steps, {len(figures.wrong)} wrong (seed {seed})")
-    print(f"in all: {total['kills']:,} kills, during {total['by_step']}; {len(total['wrong'])} wrong")
-    for problem in total["wrong"]:
-        print(problem)
-    return bool(total["wrong"])
+        if chosen.attack in PRELOADED and "shim.so" not in os.environ.get("LD_PRELOAD", ""):
+            return subprocess.run([sys.executable, "-m", *_words()], env=shim.preloaded(Path(folder))).returncode
+        figures = _one(chosen, Path(folder))
+    print(json.dumps(asdict(figures)))
+    return bool(figures.wrong)
+
+
+def _words() -> list[str]:
+    return ["torture", *sys.argv[1:]]
+
+
+def _one(chosen: argparse.Namespace, folder: Path) -> Figures:
+    seed, until = chosen.seed, time.monotonic() + 60 * chosen.minutes
+    if chosen.attack == "kill":
+        return kill.torture(folder, seed, runs=chosen.runs, minutes=chosen.minutes, broken=chosen.broken)
+    if chosen.attack == "calls":
+        return calls.torture(folder, seed, every=chosen.every, minutes=chosen.minutes, broken=chosen.broken)
+    figures = Figures()
+    while figures.runs < chosen.runs and time.monotonic() < until and not figures.wrong:
+        here = folder / str(seed)
+        here.mkdir()
+        figures.add(power.torture(here, seed, states=min(chosen.runs, power.STATES), broken=chosen.broken))
+        seed += 1
+    return figures
+
+
+def _all(chosen: argparse.Namespace) -> int:
+    total = {attack: Figures() for attack in ATTACKS}
+    if chosen.figures.exists():
+        total |= {attack: Figures(**figures) for attack, figures in json.loads(chosen.figures.read_text()).items()}
+    for attack in ATTACKS:
+        words = [attack, "--seed", str(chosen.seed), "--minutes", str(chosen.minutes / len(ATTACKS))]
+        ended = subprocess.run([sys.executable, "-m", "torture", *words], stdout=subprocess.PIPE, text=True)
+        here: dict[str, Any] = json.loads(ended.stdout) if ended.stdout else {"wrong": [f"{attack}: ended by itself"]}
+        total[attack].add(Figures(**here))
+        print(f"{attack}: {Figures(**here)}; in all {total[attack]} (seed {chosen.seed})")
+        chosen.figures.write_text(json.dumps({name: asdict(figures) for name, figures in total.items()}, indent=2))
+    return any(figures.wrong for figures in total.values())
 
 
 if __name__ == "__main__":

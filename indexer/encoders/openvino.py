@@ -23,7 +23,7 @@ from indexer.errors import ModelUnsupported
 from indexer.models import ModelFiles, check_weights
 from indexer.packaged import cache_folder
 from search.errors import StorageFailed
-from search.files import storage_errors, sync
+from search.files import make_folder, storage_errors, sync
 from search.recipe import Preprocessing, Recipe
 
 FORMAT = 2
@@ -194,7 +194,7 @@ def write_model(model: openvino.Model, parent: Path, name: str | None = None) ->
     It appears complete or not at all. Raises StorageFailed.
     """
     with storage_errors(parent):
-        parent.mkdir(parents=True, exist_ok=True)
+        make_folder(parent)
         draft = Path(tempfile.mkdtemp(dir=parent))
         try:
             openvino.save_model(model, draft / XML, compress_to_fp16=False)
