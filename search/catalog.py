@@ -7,7 +7,7 @@ import os
 import threading
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, Row, bindparam, func, select
 
-from search import schema
-from search.errors import IndexDamaged, IndexExists, IndexLocked, IndexTooNew, StorageFailed, UnknownImage
+from search import pages, schema
+from search.errors import IndexDamaged, IndexExists, IndexLocked, IndexTooNew, SearchError, StorageFailed, UnknownImage
 from search.files import storage_errors, sync
 from search.filters import compile_filter
 from search.lookup import KnownLocation, Lookup, known_location
@@ -33,6 +33,8 @@ NEWEST = 2**62
 """A `seq` that no catalog reaches: asks for the state without any change."""
 MIN_RECALL = 0.95
 """What a generation's answers must hold of the true ten nearest, if nobody has asked for another share."""
+LOG_BYTES = 8 << 20
+"""Size of the log at which it is emptied."""
 VECTOR_CHUNK = 4_096
 """Embeddings read at once while a generation is built: 6 MB of 384-d vectors."""
 
@@ -72,6 +74,8 @@ class Catalog:
         self._watcher: Connection | None = None
         self._watching = threading.Lock()
         self._writer = schema.writing_engine(path) if writable else None
+        self.written = False
+        """Whether this process has changed it."""
 
     @classmethod
     def create(cls, path: Path, new_spaces: Sequence[Space]) -> Catalog:
@@ -80,7 +84,7 @@ class Catalog:
             raise IndexExists(f"There is already an index at {path.parent}.")
         draft = path.with_suffix(".new")  # renamed when complete: a killed creation leaves no half catalog
         with storage_errors(path):
-            for left in (draft, draft.with_name(f"{draft.name}-wal")):
+            for left in (draft, draft.with_name(f"{draft.name}-wal"), pages.place(draft)):
                 left.unlink(missing_ok=True)
         engine = schema.writing_engine(draft)
         with translated(path), engine.begin() as connection:
@@ -95,39 +99,71 @@ class Catalog:
             connection.exec_driver_sql(f"PRAGMA application_id={schema.APPLICATION_ID}")
             connection.exec_driver_sql(f"PRAGMA user_version={schema.SCHEMA_VERSION}")
         with translated(path), engine.connect() as connection:
-            _empty_log(connection)  # the last to close it does the same, and says nothing where that fails
+            # The last to close it empties the log too, and says nothing where that fails.
+            pages.settle(connection.connection.cursor(), draft, truncate=True)
         engine.dispose()
         with storage_errors(path):
+            pages.place(draft).replace(pages.place(path))
             draft.rename(path)
             sync(path.parent)
         return cls(path, writable=True)
 
     @classmethod
-    def open(cls, path: Path, *, writable: bool = False) -> Catalog:
-        """Open an existing catalog. Raises IndexDamaged (not a catalog), IndexTooNew, StorageFailed."""
+    def open(cls, path: Path, *, writable: bool = False, unchecked: bool = False) -> Catalog:
+        """Open an existing catalog, after comparing every page of it with its checksum, unless `unchecked`.
+
+        Raises IndexDamaged (also where it is no catalog), IndexTooNew, StorageFailed.
+        """
         if not os.access(path, os.R_OK):
             raise StorageFailed(f"The catalog {path} cannot be read. Check its permissions.")
         catalog = cls(path, writable=writable)
-        with catalog.reading() as connection:
-            application = connection.exec_driver_sql("PRAGMA application_id").scalar_one()
-            version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+        try:
+            if not unchecked:
+                catalog.check()
+            with catalog.reading() as connection:
+                application = connection.exec_driver_sql("PRAGMA application_id").scalar_one()
+                version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+            if application != schema.APPLICATION_ID:
+                raise IndexDamaged(f"{path} is not a Lookalike catalog. Give the folder that `lookalike build` made.")
+            if version > schema.SCHEMA_VERSION:
+                raise IndexTooNew(
+                    f"{path} has schema version {version}, this Lookalike reads up to {schema.SCHEMA_VERSION}. "
+                    "Upgrade Lookalike to open it."
+                )
+        except SearchError:
+            catalog.close()
+            raise
         catalog.outdated = version < schema.SCHEMA_VERSION
-        if application != schema.APPLICATION_ID:
-            raise IndexDamaged(f"{path} is not a Lookalike catalog. Give the folder that `lookalike build` made.")
-        if version > schema.SCHEMA_VERSION:
-            raise IndexTooNew(
-                f"{path} has schema version {version}, this Lookalike reads up to {schema.SCHEMA_VERSION}. "
-                "Upgrade Lookalike to open it."
-            )
         return catalog
+
+    def check(self) -> None:
+        """Raise IndexDamaged where a page is not what was written, or an acknowledged change is missing."""
+        acknowledged = pages.check(self.path)
+        if acknowledged:
+            with self.reading() as connection:
+                commits = connection.execute(select(state.c.value).where(state.c.key == "commits")).scalar() or 0
+            if commits < acknowledged:
+                raise pages.lost(self.path, acknowledged - commits)
 
     def close(self) -> None:
         """Close every connection. The catalog cannot be used afterwards."""
+        if self._writer is not None:
+            # While it is read, closing the writer does not move the log into the database: it would without our sums.
+            with suppress(SearchError), self.reading() as connection:
+                connection.execute(select(func.count()).select_from(state))
+                self._writer.dispose()
         if self._watcher is not None:
             self._watcher.close()
         self._readers.dispose()
-        if self._writer is not None:
-            self._writer.dispose()
+
+    def settle(self, *, truncate: bool = False) -> bool:
+        """Empty the log, whose pages get their checksums. Returns False where somebody reads it.
+
+        truncate: give back its room too. Only in the process that holds the lock. Raises StorageFailed.
+        """
+        assert self._writer is not None
+        with translated(self.path), self._writer.connect() as connection:
+            return pages.settle(connection.connection.cursor(), self.path, truncate=truncate)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -141,7 +177,14 @@ class Catalog:
         if self._writer is None:
             raise StorageFailed(f"The index {self.path.parent} was opened for reading only.")
         with translated(self.path), self._writer.begin() as connection:
-            yield Transaction(connection)
+            transaction = Transaction(connection)
+            yield transaction
+            commits = transaction.count()
+        self.written = True
+        with suppress(StorageFailed):  # it is done, whatever becomes of this
+            pages.acknowledge(self.path, commits)
+            if pages.log_bytes(self.path) > LOG_BYTES:
+                self.settle()
 
     def vacuum(self) -> None:
         """Write the database anew, without what was deleted, and empty its log. Raises IndexLocked while it is read."""
@@ -149,8 +192,7 @@ class Catalog:
             raise StorageFailed(f"The index {self.path.parent} was opened for reading only.")
         with translated(self.path), self._writer.connect() as connection:
             connection.connection.cursor().execute("VACUUM")
-            emptied = _empty_log(connection)
-        if not emptied:
+        if not self.settle(truncate=True):
             raise IndexLocked(f"{self.path} is being read: its log could not be emptied. Run lookalike compact again.")
 
     def version(self) -> int:
@@ -346,12 +388,6 @@ class Catalog:
                 Failure(root=row.root, path=row.path, mtime_ns=row.mtime_ns, size=row.size, reason=row.reason)
                 for row in connection.execute(query)
             ]
-
-
-def _empty_log(connection: Connection) -> bool:
-    """Move everything from the log into the database. Returns False where somebody reads it. Raises DatabaseError."""
-    busy, *_ = connection.connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    return not busy
 
 
 def _embeddings_of(space: Space) -> Any:

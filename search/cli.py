@@ -113,7 +113,7 @@ def verify(
     """Prove an index: read all of it, and say what is wrong and what to do. Exit code 65 where anything is."""
     from search.verify import verify as check  # imports faiss and sqlalchemy: not for --help
 
-    with _open(directory) as index:
+    with _open(directory, unchecked=True) as index:
         result = check(index)
     if as_json:
         print_json({"index": str(directory), **vars(result), "findings": [vars(one) for one in result.findings]})
@@ -203,10 +203,10 @@ def _resolve(index: Index, name: str) -> str | None:
     return None
 
 
-def _open(directory: Path, *, writable: bool = False) -> Index:
+def _open(directory: Path, *, writable: bool = False, unchecked: bool = False) -> Index:
     from search.index import Index  # imports faiss and sqlalchemy: not for --help
 
-    return Index.open(directory, writable=writable)
+    return Index.open(directory, writable=writable, unchecked=unchecked)
 
 
 def register(add: Callable[..., Any]) -> None:

@@ -6,7 +6,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -103,15 +103,16 @@ class Index:
         return cls(path, Catalog.create(path / "catalog.sqlite", spaces))
 
     @classmethod
-    def open(cls, path: Path, *, writable: bool = False) -> Index:
+    def open(cls, path: Path, *, writable: bool = False, unchecked: bool = False) -> Index:
         """Open an index; one of an older Lookalike is brought up to date first, for which nobody else may be writing.
 
-        Raises IndexMissing, IndexDamaged, IndexTooNew, IndexLocked, StorageFailed.
+        unchecked: also where pages of its catalog are damaged, to see what can be seen. Raises IndexMissing,
+        IndexDamaged, IndexTooNew, IndexLocked, StorageFailed.
         """
         catalog = path / "catalog.sqlite"
         if not catalog.is_file():
             raise IndexMissing(f"There is no index at {path}. Make one with: lookalike build PHOTOS --index {path}")
-        opened = Catalog.open(catalog, writable=writable)
+        opened = Catalog.open(catalog, writable=writable, unchecked=unchecked)
         if opened.outdated:
             from search.migrate import migrate  # imports alembic
 
@@ -126,6 +127,11 @@ class Index:
         loading = self._loading
         if loading is not None:
             loading.join()
+        if self.catalog.written:
+            with suppress(SearchError), nullcontext() if self.path.resolve() in _held else self.lock():
+                self.catalog.settle(
+                    truncate=True
+                )  # at rest, an index is as small as it can be; but the next writer can do it too
         self.catalog.close()
 
     def __enter__(self) -> Index:

@@ -9,6 +9,7 @@ from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from sqlalchemy import func, select, true
 
+from search import pages
 from search.schema import SCHEMA_VERSION, images, labels, translated, writing_engine
 
 
@@ -25,6 +26,8 @@ def migrate(path: Path) -> None:
             for number in range(version, SCHEMA_VERSION):
                 _STEPS[number](operations)
             connection.exec_driver_sql(f"PRAGMA user_version={SCHEMA_VERSION}")
+        with translated(path), engine.connect() as connection:
+            pages.settle(connection.connection.cursor(), path, truncate=True)
     finally:
         engine.dispose()
 

@@ -131,19 +131,21 @@ state = Table(
 
 def writing_engine(path: Path) -> Engine:
     """The engine of the one writer: WAL, a COMMIT that has reached the disk, transactions that lock at once."""
+    # The log is emptied by `search.pages`, which notes checksums of what then lies in the database.
     # FULL, not NORMAL: an acknowledged change must survive a power cut, and it costs under a millisecond.
-    pragmas = (f"page_size={PAGE_BYTES}", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON")
+    pragmas = [f"page_size={PAGE_BYTES}", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"]
+    pragmas += ["wal_autocheckpoint=0", "journal_size_limit=0"]
     return _engine(f"file:{quote(str(path))}?mode=rwc", "BEGIN IMMEDIATE", pragmas, pool=QueuePool, size=1)
 
 
 def reading_engine(path: Path, *, pooled: bool = True) -> Engine:
     """An engine that can only read. Each transaction sees one state of the catalog from its first query on."""
     # Several checkpointing connections hit SQLite 3.40's WAL-reset bug: readers never checkpoint.
-    pragmas = ("query_only=ON", "wal_autocheckpoint=0", "mmap_size=268435456")
+    pragmas = ["query_only=ON", "wal_autocheckpoint=0", "mmap_size=268435456"]
     return _engine(f"file:{quote(str(path))}?mode=ro", "BEGIN", pragmas, pool=QueuePool if pooled else NullPool, size=8)
 
 
-def _engine(uri: str, begin: str, pragmas: tuple[str, ...], *, pool: type, size: int) -> Engine:
+def _engine(uri: str, begin: str, pragmas: list[str], *, pool: type, size: int) -> Engine:
     limits: dict[str, Any] = {"pool_size": size, "max_overflow": 0} if pool is QueuePool else {}
     engine = create_engine(
         "sqlite://",

@@ -35,6 +35,10 @@ _LOCATE = _SEEN.on_conflict_do_update(
 _FORGIVE = delete(failures).where(failures.c.root == bindparam("in_root"), failures.c.path == bindparam("in_path"))
 _NEXT_SEQ = text("UPDATE state SET value = value + :count WHERE key = 'seq' RETURNING value")
 
+_COUNT = text(
+    "INSERT INTO state VALUES ('commits', 1) ON CONFLICT (key) DO UPDATE SET value = value + 1 RETURNING value"
+)
+
 
 class Transaction(Lookup):
     """A write transaction of a catalog, open while `Catalog.writing` is. Its lookups see its own changes."""
@@ -214,6 +218,11 @@ class Transaction(Lookup):
         """Fix the share of the true ten nearest that later generations must find."""
         key = insert(state).values(key="min_recall", value=share)
         self._connection.execute(key.on_conflict_do_update(index_elements=["key"], set_={"value": share}))
+
+    def count(self) -> int:
+        """Count this transaction. Returns how many there were, with it; for its end."""
+        commits: int = self._connection.execute(_COUNT).scalar_one()
+        return commits
 
     def _next_seq(self, count: int = 1) -> int:
         """Take so many numbers; returns the last of them."""

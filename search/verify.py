@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from sqlalchemy import func, select
 
+from search import pages
 from search.ann import kth_scores, recall
 from search.catalog import NEWEST
 from search.errors import GenerationDamaged, IndexDamaged
@@ -26,6 +27,7 @@ ASKED = 200
 UNIT = 1e-3
 """How far from one a vector's length may be: in bf16 models too it is computed in float64."""
 RESTORE = "Restore the index from a backup, or build it again."
+COMPACT = "Run: lookalike compact. It writes them anew."
 REBUILD = "Run: lookalike rebuild. No image is read again, and nothing is lost."
 
 
@@ -51,8 +53,8 @@ class Verification:
 def verify(index: Index) -> Verification:
     """Check an index through and through. It may be searched meanwhile; changes are seen or not.
 
-    Everything is read: the catalog, every vector, every file of the current generation. Raises IndexDamaged where the
-    catalog cannot be read at all, StorageFailed.
+    Everything is read: the catalog, every vector, every file of the current generation. An index opened `unchecked` may
+    be damaged. Raises IndexDamaged where the catalog cannot be read at all, StorageFailed.
     """
     result = Verification()
     result.findings += _catalog(index, result)
@@ -63,6 +65,13 @@ def verify(index: Index) -> Verification:
 
 
 def _catalog(index: Index, result: Verification) -> Iterator[Finding]:
+    try:
+        index.catalog.check()
+    except IndexDamaged as error:
+        problem, _, advice = str(error).partition(". ")
+        yield Finding(problem=problem, advice=advice)
+    if not pages.intact(index.catalog.path):
+        yield Finding(problem="the checksums of the catalog are missing or damaged", advice=COMPACT)
     with index.catalog.reading() as connection:
         problems = connection.exec_driver_sql("PRAGMA integrity_check(5)").scalars().all()
         for problem in problems:

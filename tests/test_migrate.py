@@ -34,8 +34,10 @@ def made_by_version_1(path: Path) -> None:
         "DROP TABLE labels",
         "DROP INDEX embeddings_by_image",
         "CREATE UNIQUE INDEX embeddings_image ON embeddings (space_id, image_rowid)",
+        "DELETE FROM state WHERE key = 'commits'",
         "PRAGMA user_version=1",
     )
+    (path / "catalog.sqlite.sums").unlink()
 
 
 def structure(path: Path) -> set[tuple[object, ...]]:

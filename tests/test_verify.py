@@ -22,7 +22,7 @@ MakeIndex = Callable[..., Index]
 
 
 def check(path: Path) -> Verification:
-    with Index.open(path) as index:
+    with Index.open(path, unchecked=True) as index:
         return verify(index)
 
 
@@ -123,5 +123,5 @@ def test_a_missing_upload_is_found(make_index: MakeIndex) -> None:
         index.path,
         f"UPDATE locations SET root = '{index.uploads}', path = 'ab/x.jpg' WHERE image = 2",
     )
-    (finding,) = check(index.path).findings
-    assert "ab/x.jpg is missing" in finding.problem
+    problems = [finding.problem for finding in check(index.path).findings]
+    assert any("ab/x.jpg is missing" in problem for problem in problems)

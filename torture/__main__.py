@@ -19,10 +19,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from torture import calls, kill, power, shim
+from torture import calls, kill, mutate, power, shim
 from torture.world import Figures
 
-ATTACKS = ("kill", "calls", "power")
+ATTACKS = ("kill", "calls", "power", "mutate")
 PRELOADED = ("calls", "power")
 ENDLESS = 10**9
 
@@ -58,6 +58,8 @@ def _one(chosen: argparse.Namespace, folder: Path) -> Figures:
         return kill.torture(folder, seed, runs=chosen.runs, minutes=chosen.minutes, broken=chosen.broken)
     if chosen.attack == "calls":
         return calls.torture(folder, seed, every=chosen.every, minutes=chosen.minutes, broken=chosen.broken)
+    if chosen.attack == "mutate":
+        return mutate.torture(folder, seed, runs=chosen.runs, minutes=chosen.minutes, broken=chosen.broken)
     figures = Figures()
     while figures.runs < chosen.runs and time.monotonic() < until and not figures.wrong:
         here = folder / str(seed)

@@ -118,8 +118,7 @@ def torture(folder: Path, seed: int, *, runs: int, minutes: float = 1e9, broken:
             in_child(partial(create, path))
         number = seed * 1_000_003 + figures.runs
         figures.count("steps", killed(path, number, chance.random() ** 2 * SLOWEST, model, broken=broken))
-        step = "between" if model.maybe is None else model.maybe[0]
-        figures.count(f"killed during {step}")
-        found = figures.judged(f"kill {number} (during {step})", in_child(partial(checked, path, model)))
-        model.present, model.maybe = found, None
+        figures.count(f"killed during {model.during}")
+        found = figures.judged(f"kill {number} (during {model.during})", in_child(partial(checked, path, model)))
+        model.present, model.maybe = found, []
     return figures

@@ -191,10 +191,9 @@ def torture(folder: Path, seed: int, *, states: int, broken: bool = False) -> Fi
         taken = max(taken, cut)
         to = folder / "there"
         disk.after_power_cut(chance, to)
-        step = "between" if model.maybe is None else model.maybe[0]
-        run = f"power cut {figures.runs} of seed {seed} (at {cut}, {step})"
+        run = f"power cut {figures.runs} of seed {seed} (at {cut}, {model.during})"
         figures.judged(run, in_child(partial(checked, to / "index", model)))
-        figures.count(f"cut during {step}")
+        figures.count(f"cut during {model.during}")
         shutil.rmtree(to)
         if figures.wrong:
             break

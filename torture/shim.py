@@ -100,10 +100,10 @@ def write(folder: Path, seed: int, tell: Callable[[str, str, list[int]], None]) 
                     told("done", step, numbers)
                 except SearchError as error:
                     told("failed", step, numbers)
-                    allowed, failures = model.allowed(), failures + 1
-                    held, problems = check(index, allowed, thoroughly=False)
+                    held, problems = check(index, model.allowed(), thoroughly=False)
+                    told("held", step, sorted(held))
                     wrong += [f"after {step} failed ({error}): {problem}" for problem in problems]
-                    model.present = held
+                    failures += 1
                     if failures == 3:
                         break
     except SearchError:

@@ -60,27 +60,32 @@ class Figures:
 
 @dataclass
 class Model:
-    """What the writer has told. `maybe`: a step that may have happened or not."""
+    """What the writer has told. `maybe`: steps since the last acknowledged one; the disk may hold one of them."""
 
     present: set[int] = field(default_factory=set)
-    maybe: tuple[str, tuple[int, ...]] | None = None
+    maybe: list[tuple[str, list[int]]] = field(default_factory=list)
     created: bool = False
 
     def tell(self, word: str, step: str, numbers: list[int]) -> None:
-        """Take what a writer tells."""
-        self.maybe = None if word == "done" else (step, tuple(numbers))
-        if word == "done":
-            self.created = True
-            self.present = after(self.present, step, numbers)
+        """Take what a writer tells: that it tries, has done, or has failed to do a step; or what it then sees held."""
+        if word == "try":
+            self.maybe.append((step, numbers))
+        elif word == "done":
+            self.present, self.maybe, self.created = after(self.present, step, numbers), [], True
+        elif word == "held":
+            self.present = set(numbers)
 
     def allowed(self) -> list[set[int]]:
         """The states that the index may be in: a step is one transaction, and happens or does not."""
-        if self.maybe is None:
-            return [self.present]
-        return [self.present, after(self.present, *self.maybe)]
+        return [self.present, *(after(self.present, *step) for step in self.maybe)]
+
+    @property
+    def during(self) -> str:
+        """The step under way."""
+        return self.maybe[-1][0] if self.maybe else "between"
 
 
-def after(present: set[int], step: str, numbers: list[int] | tuple[int, ...]) -> set[int]:
+def after(present: set[int], step: str, numbers: list[int]) -> set[int]:
     """What an index holds after a step."""
     if step == "add":
         return present | set(numbers)

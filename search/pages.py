@@ -1,0 +1,257 @@
+"""Checksums of the catalog's pages, which SQLite does not keep: what the disk has changed is found before it is read.
+
+`catalog.sqlite.sums` holds the CRC-32 of each page as it was last moved from the log into the database. Pages that the
+log holds are read from there, and need none; those about to be moved are named in the file first, so that it is never
+wrong, wherever a writer is killed. It also says how many transactions were acknowledged: a log whose end is damaged
+would otherwise be taken for a shorter one.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+import zlib
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search.errors import IndexDamaged
+from search.files import storage_errors, write_whole
+
+MAGIC = b"LKSUMS1\n"
+WITNESS = struct.Struct("<QI")
+"""Acknowledged transactions, and the checksum of this number. Written in place: no sector is written by half."""
+HEAD = struct.Struct("<IIII")
+"""Bytes of a page, pages, pages about to be moved, and the checksum of these three and of what follows."""
+LOG_HEAD, FRAME_HEAD = 32, 24
+READ = 1 << 20
+"""Bytes read at once."""
+PATIENCE, PAUSE = 20, 0.05
+"""Looks at pages that a writer may just be moving, and seconds between them."""
+ADVICE = "Restore the index from a backup, or build it again. If you put an old catalog back yourself, delete {}."
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Sums:
+    """`sums`: of each page, uint32; that of page 1 first. `moving`: pages that may have been moved since."""
+
+    page: int
+    sums: NDArray[np.uint32]
+    moving: frozenset[int]
+    acknowledged: int
+
+    def to_bytes(self) -> bytes:
+        counts = (self.page, len(self.sums), len(self.moving))
+        data = self.sums.astype("<u4").tobytes() + np.sort(np.fromiter(self.moving, dtype="<u4")).tobytes()
+        return MAGIC + _witness(self.acknowledged) + HEAD.pack(*counts, _crc(counts, data)) + data
+
+    @classmethod
+    def read(cls, path: Path) -> _Sums | None:
+        """None where there are none, or they are damaged."""
+        try:
+            data = path.read_bytes()
+            acknowledged, crc = WITNESS.unpack_from(data, len(MAGIC))
+            *counts, total = HEAD.unpack_from(data, len(MAGIC) + WITNESS.size)
+        except (FileNotFoundError, struct.error):
+            return None
+        page, count, moving = counts
+        rest = data[len(MAGIC) + WITNESS.size + HEAD.size :]
+        whole = _crc((page, count, moving), rest) == total and len(rest) == 4 * (count + moving)
+        if not data.startswith(MAGIC) or not whole:
+            return None
+        if _witness(acknowledged) != WITNESS.pack(acknowledged, crc):
+            acknowledged = 0  # its writer was killed in the midst of it
+        numbers = np.frombuffer(rest, dtype="<u4").astype(np.uint32)
+        return cls(
+            page=page, sums=numbers[:count], moving=frozenset(numbers[count:].tolist()), acknowledged=acknowledged
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Log:
+    """Pages that the log holds, and how many the database has with them; None where the log is empty."""
+
+    pages: frozenset[int]
+    count: int | None
+
+
+def place(catalog: Path) -> Path:
+    """Where a catalog's checksums lie."""
+    return catalog.with_name(f"{catalog.name}.sums")
+
+
+def log_bytes(catalog: Path) -> int:
+    """The size of the log. Raises StorageFailed."""
+    with storage_errors(catalog), suppress(FileNotFoundError):
+        return Path(f"{catalog}-wal").stat().st_size
+    return 0
+
+
+def check(catalog: Path) -> int:
+    """Compare every page with its checksum. Returns how many transactions were acknowledged, 0 where nothing is known.
+
+    A catalog without intact sums passes; the next writer makes them. Raises IndexDamaged, StorageFailed.
+    """
+    with storage_errors(catalog):
+        suspects: set[int] | None = None
+        for attempt in range(PATIENCE):
+            known = _Sums.read(place(catalog))
+            if known is None:
+                return 0
+            suspects = _different(catalog, known, _log(catalog), suspects)
+            if not suspects:
+                return known.acknowledged
+            if attempt:
+                time.sleep(PAUSE)
+        assert suspects is not None
+    raise IndexDamaged(
+        f"{len(suspects):,} pages of the catalog {catalog} are not what was written. {ADVICE.format(place(catalog))}"
+    )
+
+
+def intact(catalog: Path) -> bool:
+    """Whether there are checksums, and they can be read."""
+    return _Sums.read(place(catalog)) is not None
+
+
+def lost(catalog: Path, count: int) -> IndexDamaged:
+    """The error to raise where `count` acknowledged transactions are missing."""
+    return IndexDamaged(
+        f"The catalog {catalog} lacks the last {count:,} changes: its log was damaged or deleted. "
+        f"{ADVICE.format(place(catalog))}"
+    )
+
+
+def acknowledge(catalog: Path, commits: int) -> None:
+    """Note that so many transactions are on the disk. Raises StorageFailed."""
+    with storage_errors(catalog), suppress(FileNotFoundError):
+        descriptor = os.open(place(catalog), os.O_WRONLY)
+        try:
+            os.pwrite(descriptor, _witness(commits), len(MAGIC))
+        finally:
+            os.close(descriptor)
+
+
+def settle(connection: Any, catalog: Path, *, truncate: bool) -> bool:
+    """Move what is in the log into the database, and note the sums. Returns False where readers keep a part of it back.
+
+    connection: the writer's (sqlite3), outside any transaction. truncate: give back the log's room too, waiting for
+    readers. Only in the process that holds the lock. Raises sqlite3.DatabaseError, StorageFailed.
+    """
+    (acknowledged,) = connection.execute("SELECT max(value) FROM state WHERE key = 'commits'").fetchone()
+    with storage_errors(catalog):
+        log, known = _log(catalog), _Sums.read(place(catalog))
+        moving = log.pages if known is None else log.pages | known.moving
+        if known is not None and moving:
+            count = len(known.sums) if log.count is None else log.count
+            _write(catalog, replace(known, sums=_resized(known.sums, count), moving=moving))
+    busy, held, moved = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    with storage_errors(catalog):
+        if moving or known is None:
+            _write(catalog, _summed(catalog, known, moving, acknowledged or 0))
+    if busy or held != moved:
+        return False
+    if truncate:
+        busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    return not busy
+
+
+def _write(catalog: Path, sums: _Sums) -> None:
+    write_whole(place(catalog), sums.to_bytes(), durable=True)
+
+
+def _witness(commits: int) -> bytes:
+    return WITNESS.pack(commits, zlib.crc32(commits.to_bytes(8, "little")))
+
+
+def _crc(counts: tuple[int, ...], data: bytes) -> int:
+    return zlib.crc32(data, zlib.crc32(struct.pack("<III", *counts)))
+
+
+def _resized(sums: NDArray[np.uint32], count: int) -> NDArray[np.uint32]:
+    resized = np.zeros(count, dtype=np.uint32)
+    resized[: len(sums)] = sums[:count]
+    return resized
+
+
+def _log(catalog: Path) -> _Log:
+    """What the write-ahead log holds: frames that belong together, up to the last that ends a transaction.
+
+    The format is https://www.sqlite.org/fileformat2.html#the_write_ahead_log; its checksums are SQLite's business.
+    """
+    pages: set[int] = set()
+    count, open_pages = None, set[int]()
+    try:
+        descriptor = os.open(f"{catalog}-wal", os.O_RDONLY)
+    except FileNotFoundError:
+        return _Log(pages=frozenset(), count=None)
+    try:
+        head = os.pread(descriptor, LOG_HEAD, 0)
+        page = int.from_bytes(head[8:12], "big")
+        place = LOG_HEAD
+        while len(frame := os.pread(descriptor, FRAME_HEAD, place)) == FRAME_HEAD and frame[8:16] == head[16:24]:
+            number, size = struct.unpack(">II", frame[:8])
+            open_pages.add(number)
+            if size:
+                pages |= open_pages
+                count, open_pages = size, set()
+            place += FRAME_HEAD + page
+    finally:
+        os.close(descriptor)
+    return _Log(pages=frozenset(pages), count=count)
+
+
+def _different(catalog: Path, known: _Sums, log: _Log, suspects: set[int] | None) -> set[int]:
+    """Pages, counted from 1, that are not what was written. suspects: look at these only."""
+    count = len(known.sums) if log.count is None else log.count
+    with catalog.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if suspects is None:
+            suspects = set((np.flatnonzero(_sums(file, known.page, count) != _resized(known.sums, count)) + 1).tolist())
+        else:
+            suspects = {number for number in suspects if _sum(file, known.page, number) != _at(known.sums, number)}
+    different = {number for number in suspects if number <= count} - log.pages - known.moving
+    if log.count is None and size != count * known.page:
+        different.add(count + 1)
+    return different
+
+
+def _at(sums: NDArray[np.uint32], number: int) -> int:
+    return int(sums[number - 1]) if number <= len(sums) else 0
+
+
+def _sum(file: BinaryIO, page: int, number: int) -> int:
+    file.seek((number - 1) * page)
+    return zlib.crc32(file.read(page))
+
+
+def _sums(file: BinaryIO, page: int, count: int) -> NDArray[np.uint32]:
+    """The sums of the first `count` pages of a file; 0 for those that it has not got."""
+    sums, done, step = np.zeros(count, dtype=np.uint32), 0, max(1, READ // page)
+    while done < count and (block := memoryview(file.read(page * min(step, count - done)))):
+        for start in range(0, len(block), page):
+            sums[done] = zlib.crc32(block[start : start + page])
+            done += 1
+    return sums
+
+
+def _summed(catalog: Path, known: _Sums | None, moved: frozenset[int], acknowledged: int) -> _Sums:
+    """The sums of a database into which these pages were moved; of all its pages where none are known."""
+    with catalog.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        page = int.from_bytes(file.read(18)[16:], "big") if known is None else known.page
+        count = size // page
+        if known is None:
+            file.seek(0)
+            sums = _sums(file, page, count)
+        else:
+            sums = _resized(known.sums, count)
+            for number in moved | set(range(len(known.sums) + 1, count + 1)):
+                if number <= count:
+                    sums[number - 1] = _sum(file, page, number)
+    return _Sums(page=page, sums=sums, moving=frozenset(), acknowledged=acknowledged)
