@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -77,16 +78,19 @@ def load(path: Path) -> Generation:
             raise GenerationDamaged(f"{path}/manifest.json is not what was written.")
         if manifest["format"] != FORMAT:
             raise GenerationDamaged(f"{path} has the format {manifest['format']}, not {FORMAT}.")
-        for name, expected in manifest["files"].items():
-            if hash_start(path / name, expected["bytes"]).hexdigest() != expected["sha256"]:
-                raise GenerationDamaged(f"{path / name} is not what its manifest says.")
+        files: dict[str, JsonObject] = manifest["files"]
+        with ThreadPoolExecutor() as pool:
+            digests = pool.map(lambda name: hash_start(path / name, files[name]["bytes"]), files)
+            for name, digest in zip(files, digests, strict=True):
+                if digest.hexdigest() != files[name]["sha256"]:
+                    raise GenerationDamaged(f"{path / name} is not what its manifest says.")
         return Generation(
             name=path.name,
             catalog=str(manifest["catalog"]),
             applied_seq=int(manifest["applied_seq"]),
             clean_seq=int(manifest["clean_seq"]),
             spaces={name: _load_space(path, name, facts) for name, facts in manifest["spaces"].items()},
-            files=manifest["files"],
+            files=files,
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise GenerationDamaged(f"The generation {path} cannot be read: {error}.") from error

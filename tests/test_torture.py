@@ -46,7 +46,7 @@ def test_calls_that_are_killed_or_fail_lose_nothing() -> None:
 
 @COMPILED
 def test_a_writer_that_takes_errors_for_success_is_caught() -> None:
-    figures = torture("calls", "--every", "20", "--seed", "1", "--broken")
+    figures = torture("calls", "--every", "13", "--seed", "1", "--broken")
     assert any("are lost" in problem or "are invented" in problem for problem in figures["wrong"])
 
 
@@ -61,3 +61,16 @@ def test_power_cuts_lose_nothing_that_was_acknowledged() -> None:
 def test_a_disk_that_flushes_nothing_is_caught() -> None:
     figures = torture("power", "--runs", "60", "--seed", "1", "--broken")
     assert figures["wrong"]
+
+
+def test_mutated_files_are_found_out_or_harmless() -> None:
+    figures = torture("mutate", "--runs", "300", "--seed", "1")
+    assert figures["wrong"] == []
+    assert figures["runs"] == 300
+    outcomes = " ".join(figures["counts"])
+    assert "catalog.sqlite refused" in outcomes
+    assert "layer1.faiss named by verify" in outcomes
+
+
+def test_a_reader_that_does_not_compare_hashes_is_caught() -> None:
+    assert torture("mutate", "--runs", "300", "--seed", "1", "--broken")["wrong"]

@@ -19,10 +19,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from torture import calls, kill, mutate, power, shim
+from torture import calls, kill, mixed, mutate, power, shim
 from torture.world import Figures
 
-ATTACKS = ("kill", "calls", "power", "mutate")
+ATTACKS = ("kill", "calls", "power", "mutate", "mixed")
 PRELOADED = ("calls", "power")
 ENDLESS = 10**9
 
@@ -60,6 +60,8 @@ def _one(chosen: argparse.Namespace, folder: Path) -> Figures:
         return calls.torture(folder, seed, every=chosen.every, minutes=chosen.minutes, broken=chosen.broken)
     if chosen.attack == "mutate":
         return mutate.torture(folder, seed, runs=chosen.runs, minutes=chosen.minutes, broken=chosen.broken)
+    if chosen.attack == "mixed":
+        return mixed.torture(folder, seed, runs=chosen.runs, minutes=chosen.minutes, broken=chosen.broken)
     figures = Figures()
     while figures.runs < chosen.runs and time.monotonic() < until and not figures.wrong:
         here = folder / str(seed)

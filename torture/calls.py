@@ -37,12 +37,14 @@ def torture(folder: Path, seed: int, *, every: int = 1, minutes: float = 1e9, br
     total = count(folder / "counting", seed, shim)
     figures.count("calls", total)
     fates = {
+        "no room from it on": (errno.ENOSPC, True),
         "killed before it": (KILL, False),
         "killed in it": (TEAR, False),
         "no room for it": (errno.ENOSPC, False),
-        "no room from it on": (errno.ENOSPC, True),
         "failed once": (errno.EIO, False),
     }
+    if broken:
+        fates = {name: fate for name, fate in fates.items() if fate[1]}
     for at in range(1 + seed % every, total + 1, every):
         for name, (fate, forever) in fates.items():
             if time.monotonic() > until or figures.wrong:
