@@ -33,7 +33,10 @@ READ = 1 << 20
 """Bytes read at once."""
 PATIENCE, PAUSE = 20, 0.05
 """Looks at pages that a writer may just be moving, and seconds between them."""
-ADVICE = "Restore the index from a backup, or build it again. If you put an old catalog back yourself, delete {}."
+ADVICE = (
+    "Restore the index from a backup, or build it again. If another program wrote to it, or you put an older one "
+    "back, and lookalike verify finds nothing else, delete {}."
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -142,7 +143,18 @@ def reading_engine(path: Path, *, pooled: bool = True) -> Engine:
     """An engine that can only read. Each transaction sees one state of the catalog from its first query on."""
     # Several checkpointing connections hit SQLite 3.40's WAL-reset bug: readers never checkpoint.
     pragmas = ["query_only=ON", "wal_autocheckpoint=0", "mmap_size=268435456"]
-    return _engine(f"file:{quote(str(path))}?mode=ro", "BEGIN", pragmas, pool=QueuePool if pooled else NullPool, size=8)
+    frozen = "&immutable=1" if _on_read_only_disk(path) else ""  # else SQLite would make a log beside it, and fail
+    return _engine(
+        f"file:{quote(str(path))}?mode=ro{frozen}", "BEGIN", pragmas, pool=QueuePool if pooled else NullPool, size=8
+    )
+
+
+def _on_read_only_disk(path: Path) -> bool:
+    """Whether nobody can change this database: its disk is mounted for reading only, and its log is empty."""
+    log = Path(f"{path}-wal")
+    if log.exists() and log.stat().st_size:
+        return False
+    return hasattr(os, "statvfs") and bool(os.statvfs(path.parent).f_flag & os.ST_RDONLY)
 
 
 def _engine(uri: str, begin: str, pragmas: list[str], *, pool: type, size: int) -> Engine:
@@ -192,5 +204,8 @@ def _translate(error: BaseException | None, path: Path) -> SearchError:
     if code == sqlite3.SQLITE_READONLY:
         return StorageFailed(f"The catalog {path} cannot be written to. Check its permissions and those of its folder.")
     if code == sqlite3.SQLITE_CANTOPEN:
-        return StorageFailed(f"The catalog {path} cannot be opened. Check its permissions and those of its folder.")
+        return StorageFailed(
+            f"The catalog {path} cannot be opened. Check its permissions and those of its folder: who reads it must be "
+            "allowed to write there too, unless the disk is mounted for reading only."
+        )
     return StorageFailed(f"Reading or writing the catalog {path} failed ({error}). Check the disk.")

@@ -13,8 +13,8 @@ from sqlalchemy import func, select
 
 from search import pages
 from search.ann import kth_scores, recall
-from search.catalog import NEWEST
-from search.errors import GenerationDamaged, IndexDamaged
+from search.catalog import NEWEST, Changes
+from search.errors import GenerationDamaged, IndexDamaged, SearchError
 from search.generation import Generation, SpaceSnapshot, hash_start, load
 from search.index import Index
 from search.publish import NEIGHBOURS
@@ -24,6 +24,8 @@ from search.vectors import intact
 
 ASKED = 200
 """Stored vectors whose neighbours are looked for, to see what a graph finds."""
+LOOKS = 5
+"""How often a generation that seems wrong is looked at again, while the index changes."""
 UNIT = 1e-3
 """How far from one a vector's length may be: in bf16 models too it is computed in float64."""
 RESTORE = "Restore the index from a backup, or build it again."
@@ -54,24 +56,26 @@ def verify(index: Index) -> Verification:
     """Check an index through and through. It may be searched meanwhile; changes are seen or not.
 
     Everything is read: the catalog, every vector, every file of the current generation. An index opened `unchecked` may
-    be damaged. Raises IndexDamaged where the catalog cannot be read at all, StorageFailed.
+    be damaged.
     """
     result = Verification()
-    result.findings += _catalog(index, result)
-    result.findings += _uploads(index, result)
-    result.findings += _models(index, result)
-    result.findings += _generation(index, result)
+    for check in (_pages, _catalog, _uploads, _models, _generation):
+        try:
+            for finding in check(index, result):
+                result.findings.append(finding)
+        except SearchError as error:
+            problem, _, advice = str(error).partition(". ")
+            result.findings.append(Finding(problem=problem.rstrip("."), advice=advice or RESTORE))
     return result
 
 
-def _catalog(index: Index, result: Verification) -> Iterator[Finding]:
-    try:
-        index.catalog.check()
-    except IndexDamaged as error:
-        problem, _, advice = str(error).partition(". ")
-        yield Finding(problem=problem, advice=advice)
+def _pages(index: Index, _: Verification) -> Iterator[Finding]:
     if not pages.intact(index.catalog.path):
         yield Finding(problem="the checksums of the catalog are missing or damaged", advice=COMPACT)
+    index.catalog.check()
+
+
+def _catalog(index: Index, result: Verification) -> Iterator[Finding]:
     with index.catalog.reading() as connection:
         problems = connection.exec_driver_sql("PRAGMA integrity_check(5)").scalars().all()
         for problem in problems:
@@ -118,9 +122,12 @@ def _vectors(index: Index, space: Space, result: Verification) -> Iterator[Findi
         yield Finding(problem=f"{damaged:,} vectors of {space.name} are not what was stored", advice=RESTORE)
     if crooked:
         yield Finding(problem=f"{crooked:,} vectors of {space.name} do not have unit length", advice=RESTORE)
-    total = index.catalog.counts()[0]
-    if count < result.images and count < total:
-        yield Finding(problem=f"{total - count:,} images have no vector in {space.name}", advice=RESTORE)
+    of_image = select(embeddings.c.embedding).join(spaces, spaces.c.space == embeddings.c.space_id)
+    of_image = of_image.where(spaces.c.name == space.name, embeddings.c.image_rowid == images.c.rowid)
+    with index.catalog.reading() as connection:
+        bare = connection.execute(select(func.count()).where(~of_image.correlate(images).exists())).scalar_one()
+    if bare:
+        yield Finding(problem=f"{bare:,} images have no vector in {space.name}", advice=RESTORE)
 
 
 def _uploads(index: Index, result: Verification) -> Iterator[Finding]:
@@ -158,7 +165,16 @@ def _models(index: Index, result: Verification) -> Iterator[Finding]:
 
 
 def _generation(index: Index, result: Verification) -> Iterator[Finding]:
-    state = index.catalog.changes(since=NEWEST)
+    for _ in range(LOOKS):
+        before = index.catalog.changes(since=NEWEST)
+        findings = list(_current(index, before, result))
+        after = index.catalog.changes(since=NEWEST)
+        if not findings or (before.seq, before.generation) == (after.seq, after.generation):
+            break  # else it may be different only because it was read while it changed
+    yield from findings
+
+
+def _current(index: Index, state: Changes, result: Verification) -> Iterator[Finding]:
     if state.generation is None:
         if result.images:
             yield Finding(problem="there is no generation yet: every search reads the catalog", advice=REBUILD)
