@@ -125,7 +125,8 @@ def _vectors(index: Index, space: Space, result: Verification) -> Iterator[Findi
     of_image = select(embeddings.c.embedding).join(spaces, spaces.c.space == embeddings.c.space_id)
     of_image = of_image.where(spaces.c.name == space.name, embeddings.c.image_rowid == images.c.rowid)
     with index.catalog.reading() as connection:
-        bare = connection.execute(select(func.count()).where(~of_image.correlate(images).exists())).scalar_one()
+        missing = select(func.count()).select_from(images).where(~of_image.correlate(images).exists())
+        bare = connection.execute(missing).scalar_one()
     if bare:
         yield Finding(problem=f"{bare:,} images have no vector in {space.name}", advice=RESTORE)
 
