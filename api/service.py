@@ -18,6 +18,7 @@ import faiss
 
 from api import problems
 from api.batching import Batcher, QueueFull
+from api.observer import Observer
 from api.settings import Settings
 from indexer.decode import Decoded, DecodeLimits, decode, sniff, thumbnail
 from indexer.encoder import Encoder
@@ -60,11 +61,13 @@ class Service:
             1, thread_name_prefix="publish", initializer=faiss.omp_set_num_threads, initargs=(1,)
         )
         self._publishing: Future[None] | None = None
+        self._observer = Observer(name, index)
 
     def close(self) -> None:
         """Finish what is under way and close the index."""
         for pool in (self._decoders, self._searchers, self._writer, self._files, self._publisher):
             pool.shutdown()
+        self._observer.close()
         self._batcher.close()
         self.index.close()
 
@@ -95,6 +98,7 @@ class Service:
     async def search(self, query: Query, timing: Timing) -> list[Hit]:
         """`Index.search`, on a thread of its own."""
         began = time.perf_counter()
+        self._observer.asked(query)
         hits = await _run(self._searchers, lambda: self.index.search(query))
         timing.search += time.perf_counter() - began
         return hits

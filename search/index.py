@@ -27,7 +27,7 @@ from search.errors import (
 )
 from search.files import make_folder, storage_errors
 from search.generation import Generation, load_best
-from search.publish import MAX_DEAD, discard_old, publish
+from search.publish import MAX_DEAD, NEIGHBOURS, discard_old, publish
 from search.query import query_vector
 from search.snapshot import Snapshot
 from search.transaction import CHUNK, Transaction
@@ -274,6 +274,21 @@ class Index:
             # An image that was removed after the snapshot is no hit any more, and may have kept another from being one.
             if len(hits) == query.k or self.catalog.version() == version:
                 return hits
+
+    def observed(self, query: Query) -> tuple[int, int] | None:
+        """How many of a query's ten nearest images a search finds, and how many there are; its filter aside.
+
+        None where it compares all of them anyway. Raises as `search`.
+        """
+        space = self.space(query.space)
+        vector = query_vector(query, space.recipe.dim, lambda image_id: self.vector(image_id, space))
+        snapshot, _ = self._refreshed()
+        if snapshot.generation is None or snapshot.generation.spaces[space.name].graph is None:
+            return None
+        _, (found,) = snapshot.nearest(space.name, vector[None, :], NEIGHBOURS + SLACK)  # as `search` does
+        _, (true,) = snapshot.nearest(space.name, vector[None, :], NEIGHBOURS, ef=NEWEST)
+        true = true[np.isfinite(true)]
+        return int((found[: len(true)] >= true[-1:]).sum()), len(true)
 
     def nearest(
         self,
