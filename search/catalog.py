@@ -35,6 +35,8 @@ MIN_RECALL = 0.95
 """What a generation's answers must hold of the true ten nearest, if nobody has asked for another share."""
 LOG_BYTES = 8 << 20
 """Size of the log at which it is emptied."""
+UPLOADS = "uploads"
+"""The folder in an index for images added over HTTP."""
 VECTOR_CHUNK = 4_096
 """Embeddings read at once while a generation is built: 6 MB of 384-d vectors."""
 
@@ -94,7 +96,8 @@ class Catalog:
                 for space in new_spaces
             ]
             connection.execute(spaces.insert(), rows)
-            values = {"catalog": uuid.uuid4().hex, "seq": 0, "generation": None}
+            home = str(path.parent.resolve() / UPLOADS)
+            values = {"catalog": uuid.uuid4().hex, "seq": 0, "generation": None, "uploads": home}
             connection.execute(state.insert(), [{"key": key, "value": value} for key, value in values.items()])
             connection.exec_driver_sql(f"PRAGMA application_id={schema.APPLICATION_ID}")
             connection.exec_driver_sql(f"PRAGMA user_version={schema.SCHEMA_VERSION}")
@@ -140,8 +143,7 @@ class Catalog:
         """Raise IndexDamaged where a page is not what was written, or an acknowledged change is missing."""
         acknowledged = pages.check(self.path)
         if acknowledged:
-            with self.reading() as connection:
-                commits = connection.execute(select(state.c.value).where(state.c.key == "commits")).scalar() or 0
+            commits = self._state("commits") or 0
             if commits < acknowledged:
                 raise pages.lost(self.path, acknowledged - commits)
 
@@ -185,6 +187,20 @@ class Catalog:
             pages.acknowledge(self.path, commits)
             if pages.log_bytes(self.path) > LOG_BYTES:
                 self.settle()
+
+    def copy(self, to: Path) -> None:
+        """Write what the catalog holds now to a new database, while others go on reading and writing.
+
+        Raises StorageFailed, IndexDamaged.
+        """
+        engine = schema.writing_engine(to)
+        try:
+            with translated(to), self._readers.connect() as source, engine.connect() as copy:
+                driver: Any = source.connection.driver_connection
+                driver.backup(copy.connection.driver_connection)
+                pages.settle(copy.connection.cursor(), to, truncate=True)
+        finally:
+            engine.dispose()
 
     def vacuum(self) -> None:
         """Write the database anew, without what was deleted, and empty its log. Raises IndexLocked while it is read."""
@@ -234,9 +250,17 @@ class Catalog:
 
     def min_recall(self) -> float:
         """The share of the true ten nearest that a generation must find."""
-        with self.reading() as connection:
-            stored = connection.execute(select(state.c.value).where(state.c.key == "min_recall")).scalar()
+        stored = self._state("min_recall")
         return MIN_RECALL if stored is None else float(stored)
+
+    def uploads(self) -> str | None:
+        """The root of images added over HTTP, as it was when the index was last written to; None: of an older one."""
+        stored: str | None = self._state("uploads")
+        return stored
+
+    def _state(self, key: str) -> Any:
+        with self.reading() as connection:
+            return connection.execute(select(state.c.value).where(state.c.key == key)).scalar()
 
     def changes(self, since: int, removed_since: int | None = None) -> Changes:
         """What was added and removed after the seq `since`, read in one transaction.
@@ -357,6 +381,12 @@ class Catalog:
                 .where(locations.c.root == root, locations.c.path.in_(paths))
             )
             return {row.path: known_location(row) for row in connection.execute(query)}
+
+    def uploaded(self, root: str) -> list[tuple[str, str]]:
+        """The path and the image's id of every location under a root."""
+        query = select(locations.c.path, images.c.id).join(images, images.c.rowid == locations.c.image)
+        with self.reading() as connection:
+            return [(row.path, row.id) for row in connection.execute(query.where(locations.c.root == root))]
 
     def paths_under(self, root: str, prefix: str) -> Iterator[str]:
         """Every known path under a root that begins with `prefix` and leads to an image, ascending."""

@@ -1,4 +1,4 @@
-"""Commands that need no encoder: info, verify, rebuild, compact and remove. And how every command prints."""
+"""Commands that need no encoder: info, verify, rebuild, compact, remove, backup, move-root; how every one prints."""
 
 from __future__ import annotations
 
@@ -162,6 +162,39 @@ def compact(
         say(f"{directory}: {megabytes(before)} before, {megabytes(after)} now.")
 
 
+def backup(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The index.")],
+    to: Annotated[Path, typer.Argument(metavar="TO", help="A new folder.")],
+    as_json: Json = False,
+) -> None:
+    """Copy an index, also while it is served: its catalog, its uploads, and what it needs to be searched."""
+    from search.backup import backup as copy  # imports faiss and sqlalchemy: not for --help
+
+    with _open(directory) as index, copy(index, to) as copied:
+        count, size = copied.catalog.counts()[0], copied.bytes_on_disk()
+    if as_json:
+        print_json({"index": str(directory), "backup": str(to), "count": count, "bytes_on_disk": size})
+    else:
+        say(f"{to}: {plural(count, 'image')}, {megabytes(size)}.")
+
+
+def move_root(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The index.")],
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="Where the pictures were.")],
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="Where they are now.")],
+    as_json: Json = False,
+) -> None:
+    """Tell an index that a folder of pictures is somewhere else now. No picture is read."""
+    if not new.is_dir():
+        raise typer.BadParameter(f"There is no folder {new}. Mount the drive, or name the folder as it is called now.")
+    with _open(directory, writable=True) as index, index.lock():
+        moved = index.move_root(old, new)
+    if as_json:
+        print_json({"index": str(directory), "roots": moved})
+    else:
+        say(f"{directory}: its pictures are now under {', '.join(moved)}.")
+
+
 def remove(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The index.")],
     images: Annotated[list[str], typer.Argument(metavar="ID|PATH...", help="Ids, or files as the index knows them.")],
@@ -216,3 +249,5 @@ def register(add: Callable[..., Any]) -> None:
     add("verify")(verify)
     add("compact")(compact)
     add("remove")(remove)
+    add("backup")(backup)
+    add("move-root")(move_root)

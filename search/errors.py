@@ -9,6 +9,7 @@ SearchError
 ├── StorageFailed     the disk is full, or reading or writing failed
 ├── RecipeMismatch    embeddings of one recipe were offered to a space of another
 ├── UnknownImage      no image has this id or path
+├── UnknownRoot       the index has seen no folder of this name
 ├── UnknownSpace      the index has no space of this name
 ├── FilterInvalid     a filter that does not say what it should match
 └── QueryInvalid      a query that cannot be answered as it stands
@@ -74,6 +75,10 @@ class RecipeMismatch(SearchError):
 
 class UnknownImage(SearchError):
     """No image with this id or path."""
+
+
+class UnknownRoot(SearchError):
+    """No root at this path, or in it."""
 
 
 class UnknownSpace(SearchError):

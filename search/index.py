@@ -15,7 +15,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from search.catalog import NEWEST, Catalog, Changes
+from search.catalog import NEWEST, UPLOADS, Catalog, Changes
 from search.errors import (
     IndexLocked,
     IndexMissing,
@@ -23,6 +23,7 @@ from search.errors import (
     SearchError,
     StorageFailed,
     UnknownImage,
+    UnknownRoot,
     UnknownSpace,
 )
 from search.files import make_folder, storage_errors
@@ -120,7 +121,21 @@ class Index:
             with nullcontext() if path.resolve() in _held else write_lock(path):
                 migrate(catalog)
             opened = Catalog.open(catalog, writable=writable)
-        return cls(path, opened)
+        index = cls(path, opened)
+        if writable:
+            index._settle_in()
+        return index
+
+    def _settle_in(self) -> None:
+        """Where the index's folder was moved, what was added over HTTP has moved with it."""
+        before, here = self.catalog.uploads(), str(self.uploads)
+        if before != here:
+            # A build that writes now will have done it, or whoever opens the index next.
+            lock = nullcontext() if self.path.resolve() in _held else self.lock()
+            with suppress(IndexLocked), lock, self.writing() as transaction:
+                if before is not None:
+                    transaction.adopt_root(before, here, "")
+                transaction.set_uploads(here)
 
     def close(self) -> None:
         """Close the catalog. The index cannot be used afterwards."""
@@ -387,10 +402,31 @@ class Index:
                     path.unlink(missing_ok=True)
         return removed
 
+    def move_root(self, old: Path, new: Path) -> list[str]:
+        """Note that a root, or all roots in a folder, lie elsewhere now. Returns what they are called now.
+
+        The caller holds `lock`. Raises UnknownRoot where there is none at `old`.
+        """
+        roots = [Path(root) for root in self.catalog.roots() if root != str(self.uploads)]
+        place = Path(os.path.abspath(old))  # noqa: PTH100 - a drive that is not mounted cannot be resolved
+        moving = [root for root in roots if root.is_relative_to(place)]
+        if not moving:
+            raise UnknownRoot(f"The index has no pictures of {place}. Its folders are: {', '.join(map(str, roots))}.")
+        moved = []
+        with self.writing() as transaction:
+            for root in moving:
+                target = new.resolve() / root.relative_to(place)
+                around = [other for other in roots if other not in moving and target.is_relative_to(other)]
+                into = around[0] if around else target  # a folder inside a root belongs to that root
+                prefix = "" if target == into else f"{target.relative_to(into).as_posix()}/"
+                transaction.adopt_root(str(root), str(into), prefix)
+                moved.append(str(target))
+        return moved
+
     @property
     def uploads(self) -> Path:
         """The root of images added over HTTP."""
-        return self.path.resolve() / "uploads"
+        return self.path.resolve() / UPLOADS
 
     @property
     def generations(self) -> Path:

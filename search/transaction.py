@@ -216,8 +216,15 @@ class Transaction(Lookup):
 
     def set_min_recall(self, share: float) -> None:
         """Fix the share of the true ten nearest that later generations must find."""
-        key = insert(state).values(key="min_recall", value=share)
-        self._connection.execute(key.on_conflict_do_update(index_elements=["key"], set_={"value": share}))
+        self._set("min_recall", share)
+
+    def set_uploads(self, root: str) -> None:
+        """Note where images added over HTTP lie now."""
+        self._set("uploads", root)
+
+    def _set(self, key: str, value: object) -> None:
+        entry = insert(state).values(key=key, value=value)
+        self._connection.execute(entry.on_conflict_do_update(index_elements=["key"], set_={"value": value}))
 
     def count(self) -> int:
         """Count this transaction. Returns how many there were, with it; for its end."""

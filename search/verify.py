@@ -18,7 +18,7 @@ from search.errors import GenerationDamaged, IndexDamaged, SearchError
 from search.generation import Generation, SpaceSnapshot, hash_start, load
 from search.index import Index
 from search.publish import NEIGHBOURS
-from search.schema import embeddings, images, labels, locations, spaces
+from search.schema import embeddings, images, labels, spaces
 from search.types import Space
 from search.vectors import intact
 
@@ -132,15 +132,8 @@ def _vectors(index: Index, space: Space, result: Verification) -> Iterator[Findi
 
 
 def _uploads(index: Index, result: Verification) -> Iterator[Finding]:
-    with index.catalog.reading() as connection:
-        query = (
-            select(locations.c.path, images.c.id)
-            .join(images, images.c.rowid == locations.c.image)
-            .where(locations.c.root == str(index.uploads))
-        )
-        rows = connection.execute(query).all()
-    for row in rows:
-        path = index.uploads / row.path
+    for name, image_id in index.catalog.uploaded(str(index.uploads)):
+        path = index.uploads / name
         result.files += 1
         try:
             with path.open("rb") as file:
@@ -148,7 +141,7 @@ def _uploads(index: Index, result: Verification) -> Iterator[Finding]:
         except OSError:
             yield Finding(problem=f"{path} is missing", advice="Add the picture again, or remove it from the index.")
             continue
-        if digest != row.id:
+        if digest != image_id:
             yield Finding(problem=f"{path} is damaged", advice="Remove it from the index, and add the picture again.")
 
 

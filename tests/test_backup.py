@@ -1,0 +1,146 @@
+"""Promises to who looks after an index: copies that are indexes, and folders that may lie elsewhere tomorrow."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import image_id, new_image, run_cli, vectors
+
+from search.backup import backup
+from search.errors import IndexExists, StorageFailed, UnknownRoot
+from search.index import Index
+from search.types import ImageFacts, Location, NewImage, Query, QueryPart
+from search.verify import verify
+
+MakeIndex = Callable[..., Index]
+
+
+def upload(index: Index, data: bytes) -> str:
+    """As the server does: the file first, then the image."""
+    name = hashlib.sha256(data).hexdigest()
+    path = index.uploads / name[:2] / f"{name}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    location = Location(root=str(index.uploads), path=f"{name[:2]}/{name}.png", mtime_ns=1, size=len(data))
+    facts = ImageFacts(width=1, height=1, format="png", bytes=len(data))
+    vector = vectors(1, seed=int(name[:8], 16))[0]
+    with index.lock(), index.writing() as transaction:
+        transaction.add(NewImage(id=name, facts=facts, location=location, vectors={"layer2": vector}))
+    return name
+
+
+def answers(index: Index, query: np.ndarray) -> list[tuple[str, float]]:
+    return [(hit.id, hit.score) for hit in index.search(Query(parts=[QueryPart(vector=query)], k=20))]
+
+
+def test_a_copy_is_an_index_with_everything_in_it(make_index: MakeIndex, tmp_path: Path) -> None:
+    data = vectors(50)
+    index = make_index(data)
+    name = upload(index, b"picture")
+    before = answers(index, data[3])
+    to = tmp_path / "copies" / "monday.index"
+    with backup(index, to) as copy:
+        assert answers(copy, data[3]) == before
+        assert copy.image(name).paths == (str(to / "uploads" / name[:2] / f"{name}.png"),)
+        assert Path(copy.image(name).paths[0]).read_bytes() == b"picture"
+        assert verify(copy).findings == []
+        assert copy.info().generation == index.info().generation
+    shutil.rmtree(index.path)
+    with Index.open(to, writable=True) as alone, alone.lock():
+        assert alone.remove([image_id(3)]) == 1
+        assert [path.name for path in to.parent.iterdir()] == ["monday.index"]
+
+
+def test_a_copy_is_made_while_the_index_changes(make_index: MakeIndex, tmp_path: Path) -> None:
+    data = vectors(400)
+    index = make_index(data[:100])
+    stop, added = threading.Event(), [0]
+
+    def change() -> None:
+        with Index.open(index.path, writable=True) as other:
+            number = 100
+            while not stop.is_set() and number < 400:
+                with other.lock(), other.writing() as transaction:
+                    transaction.add(new_image(number, data[number]))
+                number += 1
+                added[0] = number
+                uploaded = upload(other, b"picture %d" % number)
+                if number % 3 == 0:
+                    with other.lock():
+                        other.remove([uploaded])
+
+    writer = threading.Thread(target=change)
+    writer.start()
+    try:
+        for turn in range(4):
+            least = added[0]
+            with backup(index, tmp_path / f"{turn}.index") as copy:
+                assert verify(copy).findings == []
+                assert copy.info().images >= least
+                assert answers(copy, data[7])[0][0] == image_id(7)
+    finally:
+        stop.set()
+        writer.join()
+
+
+def test_a_copy_is_made_as_a_whole_or_not_at_all(make_index: MakeIndex, tmp_path: Path) -> None:
+    index = make_index(vectors(5))
+    name = upload(index, b"picture")
+    to = tmp_path / "copy.index"
+    to.mkdir()
+    (to / "something").touch()
+    with pytest.raises(IndexExists, match="new folder"):
+        backup(index, to)
+    (to / "something").unlink()
+    (index.uploads / name[:2] / f"{name}.png").write_bytes(b"damaged")
+    with pytest.raises(StorageFailed, match="lookalike verify"):
+        backup(index, to)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy.index", "test.index"]
+    assert list(to.iterdir()) == []
+
+
+def test_an_index_that_is_moved_takes_its_uploads_along(make_index: MakeIndex, tmp_path: Path) -> None:
+    index = make_index(vectors(5))
+    name = upload(index, b"picture")
+    index.close()
+    moved = tmp_path / "elsewhere.index"
+    index.path.rename(moved)
+    with Index.open(moved, writable=True) as opened:
+        assert Path(opened.image(name).paths[0]).read_bytes() == b"picture"
+        with opened.lock():
+            opened.remove([name])
+    assert not list((moved / "uploads").rglob("*.png"))
+
+
+def test_pictures_on_a_drive_mounted_elsewhere_are_found_again(make_index: MakeIndex, tmp_path: Path) -> None:
+    index = make_index(vectors(20))
+    index.close()
+    new = tmp_path / "mnt" / "photos"
+    new.mkdir(parents=True)
+    answer = json.loads(run_cli("move-root", index.path, "/photos", new, "--json").stdout)
+    assert answer["roots"] == [str(new)]
+    with Index.open(index.path, writable=True) as opened:
+        assert opened.image(image_id(7)).paths == (str(new / "7" / "7.png"),)
+        with pytest.raises(UnknownRoot, match=str(new)), opened.lock():
+            opened.move_root(Path("/photos"), new)
+    run_cli("move-root", index.path, new, tmp_path / "nowhere", check=2)
+
+
+def test_roots_in_a_folder_that_moved_move_with_it_and_into_a_root_around_them(
+    make_index: MakeIndex, tmp_path: Path
+) -> None:
+    index = make_index(vectors(2))
+    with index.lock(), index.writing() as transaction:
+        transaction.locate(image_id(1), Location(root="/old/drive/2024", path="a.png", mtime_ns=1, size=2))
+        transaction.locate(image_id(1), Location(root=str(tmp_path), path="b.png", mtime_ns=1, size=2))
+    with index.lock():
+        assert index.move_root(Path("/old/drive"), tmp_path / "in") == [str(tmp_path / "in" / "2024")]
+    assert index.catalog.roots() == ["/photos", str(tmp_path)]
+    assert str(tmp_path / "in" / "2024" / "a.png") in index.image(image_id(1)).paths
