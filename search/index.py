@@ -30,7 +30,7 @@ from search.files import make_folder, storage_errors
 from search.generation import Generation, load_best
 from search.publish import MAX_DEAD, NEIGHBOURS, discard_old, publish
 from search.query import query_vector
-from search.snapshot import Snapshot
+from search.snapshot import Selection, Snapshot
 from search.transaction import CHUNK, Transaction
 from search.types import Hit, ImageRecord, IndexInfo, JsonObject, Query, Space, Vector
 
@@ -92,7 +92,7 @@ class Index:
         self._writing = threading.Lock()
         self._version: int | None = None
         self._loading: threading.Thread | None = None
-        self._filtered: OrderedDict[tuple[int, str], NDArray[np.int64]] = OrderedDict()
+        self._filtered: OrderedDict[tuple[int, str], Selection] = OrderedDict()
         self._filtering = threading.Lock()
         self._snapshot = Snapshot.start(None, None, self.spaces)  # a build never searches, and need not load anything
 
@@ -326,8 +326,8 @@ class Index:
         snapshot, version = self._refreshed()
         return snapshot.nearest(named.name, vectors, k, self._matching(matching, version), ef)
 
-    def _matching(self, expression: JsonObject | None, version: int) -> NDArray[np.int64] | None:
-        """The rowids that a filter lets through, ascending; None without a filter."""
+    def _matching(self, expression: JsonObject | None, version: int) -> Selection | None:
+        """What a filter lets through; None without a filter."""
         if expression is None:
             return None
         key = (version, repr(expression))
@@ -335,12 +335,12 @@ class Index:
             if key in self._filtered:
                 self._filtered.move_to_end(key)
                 return self._filtered[key]
-        rowids = self.catalog.matching(expression)
+        selection = Selection(self.catalog.matching(expression))
         with self._filtering:
-            self._filtered[key] = rowids
-            while len(self._filtered) > FILTERS or sum(map(len, self._filtered.values())) > FILTERED:
+            self._filtered[key] = selection
+            while len(self._filtered) > FILTERS or sum(len(kept.rowids) for kept in self._filtered.values()) > FILTERED:
                 self._filtered.popitem(last=False)
-        return rowids
+        return selection
 
     def _search(self, snapshot: Snapshot, version: int, query: Query, space: Space, vector: Vector) -> list[Hit]:
         excluded = {part.id for part in query.parts if part.id is not None}

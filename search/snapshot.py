@@ -22,6 +22,26 @@ VISITED = 20
 """Nodes that a walk through a graph looks at for each candidate that it keeps."""
 
 
+class Selection:
+    """The images that a filter lets through: `rowids`, ascending. It remembers where they stand in a generation."""
+
+    def __init__(self, rowids: Rowids) -> None:
+        self.rowids = rowids
+        self._standing: tuple[SpaceSnapshot, Positions | None, NDArray[np.bool_] | None] | None = None
+
+    def within(self, base: SpaceSnapshot) -> tuple[Positions | None, NDArray[np.bool_] | None]:
+        """The positions of these images where they are few or there is no graph; otherwise a mask of all positions."""
+        standing = self._standing
+        if standing is None or standing[0] is not base:
+            positions: Positions | None = base.positions(self.rowids)
+            mask = None
+            if base.graph is not None and positions is not None and len(positions) > FEW:
+                mask = np.zeros(len(base.rowids), dtype=np.bool_)
+                mask[positions], positions = True, None
+            standing = self._standing = (base, positions, mask)
+        return standing[1:]
+
+
 @dataclass(frozen=True, kw_only=True)
 class SpaceView:
     """One space of a snapshot. `alive` marks the generation's positions that were not removed since; None: all.
@@ -91,16 +111,16 @@ class Snapshot:
         )
 
     def nearest(
-        self, space: str, queries: Vectors, k: int, allowed: Rowids | None = None, ef: int | None = None
+        self, space: str, queries: Vectors, k: int, allowed: Selection | None = None, ef: int | None = None
     ) -> tuple[Rowids, NDArray[np.float32]]:
         """The k images nearest to each query, best first: rowids and cosines, both (q, k); -1 and -inf where there are
         fewer.
 
-        queries: (q, dim) unit vectors. allowed: the rowids that may be found, ascending; None: all. ef: candidates
+        queries: (q, dim) unit vectors. allowed: what may be found, none of it removed before; None: all. ef: candidates
         of a walk through a graph; None: as many as the recall was measured with.
         """
         view = self.spaces[space]
-        chosen = None if allowed is None else np.flatnonzero(_in_sorted(view.delta_rowids, allowed))
+        chosen = None if allowed is None else np.flatnonzero(_in_sorted(view.delta_rowids, allowed.rowids))
         found = exact(view.delta_vectors, queries, k, chosen)
         rowids = [view.delta_rowids[found]]
         cosines = [scores(view.delta_vectors, queries, found)]
@@ -125,7 +145,7 @@ def _candidates(
     alive: NDArray[np.bool_] | None,
     queries: Vectors,
     k: int,
-    allowed: Rowids | None,
+    allowed: Selection | None,
     ef: int | None,
 ) -> Positions:
     """Positions in a generation among which each query's k nearest are: exactly, or as surely as its graph promises.
@@ -134,15 +154,10 @@ def _candidates(
     """
     chosen: Positions | None = None
     if allowed is not None:
-        chosen = base.positions(allowed)
-        chosen = chosen if alive is None else chosen[alive[chosen]]
-    if base.graph is None or (chosen is not None and len(chosen) <= FEW):
-        return exact(
-            base.vectors, queries, k, np.flatnonzero(alive) if chosen is None and alive is not None else chosen
-        )
-    if chosen is not None:
-        alive = np.zeros(len(base.rowids), dtype=np.bool_)
-        alive[chosen] = True
+        chosen, alive = allowed.within(base)
+    if base.graph is None or chosen is not None:
+        chosen = np.flatnonzero(alive) if chosen is None and alive is not None else chosen
+        return exact(base.vectors, queries, k, chosen)
     found, missing = _walked(base.graph, alive, queries, k, base.ef if ef is None else ef)
     if len(missing):
         rest = exact(base.vectors, queries[missing], k, None if alive is None else np.flatnonzero(alive))
