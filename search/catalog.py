@@ -303,13 +303,16 @@ class Catalog:
 
         In chunks of rowids and their (n, dim) float32 vectors. Raises IndexDamaged where a checksum is wrong.
         """
-        last = -1
+        with self.reading() as connection:
+            first = connection.execute(select(func.min(images.c.rowid)).where(images.c.seq > since)).scalar()
+        last = -1 if first is None else first - 1
+        seq = images.c.seq + 0  # not by the index of `seq`: it would sort everything for each chunk
         while True:
             with self.reading() as connection:
                 rows = connection.execute(
                     _embeddings_of(space)
                     .join(images, images.c.rowid == embeddings.c.image_rowid)
-                    .where(embeddings.c.image_rowid > last, images.c.seq > since, images.c.seq <= upto)
+                    .where(embeddings.c.image_rowid > last, seq > since, seq <= upto)
                     .limit(VECTOR_CHUNK)
                 ).all()
             if not rows:
