@@ -305,7 +305,9 @@ class Catalog:
         """
         with self.reading() as connection:
             first = connection.execute(select(func.min(images.c.rowid)).where(images.c.seq > since)).scalar()
-        last = -1 if first is None else first - 1
+        if first is None:
+            return
+        last = first - 1
         seq = images.c.seq + 0  # not by the index of `seq`: it would sort everything for each chunk
         while True:
             with self.reading() as connection:
