@@ -35,7 +35,8 @@ def run(directories: Sequence[Path], settings: Settings, *, announce: Callable[[
     config = uvicorn.Config(create_app(services, settings), log_level="warning", server_header=False)
     listener.listen(config.backlog)  # before the address is told: who reads it may connect at once
     port = listener.getsockname()[1]
-    shown = f"[{settings.host}]" if ":" in settings.host else settings.host
+    host = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(settings.host, settings.host)  # noqa: S104
+    shown = f"[{host}]" if ":" in host else host
     for service in services.values():
         announce(f"Serving {service.name}: {service.index.catalog.counts()[0]:,} images")
     announce(f"Open http://{shown}:{port} in a browser; the API is described at http://{shown}:{port}/docs")

@@ -53,6 +53,8 @@ class Build:
         self._progress = progress
         self._stopped = stopped
         self._report = BuildReport()
+        self._foreseen: set[tuple[str, str]] = set()
+        """Roots and paths from which a dry run would have moved files away."""
         self._began = began
         self._first_decode = 0.0
         self._last_commit = 0.0
@@ -244,7 +246,8 @@ class Build:
                     if isinstance(outcome, Failure):
                         self._report.failed.append(outcome)
                     else:
-                        self._count(outcome, lookup.content(outcome.id), lookup)
+                        old = self._count(outcome, lookup.content(outcome.id), lookup)
+                        self._foreseen |= {(old.root, old.path)} if old is not None else set()
             self._progress.done(len(batch))
             return
         with self._index.writing() as transaction:
@@ -320,7 +323,11 @@ class Build:
     def _settle_missing(self, source: Source) -> None:
         """Count or, with `--prune`, drop what the index knows under a folder and the disk has no more."""
         root = str(source.root)
-        missing = [path for path in self._index.catalog.paths_under(root, source.prefix) if gone(root, path)]
+        known = self._index.catalog.paths_under(root, source.prefix)
+        missing = [path for path in known if (root, path) not in self._foreseen and gone(root, path)]
+        barred = [
+            path for path in self._index.catalog.paths_under(root, source.prefix, barred=True) if gone(root, path)
+        ]
         stale = [
             failed.path
             for failed in self._index.catalog.failures(root)
@@ -334,9 +341,9 @@ class Build:
         with self._index.writing() as transaction:
             for path in stale:
                 transaction.forgive(root, path)
-            if prune:
-                for start in range(0, len(missing), LOOKUP):
-                    transaction.forget(root, missing[start : start + LOOKUP])
+            forgotten = [*barred, *(missing if prune else ())]
+            for start in range(0, len(forgotten), LOOKUP):
+                transaction.forget(root, forgotten[start : start + LOOKUP])
 
     def _annotate(self, sources: Sequence[Source]) -> None:
         """Attach what a metadata file says; a line about an image that is not there is listed as failed."""

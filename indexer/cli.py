@@ -105,6 +105,7 @@ def build(
         device=device,
         batch_size=batch_size,
     )
+    _check_place(index, sources)
     resolve_sources(sources, listed, ())  # a missing folder is told at once, not after the model is loaded
     if dry_run and not (index / "catalog.sqlite").exists():
         _foresee(index, sources, listed, options.exclude, as_json)
@@ -127,6 +128,18 @@ def build(
         raise typer.Exit(EXIT_INTERRUPTED)
     if report.failed:
         raise typer.Exit(EXIT_REJECTED)
+
+
+def _check_place(index: Path, sources: Sequence[Path]) -> None:
+    """Say at once, not after a model is loaded, that the index cannot be there."""
+    if index.exists() and not index.is_dir():
+        raise typer.BadParameter(f"{index} is a file. Name a folder for the index.", param_hint="--index")
+    for source in sources:
+        if source.is_dir() and index.resolve() == source.resolve():
+            raise typer.BadParameter(
+                f"{index} is the folder of pictures. The index needs one of its own: --index {index.name}.index",
+                param_hint="--index",
+            )
 
 
 def _requests(layers: Sequence[str], pooling: Pooling | None, final_norm: bool | None) -> tuple[SpaceRequest, ...]:
@@ -209,6 +222,10 @@ def _print_report(report: BuildReport, answer: dict[str, Any], *, dry_run: bool)
     say(f"{'Would be: ' if dry_run else ''}{counters}{f', {len(report.failed):,} failed' if report.failed else ''}")
     if report.embedded:
         say(f"{plural(report.embedded, 'image')} embedded at {report.images_per_second:.1f} a second")
+        for space in answer["spaces"]:
+            check = space["encoding"]["check"]
+            if "overlap" in check:
+                say(f"int8 finds {check['overlap']:.1%} of fp32's ten nearest ({check['images']} images compared)")
     if not dry_run:
         for space in answer["spaces"]:
             say(f"{answer['index']}: {space['count']:,} images in {space['name']} ({space['dim']} numbers each)")

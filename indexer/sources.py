@@ -83,7 +83,10 @@ def _existing(source: Path) -> Path:
         if path.is_dir():
             next(os.scandir(path), None)
     except FileNotFoundError as error:
-        raise SourceMissing(f"There is no {source}. Check the path, or whether its drive is connected.") from error
+        raise SourceMissing(
+            f"There is no {source}. Check the path, or whether its drive is connected. "
+            "If its pictures are in an index and lie elsewhere now, use: lookalike move-root."
+        ) from error
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise SourceMissing(f"{source} cannot be read: {reason}. Check its permissions.") from error

@@ -36,8 +36,12 @@ def backup(index: Index, to: Path) -> Index:
             shutil.rmtree(draft, ignore_errors=True)
             raise
     copy = Index.open(to, writable=True)
-    with copy.lock():
-        copy.remove(gone)
+    try:
+        with copy.lock():
+            copy.remove(gone)
+    except BaseException:
+        copy.close()
+        raise
     return copy
 
 

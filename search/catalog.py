@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import threading
 import uuid
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Row, bindparam, func, select
+from sqlalchemy import Connection, Engine, Row, bindparam, func, select
 
 from search import pages, schema
 from search.errors import IndexDamaged, IndexExists, IndexLocked, IndexTooNew, SearchError, StorageFailed, UnknownImage
@@ -78,6 +81,9 @@ class Catalog:
         self._writer = schema.writing_engine(path) if writable else None
         self.written = False
         """Whether this process has changed it."""
+        self._log_limit = LOG_BYTES
+        # At the end of the process too: SQLite would move the log into the database then, without our sums.
+        self._finalizer = weakref.finalize(self, _close, path, self._readers, self._writer)
 
     @classmethod
     def create(cls, path: Path, new_spaces: Sequence[Space]) -> Catalog:
@@ -103,10 +109,12 @@ class Catalog:
             connection.exec_driver_sql(f"PRAGMA user_version={schema.SCHEMA_VERSION}")
         with translated(path), engine.connect() as connection:
             # The last to close it empties the log too, and says nothing where that fails.
-            pages.settle(connection.connection.cursor(), draft, truncate=True)
+            pages.settle(connection.connection.cursor(), draft, wait=1)
         engine.dispose()
         with storage_errors(path):
             pages.place(draft).replace(pages.place(path))
+            for suffix in ("-wal", "-shm"):  # of a catalog that was here before: SQLite would play them back
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
             draft.rename(path)
             sync(path.parent)
         return cls(path, writable=True)
@@ -149,23 +157,19 @@ class Catalog:
 
     def close(self) -> None:
         """Close every connection. The catalog cannot be used afterwards."""
-        if self._writer is not None:
-            # While it is read, closing the writer does not move the log into the database: it would without our sums.
-            with suppress(SearchError), self.reading() as connection:
-                connection.execute(select(func.count()).select_from(state))
-                self._writer.dispose()
         if self._watcher is not None:
             self._watcher.close()
-        self._readers.dispose()
+        self._finalizer()
 
-    def settle(self, *, truncate: bool = False) -> bool:
-        """Empty the log, whose pages get their checksums. Returns False where somebody reads it.
+    def settle(self, *, wait: float | None = None) -> bool:
+        """Move the log into the database, whose pages get their checksums. Returns False where somebody reads it.
 
-        truncate: give back its room too. Only in the process that holds the lock. Raises StorageFailed.
+        wait: empty it too, waiting so many seconds for readers. Only in the process that holds the lock. Raises
+        StorageFailed.
         """
         assert self._writer is not None
         with translated(self.path), self._writer.connect() as connection:
-            return pages.settle(connection.connection.cursor(), self.path, truncate=truncate)
+            return pages.settle(connection.connection.cursor(), self.path, wait=wait)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -183,10 +187,11 @@ class Catalog:
             yield transaction
             commits = transaction.count()
         self.written = True
-        with suppress(StorageFailed):  # it is done, whatever becomes of this
+        with suppress(SearchError):  # it is done, whatever becomes of this
             pages.acknowledge(self.path, commits)
-            if pages.log_bytes(self.path) > LOG_BYTES:
-                self.settle()
+            size = pages.log_bytes(self.path)
+            if size > self._log_limit:  # while readers keep it from being emptied, not again for every commit
+                self._log_limit = LOG_BYTES + (0 if self.settle() else size)
 
     def copy(self, to: Path) -> None:
         """Write what the catalog holds now to a new database, while others go on reading and writing.
@@ -198,7 +203,7 @@ class Catalog:
             with translated(to), self._readers.connect() as source, engine.connect() as copy:
                 driver: Any = source.connection.driver_connection
                 driver.backup(copy.connection.driver_connection)
-                pages.settle(copy.connection.cursor(), to, truncate=True)
+                pages.settle(copy.connection.cursor(), to, wait=1)
         finally:
             engine.dispose()
 
@@ -208,7 +213,7 @@ class Catalog:
             raise StorageFailed(f"The index {self.path.parent} was opened for reading only.")
         with translated(self.path), self._writer.connect() as connection:
             connection.connection.cursor().execute("VACUUM")
-        if not self.settle(truncate=True):
+        if not self.settle(wait=10):
             raise IndexLocked(f"{self.path} is being read: its log could not be emptied. Run lookalike compact again.")
 
     def version(self) -> int:
@@ -393,14 +398,17 @@ class Catalog:
         with self.reading() as connection:
             return [(row.path, row.id) for row in connection.execute(query.where(locations.c.root == root))]
 
-    def paths_under(self, root: str, prefix: str) -> Iterator[str]:
-        """Every known path under a root that begins with `prefix` and leads to an image, ascending."""
+    def paths_under(self, root: str, prefix: str, *, barred: bool = False) -> Iterator[str]:
+        """Every known path under a root that begins with `prefix` and leads to an image, ascending.
+
+        barred: those that lead to what the user removed instead.
+        """
         last = ""
         while True:
             with self.reading() as connection:
                 query = (
                     select(locations.c.path)
-                    .where(locations.c.root == root, locations.c.path > last, locations.c.image.is_not(None))
+                    .where(locations.c.root == root, locations.c.path > last, locations.c.image.is_(None) == barred)
                     .where(func.substr(locations.c.path, 1, len(prefix)) == prefix)
                     .order_by(locations.c.path)
                     .limit(VECTOR_CHUNK)
@@ -423,6 +431,18 @@ class Catalog:
                 Failure(root=row.root, path=row.path, mtime_ns=row.mtime_ns, size=row.size, reason=row.reason)
                 for row in connection.execute(query)
             ]
+
+
+def _close(path: Path, readers: Engine, writer: Engine | None) -> None:
+    """Close all connections, the writer's while another reads: then SQLite leaves the log to `settle`."""
+    if writer is not None:
+        with suppress(sqlite3.Error):
+            reader = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)
+            reader.execute("SELECT count(*) FROM sqlite_master")
+            writer.dispose()
+            reader.close()
+        writer.dispose()
+    readers.dispose()
 
 
 def _embeddings_of(space: Space) -> Any:

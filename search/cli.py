@@ -203,19 +203,22 @@ def remove(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Remove images from an index; later builds leave them out (until `build --readd`). The files stay."""
+    """Remove images, with all copies of them, from an index; builds leave them out (until --readd). The files stay."""
     if directory.is_file():
         raise typer.BadParameter(f"Name the index first: lookalike remove {default_index()} {directory}")
     with _open(directory, writable=True) as index, index.lock():
         found = {name: _resolve(index, name) for name in images}
+        files = index.catalog.counts()[1]
         removed = index.remove(dict.fromkeys(image_id for image_id in found.values() if image_id), erase=erase)
+        files -= index.catalog.counts()[1]
         if erase:
             index.compact()
     unknown = [name for name, image_id in found.items() if image_id is None]
     if as_json:
         print_json({"index": str(directory), "removed": removed, "unknown": unknown})
     else:
-        say(f"Removed {plural(removed, 'image')} from {directory}.")
+        copies = f", which {files:,} files show" if files > removed else ""
+        say(f"Removed {plural(removed, 'image')}{copies}, from {directory}.")
     for name in unknown:
         warn(f"not in the index: {name}")
     if unknown:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -32,16 +32,20 @@ def make_folder(path: Path) -> None:
             sync(folder.parent)
 
 
+def draft_name(path: Path, token: str) -> str:
+    """What a file is called while it is written."""
+    return f".{path.name}.{token}.tmp"
+
+
 def write_whole(path: Path, data: bytes, *, durable: bool) -> None:
     """Write a file so that its name never shows half of it; `durable`: and that a power cut after this cannot lose it.
 
     Makes the folder it lies in. Raises OSError.
     """
     make_folder(path.parent)
-    descriptor, name = tempfile.mkstemp(dir=path.parent)
-    draft = Path(name)
+    draft = path.with_name(draft_name(path, secrets.token_hex(8)))  # not mkstemp's: it would be its owner's alone
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with draft.open("xb") as file:
             file.write(data)
             file.flush()
             if durable:

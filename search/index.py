@@ -55,18 +55,24 @@ def write_lock(path: Path, timeout: float = 0) -> Iterator[None]:
             raise IndexLocked(
                 f"Another process is writing to {path}. Wait until it is done, or stop it, and try again."
             ) from error
-    _held.add(path.resolve())
+    _held[path.resolve()] = threading.get_ident()
     try:
         yield
     finally:
-        _held.discard(path.resolve())
+        _held.pop(path.resolve(), None)
         lock.release()
 
 
-_held: set[Path] = set()
-"""Indexes whose lock this process holds."""
+_held: dict[Path, int] = {}
+"""Indexes whose lock this process holds, and the thread that does."""
 
 
+def _holds(path: Path) -> bool:
+    return _held.get(path.resolve()) == threading.get_ident()
+
+
+PAUSE = 0.2
+"""Seconds that closing an index waits for readers of its log."""
 PATIENCE = 30
 """Seconds that a publication beside other writers waits for them."""
 MIN_DELTA, MAX_DELTA = 5_000, 0.05
@@ -118,12 +124,16 @@ class Index:
             from search.migrate import migrate  # imports alembic
 
             opened.close()
-            with nullcontext() if path.resolve() in _held else write_lock(path):
+            with nullcontext() if _holds(path) else write_lock(path):
                 migrate(catalog)
             opened = Catalog.open(catalog, writable=writable)
-        index = cls(path, opened)
-        if writable:
-            index._settle_in()
+        try:
+            index = cls(path, opened)
+            if writable:
+                index._settle_in()
+        except BaseException:
+            opened.close()
+            raise
         return index
 
     def _settle_in(self) -> None:
@@ -131,8 +141,7 @@ class Index:
         before, here = self.catalog.uploads(), str(self.uploads)
         if before != here:
             # A build that writes now will have done it, or whoever opens the index next.
-            lock = nullcontext() if self.path.resolve() in _held else self.lock()
-            with suppress(IndexLocked), lock, self.writing() as transaction:
+            with suppress(IndexLocked, StorageFailed), self._locked(), self.writing() as transaction:
                 if before is not None:
                     transaction.adopt_root(before, here, "")
                 transaction.set_uploads(here)
@@ -143,10 +152,8 @@ class Index:
         if loading is not None:
             loading.join()
         if self.catalog.written:
-            with suppress(SearchError), nullcontext() if self.path.resolve() in _held else self.lock():
-                self.catalog.settle(
-                    truncate=True
-                )  # at rest, an index is as small as it can be; but the next writer can do it too
+            with suppress(SearchError), self._locked():
+                self.catalog.settle(wait=PAUSE)
         self.catalog.close()
 
     def __enter__(self) -> Index:
@@ -158,6 +165,10 @@ class Index:
     def lock(self) -> AbstractContextManager[None]:
         """`write_lock` of this index."""
         return write_lock(self.path)
+
+    def _locked(self) -> AbstractContextManager[None]:
+        """The lock, where this thread does not hold it."""
+        return nullcontext() if _holds(self.path) else self.lock()
 
     @contextmanager
     def writing(self) -> Iterator[Transaction]:

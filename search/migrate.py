@@ -27,7 +27,7 @@ def migrate(path: Path) -> None:
                 _STEPS[number](operations)
             connection.exec_driver_sql(f"PRAGMA user_version={SCHEMA_VERSION}")
         with translated(path), engine.connect() as connection:
-            pages.settle(connection.connection.cursor(), path, truncate=True)
+            pages.settle(connection.connection.cursor(), path, wait=1)
     finally:
         engine.dispose()
 

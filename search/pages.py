@@ -12,7 +12,8 @@ import os
 import struct
 import time
 import zlib
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,8 +21,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from search.errors import IndexDamaged
-from search.files import storage_errors, write_whole
+from search.errors import IndexDamaged, StorageFailed
+from search.files import draft_name, storage_errors, write_whole
 
 MAGIC = b"LKSUMS1\n"
 WITNESS = struct.Struct("<QI")
@@ -35,7 +36,7 @@ PATIENCE, PAUSE = 20, 0.05
 """Looks at pages that a writer may just be moving, and seconds between them."""
 ADVICE = (
     "Restore the index from a backup, or build it again. If another program wrote to it, or you put an older one "
-    "back, and lookalike verify finds nothing else, delete {}."
+    "back, and lookalike verify finds nothing else, delete {} (and the -wal beside it, if it is older)."
 )
 
 
@@ -77,10 +78,20 @@ class _Sums:
 
 @dataclass(frozen=True, kw_only=True)
 class _Log:
-    """Pages that the log holds, and how many the database has with them; None where the log is empty."""
+    """What the log holds: where each page's last content stands in it, and how many pages the database has with them.
 
-    pages: frozenset[int]
+    `count` is None where the log is empty.
+    """
+
+    frames: Mapping[int, int]
     count: int | None
+
+    def sums(self, catalog: Path, page: int, numbers: Iterable[int]) -> dict[int, int]:
+        """The sums of pages as the log holds them."""
+        if not self.frames:
+            return {}
+        with Path(f"{catalog}-wal").open("rb") as file:
+            return {number: _sum(file, page, self.frames[number]) for number in numbers if number in self.frames}
 
 
 def place(catalog: Path) -> Path:
@@ -100,7 +111,7 @@ def check(catalog: Path) -> int:
 
     A catalog without intact sums passes; the next writer makes them. Raises IndexDamaged, StorageFailed.
     """
-    with storage_errors(catalog):
+    with _reading(catalog):
         suspects: set[int] | None = None
         for attempt in range(PATIENCE):
             known = _Sums.read(place(catalog))
@@ -119,7 +130,18 @@ def check(catalog: Path) -> int:
 
 def intact(catalog: Path) -> bool:
     """Whether there are checksums, and they can be read."""
-    return _Sums.read(place(catalog)) is not None
+    with _reading(catalog):
+        return _Sums.read(place(catalog)) is not None
+
+
+@contextmanager
+def _reading(catalog: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageFailed(
+            f"{error.filename or catalog} cannot be read: {error.strerror}. Check its permissions, and the disk."
+        ) from error
 
 
 def lost(catalog: Path, count: int) -> IndexDamaged:
@@ -140,31 +162,45 @@ def acknowledge(catalog: Path, commits: int) -> None:
             os.close(descriptor)
 
 
-def settle(connection: Any, catalog: Path, *, truncate: bool) -> bool:
+def settle(connection: Any, catalog: Path, *, wait: float | None = None) -> bool:
     """Move what is in the log into the database, and note the sums. Returns False where readers keep a part of it back.
 
-    connection: the writer's (sqlite3), outside any transaction. truncate: give back the log's room too, waiting for
-    readers. Only in the process that holds the lock. Raises sqlite3.DatabaseError, StorageFailed.
+    connection: the writer's (sqlite3), outside any transaction. wait: then empty the log, waiting so many seconds for
+    readers of it. Only in the process that holds the lock. Raises sqlite3.DatabaseError, StorageFailed.
     """
     (acknowledged,) = connection.execute("SELECT max(value) FROM state WHERE key = 'commits'").fetchone()
     with storage_errors(catalog):
         log, known = _log(catalog), _Sums.read(place(catalog))
-        moving = log.pages if known is None else log.pages | known.moving
-        if known is not None and moving:
-            count = len(known.sums) if log.count is None else log.count
-            _write(catalog, replace(known, sums=_resized(known.sums, count), moving=moving))
+        sums = np.empty(0, dtype=np.uint32)
+        if known is not None:
+            # What a page will be is taken from the log: read from the database, its damage would be noted as right.
+            coming = log.sums(catalog, known.page, log.frames)
+            changed = {number for number, crc in coming.items() if crc != _at(known.sums, number)} | known.moving
+            sums = _resized(known.sums, len(known.sums) if log.count is None else log.count)
+            if changed:
+                _write(catalog, replace(known, sums=sums, moving=frozenset(changed)))
     busy, held, moved = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    complete = not busy and held == moved
     with storage_errors(catalog):
-        if moving or known is None:
-            _write(catalog, _summed(catalog, known, moving, acknowledged or 0))
-    if busy or held != moved:
-        return False
-    if truncate:
+        if known is None:
+            _write(catalog, _first(catalog, frozenset() if complete else frozenset(log.frames), acknowledged or 0))
+        elif changed and complete:
+            with catalog.open("rb") as file:  # what an earlier writer moved, and was killed
+                coming |= {number: _sum_of(file, known.page, number) for number in known.moving - set(coming)}
+            for number, crc in coming.items():
+                if number <= len(sums):
+                    sums[number - 1] = crc
+            done = _Sums(page=known.page, sums=sums, moving=frozenset(), acknowledged=acknowledged or 0)
+            _write(catalog, done)
+    if complete and wait is not None:
+        connection.execute(f"PRAGMA busy_timeout={round(1000 * wait)}")
         busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    return not busy
+    return complete and not busy
 
 
 def _write(catalog: Path, sums: _Sums) -> None:
+    for left in catalog.parent.glob(draft_name(place(catalog), "*")):  # of a writer that was killed
+        left.unlink(missing_ok=True)
     write_whole(place(catalog), sums.to_bytes(), durable=True)
 
 
@@ -187,26 +223,26 @@ def _log(catalog: Path) -> _Log:
 
     The format is https://www.sqlite.org/fileformat2.html#the_write_ahead_log; its checksums are SQLite's business.
     """
-    pages: set[int] = set()
-    count, open_pages = None, set[int]()
+    frames: dict[int, int] = {}
+    count, uncommitted = None, dict[int, int]()
     try:
         descriptor = os.open(f"{catalog}-wal", os.O_RDONLY)
     except FileNotFoundError:
-        return _Log(pages=frozenset(), count=None)
+        return _Log(frames={}, count=None)
     try:
         head = os.pread(descriptor, LOG_HEAD, 0)
         page = int.from_bytes(head[8:12], "big")
         place = LOG_HEAD
         while len(frame := os.pread(descriptor, FRAME_HEAD, place)) == FRAME_HEAD and frame[8:16] == head[16:24]:
             number, size = struct.unpack(">II", frame[:8])
-            open_pages.add(number)
+            uncommitted[number] = place + FRAME_HEAD
             if size:
-                pages |= open_pages
-                count, open_pages = size, set()
+                frames |= uncommitted
+                count, uncommitted = size, {}
             place += FRAME_HEAD + page
     finally:
         os.close(descriptor)
-    return _Log(pages=frozenset(pages), count=count)
+    return _Log(frames=frames, count=count)
 
 
 def _different(catalog: Path, known: _Sums, log: _Log, suspects: set[int] | None) -> set[int]:
@@ -217,8 +253,12 @@ def _different(catalog: Path, known: _Sums, log: _Log, suspects: set[int] | None
         if suspects is None:
             suspects = set((np.flatnonzero(_sums(file, known.page, count) != _resized(known.sums, count)) + 1).tolist())
         else:
-            suspects = {number for number in suspects if _sum(file, known.page, number) != _at(known.sums, number)}
-    different = {number for number in suspects if number <= count} - log.pages - known.moving
+            suspects = {number for number in suspects if _sum_of(file, known.page, number) != _at(known.sums, number)}
+        suspects = {number for number in suspects if number <= count} - known.moving
+        coming = log.sums(catalog, known.page, suspects)
+        different = {
+            number for number in suspects if number not in coming or _sum_of(file, known.page, number) != coming[number]
+        }
     if log.count is None and size != count * known.page:
         different.add(count + 1)
     return different
@@ -228,9 +268,13 @@ def _at(sums: NDArray[np.uint32], number: int) -> int:
     return int(sums[number - 1]) if number <= len(sums) else 0
 
 
-def _sum(file: BinaryIO, page: int, number: int) -> int:
-    file.seek((number - 1) * page)
+def _sum(file: BinaryIO, page: int, offset: int) -> int:
+    file.seek(offset)
     return zlib.crc32(file.read(page))
+
+
+def _sum_of(file: BinaryIO, page: int, number: int) -> int:
+    return _sum(file, page, (number - 1) * page)
 
 
 def _sums(file: BinaryIO, page: int, count: int) -> NDArray[np.uint32]:
@@ -243,18 +287,10 @@ def _sums(file: BinaryIO, page: int, count: int) -> NDArray[np.uint32]:
     return sums
 
 
-def _summed(catalog: Path, known: _Sums | None, moved: frozenset[int], acknowledged: int) -> _Sums:
-    """The sums of a database into which these pages were moved; of all its pages where none are known."""
+def _first(catalog: Path, moving: frozenset[int], acknowledged: int) -> _Sums:
+    """The sums of a database of which none are known."""
     with catalog.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        page = int.from_bytes(file.read(18)[16:], "big") if known is None else known.page
-        count = size // page
-        if known is None:
-            file.seek(0)
-            sums = _sums(file, page, count)
-        else:
-            sums = _resized(known.sums, count)
-            for number in moved | set(range(len(known.sums) + 1, count + 1)):
-                if number <= count:
-                    sums[number - 1] = _sum(file, page, number)
-    return _Sums(page=page, sums=sums, moving=frozenset(), acknowledged=acknowledged)
+        page = int.from_bytes(file.read(18)[16:], "big")
+        count = os.fstat(file.fileno()).st_size // page
+        file.seek(0)
+        return _Sums(page=page, sums=_sums(file, page, count), moving=moving, acknowledged=acknowledged)

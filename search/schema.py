@@ -29,6 +29,7 @@ from sqlalchemy import (
     event,
 )
 from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import NullPool, QueuePool
 
 from search.errors import IndexDamaged, IndexLocked, SearchError, StorageFailed
@@ -189,6 +190,8 @@ def translated(path: Path) -> Iterator[None]:
         raise _translate(error.orig, path) from error
     except sqlite3.DatabaseError as error:
         raise _translate(error, path) from error
+    except PoolTimeout as error:
+        raise IndexLocked(f"Too many read {path} at once. Try again.") from error
 
 
 def _translate(error: BaseException | None, path: Path) -> SearchError:

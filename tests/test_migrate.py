@@ -74,7 +74,7 @@ def test_nothing_is_migrated_under_another_writer(make_index: MakeIndex, monkeyp
     index.close()
     made_by_version_1(index.path)
     with write_lock(index.path):
-        monkeypatch.setattr("search.index._held", set())  # as another process has it
+        monkeypatch.setattr("search.index._held", {})  # as another process has it
         with pytest.raises(IndexLocked):
             Index.open(index.path)
     assert execute(index.path, "PRAGMA user_version") == [(1,)]

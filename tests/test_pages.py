@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
@@ -29,11 +30,14 @@ def add(index: Index, number: int) -> None:
 
 def killed_while_adding(path: Path, count: int) -> None:
     """A writer that acknowledged `count` more images, and then was killed: they are in the log."""
+    in_a_process_of_its_own(path, count, "os._exit(0)")
+
+
+def in_a_process_of_its_own(path: Path, count: int, ending: str) -> None:
     code = (
         "import sys, os; from pathlib import Path; sys.path.insert(0, 'tests'); import test_pages; "
         "from search.index import Index; index = Index.open(Path(sys.argv[1]), writable=True)\n"
-        "for number in range(100, 100 + int(sys.argv[2])): test_pages.add(index, number)\n"
-        "os._exit(0)"
+        "for number in range(100, 100 + int(sys.argv[2])): test_pages.add(index, number)\n" + ending
     )
     subprocess.run([sys.executable, "-c", code, path, str(count)], check=True, env={**os.environ, "PYTHONPATH": "."})
 
@@ -128,6 +132,73 @@ def test_the_last_to_close_does_not_move_what_another_left_in_the_log(make_index
     index.close()
     with Index.open(index.path) as opened:
         assert opened.info().images == 24
+
+
+def test_a_program_that_ends_without_closing_leaves_no_false_alarm(make_index: MakeIndex) -> None:
+    index = make_index(vectors(20))
+    index.close()
+    in_a_process_of_its_own(index.path, 5, "")
+    with Index.open(index.path) as opened:
+        assert opened.info().images == 25
+        assert verify(opened).findings == []
+
+
+def test_damage_under_a_log_that_was_moved_is_found_and_not_noted_as_right(make_index: MakeIndex) -> None:
+    index = make_index(vectors(60))
+    assert index.catalog.settle()  # the log still names the pages; readers read them from the database
+    file = index.path / "catalog.sqlite"
+    flip(file, file.read_bytes().index(b'"strange"') + 3)
+    with pytest.raises(IndexDamaged):
+        Index.open(index.path)
+    index.close()  # settles again
+    with pytest.raises(IndexDamaged):
+        Index.open(index.path)
+
+
+def test_a_new_index_is_not_given_the_log_of_an_old_one(make_index: MakeIndex) -> None:
+    index = make_index(vectors(20))
+    index.close()
+    killed_while_adding(index.path, 3)
+    (index.path / "catalog.sqlite").unlink()
+    assert make_index(vectors(2), publish=False).info().images == 2
+
+
+def test_who_may_read_the_catalog_may_read_its_checksums(make_index: MakeIndex) -> None:
+    index = make_index(vectors(5))
+    catalog_file = index.path / "catalog.sqlite"
+    assert pages.place(catalog_file).stat().st_mode == catalog_file.stat().st_mode
+
+
+def test_a_reader_does_not_keep_a_writer_from_closing(make_index: MakeIndex) -> None:
+    index = make_index(vectors(20))
+    index.close()
+    with Index.open(index.path) as reader, reader.catalog.reading() as connection:
+        connection.exec_driver_sql("SELECT count(*) FROM images").scalar_one()
+        writer = Index.open(index.path, writable=True)
+        add(writer, 50)
+        connection.exec_driver_sql("SELECT count(*) FROM images").scalar_one()
+        began = time.monotonic()
+        writer.close()
+        assert time.monotonic() - began < 5
+    with Index.open(index.path) as opened:
+        assert opened.info().images == 21
+
+
+def test_while_a_reader_holds_the_log_it_is_not_moved_at_every_commit(
+    make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalog, "LOG_BYTES", 100_000)
+    index = make_index(vectors(20))
+    settled = []
+    settle = pages.settle
+    monkeypatch.setattr(pages, "settle", lambda *args, **options: settled.append(1) or settle(*args, **options))
+    with Index.open(index.path) as reader, reader.catalog.reading() as connection:
+        connection.exec_driver_sql("SELECT count(*) FROM images").scalar_one()
+        for number in range(30, 60):
+            add(index, number)
+    assert 1 < len(settled) < 20  # of 30
+    with Index.open(index.path) as opened:
+        assert verify(opened).findings == []
 
 
 def test_the_log_does_not_grow_without_bound(make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch) -> None:
