@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lookalike_client import Client, LookalikeError
+from lookalike_client import Client, LookalikeError, Unauthorized
 
 from indexer.decode import DecodeLimits, decode
 from indexer.encoder import encoder_for
@@ -98,8 +98,10 @@ def ask_server(url: str, api_key: str | None, question: Question) -> dict[str, A
                 space=question.space,
                 box=question.box,
             )
+    except Unauthorized as error:
+        raise ServerFailed(f"{url} wants a key, or another one: --api-key KEY, or LOOKALIKE_API_KEY.") from error
     except (LookalikeError, ValueError) as error:  # ValueError: an address or a key that cannot be one
-        text = str(error)
+        text = str(error).replace("base_url", "--server")
         raise ServerFailed(text if url in text else f"{url}: {text}") from error
     return answer.to_json()
 
