@@ -27,6 +27,7 @@ from search.errors import FilterInvalid
 from search.schema import images, labels, locations
 
 COLUMNS = ("width", "height", "format", "taken_at")
+NUMBER_FIELDS = ("width", "height")
 TEXT_FIELDS = ("label", "path", "format", "taken_at")
 FIELDS = "label, path, width, height, format, taken_at, metadata.<key>"
 OPERATORS = "in, gte, gt, lte, lt, glob, exists"
@@ -161,6 +162,8 @@ def _scalar(name: str, value: object) -> Scalar:
     if isinstance(value, bool):
         return int(value)  # SQLite's JSON functions give true and false as 1 and 0
     if isinstance(value, str):
+        if name in NUMBER_FIELDS:
+            raise FilterInvalid(f"{_shown(name)} is a number of pixels: it cannot be compared with a text.")
         return _text(name, value)
     if isinstance(value, int) and abs(value) < 2**63:
         return value
@@ -226,4 +229,5 @@ def _values(name: str, raw: str) -> list[Scalar]:
         return [raw[1:-1]]
     if name in TEXT_FIELDS or not re.fullmatch(r"-?(0|[1-9]\d{0,17})(\.\d+)?", raw):
         return [raw]
-    return [float(raw) if "." in raw else int(raw), raw]
+    number = float(raw) if "." in raw else int(raw)
+    return [number] if name in NUMBER_FIELDS else [number, raw]

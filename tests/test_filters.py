@@ -77,6 +77,8 @@ def test_k_hits_come_back_whenever_k_images_match(make_index: MakeIndex) -> None
         {"label": ["a"]},
         {"width": {"gte": float("nan")}},
         {"width": 2**70},
+        {"width": {"gte": "abc"}},
+        {"height": {"in": [100, "x"]}},
         {"label": "\ud800"},
         {"label": "a\0b"},
         {"and": {"label": "x"}},

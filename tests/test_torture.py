@@ -74,3 +74,14 @@ def test_mutated_files_are_found_out_or_harmless() -> None:
 
 def test_a_reader_that_does_not_compare_hashes_is_caught() -> None:
     assert torture("mutate", "--runs", "300", "--seed", "1", "--broken")["wrong"]
+
+
+def test_searches_beside_changes_are_never_wrong() -> None:
+    figures = torture("mixed", "--runs", "4000", "--seed", "1")
+    assert figures["wrong"] == []
+    assert figures["runs"] >= 4000
+    assert {"search", "look-up", "add", "remove", "publish"} <= set(figures["counts"])
+
+
+def test_searches_that_do_not_look_for_changes_are_caught() -> None:
+    assert torture("mixed", "--runs", "4000", "--seed", "1", "--broken")["wrong"]
