@@ -113,15 +113,19 @@ def check(catalog: Path) -> int:
     """
     with _reading(catalog):
         suspects: set[int] | None = None
-        for attempt in range(PATIENCE):
+        before = None
+        for _ in range(PATIENCE):
+            now = _times(catalog)
             known = _Sums.read(place(catalog))
             if known is None:
                 return 0
             suspects = _different(catalog, known, _log(catalog), suspects)
             if not suspects:
                 return known.acknowledged
-            if attempt:
-                time.sleep(PAUSE)
+            if now == before:
+                break  # nobody moves pages: it is so
+            before = now
+            time.sleep(PAUSE)
         assert suspects is not None
     raise IndexDamaged(
         f"{len(suspects):,} pages of the catalog {catalog} are not what was written. {ADVICE.format(place(catalog))}"
@@ -132,6 +136,11 @@ def intact(catalog: Path) -> bool:
     """Whether there are checksums, and they can be read."""
     with _reading(catalog):
         return _Sums.read(place(catalog)) is not None
+
+
+def _times(catalog: Path) -> list[int]:
+    """When the catalog, its log and its checksums were written last."""
+    return [file.stat().st_mtime_ns for file in sorted(catalog.parent.glob(f"{catalog.name}*")) if file.exists()]
 
 
 @contextmanager
