@@ -9,7 +9,7 @@ import threading
 import uuid
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -198,12 +198,13 @@ class Catalog:
 
         Raises StorageFailed, IndexDamaged.
         """
+        with translated(to), closing(sqlite3.connect(to)) as copy, self._readers.connect() as source:
+            driver: Any = source.connection.driver_connection
+            driver.backup(copy)  # with its size of pages, and its kind of log
         engine = schema.writing_engine(to)
         try:
-            with translated(to), self._readers.connect() as source, engine.connect() as copy:
-                driver: Any = source.connection.driver_connection
-                driver.backup(copy.connection.driver_connection)
-                pages.settle(copy.connection.cursor(), to, wait=1)
+            with translated(to), engine.connect() as connection:
+                pages.settle(connection.connection.cursor(), to, wait=1)
         finally:
             engine.dispose()
 
