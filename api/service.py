@@ -208,7 +208,7 @@ def _publish(index: Index) -> None:
     try:
         with index.lock():  # a build that holds it publishes itself
             pass
-        index.publish(beside=True)
+        index.publish()
         index.refresh()
     except SearchError as error:
         LOG.warning("The index %s could not be published: %s", index.path, error)

@@ -137,7 +137,7 @@ def rebuild(
 ) -> None:
     """Write an index's search structures anew from its catalog, without what was removed. No image is read."""
     with _open(directory, writable=True) as index:
-        generation = index.publish(anew=True, beside=True)
+        generation = index.publish(anew=True)
         count = index.catalog.counts()[0]
     if as_json:
         print_json({"index": str(directory), "generation": generation, "count": count})

@@ -6,7 +6,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -42,39 +42,49 @@ SLACK = 16
 def write_lock(path: Path, timeout: float = 0) -> Iterator[None]:
     """Hold the lock of an index's one writer, which other processes respect. Raises IndexLocked if it is taken.
 
-    timeout: seconds to wait for it. Makes the index's folder if there is none yet.
+    Threads of this process wait for one another; one that holds the lock may take it again. timeout: seconds to wait
+    for another process. Makes the index's folder if there is none yet.
     """
     with storage_errors(path):
         if path.exists() and not path.is_dir():
             raise StorageFailed(f"{path} is a file. Name a folder for the index.")
         make_folder(path)
-        lock = FileLock(path / "lock", timeout=timeout)
-        try:
-            lock.acquire()
-        except Timeout as error:  # an OSError too: told apart here
-            raise IndexLocked(
-                f"Another process is writing to {path}. Wait until it is done, or stop it, and try again."
-            ) from error
-    _held[path.resolve()] = threading.get_ident()
+        key = path.resolve()
+        turn = _turns.setdefault(key, threading.RLock())
+        if not turn.acquire(timeout=PATIENCE):
+            raise IndexLocked(f"Another thread has been writing to {path} for {PATIENCE} seconds. Try again later.")
     try:
-        yield
+        if key in _held:
+            yield
+            return
+        lock = FileLock(path / "lock", timeout=timeout)
+        with storage_errors(path):
+            try:
+                lock.acquire()
+            except Timeout as error:  # an OSError too: told apart here
+                raise IndexLocked(
+                    f"Another process is writing to {path}. Wait until it is done, or stop it, and try again."
+                ) from error
+        _held.add(key)
+        try:
+            yield
+        finally:
+            _held.discard(key)
+            lock.release()
     finally:
-        _held.pop(path.resolve(), None)
-        lock.release()
+        turn.release()
 
 
-_held: dict[Path, int] = {}
-"""Indexes whose lock this process holds, and the thread that does."""
-
-
-def _holds(path: Path) -> bool:
-    return _held.get(path.resolve()) == threading.get_ident()
+_turns: dict[Path, threading.RLock] = {}
+"""For each index, which thread of this process writes to it."""
+_held: set[Path] = set()
+"""Indexes whose lock this process holds."""
 
 
 PAUSE = 0.2
 """Seconds that closing an index waits for readers of its log."""
 PATIENCE = 30
-"""Seconds that a publication beside other writers waits for them."""
+"""Seconds that threads wait for one another to write, and a publication for other processes."""
 MIN_DELTA, MAX_DELTA = 5_000, 0.05
 """Images that may be newer than the generation, at least, and as a share of it: 5,000 are searched in a millisecond."""
 FILTERED = 4_000_000
@@ -124,7 +134,7 @@ class Index:
             from search.migrate import migrate  # imports alembic
 
             opened.close()
-            with nullcontext() if _holds(path) else write_lock(path):
+            with write_lock(path):
                 migrate(catalog)
             opened = Catalog.open(catalog, writable=writable)
         try:
@@ -141,7 +151,7 @@ class Index:
         before, here = self.catalog.uploads(), str(self.uploads)
         if before != here:
             # A build that writes now will have done it, or whoever opens the index next.
-            with suppress(IndexLocked, StorageFailed), self._locked(), self.writing() as transaction:
+            with suppress(IndexLocked, StorageFailed), self.lock(), self.writing() as transaction:
                 if before is not None:
                     transaction.adopt_root(before, here, "")
                 transaction.set_uploads(here)
@@ -152,7 +162,7 @@ class Index:
         if loading is not None:
             loading.join()
         if self.catalog.written:
-            with suppress(SearchError), self._locked():
+            with suppress(SearchError), self.lock():
                 self.catalog.settle(wait=PAUSE)
         self.catalog.close()
 
@@ -165,10 +175,6 @@ class Index:
     def lock(self) -> AbstractContextManager[None]:
         """`write_lock` of this index."""
         return write_lock(self.path)
-
-    def _locked(self) -> AbstractContextManager[None]:
-        """The lock, where this thread does not hold it."""
-        return nullcontext() if _holds(self.path) else self.lock()
 
     @contextmanager
     def writing(self) -> Iterator[Transaction]:
@@ -187,13 +193,13 @@ class Index:
             raise UnknownSpace(f"The index has no such space. It has: {', '.join(self._by_name)}.")
         return self._by_name[name]
 
-    def publish(self, *, anew: bool = False, beside: bool = False) -> str:
-        """Make everything the current generation, where it is not yet. Returns its name. The caller holds `lock`.
+    def publish(self, *, anew: bool = False) -> str:
+        """Make everything the current generation, where it is not yet. Returns its name.
 
-        anew: written from scratch, without what was removed. beside: the caller does not hold `lock`, which is taken
-        for a moment at the end, so that others can write meanwhile. Raises StorageFailed, IndexDamaged, IndexLocked.
+        `lock` is taken for a moment at the end: where the caller does not hold it, others can write meanwhile.
+        anew: written from scratch, without what was removed. Raises StorageFailed, IndexDamaged, IndexLocked.
         """
-        lock = partial(write_lock, self.path, timeout=PATIENCE) if beside else nullcontext
+        lock = partial(write_lock, self.path, timeout=PATIENCE)
         return publish(self.generations, self.catalog, self.spaces, anew=anew, lock=lock)
 
     def compact(self) -> str:

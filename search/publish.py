@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -58,14 +58,14 @@ def publish(
     spaces: Sequence[Space],
     *,
     anew: bool = False,
-    lock: Callable[[], AbstractContextManager[None]] = nullcontext,
+    lock: Callable[[], AbstractContextManager[None]],
 ) -> str:
     """Make the catalog's vectors the current generation, going on from the last one. Returns its name (`000017`).
 
     Files are written aside, flushed, read back and checked before a rename makes them visible; the catalog then
     points at them. A generation that says all this already is left as it is, unless `anew`: then everything is
-    written again, without what was removed. lock: the index's lock where the caller does not hold it: it is only
-    needed for the last step, and the index may change meanwhile. Raises StorageFailed, IndexDamaged, IndexLocked.
+    written again, without what was removed. lock: the index's lock, which is only needed for the last step: the index
+    may change meanwhile. Raises StorageFailed, IndexDamaged, IndexLocked.
     """
     with storage_errors(folder):
         make_folder(folder)

@@ -131,6 +131,22 @@ def make_index(tmp_path: Path) -> Iterator[Callable[..., Index]]:
         index.close()
 
 
+@contextlib.contextmanager
+def another_writer(path: Path) -> Iterator[None]:
+    """Another process holds an index's lock."""
+    code = (
+        "import sys; from pathlib import Path; from search.index import write_lock\n"
+        f"with write_lock(Path({str(path)!r})): print('held', flush=True); sys.stdin.read()"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    try:
+        yield
+    finally:
+        holder.communicate("")
+
+
 COLOURS = ("red", "green", "blue", "orange", "purple", "teal")
 SHAPES = ("circle", "square", "stripes")
 

@@ -356,7 +356,7 @@ def test_a_server_publishes_beside_its_writes_once_much_is_new(
 
 def test_two_publications_do_not_meet(make_index: MakeIndex) -> None:
     index = make_index(clusters(2000))
-    threads = [threading.Thread(target=index.publish, kwargs={"anew": True, "beside": True}) for _ in range(3)]
+    threads = [threading.Thread(target=index.publish, kwargs={"anew": True}) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -381,7 +381,7 @@ def test_what_changes_while_a_generation_is_written_is_neither_lost_nor_doubled(
 
     add(index, data, range(2500, 2600))
     monkeypatch.setattr(_Draft, "_write_vectors", and_change)
-    index.publish(beside=True)
+    index.publish()
     monkeypatch.undo()
     left = sorted(set(range(2700)) - {3, 2550})
     assert index.info().generation == "000002"
@@ -399,8 +399,8 @@ def test_a_generation_that_is_deleted_while_it_is_loaded_is_followed_by_the_newe
 
     def too_late(*arguments: object) -> object:
         monkeypatch.undo()
-        index.publish(anew=True, beside=True)
-        index.publish(anew=True, beside=True)
+        index.publish(anew=True)
+        index.publish(anew=True)
         return load_best(*arguments)  # type: ignore[arg-type]
 
     with Index.open(index.path) as reader:

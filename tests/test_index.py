@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-import subprocess
-import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import DIM, image_id, new_image, recipe, run_cli, vectors
+from conftest import DIM, another_writer, image_id, new_image, recipe, run_cli, vectors
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -234,19 +233,27 @@ def test_a_vector_with_a_wrong_checksum_is_damage_not_an_answer(make_index: Make
 
 def test_a_second_writer_is_refused_at_once_and_says_why(make_index: MakeIndex) -> None:
     index = make_index(vectors(3))
-    code = (
-        "import sys; from pathlib import Path; from search.index import write_lock\n"
-        f"with write_lock(Path({str(index.path)!r})): print('held', flush=True); sys.stdin.read()"
-    )
-    holder = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert holder.stdin is not None
-    assert holder.stdout is not None
-    assert holder.stdout.readline() == "held\n"
-    with pytest.raises(IndexLocked, match="Another process"), index.lock():
+    with another_writer(index.path), pytest.raises(IndexLocked, match="Another process"), index.lock():
         pass
-    holder.communicate("")
     with index.lock():
         pass
+
+
+def test_threads_of_one_process_wait_for_one_another_to_write(make_index: MakeIndex) -> None:
+    index = make_index(vectors(3))
+    happened = []
+
+    def write() -> None:
+        with index.lock():
+            happened.append("second")
+
+    with index.lock(), index.lock():
+        other = threading.Thread(target=write)
+        other.start()
+        other.join(0.2)
+        happened.append("first")
+    other.join()
+    assert happened == ["first", "second"]
 
 
 def test_opening_says_what_is_wrong(tmp_path: Path, make_index: MakeIndex) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import image_id, new_image, vectors
+from conftest import another_writer, image_id, new_image, vectors
 
 from search.errors import IndexLocked
 from search.index import Index, write_lock
@@ -69,12 +69,10 @@ def test_a_writer_that_opens_an_older_catalog_needs_no_second_lock(make_index: M
         assert transaction.add(new_image(7, vectors(8)[7]))
 
 
-def test_nothing_is_migrated_under_another_writer(make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_migrated_under_another_writer(make_index: MakeIndex) -> None:
     index = make_index(vectors(5))
     index.close()
     made_by_version_1(index.path)
-    with write_lock(index.path):
-        monkeypatch.setattr("search.index._held", {})  # as another process has it
-        with pytest.raises(IndexLocked):
-            Index.open(index.path)
+    with another_writer(index.path), pytest.raises(IndexLocked):
+        Index.open(index.path)
     assert execute(index.path, "PRAGMA user_version") == [(1,)]

@@ -53,7 +53,7 @@ def publish_beside(path: Path) -> None:
     with Index.open(path, writable=True) as index:
         while True:
             try:
-                index.publish(beside=True)
+                index.publish()
             except IndexLocked:
                 time.sleep(0.001)
 
