@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import COLOURS, COMMAND, SHAPES, draw_picture, run_cli, write_photos
+from conftest import COLOURS, COMMAND, SHAPES, another_writer, draw_picture, run_cli, write_photos
 from PIL import Image
 
 from search.index import Index
@@ -289,7 +289,7 @@ def test_a_killed_build_resumes_without_duplicates(
 
 def test_a_second_build_at_the_same_time_is_refused(photos: Path, build: Build) -> None:
     index = Path(build(photos)["index"])
-    with Index.open(index, writable=True) as opened, opened.lock():
+    with another_writer(index):
         assert "Another process is writing" in run_cli("build", photos, "--index", index, check=75).stderr
 
 

@@ -40,8 +40,8 @@ def test_a_writer_that_acknowledges_too_early_is_caught() -> None:
 def test_calls_that_are_killed_or_fail_lose_nothing() -> None:
     figures = torture("calls", "--every", "60", "--seed", "1")
     assert figures["wrong"] == []
-    assert figures["counts"]["calls"] > 500
-    assert figures["runs"] >= 5 * (figures["counts"]["calls"] // 60)
+    assert figures["runs"] > 70
+    assert set(figures["counts"]) > {"killed before it", "killed in it", "no room for it", "failed once"}
 
 
 @COMPILED

@@ -1,7 +1,7 @@
 """`python -m torture`: the fault tests, for so many minutes; figures add up over runs.
 
     python -m torture [--minutes 10] [--figures torture.json]
-    python -m torture ATTACK --seed 1 [--minutes 1] [--runs 25] [--every 40] [--broken]
+    python -m torture ATTACK --seed 1 [--minutes 1] [--runs 25] [--every 40] [--skip 80] [--broken]
 
 The second form is one attack with a seed of its own; it prints its figures as JSON, and adds nothing up.
 """
@@ -35,6 +35,7 @@ def main() -> int:
     parser.add_argument("--figures", type=Path, default=Path("torture.json"))
     parser.add_argument("--runs", type=int, default=ENDLESS)
     parser.add_argument("--every", type=int, default=1, help="of the calls, one in so many")
+    parser.add_argument("--skip", type=int, default=0, help="of the calls, so many were done before")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--broken", action="store_true", help="a control, which must be caught")
     chosen = parser.parse_args()
@@ -57,7 +58,9 @@ def _one(chosen: argparse.Namespace, folder: Path) -> Figures:
     if chosen.attack == "kill":
         return kill.torture(folder, seed, runs=chosen.runs, minutes=chosen.minutes, broken=chosen.broken)
     if chosen.attack == "calls":
-        return calls.torture(folder, seed, every=chosen.every, minutes=chosen.minutes, broken=chosen.broken)
+        return calls.torture(
+            folder, seed, every=chosen.every, skip=chosen.skip, minutes=chosen.minutes, broken=chosen.broken
+        )
     if chosen.attack == "mutate":
         return mutate.torture(folder, seed, runs=chosen.runs, minutes=chosen.minutes, broken=chosen.broken)
     if chosen.attack == "mixed":
@@ -76,7 +79,11 @@ def _all(chosen: argparse.Namespace) -> int:
     if chosen.figures.exists():
         total |= {attack: Figures(**figures) for attack, figures in json.loads(chosen.figures.read_text()).items()}
     for attack in ATTACKS:
-        words = [attack, "--seed", str(chosen.seed), "--minutes", str(chosen.minutes / len(ATTACKS))]
+        words = [attack, "--minutes", str(chosen.minutes / len(ATTACKS))]
+        # Calls are gone through one after the other, over many slices; all else is by chance.
+        words += (
+            ["--seed", "1", "--skip", str(total[attack].runs)] if attack == "calls" else ["--seed", str(chosen.seed)]
+        )
         ended = subprocess.run([sys.executable, "-m", "torture", *words], stdout=subprocess.PIPE, text=True)
         here: dict[str, Any] = json.loads(ended.stdout) if ended.stdout else {"wrong": [f"{attack}: ended by itself"]}
         total[attack].add(Figures(**here))

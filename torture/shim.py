@@ -9,6 +9,7 @@ import random
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from search.errors import SearchError
 from search.index import Index
@@ -16,6 +17,13 @@ from torture.world import NUMBERS, Model, check, create, take
 
 KILL, TEAR = -1, -2
 """What shim.c does at a call, beside failing it with an errno."""
+
+
+class Fate(NamedTuple):
+    """What happens at a call: KILL, TEAR or an errno. forever: and at all that follow."""
+
+    code: int
+    forever: bool = False
 
 
 def preloaded(folder: Path) -> dict[str, str]:
@@ -34,10 +42,11 @@ class Shim:
     def __init__(self) -> None:
         self._library = ctypes.CDLL(None, use_errno=True)
 
-    def start(self, folder: Path, *, log: int = -1, at: int = 0, fate: int = 0, forever: bool = False) -> None:
-        """Watch the calls for files below a folder; the `at`-th of them meets its fate."""
+    def start(self, folder: Path, *, log: int = -1, at: int = 0, fate: Fate | None = None, reads: bool = False) -> None:
+        """Watch the calls that change files below a folder; the `at`-th of them meets its fate. reads: all calls."""
         prefix = os.fsencode(folder.resolve())
-        self._library.shim_start(prefix, log, ctypes.c_long(at), fate, forever, 0)
+        code, forever = (0, False) if fate is None else (fate.code, fate.forever)
+        self._library.shim_start(prefix, log, ctypes.c_long(at), code, forever, reads)
 
     @property
     def count(self) -> int:
