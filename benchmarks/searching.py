@@ -1,7 +1,7 @@
 """Searching an index: recall against speed beside other libraries, filters, changes, memory, opening.
 
     python benchmarks/searching.py --fashion FOLDER [--plot F.png]
-    python benchmarks/searching.py --sphere clipart|hard [--count 1000000] [--work FOLDER] [--plot F.png]
+    python benchmarks/searching.py --sphere clipart|hard [--count 1000000] [--dim 384] [--work FOLDER] [--plot F.png]
     python benchmarks/searching.py --real EMBEDDINGS.npy
 
 FOLDER holds Fashion-MNIST's four files (Debian's dataset-fashion-mnist). Everything is scaled to unit length, so that
@@ -21,6 +21,7 @@ import multiprocessing
 import os
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -32,6 +33,7 @@ import numpy as np
 from machine import machine
 from numpy.typing import NDArray
 
+from search.ann import scores
 from search.index import Index, write_lock
 from search.recipe import Preprocessing, Recipe
 from search.types import Encoding, ImageFacts, Location, NewImage, Space
@@ -41,6 +43,8 @@ K = 10
 SINGLES = 2000
 """Queries asked one by one."""
 EFS = (10, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+LISTS, SCORED = 4096, 200
+"""Inverted lists, and how many of the candidates found by their codes are scored again."""
 SPACE = "layer11"
 FAISS: Any = faiss
 """Without its types: they describe the C++ constructors."""
@@ -148,8 +152,9 @@ def hardness(vectors: Vectors, queries: Vectors) -> str:
 # -------------------------------------------------------------------------------------------------------- libraries
 
 
-def make_index(path: Path, data: Vectors) -> float:
+def make_index(folder: Path) -> float:
     """An index of numbered images with these vectors, label and metadata among them. Returns publishing's seconds."""
+    path, data = folder / "lookalike.index", np.load(folder / "data.npy", mmap_mode="r")
     recipe = Recipe(
         model="benchmark",
         weights_sha256="0" * 64,
@@ -162,7 +167,11 @@ def make_index(path: Path, data: Vectors) -> float:
         dim=data.shape[1],
     )
     began = time.perf_counter()
-    with write_lock(path), Index.create(path, [Space(name=SPACE, recipe=recipe, encoding=Encoding())]) as index:
+    with (
+        Peak() as peak,
+        write_lock(path),
+        Index.create(path, [Space(name=SPACE, recipe=recipe, encoding=Encoding())]) as index,
+    ):
         for start in range(0, len(data), 10_000):
             with index.writing() as transaction:
                 for number in range(start, min(start + 10_000, len(data))):
@@ -171,7 +180,11 @@ def make_index(path: Path, data: Vectors) -> float:
         began = time.perf_counter()
         index.publish()
         published = time.perf_counter() - began
-    print(f"catalog: {len(data) / added:,.0f} images a second; published in {published:.1f} s", flush=True)
+    print(
+        f"catalog: {len(data) / added:,.0f} images a second; published in {published:.1f} s; anonymous memory at most "
+        f"{peak.megabytes:.0f} MB",
+        flush=True,
+    )
     return published
 
 
@@ -262,6 +275,37 @@ def usearch(_folder: Path, data: Vectors) -> Built:
     return Built(search, lambda count: threads.__setitem__(0, count), seconds)
 
 
+def _ivf(index: Any, data: Vectors) -> Built:
+    """Bare FAISS, inverted lists of codes; the best candidates are scored again, as we do. `ef` is the lists read."""
+    began = time.perf_counter()
+    index.train(np.ascontiguousarray(data[:: max(1, len(data) // 250_000)]))
+    for start in range(0, len(data), 100_000):
+        index.add(np.ascontiguousarray(data[start : start + 100_000]))
+    seconds = time.perf_counter() - began
+    parameters = FAISS.IVFRaBitQSearchParameters if "RaBitQ" in type(index).__name__ else FAISS.SearchParametersIVF
+
+    def search(queries: Vectors, ef: int) -> NDArray[np.int64]:
+        found = index.search(queries, SCORED, params=parameters(nprobe=ef))[1]
+        best = np.argsort(-scores(data, queries, found), axis=1)[:, :K]
+        return np.take_along_axis(found, best, axis=1)
+
+    return Built(search, faiss.omp_set_num_threads, seconds)
+
+
+def ivf_pq(_folder: Path, data: Vectors) -> Built:
+    """Four bits for every two numbers, scanned by shuffles."""
+    dim = data.shape[1]
+    return _ivf(
+        FAISS.IndexIVFPQFastScan(faiss.IndexFlatIP(dim), dim, LISTS, dim // 2, 4, faiss.METRIC_INNER_PRODUCT), data
+    )
+
+
+def ivf_rabitq(_folder: Path, data: Vectors) -> Built:
+    """One bit for every number."""
+    dim = data.shape[1]
+    return _ivf(FAISS.IndexIVFRaBitQFastScan(faiss.IndexFlatIP(dim), dim, LISTS, faiss.METRIC_INNER_PRODUCT), data)
+
+
 LIBRARIES = {
     "lookalike": lookalike,
     "faiss HNSW32": faiss_hnsw,
@@ -269,6 +313,8 @@ LIBRARIES = {
     "hnswlib": hnswlib,
     "usearch bf16": usearch,
 }
+LISTED = {"faiss IVF PQ": ivf_pq, "faiss IVF RaBitQ": ivf_rabitq}
+"""Measured where they are named."""
 
 
 # -------------------------------------------------------------------------------------------------------- measuring
@@ -282,12 +328,33 @@ def anonymous() -> float:
     return 0.0
 
 
+class Peak:
+    """The most memory that no file backs, of this process, while it is open: looked at ten times a second."""
+
+    def __init__(self) -> None:
+        self.megabytes = 0.0
+        self._ended = threading.Event()
+        self._looking = threading.Thread(target=self._look)
+
+    def _look(self) -> None:
+        while not self._ended.wait(0.1):
+            self.megabytes = max(self.megabytes, anonymous())
+
+    def __enter__(self) -> Peak:
+        self._looking.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._looking.join()
+
+
 def curve(library: str, folder: Path, threads: tuple[int, ...]) -> tuple[list[Point], float, float]:
     """One library's points, its seconds of building, and its megabytes. For a process of its own."""
     data, queries = np.load(folder / "data.npy", mmap_mode="r"), np.load(folder / "queries.npy")
     truth, least = np.load(folder / "truth.npy"), np.load(folder / "least.npy")
     before = anonymous()
-    built = LIBRARIES[library](folder, data)
+    built = (LIBRARIES | LISTED)[library](folder, data)
     size = anonymous() - before
     points = []
     for count in threads:
@@ -384,7 +451,31 @@ def changes(folder: Path) -> None:
             first += count
         began = time.perf_counter()
         index.nearest(queries[:1], 1)
-        print(f"the search after that: {(time.perf_counter() - began) * 1e3:.1f} ms")
+        print(f"the search after that: {(time.perf_counter() - began) * 1e3:.1f} ms", flush=True)
+
+
+def removal(folder: Path) -> None:
+    """One image in ten removed from a copy of our index at once; and the search, and the publication, after that."""
+    queries = np.load(folder / "queries.npy")
+    path = folder / "copy.index"
+    shutil.copytree(folder / "lookalike.index", path)
+    with Index.open(path, writable=True) as index:
+        index.refresh()
+        with Peak() as peak, index.lock():
+            began = time.perf_counter()
+            removed = index.remove(f"{number:064x}" for number in range(0, index.catalog.counts()[0], 10))
+            seconds = time.perf_counter() - began
+            began = time.perf_counter()
+            index.nearest(queries[:1], K)
+            searched = time.perf_counter() - began
+            began = time.perf_counter()
+            index.publish()
+            published = time.perf_counter() - began
+    print(
+        f"remove {removed:,} at once: {seconds:.1f} s ({removed / seconds:,.0f} a second); the search after that "
+        f"{searched * 1e3:.0f} ms; published in {published:.1f} s; anonymous memory at most {peak.megabytes:.0f} MB"
+    )
+    shutil.rmtree(path)
 
 
 def hits_too(folder: Path) -> None:
@@ -471,7 +562,8 @@ def main() -> None:
     what.add_argument("--sphere", choices=("clipart", "hard"))
     what.add_argument("--real", type=Path)
     parser.add_argument("--count", type=int, default=1_000_000)
-    parser.add_argument("--only", nargs="*", choices=list(LIBRARIES), default=list(LIBRARIES))
+    parser.add_argument("--dim", type=int, default=384)
+    parser.add_argument("--only", nargs="*", choices=list(LIBRARIES | LISTED), default=list(LIBRARIES))
     parser.add_argument("--work", type=Path)
     parser.add_argument("--plot", type=Path)
     chosen = parser.parse_args()
@@ -484,25 +576,28 @@ def main() -> None:
     work = chosen.work or Path(tempfile.mkdtemp())
     work.mkdir(parents=True, exist_ok=True)
     if not (work / "least.npy").exists():
-        data, queries = fashion(chosen.fashion) if chosen.fashion else sphere(chosen.sphere, chosen.count, 10_000)
+        drawn = chosen.sphere, chosen.count, 10_000, chosen.dim
+        data, queries = fashion(chosen.fashion) if chosen.fashion else sphere(*drawn)
         products, truth = faiss.knn(queries, data, K, metric=faiss.METRIC_INNER_PRODUCT)
         for name, array in (("data", data), ("queries", queries), ("truth", truth), ("least", products[:, -1])):
             np.save(work / f"{name}.npy", array)
     data, queries = np.load(work / "data.npy", mmap_mode="r"), np.load(work / "queries.npy")
     print(f"{len(data):,} vectors of {data.shape[1]} numbers: {hardness(data, queries[:500])}", flush=True)
     if not (work / "lookalike.index").exists():
-        alone(make_index, work / "lookalike.index", data)
+        alone(make_index, work)
     alone(hits_too, work)
     points, built = [], {}
     for library in chosen.only:
         one, seconds, size = alone(curve, library, work, (1, 2))
         points += one
         built[library] = (seconds, size)
+        print(f"measured: {library}", flush=True)
     table(points, built)
     if chosen.plot:
         plot(points, chosen.plot)
     alone(filters, work)
     alone(changes, work)
+    alone(removal, work)
     if not chosen.work:
         shutil.rmtree(work)
 
