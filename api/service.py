@@ -112,15 +112,16 @@ class Service:
 
         def locked() -> Result:
             with self.index.lock():
-                return work(self.index)
+                result = work(self.index)
+            with suppress(SearchError):  # it is done, whatever becomes of this
+                self._publish_if_worth_it()
+            return result
 
-        result = await _run(self._writer, locked)
-        self._publish_if_worth_it()
-        return result
+        return await _run(self._writer, locked)
 
     def _publish_if_worth_it(self) -> None:
         """Publish beside everything else, on one core, once much has changed; one publication at a time."""
-        if self.index.unpublished and (self._publishing is None or self._publishing.done()):
+        if self.index.unpublished() and (self._publishing is None or self._publishing.done()):
             self._publishing = self._publisher.submit(_publish, self.index)
 
     async def add(self, data: bytes, labels: Sequence[str], metadata: JsonObject) -> tuple[ImageRecord, bool]:
@@ -185,6 +186,11 @@ class Service:
             small = thumbnail(data, size, limits=DecodeLimits())
             with suppress(OSError):  # a cache that cannot be written, on a full disk say, must not cost the answer
                 write_whole(cached, small, durable=False)
+            try:
+                self.index.catalog.rowid(image_id)
+            except UnknownImage:  # removed meanwhile: whoever did that has not seen this file
+                cached.unlink(missing_ok=True)
+                raise
             return small
 
     def _original(self, image_id: str) -> tuple[bytes, str]:

@@ -41,7 +41,8 @@ from indexer.errors import ImageRejected
 from indexer.models import PACKAGED, locate
 from indexer.sources import Source, scan
 from indexer.worker import Workers
-from search.index import Index, write_lock
+from search.index import Index
+from search.lock import write_lock
 from search.recipe import Preprocessing, Recipe
 from search.types import Encoding, Location, NewImage, Space
 

@@ -34,7 +34,8 @@ from machine import machine
 from numpy.typing import NDArray
 
 from search.ann import scores
-from search.index import Index, write_lock
+from search.index import Index
+from search.lock import write_lock
 from search.recipe import Preprocessing, Recipe
 from search.types import Encoding, ImageFacts, Location, NewImage, Space
 from search.vectors import normalise

@@ -16,7 +16,8 @@ from indexer.errors import ModelUnsupported
 from indexer.models import PACKAGED, ModelFiles, locate
 from indexer.precision import CheckedEncoder
 from search.errors import RecipeMismatch
-from search.index import Index, write_lock
+from search.index import Index
+from search.lock import write_lock
 from search.recipe import Recipe
 from search.types import Encoding, Space
 

@@ -56,6 +56,8 @@ def scores(vectors: Vectors, queries: Vectors, positions: Positions) -> Vectors:
     """
     positions = np.ascontiguousarray(positions, dtype=np.int64)
     products = np.empty(positions.shape, dtype=np.float32)
+    assert vectors.flags.c_contiguous  # FAISS is given their address
+    assert vectors.dtype == np.float32
     if products.size:
         queries = np.ascontiguousarray(queries)
         with _threads_for(len(queries)):
@@ -144,7 +146,8 @@ def recall(graph: Graph, vectors: Vectors, queries: Vectors, ef: int, least: Vec
 
 def kth_scores(vectors: Vectors, queries: Vectors, k: int) -> Vectors:
     """The score of each query's k-th nearest vector, (q, 1)."""
-    return scores(vectors, queries, exact(vectors, queries, k)[:, -1:])
+    least: Vectors = scores(vectors, queries, exact(vectors, queries, k)).min(axis=1, keepdims=True)
+    return least
 
 
 def _blocks(vectors: Vectors) -> Iterator[Vectors]:

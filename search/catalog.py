@@ -6,9 +6,10 @@ import json
 import os
 import sqlite3
 import threading
+import time
 import uuid
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -40,30 +41,36 @@ LOG_BYTES = 8 << 20
 """Size of the log at which it is emptied."""
 UPLOADS = "uploads"
 """The folder in an index for images added over HTTP."""
+LOOK_AGAIN = 0.05
+"""Seconds between two tries to move the log while somebody reads it."""
 VECTOR_CHUNK = 4_096
 """Embeddings read at once while a generation is built: 6 MB of 384-d vectors."""
 
 
-# The statement that every search runs is made once, and needs no other for another number of images.
+# The statements that every search runs are made once, and need no others for another number of images.
+_ASKED = images.c.rowid.in_(select(func.json_each(bindparam("rowids")).table_valued("value").c.value))
+_IDS = select(images.c.rowid, images.c.id).where(_ASKED)
 _RECORDS = select(
     images,
     select(func.json_group_array(func.json_array(locations.c.root, locations.c.path)))
     .where(locations.c.image == images.c.rowid)
     .scalar_subquery()
     .label("places"),
-).where(images.c.rowid.in_(select(func.json_each(bindparam("rowids")).table_valued("value").c.value)))
+).where(_ASKED)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Changes:
     """What happened after a `seq`: rows added and still there, rows removed, and the newest `seq`.
 
-    `catalog` is this catalog's own name among all catalogs, `generation` the one that readers open.
+    `catalog` is this catalog's own name among all catalogs, `generation` the one that readers open, `digests` those of
+    the manifests that it published last, by generation; None: of an older Lookalike's.
     """
 
     catalog: str
     seq: int
     generation: str | None
+    digests: Mapping[str, str] | None
     added: NDArray[np.int64]
     removed: NDArray[np.int64]
 
@@ -81,6 +88,7 @@ class Catalog:
         self._writer = schema.writing_engine(path) if writable else None
         self.written = False
         """Whether this process has changed it."""
+        self._closed = False
         self._log_limit = LOG_BYTES
         # At the end of the process too: SQLite would move the log into the database then, without our sums.
         self._finalizer = weakref.finalize(self, _close, path, self._readers, self._writer)
@@ -157,6 +165,7 @@ class Catalog:
 
     def close(self) -> None:
         """Close every connection. The catalog cannot be used afterwards."""
+        self._closed = True
         if self._watcher is not None:
             self._watcher.close()
         self._finalizer()
@@ -167,22 +176,38 @@ class Catalog:
         wait: empty it too, waiting so many seconds for readers. Only in the process that holds the lock. Raises
         StorageFailed.
         """
-        assert self._writer is not None
-        with translated(self.path), self._writer.connect() as connection:
-            return pages.settle(connection.connection.cursor(), self.path, wait=wait)
+        writer, until = self._open_writer(), time.monotonic() + (wait or 0)
+        with translated(self.path), writer.connect() as connection:
+            while True:
+                left = None if wait is None else max(0, until - time.monotonic())
+                if pages.settle(connection.connection.cursor(), self.path, wait=left):
+                    return True
+                if not left:
+                    return False
+                time.sleep(LOOK_AGAIN)
+
+    def _open_writer(self) -> Engine:
+        self._must_be_open()
+        if self._writer is None:
+            raise StorageFailed(f"The index {self.path.parent} was opened for reading only.")
+        return self._writer
+
+    def _must_be_open(self) -> None:
+        if self._closed:  # the engines would open it again
+            raise StorageFailed(f"The index {self.path.parent} is closed. Open it again.")
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A read transaction: everything read inside it belongs to one state of the catalog."""
+        self._must_be_open()
         with translated(self.path), self._readers.begin() as connection:
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[Transaction]:
         """A write transaction: committed, and on the disk, when the block ends; rolled back if it raises."""
-        if self._writer is None:
-            raise StorageFailed(f"The index {self.path.parent} was opened for reading only.")
-        with translated(self.path), self._writer.begin() as connection:
+        writer = self._open_writer()
+        with translated(self.path), writer.begin() as connection:
             transaction = Transaction(connection)
             yield transaction
             commits = transaction.count()
@@ -196,8 +221,9 @@ class Catalog:
     def copy(self, to: Path) -> None:
         """Write what the catalog holds now to a new database, while others go on reading and writing.
 
-        Raises StorageFailed, IndexDamaged.
+        Every page is checked first: the copy's would get the sums of what they are. Raises StorageFailed, IndexDamaged.
         """
+        self.check()
         with translated(to), closing(sqlite3.connect(to)) as copy, self._readers.connect() as source:
             driver: Any = source.connection.driver_connection
             driver.backup(copy)  # with its size of pages, and its kind of log
@@ -210,15 +236,15 @@ class Catalog:
 
     def vacuum(self) -> None:
         """Write the database anew, without what was deleted, and empty its log. Raises IndexLocked while it is read."""
-        if self._writer is None:
-            raise StorageFailed(f"The index {self.path.parent} was opened for reading only.")
-        with translated(self.path), self._writer.connect() as connection:
+        writer = self._open_writer()
+        with translated(self.path), writer.connect() as connection:
             connection.connection.cursor().execute("VACUUM")
         if not self.settle(wait=10):
             raise IndexLocked(f"{self.path} is being read: its log could not be emptied. Run lookalike compact again.")
 
     def version(self) -> int:
         """A number that changes whenever anybody else commits to the catalog: microseconds, no transaction."""
+        self._must_be_open()
         with translated(self.path), self._watching:
             if self._watcher is None:
                 engine = schema.reading_engine(self.path, pooled=False)
@@ -283,6 +309,7 @@ class Catalog:
                 catalog=values["catalog"],
                 seq=values["seq"],
                 generation=values["generation"],
+                digests=values.get("generations"),
                 added=np.sort(np.fromiter(added.scalars(), dtype=np.int64)),
                 removed=np.fromiter(removed.scalars(), dtype=np.int64),
             )
@@ -369,6 +396,19 @@ class Catalog:
             rows = connection.execute(_RECORDS, {"rowids": json.dumps(list(rowids))}).all()
         return {row.rowid: _record(row) for row in rows}
 
+    def ids(self, rowids: Iterable[int]) -> dict[int, str]:
+        """The ids of these images by rowid. Unknown rowids are left out."""
+        with self.reading() as connection:
+            return dict(connection.execute(_IDS, {"rowids": json.dumps(list(rowids))}).all())
+
+    def held(self, ids: Sequence[str]) -> set[str]:
+        """Which of these ids are those of images."""
+        held: set[str] = set()
+        with self.reading() as connection:
+            for chunk in _chunks(ids, CHUNK):
+                held |= set(connection.execute(select(images.c.id).where(images.c.id.in_(chunk))).scalars())
+        return held
+
     def page(self, after: int, limit: int) -> tuple[list[ImageRecord], int | None]:
         """Images in the order they were added: up to `limit` of those after the rowid `after`, and where to go on."""
         with self.reading() as connection:
@@ -393,8 +433,9 @@ class Catalog:
             )
             return {row.path: known_location(row) for row in connection.execute(query)}
 
-    def uploaded(self, root: str) -> list[tuple[str, str]]:
-        """The path and the image's id of every location under a root."""
+    def uploaded(self) -> list[tuple[str, str]]:
+        """The path below the index's `uploads`, and the image's id, of everything added over HTTP."""
+        root = self.uploads() or str(self.path.parent.resolve() / UPLOADS)
         query = select(locations.c.path, images.c.id).join(images, images.c.rowid == locations.c.image)
         with self.reading() as connection:
             return [(row.path, row.id) for row in connection.execute(query.where(locations.c.root == root))]

@@ -31,7 +31,8 @@ NUMBER_FIELDS = ("width", "height")
 TEXT_FIELDS = ("label", "path", "format", "taken_at")
 FIELDS = "label, path, width, height, format, taken_at, metadata.<key>"
 OPERATORS = "in, gte, gt, lte, lt, glob, exists"
-MAX_DEPTH = 20
+MAX_DEPTH = 12
+"""SQLite's parser keeps a hundred things in mind, and each level is several."""
 MAX_TERMS = 200
 """Bounds what one request can make SQLite parse: its expression depth limit is 1,000."""
 MAX_VALUES = 10_000
@@ -64,13 +65,20 @@ class _Compiler:
             raise FilterInvalid(f'A filter is a JSON object such as {{"label": "cat"}}, not {_kind(expression)}.')
         if depth > MAX_DEPTH:
             raise FilterInvalid(f"The filter is nested more than {MAX_DEPTH} deep.")
+        self._count(0 if expression else 1)
         return and_(true(), *(self._term(key, value, depth) for key, value in expression.items()))
 
-    def _term(self, key: str, value: object, depth: int) -> ColumnElement[bool]:
-        self._terms += 1
-        self._values += len(value["in"]) if isinstance(value, Mapping) and isinstance(value.get("in"), list) else 0
+    def _count(self, terms: int, values: int = 0) -> None:
+        self._terms += terms
+        self._values += values
         if self._terms > MAX_TERMS or self._values > MAX_VALUES:
             raise FilterInvalid(f"The filter has more than {MAX_TERMS} conditions, or {MAX_VALUES:,} values in all.")
+
+    def _term(self, key: object, value: object, depth: int) -> ColumnElement[bool]:
+        if not isinstance(key, str):
+            raise FilterInvalid(f"The keys of a filter are texts. Filter on: {FIELDS}.")
+        listed = value.get("in") if isinstance(value, Mapping) else None
+        self._count(1, len(listed) if isinstance(listed, list) else 0)
         if key in ("and", "or"):
             if not isinstance(value, list):
                 raise FilterInvalid(f'"{key}" takes a list of filters, not {_kind(value)}.')
@@ -99,11 +107,11 @@ def _condition(name: str, value: object) -> ColumnElement[bool]:
             tests.append(_test(name, operator, operand))
     if not wanted and tests:
         raise FilterInvalid(f'"exists": false on {_shown(name)} leaves nothing for the other conditions to test.')
-    found = _matches(name, lambda column: and_(true(), *(test(column) for test in tests)))
+    found = _matches(name, (lambda column: and_(*(test(column) for test in tests))) if tests else None)
     return found if wanted else not_(found)
 
 
-def _test(name: str, operator: str, operand: object) -> Test:
+def _test(name: str, operator: object, operand: object) -> Test:
     if operator == "in":
         if not isinstance(operand, list):
             raise FilterInvalid(f'"in" on {_shown(name)} takes a list of values.')
@@ -123,30 +131,37 @@ def _test(name: str, operator: str, operand: object) -> Test:
         return lambda column: and_(_comparable(column, bound), column <= literal(bound))
     if operator == "lt":
         return lambda column: and_(_comparable(column, bound), column < literal(bound))
-    raise FilterInvalid(f"Unknown operator {_shown(operator)} on {_shown(name)}. Use one of: {OPERATORS}.")
+    raise FilterInvalid(f"Unknown operator {_shown(str(operator))} on {_shown(name)}. Use one of: {OPERATORS}.")
 
 
-def _matches(name: str, test: Test) -> ColumnElement[bool]:
-    """An SQL condition that some value of the field passes `test`. Never NULL, so that `not` turns it round."""
+def _matches(name: str, test: Test | None) -> ColumnElement[bool]:
+    """An SQL condition that some value passes `test`, or that there is one. Never NULL: `not` turns it round."""
+
+    def passes(column: ColumnElement[Any]) -> ColumnElement[bool]:
+        return true() if test is None else test(column)
+
     if name in COLUMNS:
         stored = images.c[name]
-        return func.coalesce(and_(stored.is_not(None), test(stored)), false())
+        return func.coalesce(and_(stored.is_not(None), passes(stored)), false())
     # Not correlated: one look into an index, or through it, instead of one for every image.
     if name == "path":
         return images.c.rowid.in_(
-            select(locations.c.image).where(locations.c.image.is_not(None), test(locations.c.path))
+            select(locations.c.image).where(locations.c.image.is_not(None), passes(locations.c.path))
         )
     if name == "label":
-        return images.c.rowid.in_(select(labels.c.image).where(test(labels.c.label)))
-    if name.startswith("metadata.") and len(name) > len("metadata."):
-        key = _text(name, name.removeprefix("metadata."))
-        if '"' in key:
-            raise FilterInvalid("A metadata key in a filter cannot contain a double quote.")
-        values = func.json_each(images.c.metadata, f'$."{key}"').table_valued("value", name="metadata_each")
-    else:
+        return images.c.rowid.in_(select(labels.c.image).where(passes(labels.c.label)))
+    if not name.startswith("metadata.") or len(name) == len("metadata."):
         raise FilterInvalid(f"Unknown field {_shown(name)}. Filter on: {FIELDS}.")
-    column = values.c.value
-    return exists(select(1).select_from(values).where(column.is_not(None), test(column)).correlate(images))
+    key = _text(name, name.removeprefix("metadata."))
+    if any(character in '"\\' or character < " " for character in key):
+        raise FilterInvalid("A metadata key in a filter cannot contain a double quote, a backslash or a line break.")
+    place = f'$."{key}"'
+    values = func.json_each(images.c.metadata, place).table_valued("value", "type", name="metadata_each")
+    here: ColumnElement[bool] = values.c.value.is_not(None)
+    if test is not None:  # the value, or those of a list; what is inside an object has a name of its own
+        inner = func.json_type(images.c.metadata, place) == "object"
+        here = and_(here, not_(inner), values.c.type.not_in(("object", "array")), test(values.c.value))
+    return exists(select(1).select_from(values).where(here).correlate(images))
 
 
 def _equals(value: Scalar) -> Test:
@@ -159,11 +174,13 @@ def _comparable(column: ColumnElement[Any], bound: Scalar) -> ColumnElement[bool
 
 
 def _scalar(name: str, value: object) -> Scalar:
+    if name in NUMBER_FIELDS and isinstance(value, str | bool):
+        raise FilterInvalid(f"{_shown(name)} is a number of pixels: it cannot be compared with {_kind(value)}.")
+    if name in TEXT_FIELDS and isinstance(value, int | float):
+        raise FilterInvalid(f'{_shown(name)} is a text: it cannot be compared with {_kind(value)}. Write e.g. "2024".')
     if isinstance(value, bool):
         return int(value)  # SQLite's JSON functions give true and false as 1 and 0
     if isinstance(value, str):
-        if name in NUMBER_FIELDS:
-            raise FilterInvalid(f"{_shown(name)} is a number of pixels: it cannot be compared with a text.")
         return _text(name, value)
     if isinstance(value, int) and abs(value) < 2**63:
         return value
@@ -204,15 +221,19 @@ def parse_short(text: str) -> dict[str, Any]:
             value = json.loads(text)
         except ValueError as error:
             raise FilterInvalid(f"The filter begins with {{ but is not valid JSON: {error}.") from error
+        except RecursionError as error:
+            raise FilterInvalid(f"The filter is nested more than {MAX_DEPTH} deep.") from error
         return dict(value)
+    if text.count('"') % 2:
+        raise FilterInvalid('A double quote of the filter is not closed. Write e.g. metadata.name="a, b".')
     terms: list[dict[str, Any]] = []
     for part in re.findall(r'(?:[^,"]|"[^"]*")+', text):
         match = _SHORT.match(part)
-        if not match:
+        if not match or match["value"].startswith(("=", "<", ">", "~", "!")):
             raise FilterInvalid(f"Cannot read the filter {_shown(part)}. Write e.g. label=cat,width>=1000,path~2024/*.")
         name, operator, raw = match["field"], match["operator"], match["value"]
         if operator == "~":
-            terms.append({name: {"glob": raw}})
+            terms.append({name: {"glob": _unquoted(raw)}})
         elif operator in _SHORT_OPERATORS:
             terms.append({name: {_SHORT_OPERATORS[operator]: _values(name, raw)[0]}})
         else:
@@ -225,9 +246,16 @@ def parse_short(text: str) -> dict[str, Any]:
 
 def _values(name: str, raw: str) -> list[Scalar]:
     """What a shell user may mean by a value: `10` is a number where the field can hold one, and a text as well."""
-    if len(raw) >= 2 and raw.startswith('"') and raw.endswith('"'):
-        return [raw[1:-1]]
-    if name in TEXT_FIELDS or not re.fullmatch(r"-?(0|[1-9]\d{0,17})(\.\d+)?", raw):
+    value = _unquoted(raw)
+    if value != raw or name in TEXT_FIELDS:
+        return [value]
+    if name not in NUMBER_FIELDS and raw in ("true", "false"):
+        return [raw == "true", raw]
+    if not re.fullmatch(r"-?(0|[1-9]\d{0,17})(\.\d+)?([eE][+-]?\d{1,3})?", raw):
         return [raw]
-    number = float(raw) if "." in raw else int(raw)
+    number = int(raw) if raw.lstrip("-").isdigit() else float(raw)
     return [number] if name in NUMBER_FIELDS else [number, raw]
+
+
+def _unquoted(raw: str) -> str:
+    return raw[1:-1] if len(raw) >= 2 and raw[0] == raw[-1] == '"' else raw

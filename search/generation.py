@@ -56,36 +56,48 @@ class SpaceSnapshot:
 
 @dataclass(frozen=True, kw_only=True)
 class Generation:
-    """An open generation: its name and the catalog it was made from.
+    """An open generation: its name, its manifest's digest, and the catalog it was made from.
 
     It holds what was added up to `applied_seq`, but for what was removed up to `clean_seq`; removals after that are the
     reader's business.
     """
 
     name: str
+    digest: str
     catalog: str
     applied_seq: int
     clean_seq: int
     spaces: Mapping[str, SpaceSnapshot]
     files: Mapping[str, JsonObject]
 
+    def belongs_to(self, state: Changes) -> bool:
+        """Whether it was made from this catalog: not from another one, nor from another future of this one.
+
+        Rowids mean something in their own catalog only. A copy of a catalog may have gone on differently, or a backup
+        may have been put back: what was published then was noted there, and not here.
+        """
+        known = state.digests is None or state.digests.get(self.name) == self.digest
+        return known and self.catalog == state.catalog and self.applied_seq <= state.seq
+
 
 def load(path: Path) -> Generation:
     """Open a generation after checking every file's size and SHA-256. Raises GenerationDamaged."""
     try:
         manifest: dict[str, Any] = json.loads((path / "manifest.json").read_bytes())
-        if manifest.pop("sha256") != manifest_digest(manifest):
+        digest = str(manifest.pop("sha256"))
+        if digest != manifest_digest(manifest):
             raise GenerationDamaged(f"{path}/manifest.json is not what was written.")
         if manifest["format"] != FORMAT:
             raise GenerationDamaged(f"{path} has the format {manifest['format']}, not {FORMAT}.")
         files: dict[str, JsonObject] = manifest["files"]
         with ThreadPoolExecutor() as pool:
             digests = pool.map(lambda name: hash_start(path / name, files[name]["bytes"]), files)
-            for name, digest in zip(files, digests, strict=True):
-                if digest.hexdigest() != files[name]["sha256"]:
+            for name, found in zip(files, digests, strict=True):
+                if found.hexdigest() != files[name]["sha256"]:
                     raise GenerationDamaged(f"{path / name} is not what its manifest says.")
         return Generation(
             name=path.name,
+            digest=digest,
             catalog=str(manifest["catalog"]),
             applied_seq=int(manifest["applied_seq"]),
             clean_seq=int(manifest["clean_seq"]),
@@ -114,11 +126,7 @@ def map_vectors(path: Path, count: int, dim: int) -> Vectors:
 
 
 def load_best(folder: Path, state: Changes, spaces: Sequence[Space]) -> Generation | None:
-    """The current generation, or the newest undamaged one before it, or None: then the catalog alone answers.
-
-    Rowids mean something in their own catalog only: a generation of another one, or of a later state of this one (a
-    backup was put back), is passed over.
-    """
+    """The current generation, or the newest undamaged one before it, or None: then the catalog alone answers."""
     current = state.generation
     names = [f"{number:06d}" for number in sorted(numbers(folder), reverse=True)] if folder.is_dir() else []
     for name in names:
@@ -127,8 +135,7 @@ def load_best(folder: Path, state: Changes, spaces: Sequence[Space]) -> Generati
                 generation = load(folder / name)
             except GenerationDamaged:
                 continue
-            ours = generation.catalog == state.catalog and generation.applied_seq <= state.seq
-            if ours and set(generation.spaces) == {space.name for space in spaces}:
+            if generation.belongs_to(state) and set(generation.spaces) == {space.name for space in spaces}:
                 return generation
     return None
 

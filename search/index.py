@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,10 +13,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from search.catalog import NEWEST, UPLOADS, Catalog, Changes
+from search.catalog import NEWEST, UPLOADS, Catalog
 from search.errors import (
     IndexLocked,
     IndexMissing,
@@ -27,8 +27,10 @@ from search.errors import (
     UnknownSpace,
 )
 from search.files import make_folder, storage_errors
-from search.generation import Generation, load_best
-from search.publish import MAX_DEAD, NEIGHBOURS, discard_old, publish
+from search.follow import Follower
+from search.generation import Generation
+from search.lock import PATIENCE, write_lock
+from search.publish import MAX_DEAD, NEIGHBOURS, publish
 from search.query import query_vector
 from search.snapshot import Selection, Snapshot
 from search.transaction import CHUNK, Transaction
@@ -38,58 +40,17 @@ SLACK = 16
 """Candidates beyond k: room for equal scores, whose order is by id, and for parts that are no hits."""
 
 
-@contextmanager
-def write_lock(path: Path, timeout: float = 0) -> Iterator[None]:
-    """Hold the lock of an index's one writer, which other processes respect. Raises IndexLocked if it is taken.
-
-    Threads of this process wait for one another; one that holds the lock may take it again. timeout: seconds to wait
-    for another process. Makes the index's folder if there is none yet.
-    """
-    with storage_errors(path):
-        if path.exists() and not path.is_dir():
-            raise StorageFailed(f"{path} is a file. Name a folder for the index.")
-        make_folder(path)
-        key = path.resolve()
-        turn = _turns.setdefault(key, threading.RLock())
-        if not turn.acquire(timeout=PATIENCE):
-            raise IndexLocked(f"Another thread has been writing to {path} for {PATIENCE} seconds. Try again later.")
-    try:
-        if key in _held:
-            yield
-            return
-        lock = FileLock(path / "lock", timeout=timeout)
-        with storage_errors(path):
-            try:
-                lock.acquire()
-            except Timeout as error:  # an OSError too: told apart here
-                raise IndexLocked(
-                    f"Another process is writing to {path}. Wait until it is done, or stop it, and try again."
-                ) from error
-        _held.add(key)
-        try:
-            yield
-        finally:
-            _held.discard(key)
-            lock.release()
-    finally:
-        turn.release()
-
-
-_turns: dict[Path, threading.RLock] = {}
-"""For each index, which thread of this process writes to it."""
-_held: set[Path] = set()
-"""Indexes whose lock this process holds."""
-
-
 PAUSE = 0.2
 """Seconds that closing an index waits for readers of its log."""
-PATIENCE = 30
-"""Seconds that threads wait for one another to write, and a publication for other processes."""
 MIN_DELTA, MAX_DELTA = 5_000, 0.05
 """Images that may be newer than the generation, at least, and as a share of it: 5,000 are searched in a millisecond."""
 FILTERED = 4_000_000
 """Rowids that the filters asked last let through, 32 MB: kept for the next page, and for the same filter again."""
 FILTERS = 256
+ROUNDING = 1e-6
+"""How far a cosine may be from what it is: a picture's own is not always 1 to the last bit."""
+KEPT_UNDER_ID = re.compile(r"(?P<id>[0-9a-f]{64})[-.].+")
+"""Files of uploads and thumbnails: each begins with its image's id."""
 
 
 class Index:
@@ -104,13 +65,10 @@ class Index:
         self.catalog = catalog
         self.spaces = catalog.spaces()
         self._by_name = {space.name: space for space in self.spaces}
-        self._refreshing = threading.Lock()
         self._writing = threading.Lock()
-        self._version: int | None = None
-        self._loading: threading.Thread | None = None
+        self._follower = Follower(catalog, self.generations, self.spaces)
         self._filtered: OrderedDict[tuple[int, str], Selection] = OrderedDict()
         self._filtering = threading.Lock()
-        self._snapshot = Snapshot.start(None, None, self.spaces)  # a build never searches, and need not load anything
 
     @classmethod
     def create(cls, path: Path, spaces: Sequence[Space]) -> Index:
@@ -158,9 +116,7 @@ class Index:
 
     def close(self) -> None:
         """Close the catalog. The index cannot be used afterwards."""
-        loading = self._loading
-        if loading is not None:
-            loading.join()
+        self._follower.wait()
         if self.catalog.written:
             with suppress(SearchError), self.lock():
                 self.catalog.settle(wait=PAUSE)
@@ -193,97 +149,48 @@ class Index:
             raise UnknownSpace(f"The index has no such space. It has: {', '.join(self._by_name)}.")
         return self._by_name[name]
 
-    def publish(self, *, anew: bool = False) -> str:
+    def publish(self, *, anew: bool = False, alone: bool = False) -> str:
         """Make everything the current generation, where it is not yet. Returns its name.
 
         `lock` is taken for a moment at the end: where the caller does not hold it, others can write meanwhile.
-        anew: written from scratch, without what was removed. Raises StorageFailed, IndexDamaged, IndexLocked.
+        anew: written from scratch, without what was removed. alone: no generation before this one is kept. Raises
+        StorageFailed, IndexDamaged, IndexLocked.
         """
         lock = partial(write_lock, self.path, timeout=PATIENCE)
-        return publish(self.generations, self.catalog, self.spaces, anew=anew, lock=lock)
+        return publish(self.generations, self.catalog, self.spaces, anew=anew, alone=alone, lock=lock)
 
     def compact(self) -> str:
         """Write generation and catalog anew, and nothing that was removed with them. The caller holds `lock`.
 
-        No generation before this one is kept. Returns its name. Raises as `publish`, and IndexLocked while somebody
-        reads the catalog.
+        Files that belong to no image are deleted: uploads, thumbnails, drafts of killed writers. Returns the
+        generation's name. Raises as `publish`, and IndexLocked while somebody reads the catalog.
         """
-        name = self.publish(anew=True)
-        discard_old(self.generations, current=name, kept=1)
+        name = self.publish(anew=True, alone=True)
+        self._sweep()
         self.catalog.vacuum()
         return name
 
-    @property
+    def _sweep(self) -> None:
+        for folder in (*self.uploads.glob("??"), *self.thumbnails.glob("??")):
+            files = {path: KEPT_UNDER_ID.fullmatch(path.name) for path in folder.iterdir()}
+            known = self.catalog.held([kept["id"] for kept in files.values() if kept])
+            for path, kept in files.items():
+                if path.suffix == ".tmp" or (kept and kept["id"] not in known):
+                    with storage_errors(path):
+                        path.unlink(missing_ok=True)
+
     def unpublished(self) -> bool:
         """Whether so much has changed since the current generation that searches would be faster with a new one."""
-        snapshot = self._snapshot
+        snapshot, _ = self._follower.newest()
         held = dead = 0
         if snapshot.generation is not None:
             held = max(len(space.rowids) for space in snapshot.generation.spaces.values())
             dead = max(view.dead for view in snapshot.spaces.values())
         return snapshot.delta_count > max(MIN_DELTA, MAX_DELTA * held) or dead > max(MIN_DELTA, MAX_DEAD * held)
 
-    @property
-    def delta_count(self) -> int:
-        """How many images were added since the current generation."""
-        return self._snapshot.delta_count
-
     def refresh(self) -> None:
-        """Catch up with the catalog, and with what was published: a microsecond where nothing has changed."""
-        self._refreshed(wait=True)
-
-    def _refreshed(self, *, wait: bool = False) -> tuple[Snapshot, int]:
-        """The newest snapshot, and the version of the catalog that it was made at.
-
-        A new generation is loaded beside the searches, which go on with the one they have, and what is newer than it.
-        wait: until it is loaded.
-        """
-        loading = self._loading
-        if wait and loading is not None:
-            loading.join()
-        with self._refreshing:
-            version = self.catalog.version()
-            if version == self._version:
-                return self._snapshot, version
-            snapshot = self._snapshot
-            changes = self.catalog.changes(since=snapshot.seq)
-            if changes.generation != snapshot.current:
-                if wait or snapshot.generation is None:
-                    self._snapshot = self._loaded(changes)
-                elif self._loading is None:
-                    self._loading = threading.Thread(target=self._load, args=(changes,), daemon=True)
-                    self._loading.start()
-            self._snapshot = self._caught_up(self._snapshot, self.catalog.changes(since=self._snapshot.seq))
-            self._version = version
-            return self._snapshot, version
-
-    def _load(self, changes: Changes) -> None:
-        """Load a generation, then put it in the place of the one before. In a thread of its own."""
-        try:
-            snapshot = self._loaded(changes)
-            with self._refreshing:
-                self._snapshot = self._caught_up(snapshot, self.catalog.changes(since=snapshot.seq))
-        except SearchError:  # the next search finds it again, and tells
-            self._version = None
-        finally:
-            self._loading = None
-
-    def _loaded(self, changes: Changes) -> Snapshot:
-        """The best generation, without what was removed since it was written."""
-        generation = load_best(self.generations, changes, self.spaces)
-        now = self.catalog.changes(since=NEWEST)
-        if now.generation != changes.generation and (generation is None or generation.name != changes.generation):
-            return self._loaded(now)  # it was not damaged, but outdated, and deleted while it was read
-        snapshot = Snapshot.start(generation, changes.generation, self.spaces)
-        clean_seq = 0 if generation is None else generation.clean_seq
-        removed = self.catalog.changes(since=NEWEST, removed_since=clean_seq).removed
-        return snapshot.advance(snapshot.seq, {}, removed)
-
-    def _caught_up(self, snapshot: Snapshot, changes: Changes) -> Snapshot:
-        if changes.seq == snapshot.seq:
-            return snapshot
-        added = {space.name: self.catalog.vectors(space, changes.added) for space in self.spaces}
-        return snapshot.advance(changes.seq, added, changes.removed)
+        """Catch up with the catalog, and wait until the newest generation is loaded."""
+        self._follower.settle()
 
     def vector(self, image_id: str, space: Space) -> Vector:
         """The stored embedding of an image ((dim,) float32). Raises UnknownImage."""
@@ -301,10 +208,10 @@ class Index:
         space = self.space(query.space)
         vector = query_vector(query, space.recipe.dim, lambda image_id: self.vector(image_id, space))
         while True:
-            snapshot, version = self._refreshed()
-            hits = self._search(snapshot, version, query, space, vector)
+            snapshot, version = self._follower.newest()
+            hits, all_known = self._search(snapshot, version, query, space, vector)
             # An image that was removed after the snapshot is no hit any more, and may have kept another from being one.
-            if len(hits) == query.k or self.catalog.version() == version:
+            if all_known or self.catalog.version() == version:
                 return hits
 
     def observed(self, query: Query) -> tuple[int, int] | None:
@@ -314,12 +221,18 @@ class Index:
         """
         space = self.space(query.space)
         vector = query_vector(query, space.recipe.dim, lambda image_id: self.vector(image_id, space))
-        snapshot, _ = self._refreshed()
+        snapshot, _ = self._follower.newest()
         if snapshot.generation is None or snapshot.generation.spaces[space.name].graph is None:
             return None
-        _, (found,) = snapshot.nearest(space.name, vector[None, :], NEIGHBOURS + SLACK)  # as `search` does
-        _, (true,) = snapshot.nearest(space.name, vector[None, :], NEIGHBOURS, ef=NEWEST)
-        true = true[np.isfinite(true)]
+        asked = [self.catalog.rowid(part.id) for part in query.parts if part.id is not None]
+
+        def cosines(k: int, ef: int | None) -> NDArray[np.float32]:
+            (rowids,), (best,) = snapshot.nearest(space.name, vector[None, :], k + len(asked), ef=ef)
+            found: NDArray[np.float32] = best[np.isfinite(best) & ~np.isin(rowids, asked)]
+            return found
+
+        found = cosines(NEIGHBOURS + SLACK, None)  # as `search` does
+        true = cosines(NEIGHBOURS, NEWEST)[:NEIGHBOURS]
         return int((found[: len(true)] >= true[-1:]).sum()), len(true)
 
     def nearest(
@@ -340,8 +253,11 @@ class Index:
         named = self.space(space)
         if vectors.ndim != 2 or vectors.shape[1] != named.recipe.dim:
             raise QueryInvalid(f"The vectors must have the shape (n, {named.recipe.dim}), not {vectors.shape}.")
-        snapshot, version = self._refreshed()
-        return snapshot.nearest(named.name, vectors, k, self._matching(matching, version), ef)
+        if k < 1 or (ef is not None and ef < 1):
+            raise QueryInvalid("k and ef must be at least 1.")
+        snapshot, version = self._follower.newest()
+        queries = np.ascontiguousarray(vectors, dtype=np.float32)
+        return snapshot.nearest(named.name, queries, k, self._matching(matching, version), ef)
 
     def _matching(self, expression: JsonObject | None, version: int) -> Selection | None:
         """What a filter lets through; None without a filter."""
@@ -354,12 +270,17 @@ class Index:
                 return self._filtered[key]
         selection = Selection(self.catalog.matching(expression))
         with self._filtering:
+            for outdated in [kept for kept in self._filtered if kept[0] != version]:
+                del self._filtered[outdated]
             self._filtered[key] = selection
             while len(self._filtered) > FILTERS or sum(len(kept.rowids) for kept in self._filtered.values()) > FILTERED:
                 self._filtered.popitem(last=False)
         return selection
 
-    def _search(self, snapshot: Snapshot, version: int, query: Query, space: Space, vector: Vector) -> list[Hit]:
+    def _search(
+        self, snapshot: Snapshot, version: int, query: Query, space: Space, vector: Vector
+    ) -> tuple[list[Hit], bool]:
+        """The hits, and whether the catalog still knew all candidates."""
         excluded = {part.id for part in query.parts if part.id is not None}
         allowed = self._matching(query.filter, version)
         wanted = query.k + query.offset + len(excluded)
@@ -371,23 +292,29 @@ class Index:
             if len(rowids) < window or scores[-1] < scores[wanted - 1]:
                 break
             window *= 4
+        enough = np.ones(len(rowids), dtype=np.bool_)
         if len(rowids) > wanted:
-            rowids, scores = rowids[scores >= scores[wanted - 1]], scores[scores >= scores[wanted - 1]]
+            enough &= scores >= scores[wanted - 1]
         if query.min_score is not None:
-            rowids, scores = rowids[scores >= query.min_score], scores[scores >= query.min_score]
-        hits = self._hits(rowids, scores, excluded, query.k + query.offset)
-        return hits[query.offset :]
+            enough &= scores >= query.min_score - ROUNDING
+        return self._hits(rowids[enough], scores[enough], excluded, query)
 
     def _hits(
-        self, rowids: NDArray[np.int64], scores: NDArray[np.float32], excluded: set[str], limit: int
-    ) -> list[Hit]:
-        records = self.catalog.records(rowids.tolist())
-        found = [
-            (-score, records[rowid].id, rowid)
-            for rowid, score in zip(rowids.tolist(), scores.tolist(), strict=True)
-            if rowid in records and records[rowid].id not in excluded
-        ]
-        return [_hit(records[rowid], -negated) for negated, _, rowid in sorted(found)[:limit]]
+        self, rowids: NDArray[np.int64], scores: NDArray[np.float32], excluded: set[str], query: Query
+    ) -> tuple[list[Hit], bool]:
+        score_of = dict(zip(rowids.tolist(), scores.tolist(), strict=True))
+        records: dict[int, ImageRecord] | None = None
+        if len(rowids) > query.k + len(excluded):  # of pages before this one, and of equal scores, only the ids count
+            ids = self.catalog.ids(score_of)
+        else:
+            records = self.catalog.records(score_of)
+            ids = {rowid: record.id for rowid, record in records.items()}
+        ranked = sorted((-score_of[rowid], name, rowid) for rowid, name in ids.items() if name not in excluded)
+        chosen = [rowid for _, _, rowid in ranked[query.offset : query.offset + query.k]]
+        if records is None:
+            records = self.catalog.records(chosen)
+        hits = [_hit(records[rowid], score_of[rowid]) for rowid in chosen if rowid in records]
+        return hits, len(ids) == len(rowids) and len(hits) == len(chosen)
 
     def image(self, image_id: str) -> ImageRecord:
         """Everything known of an image. Raises UnknownImage."""
@@ -409,14 +336,13 @@ class Index:
             removed = transaction.remove(ids, erase=erase)
             for start in range(0, len(uploads), CHUNK):
                 transaction.forget(str(self.uploads), uploads[start : start + CHUNK])
-        # after the commit: a file without a row is litter, the reverse is a loss
-        for path in (self.uploads / name for name in uploads):
-            path.unlink(missing_ok=True)
+        # After the commit: a file without a row is litter, which `compact` takes away; the reverse is a loss.
         gone = set(ids)
-        for folder in {image_id[:2] for image_id in gone}:
-            for path in (self.thumbnails / folder).glob("*.jpg"):
-                if path.name.partition("-")[0] in gone:
-                    path.unlink(missing_ok=True)
+        small = (path for folder in {name[:2] for name in gone} for path in (self.thumbnails / folder).glob("*.jpg"))
+        files = [self.uploads / name for name in uploads]
+        for path in (*files, *(path for path in small if path.name.partition("-")[0] in gone)):
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
         return removed
 
     def move_root(self, old: Path, new: Path) -> list[str]:
@@ -430,9 +356,12 @@ class Index:
         if not moving:
             raise UnknownRoot(f"The index has no pictures of {place}. Its folders are: {', '.join(map(str, roots))}.")
         moved = []
+        there = new.resolve()
+        # A root may move to where another of them was: that one first.
+        moving.sort(key=lambda root: len(root.parts), reverse=there.is_relative_to(place))
         with self.writing() as transaction:
             for root in moving:
-                target = new.resolve() / root.relative_to(place)
+                target = there / root.relative_to(place)
                 around = [other for other in roots if other not in moving and target.is_relative_to(other)]
                 into = around[0] if around else target  # a folder inside a root belongs to that root
                 prefix = "" if target == into else f"{target.relative_to(into).as_posix()}/"
@@ -482,9 +411,8 @@ class Index:
 
     def info(self) -> IndexInfo:
         """The index at a glance."""
-        self.refresh()
+        snapshot, _ = self._follower.newest()
         images, locations, failures = self.catalog.counts()
-        snapshot = self._snapshot
         return IndexInfo(
             path=str(self.path),
             images=images,
@@ -492,7 +420,7 @@ class Index:
             failures=failures,
             generation=None if snapshot.generation is None else snapshot.generation.name,
             seq=snapshot.seq,
-            delta=self.delta_count,
+            delta=snapshot.delta_count,
             spaces=tuple(
                 replace(info, structure=_structure(snapshot.generation, info.space.name))
                 for info in self.catalog.space_infos()

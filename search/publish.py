@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import time
@@ -18,7 +19,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from search.ann import EF_CONSTRUCTION, EFS, LINKS, Graph, Vectors, exact, kth_scores, recall, scores
-from search.catalog import NEWEST, Catalog
+from search.catalog import NEWEST, Catalog, Changes
 from search.errors import GenerationDamaged, IndexLocked, StorageFailed
 from search.files import make_folder, storage_errors, sync
 from search.generation import (
@@ -36,8 +37,6 @@ from search.types import JsonObject, Space
 
 WAIT = 900
 """Seconds that one publication waits for another: as long as a large one takes."""
-KEPT = 2
-"""The current generation and the one before it, to fall back on."""
 PROBES = 16
 """Stored vectors asked for again before a generation is published: each must find itself, but for a few of a graph."""
 EXACT_BYTES = 64 << 20
@@ -58,43 +57,74 @@ def publish(
     spaces: Sequence[Space],
     *,
     anew: bool = False,
+    alone: bool = False,
     lock: Callable[[], AbstractContextManager[None]],
 ) -> str:
     """Make the catalog's vectors the current generation, going on from the last one. Returns its name (`000017`).
 
     Files are written aside, flushed, read back and checked before a rename makes them visible; the catalog then
     points at them. A generation that says all this already is left as it is, unless `anew`: then everything is
-    written again, without what was removed. lock: the index's lock, which is only needed for the last step: the index
-    may change meanwhile. Raises StorageFailed, IndexDamaged, IndexLocked.
+    written again, without what was removed. One generation before it is kept, to fall back on, unless `alone`.
+    lock: the index's lock, which is only needed for the last step: the index may change meanwhile. Raises
+    StorageFailed, IndexDamaged, IndexLocked.
     """
     with storage_errors(folder):
         make_folder(folder)
         with _one_at_a_time(folder):
             state = catalog.changes(since=NEWEST)
-            _discard_newer(folder, state.generation)
+            _discard(folder, lambda name: name.endswith(".tmp") or (name.isdigit() and name > (state.generation or "")))
             last = load_best(folder, state, spaces)
-            if last is not None and last.name == state.generation and last.applied_seq == state.seq and not anew:
+            if last is not None and not anew and _says_all(last, state, catalog.min_recall()):
                 return last.name
             name = f"{max(numbers(folder), default=0) + 1:06d}"
-            path = folder / f"{name}.tmp"
-            shutil.rmtree(path, ignore_errors=True)
-            path.mkdir()
-            draft = _Draft(path, catalog, spaces, None if anew else last)
+            draft = _Draft(folder / f"{name}.tmp", catalog, spaces, None if anew else last)
             try:
-                draft.write()
+                digest = draft.write()
                 with lock():
-                    path.rename(folder / name)
-                    sync(folder)
+                    draft.rename(folder / name)
+                    digests = {name: digest} if last is None else {last.name: last.digest, name: digest}
                     with catalog.writing() as transaction:
-                        transaction.set_generation(name)
+                        transaction.set_generation(name, digests)
             except GenerationDamaged as error:
                 draft.withdraw()
                 raise StorageFailed(f"{error} Check the disk's free space, and its health.") from error
             except BaseException:
                 draft.withdraw()
                 raise
-            discard_old(folder, current=name)
+            kept = {name} if alone or last is None else {last.name, name}
+            _discard(folder, lambda other: other.isdigit() and other not in kept)
     return name
+
+
+def _discard(folder: Path, unwanted: Callable[[str], bool]) -> None:
+    """Delete generations, or drafts of killed writers, or what a catalog that was here before has left."""
+    for path in folder.iterdir():
+        if unwanted(path.name):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _says_all(last: Generation, state: Changes, min_recall: float) -> bool:
+    """Whether a generation holds everything, and is searched as it would be if it were written now."""
+    if (last.name, last.applied_seq) != (state.generation, state.seq):
+        return False
+    return all(
+        _settled(space, len(space.rowids), min_recall)
+        if _needs_graph(len(space.rowids), space.vectors.shape[1], min_recall)
+        else space.graph is None
+        for space in last.spaces.values()
+    )
+
+
+def _needs_graph(count: int, dim: int, min_recall: float) -> bool:
+    return count * dim * 4 > EXACT_BYTES and min_recall < 1
+
+
+def _settled(space: SpaceSnapshot, total: int, min_recall: float) -> bool:
+    """Whether a graph's answers among so many vectors are known to be good enough, or those of any to be too bad."""
+    measured = space.facts["search"]
+    if not measured or total >= GROWTH * measured["count"]:
+        return False
+    return bool((measured["recall"] < min_recall) == (space.graph is None))
 
 
 @contextmanager
@@ -114,6 +144,7 @@ class _Draft:
     """A generation while it is written."""
 
     def __init__(self, path: Path, catalog: Catalog, spaces: Sequence[Space], last: Generation | None) -> None:
+        path.mkdir()
         self._path = path
         self._catalog = catalog
         self._spaces = spaces
@@ -122,8 +153,11 @@ class _Draft:
         self._state = catalog.changes(since=0 if self._last is None else self._last.applied_seq)
         self._files: dict[str, JsonObject] = {}
 
-    def write(self) -> None:
-        """Write every file, the manifest last, and check them all. Raises OSError, GenerationDamaged, IndexDamaged."""
+    def write(self) -> str:
+        """Write every file, the manifest last, and check them all. Returns the manifest's digest.
+
+        Raises OSError, GenerationDamaged, IndexDamaged.
+        """
         entries = {space.name: self._write_space(space) for space in self._spaces}
         manifest = {
             "format": FORMAT,
@@ -138,8 +172,15 @@ class _Draft:
         (self._path / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         sync(self._path / "manifest.json")
         sync(self._path)
-        for snapshot in load(self._path).spaces.values():
+        written = load(self._path)
+        for snapshot in written.spaces.values():
             _probe(snapshot)
+        return written.digest
+
+    def rename(self, path: Path) -> None:
+        """Make it a generation: no reader looks at it before the catalog names it."""
+        self._path = self._path.rename(path)
+        sync(path.parent)
 
     def withdraw(self) -> None:
         """Delete what was written, also where it was added to files that the last generation has."""
@@ -156,22 +197,12 @@ class _Draft:
             if len(space.positions(removed)) > MAX_DEAD * len(space.rowids):
                 return False
             total = len(space.rowids) + added
-            if not self._needs_graph(total, space.vectors.shape[1]) or self._settled(space, total):
+            needed = _needs_graph(total, space.vectors.shape[1], self._min_recall)
+            if not needed or _settled(space, total, self._min_recall):
                 continue
             if space.graph is None or space.facts["search"]["recall"] < self._min_recall or added < 2 * FEWEST:
                 return False
         return True
-
-    def _needs_graph(self, count: int, dim: int) -> bool:
-        return count * dim * 4 > EXACT_BYTES and self._min_recall < 1
-
-    def _settled(self, space: SpaceSnapshot, total: int) -> bool:
-        """Whether what a graph finds among so many vectors is known, or that none finds enough."""
-        measured = space.facts["search"]
-        if not measured or total >= GROWTH * measured["count"]:
-            return False
-        hopeless = space.graph is None and measured["min_recall"] <= self._min_recall
-        return bool(hopeless or measured["recall"] >= self._min_recall)
 
     def _write_space(self, space: Space) -> JsonObject:
         began = time.perf_counter()
@@ -179,14 +210,15 @@ class _Draft:
         known = 0 if before is None else len(before.rowids)
         total = known + len(self._state.added)
         held_out: NDArray[np.int64] = np.empty(0, dtype=np.int64)
-        if self._needs_graph(total, space.recipe.dim) and not (before is not None and self._settled(before, total)):
+        needed = _needs_graph(total, space.recipe.dim, self._min_recall)
+        if needed and (before is None or not _settled(before, total, self._min_recall)):
             random = np.random.default_rng(self._state.seq)
             held_out = random.choice(self._state.added, min(HELD_OUT, len(self._state.added) // 2), replace=False)
         rowids, held = self._write_vectors(space, before, held_out)
         vectors = map_vectors(self._path / f"{space.name}.vectors", len(rowids), space.recipe.dim)
         facts: JsonObject = {} if before is None else before.facts["search"]
         graph = None
-        if self._needs_graph(len(rowids), space.recipe.dim) and (before is None or before.graph or held):
+        if needed and (held or (before is not None and before.graph is not None)):
             graph, facts = self._graph(space, before, vectors, held, facts)
         if graph is not None:
             with self._file(f"{space.name}.faiss") as file:
@@ -227,28 +259,41 @@ class _Draft:
     def _graph(
         self, space: Space, before: SpaceSnapshot | None, vectors: Vectors, held_out: int, facts: JsonObject
     ) -> tuple[Graph | None, JsonObject]:
-        """A graph over all vectors, and what is known of its answers; None where it does not find enough."""
-        if before is None or before.graph is None or self._last is None:
-            graph = Graph.train(vectors)
-        else:
-            graph = Graph.read(self._path.parent / self._last.name / f"{space.name}.faiss", writable=True)
+        """A graph over all vectors, and what is known of its answers; None where it does not find enough.
+
+        One that has grown and does not any more (its codes may not fit what is new) is made anew.
+        """
         seen = len(vectors) - held_out
-        graph.add(vectors[graph.count : seen])
-        if held_out:
-            ef, share = _measured(graph, vectors[:seen], vectors[seen:], self._min_recall)
-            facts = {
-                "links": LINKS,
-                "ef_construction": EF_CONSTRUCTION,
-                "ef": ef,
-                "recall": round(share, 4),
-                "min_recall": self._min_recall,
-                "queries": held_out,
-                "count": len(vectors),
-            }
-            if share < self._min_recall:
-                return None, facts
+        if before is not None and before.graph is not None and self._last is not None:
+            graph = Graph.read(self._path.parent / self._last.name / f"{space.name}.faiss", writable=True)
+            graph.add(vectors[graph.count : seen])
+            if not held_out:
+                return graph, facts
+            facts = self._found(graph, vectors, seen)
+            if facts["recall"] >= self._min_recall:
+                graph.add(vectors[seen:])
+                return graph, facts
+        graph = Graph.train(vectors)
+        graph.add(vectors[:seen])
+        facts = self._found(graph, vectors, seen)
+        if facts["recall"] < self._min_recall:
+            return None, facts
         graph.add(vectors[seen:])
         return graph, facts
+
+    def _found(self, graph: Graph, vectors: Vectors, seen: int) -> JsonObject:
+        """What a graph over the first `seen` vectors finds of the others' neighbours, and with how many candidates."""
+        queries = vectors[seen:]
+        ef, share = _measured(graph, vectors[:seen], queries, self._min_recall)
+        return {
+            "links": LINKS,
+            "ef_construction": EF_CONSTRUCTION,
+            "ef": ef,
+            "recall": math.floor(share * 10_000) / 10_000,
+            "min_recall": self._min_recall,
+            "queries": len(queries),
+            "count": len(vectors),
+        }
 
     @contextmanager
     def _file(self, name: str, *, goes_on: bool = False) -> Iterator[_HashedFile]:
@@ -333,17 +378,3 @@ def _probe(space: SpaceSnapshot) -> None:
         found, enough = space.graph.search(queries, space.ef), 0.75
     if (scores(space.vectors, queries, found).max(axis=1) > 1 - 1e-4).mean() < enough:
         raise GenerationDamaged("A generation just written does not find its own vectors.")
-
-
-def _discard_newer(folder: Path, current: str | None) -> None:
-    """Delete generations newer than the current one: left by a killed writer, or by a catalog that was here before."""
-    for path in folder.iterdir():
-        if path.name.isdigit() and (current is None or path.name > current):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def discard_old(folder: Path, *, current: str, kept: int = KEPT) -> None:
-    """Delete drafts of killed writers and all but the newest generations."""
-    for path in folder.iterdir():
-        if path.suffix == ".tmp" or (path.name.isdigit() and int(path.name) <= int(current) - kept):
-            shutil.rmtree(path, ignore_errors=True)

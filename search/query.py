@@ -13,6 +13,8 @@ from search.vectors import normalise
 MAX_PARTS = 64
 MAX_WINDOW = 10_000
 """The largest k + offset: what one answer may cost in memory and catalog reads."""
+CANCELS = 1e-6
+"""A sum shorter than this share of its weights is rounding: its parts cancel out."""
 
 
 def query_vector(query: Query, dim: int, vector_of: Callable[[str], Vector]) -> Vector:
@@ -38,7 +40,7 @@ def query_vector(query: Query, dim: int, vector_of: Callable[[str], Vector]) -> 
             total += part.weight * normalise(vector[None, :])[0].astype(np.float64)
         except ValueError as error:
             raise QueryInvalid(f"The vector of part {number} has no direction: it is zero or not finite.") from error
-    if np.linalg.norm(total) < 1e-6:
+    if np.linalg.norm(total) <= CANCELS * sum(abs(part.weight) for part in query.parts):
         raise QueryInvalid("The query's parts cancel out. Change their weights.")
     result: Vector = normalise(total[None, :])[0]
     return result

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from sqlalchemy import Connection, bindparam, delete, exists, select, text, update
+from sqlalchemy import Connection, bindparam, delete, exists, select, text, tuple_, update
 from sqlalchemy.dialects.sqlite import insert
 
 from search.lookup import Lookup
@@ -24,6 +24,11 @@ _ADD, _EMBED, _LABEL = images.insert(), embeddings.insert(), labels_table.insert
 _UNLABEL = delete(labels_table).where(labels_table.c.image == bindparam("image_rowid"))
 _UNEMBED = delete(embeddings).where(embeddings.c.image_rowid == bindparam("image_rowid"))
 _UNLOCATE = update(locations).where(locations.c.image == bindparam("image_rowid")).values(image=None)
+_EXCUSE = delete(failures).where(
+    tuple_(failures.c.root, failures.c.path).in_(
+        select(locations.c.root, locations.c.path).where(locations.c.image == bindparam("image_rowid"))
+    )
+)
 _FORGET = delete(locations).where(locations.c.image == bindparam("image_rowid"))
 _DROP = delete(images).where(images.c.rowid == bindparam("image_rowid"))
 _BURY = tombstones.insert()
@@ -119,8 +124,8 @@ class Transaction(Lookup):
             here = images.c.id.in_(ids[start : start + CHUNK])
             found = self._connection.execute(select(images.c.rowid, images.c.id).where(here)).all()
             if found:
-                unlocate = _FORGET if erase else _UNLOCATE
-                self._connection.execute(unlocate, [{"image_rowid": row.rowid} for row in found])
+                for statement in (_EXCUSE, _FORGET) if erase else (_UNLOCATE,):
+                    self._connection.execute(statement, [{"image_rowid": row.rowid} for row in found])
                 self._drop(found, barred=True)
             removed += len(found)
         return removed
@@ -192,6 +197,8 @@ class Transaction(Lookup):
 
         A file that was seen under both roots keeps what is known of it under `new`.
         """
+        if (old, prefix) == (new, ""):
+            return
         for table in (locations, failures):
             known = table.alias()
             twice = exists().where(known.c.root == new, known.c.path == prefix + table.c.path)
@@ -210,9 +217,10 @@ class Transaction(Lookup):
             recipe = {**row.recipe, "model": name}
             self._connection.execute(update(spaces).where(spaces.c.space == row.space).values(recipe=recipe))
 
-    def set_generation(self, name: str) -> None:
-        """Make a published generation the one that readers open."""
-        self._connection.execute(update(state).where(state.c.key == "generation").values(value=name))
+    def set_generation(self, name: str, digests: Mapping[str, str]) -> None:
+        """Make a published generation the one that readers open. digests: of its manifest, and of those kept."""
+        self._set("generation", name)
+        self._set("generations", dict(digests))
 
     def set_min_recall(self, share: float) -> None:
         """Fix the share of the true ten nearest that later generations must find."""

@@ -132,7 +132,7 @@ def _vectors(index: Index, space: Space, result: Verification) -> Iterator[Findi
 
 
 def _uploads(index: Index, result: Verification) -> Iterator[Finding]:
-    for name, image_id in index.catalog.uploaded(str(index.uploads)):
+    for name, image_id in index.catalog.uploaded():
         path = index.uploads / name
         result.files += 1
         try:
@@ -179,7 +179,7 @@ def _current(index: Index, state: Changes, result: Verification) -> Iterator[Fin
         yield Finding(problem=str(error).rstrip("."), advice=REBUILD)
         return
     result.files += len(generation.files)
-    if generation.catalog != state.catalog or generation.applied_seq > state.seq:
+    if not generation.belongs_to(state):
         yield Finding(problem=f"generation {generation.name} was made from another catalog", advice=REBUILD)
         return
     for space in index.spaces:

@@ -66,7 +66,14 @@ def new_image(number: int, vector: NDArray[np.float32], *, spaces: Sequence[str]
         location=Location(root="/photos", path=f"{number % 10}/{number}.png", mtime_ns=1, size=2),
         vectors=dict.fromkeys(spaces, vector),
         labels=("even",) if number % 2 == 0 else ("odd", "strange"),
-        metadata={"number": number, "tags": ["all", f"t{number % 4}"], "name": f"image {number}"},
+        metadata={
+            "number": number,
+            "tags": ["all", f"t{number % 4}"],
+            "name": f"image {number}",
+            "even": number % 2 == 0,
+            "thing": {"n": "n"},
+            "lists": [[number]],
+        },
     )
 
 
@@ -135,7 +142,7 @@ def make_index(tmp_path: Path) -> Iterator[Callable[..., Index]]:
 def another_writer(path: Path) -> Iterator[None]:
     """Another process holds an index's lock."""
     code = (
-        "import sys; from pathlib import Path; from search.index import write_lock\n"
+        "import sys; from pathlib import Path; from search.lock import write_lock\n"
         f"with write_lock(Path({str(path)!r})): print('held', flush=True); sys.stdin.read()"
     )
     holder = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

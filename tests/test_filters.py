@@ -44,6 +44,11 @@ CASES: list[tuple[dict[str, Any], Callable[[int], bool]]] = [
     ({"not": {"taken_at": {"gte": "2000"}}}, lambda n: True),
     ({"taken_at": {"exists": False}}, lambda n: True),
     ({"or": [{"width": 1}, {"and": [{"label": "even"}, {"width": {"lt": 5}}]}]}, lambda n: n in (0, 1, 2, 4)),
+    ({"metadata.thing": "n"}, lambda n: False),
+    ({"metadata.thing": {"exists": True}}, lambda n: True),
+    ({"metadata.lists": {"gte": 0}}, lambda n: False),
+    ({"metadata.even": True}, lambda n: n % 2 == 0),
+    ({"metadata.even": False}, lambda n: n % 2 == 1),
     ({"or": []}, lambda n: False),
     ({"and": []}, lambda n: True),
 ]
@@ -74,6 +79,17 @@ def test_k_hits_come_back_whenever_k_images_match(make_index: MakeIndex) -> None
         {"label": {"like": "x"}},
         {"label": {}},
         {"label": None},
+        {"label": True},
+        {"label": 7},
+        {"path": {"in": ["a", 1]}},
+        {"taken_at": {"gte": 2024}},
+        {"width": True},
+        {"height": {"lt": False}},
+        {7: "x"},
+        {"label": {7: "x"}},
+        {"metadata.a\\b": 1},
+        {"metadata.a\nb": 1},
+        {"or": [{}] * 300},
         {"label": ["a"]},
         {"width": {"gte": float("nan")}},
         {"width": 2**70},
@@ -110,6 +126,26 @@ def test_the_largest_filter_allowed_is_answered(make_index: MakeIndex) -> None:
     assert number_of(nested, index) == set(range(COUNT))
 
 
+LEAVES: list[dict[str, Any]] = [
+    {"width": {"gte": 0, "lt": 2000}},
+    {"label": {"in": ["even", "odd", "x"]}},
+    {"path": {"glob": "*", "in": ["a", "b"]}},
+    {"taken_at": {"exists": False}},
+    {"metadata.number": {"gte": 0, "gt": -1, "lte": 5000, "lt": 6000, "glob": "*"}},
+    {"not": {"metadata.number": {"gte": 0, "lt": 1}}},
+]
+
+
+@pytest.mark.parametrize("leaf", LEAVES, ids=[str(leaf) for leaf in LEAVES])
+@pytest.mark.parametrize("group", ["or", "and", "not"])
+def test_the_deepest_filter_allowed_is_answered(make_index: MakeIndex, leaf: dict[str, Any], group: str) -> None:
+    index = make_index(vectors(5))
+    nested = leaf
+    for _ in range(MAX_DEPTH - 1):
+        nested = {"not": nested, **leaf} if group == "not" else {group: [leaf, nested, leaf]}
+    number_of(nested, index)
+
+
 def test_deep_nesting_is_refused_not_recursed() -> None:
     filter_: dict[str, Any] = {"label": "x"}
     for _ in range(MAX_DEPTH + 1):
@@ -134,6 +170,11 @@ def test_a_value_is_data_never_sql(make_index: MakeIndex) -> None:
         ("metadata.number=12", lambda n: n == 12),
         ('metadata.name="image 4"', lambda n: n == 4),
         ("metadata.name=image 4, label=even", lambda n: n == 4),
+        ('path~"3/*"', lambda n: n % 10 == 3),
+        ('path~"3, 4/*"', lambda n: False),
+        ("metadata.even=true", lambda n: n % 2 == 0),
+        ("metadata.even!=true", lambda n: n % 2 == 1),
+        ("metadata.number>=5.8e1", lambda n: n >= 58),
         ('{"width": {"lt": 2}}', lambda n: n < 2),
     ],
 )
@@ -142,10 +183,13 @@ def test_the_short_form_means_the_same(make_index: MakeIndex, text: str, matches
     assert number_of(parse_short(text), index) == {number for number in range(COUNT) if matches(number)}
 
 
-@pytest.mark.parametrize("text", ["", "label", "=x", "{", ",,", "[1]"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "label", "=x", "{", ",,", "[1]", 'label=cat"', "label==cat", "width=>5", "width=true", '{"and":[' * 9999],
+)
 def test_a_short_form_that_cannot_be_read_is_refused(text: str) -> None:
     with pytest.raises(FilterInvalid):
-        parse_short(text)
+        compile_filter(parse_short(text))
 
 
 def test_a_filter_asked_again_sees_what_has_changed_meanwhile(make_index: MakeIndex) -> None:

@@ -81,7 +81,9 @@ def publish_another_vector(path: Path) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     del manifest["sha256"]
     manifest["files"]["layer2.vectors"]["sha256"] = hashlib.sha256(data).hexdigest()
-    (folder / "manifest.json").write_text(json.dumps({**manifest, "sha256": manifest_digest(manifest)}))
+    digest = manifest_digest(manifest)
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "sha256": digest}))
+    execute(path, f"UPDATE state SET value = '{json.dumps({'000001': digest})}' WHERE key = 'generations'")
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ async def readyz(request: Request) -> StatusAnswer:
     for service in served(request).values():
         if not service.ready:
             raise problems.Problem(HTTPStatus.SERVICE_UNAVAILABLE, "not-ready", "An encoder has stopped.")
-        await service.read(lambda index: index.refresh())
+        await service.read(lambda index: index.unpublished())  # catches up with the catalog, as every search does
     return StatusAnswer(status="ready")
 
 

@@ -1,0 +1,103 @@
+"""Following an index: its newest snapshot, whoever changes it, and new generations loaded beside the searches."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from search.catalog import NEWEST, Catalog, Changes
+from search.errors import SearchError
+from search.generation import load_best
+from search.snapshot import Snapshot
+from search.types import Space
+
+
+class Follower:
+    """Keeps up with a catalog and its generations. Loads nothing before it is first asked: a build never searches.
+
+    Any number of threads may ask it.
+    """
+
+    def __init__(self, catalog: Catalog, generations: Path, spaces: Sequence[Space]) -> None:
+        self._catalog = catalog
+        self._generations = generations
+        self._spaces = spaces
+        self._catching_up = threading.Lock()
+        self._snapshot = Snapshot.start(None, None, spaces)
+        self._loaded_once = False
+        self._version: int | None = None
+        self._loading: threading.Thread | None = None
+        self._failure: SearchError | None = None
+
+    def newest(self) -> tuple[Snapshot, int]:
+        """The newest snapshot, and the version of the catalog that it was made at: microseconds where nothing changed.
+
+        A new generation is loaded in a thread of its own; until then the one before, and all that is newer than it in
+        memory, answer as well. Only the first is waited for. Raises SearchError.
+        """
+        with self._catching_up:
+            version = self._catalog.version()
+            if version == self._version:
+                return self._snapshot, version
+            changes = self._catalog.changes(since=self._snapshot.seq)
+            if not self._loaded_once:
+                self._snapshot = self._loaded(changes)
+                self._loaded_once = True
+            elif changes.generation != self._snapshot.current and self._loading is None:
+                self._loading = threading.Thread(target=self._load, daemon=True)
+                self._loading.start()
+            self._snapshot = self._caught_up(self._snapshot)
+            self._version = version
+            return self._snapshot, version
+
+    def settle(self) -> Snapshot:
+        """The newest snapshot, once the newest generation is in it. Raises SearchError where that cannot be loaded."""
+        self._failure = None
+        while True:
+            snapshot, _ = self.newest()
+            if self._loading is None and self._failure is None:
+                return snapshot
+            self.wait()
+            if self._failure is not None:
+                raise self._failure
+
+    def wait(self) -> None:
+        """Wait until nothing is being loaded."""
+        loading = self._loading
+        if loading is not None:
+            loading.join()
+
+    def _load(self) -> None:
+        """Put the newest generation in the place of the one before; and what was published meanwhile in its place."""
+        try:
+            while True:
+                snapshot = self._loaded(self._catalog.changes(since=NEWEST))
+                with self._catching_up:
+                    self._snapshot = self._caught_up(snapshot)
+                    if self._catalog.changes(since=NEWEST).generation == snapshot.current:
+                        self._loading = None
+                        return
+        except SearchError as error:  # a later search tries again
+            self._failure = error
+            self._version = None
+        finally:
+            self._loading = None
+
+    def _loaded(self, changes: Changes) -> Snapshot:
+        """The best generation, without what was removed since it was written."""
+        generation = load_best(self._generations, changes, self._spaces)
+        now = self._catalog.changes(since=NEWEST)
+        if now.generation != changes.generation and (generation is None or generation.name != changes.generation):
+            return self._loaded(now)  # it was not damaged, but outdated, and deleted while it was read
+        snapshot = Snapshot.start(generation, changes.generation, self._spaces)
+        clean_seq = 0 if generation is None else generation.clean_seq
+        removed = self._catalog.changes(since=NEWEST, removed_since=clean_seq).removed
+        return snapshot.advance(snapshot.seq, {}, removed)
+
+    def _caught_up(self, snapshot: Snapshot) -> Snapshot:
+        changes = self._catalog.changes(since=snapshot.seq)
+        if changes.seq == snapshot.seq:
+            return snapshot
+        added = {space.name: self._catalog.vectors(space, changes.added) for space in self._spaces}
+        return snapshot.advance(changes.seq, added, changes.removed)
