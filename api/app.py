@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from importlib.metadata import version
 
 from fastapi import Depends, FastAPI
@@ -61,19 +60,11 @@ class Edge:
 
 
 def create_app(services: Mapping[str, Service], settings: Settings) -> FastAPI:
-    """The application that serves these indexes, by name; the first is the default. It closes them when it ends."""
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
-        for service in services.values():
-            service.close()
-
+    """The application that serves these indexes, by name; the first is the default."""
     app = FastAPI(
         title="Lookalike",
         summary="Which of my images look like this one?",
         version=version("lookalike"),
-        lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
     )

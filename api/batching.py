@@ -80,4 +80,5 @@ class Batcher:
                     self._encode([job])
             return
         for row, (_, future) in enumerate(jobs):
-            future.set_result(tuple(vectors[row] for vectors in spaces))
+            # Copies: whoever keeps one embedding must not keep its whole batch.
+            future.set_result(tuple(vectors[row].copy() for vectors in spaces))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ipaddress
 import signal
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -31,36 +32,42 @@ def run(directories: Sequence[Path], settings: Settings, *, announce: Callable[[
             "stay on 127.0.0.1."
         )
     listener = _bind(settings.host, settings.port)
-    services = open_services(directories, settings)
-    config = uvicorn.Config(create_app(services, settings), log_level="warning", server_header=False)
-    listener.listen(config.backlog)  # before the address is told: who reads it may connect at once
-    port = listener.getsockname()[1]
-    host = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(settings.host, settings.host)  # noqa: S104
-    shown = f"[{host}]" if ":" in host else host
-    for service in services.values():
-        announce(f"Serving {service.name}: {service.index.catalog.counts()[0]:,} images")
-    announce(f"Open http://{shown}:{port} in a browser; the API is described at http://{shown}:{port}/docs")
-    for number in (signal.SIGINT, signal.SIGTERM):
-        # uvicorn drains on the first signal, then raises it again under the handler it found: to end with 0, not -15
-        signal.signal(number, lambda *_: None)
-    uvicorn.Server(config).run(sockets=[listener])
+    with open_services(directories, settings) as services:
+        config = uvicorn.Config(create_app(services, settings), log_level="warning", server_header=False)
+        listener.listen(config.backlog)  # before the address is told: who reads it may connect at once
+        port = listener.getsockname()[1]
+        host = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(settings.host, settings.host)  # noqa: S104
+        shown = f"[{host}]" if ":" in host else host
+        for service in services.values():
+            announce(f"Serving {service.name}: {service.index.catalog.counts()[0]:,} images")
+        announce(f"Open http://{shown}:{port} in a browser; the API is described at http://{shown}:{port}/docs")
+        for number in (signal.SIGINT, signal.SIGTERM):
+            # uvicorn drains on the first signal, then raises it again under the handler it found: end with 0, not -15
+            signal.signal(number, lambda *_: None)
+        uvicorn.Server(config).run(sockets=[listener])
 
 
-def open_services(directories: Sequence[Path], settings: Settings) -> dict[str, Service]:
-    """Open indexes and load their encoders; the name of each is its folder's, without `.index`."""
+@contextmanager
+def open_services(directories: Sequence[Path], settings: Settings) -> Iterator[dict[str, Service]]:
+    """Open indexes and load their encoders; the name of each is its folder's, without `.index`. Closes them at the end.
+
+    Also where one of them cannot be opened: the process would not end while another's publication is waited for.
+    """
     services: dict[str, Service] = {}
-    for directory in directories:
-        name = directory.resolve().name.removesuffix(".index")
-        if name in services:
-            raise CannotServe(f"Two indexes are called {name}. Rename the folder of one.")
-        # Writable: images can be added over HTTP. The lock is taken for each write only.
-        index = Index.open(directory, writable=True)
-        index.refresh()  # loads the generation now, not in the first search
-        encoder = encoder_for(index.spaces, index.models)
-        size = index.spaces[0].recipe.preprocessing.size
-        encoder.encode(np.full((1, size, size, 3), 127, dtype=np.uint8))  # the first pass is slow: not a client's
-        services[name] = Service(name, index, encoder, settings)
-    return services
+    with ExitStack() as closing:
+        for directory in directories:
+            name = directory.resolve().name.removesuffix(".index")
+            if name in services:
+                raise CannotServe(f"Two indexes are called {name}. Rename the folder of one.")
+            # Writable: images can be added over HTTP. The lock is taken for each write only.
+            index = Index.open(directory, writable=True)
+            index.refresh()  # loads the generation now, not in the first search
+            encoder = encoder_for(index.spaces, index.models)
+            size = index.spaces[0].recipe.preprocessing.size
+            encoder.encode(np.full((1, size, size, 3), 127, dtype=np.uint8))  # the first pass is slow: not a client's
+            services[name] = Service(name, index, encoder, settings)
+            closing.callback(services[name].close)
+        yield services
 
 
 def _is_loopback(host: str) -> bool:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,9 +16,10 @@ from typing import TypeVar
 
 import faiss
 
-from api import problems
+from api import activity, problems
 from api.batching import Batcher, QueueFull
 from api.observer import Observer
+from api.publishing import publish_patiently
 from api.settings import Settings
 from indexer.decode import Decoded, DecodeLimits, decode, sniff, thumbnail
 from indexer.encoder import Encoder
@@ -30,7 +31,6 @@ from search.index import Index
 from search.types import Hit, ImageRecord, JsonObject, Location, NewImage, Query, Vector
 
 Result = TypeVar("Result")
-LOG = logging.getLogger("lookalike")
 Box = tuple[float, float, float, float]
 
 
@@ -61,10 +61,14 @@ class Service:
             1, thread_name_prefix="publish", initializer=faiss.omp_set_num_threads, initargs=(1,)
         )
         self._publishing: Future[None] | None = None
+        self._closing = threading.Event()
         self._observer = Observer(name, index)
+        # On the writer's thread, as after each write: a generation may have been damaged or lost while nobody served.
+        self._writer.submit(self._publish_if_worth_it)
 
     def close(self) -> None:
-        """Finish what is under way and close the index."""
+        """Finish what is under way, but for a publication, which is given up, and close the index."""
+        self._closing.set()
         for pool in (self._decoders, self._searchers, self._writer, self._files, self._publisher):
             pool.shutdown()
         self._observer.close()
@@ -89,7 +93,8 @@ class Service:
         timing.decode += time.perf_counter() - began
         began = time.perf_counter()
         try:
-            vectors = await asyncio.wrap_future(self._batcher.submit(decoded.pixels))
+            with activity.HERE.working():
+                vectors = await asyncio.wrap_future(self._batcher.submit(decoded.pixels))
         except QueueFull as error:
             raise problems.overloaded() from error
         timing.encode += time.perf_counter() - began
@@ -98,14 +103,14 @@ class Service:
     async def search(self, query: Query, timing: Timing) -> list[Hit]:
         """`Index.search`, on a thread of its own."""
         began = time.perf_counter()
-        self._observer.asked(query)
         hits = await _run(self._searchers, lambda: self.index.search(query))
         timing.search += time.perf_counter() - began
+        self._observer.asked(query)
         return hits
 
     async def read(self, work: Callable[[Index], Result]) -> Result:
-        """Read from the index, off the event loop."""
-        return await _run(self._searchers, lambda: work(self.index))
+        """Read from the index, off the event loop. Too little for `activity`: probes do it every second."""
+        return await asyncio.get_running_loop().run_in_executor(self._searchers, work, self.index)
 
     async def write(self, work: Callable[[Index], Result]) -> Result:
         """Change the index, one change at a time, under its lock. Raises IndexLocked."""
@@ -113,16 +118,18 @@ class Service:
         def locked() -> Result:
             with self.index.lock():
                 result = work(self.index)
-            with suppress(SearchError):  # it is done, whatever becomes of this
-                self._publish_if_worth_it()
+            self._publish_if_worth_it()
             return result
 
         return await _run(self._writer, locked)
 
     def _publish_if_worth_it(self) -> None:
-        """Publish beside everything else, on one core, once much has changed; one publication at a time."""
-        if self.index.unpublished() and (self._publishing is None or self._publishing.done()):
-            self._publishing = self._publisher.submit(_publish, self.index)
+        """Publish beside everything else, on one core, where searches need it; one publication at a time."""
+        if self._publishing is not None and not self._publishing.done():
+            return
+        with suppress(SearchError):  # what was written is written, whatever becomes of this
+            if self.index.unpublished():
+                self._publishing = self._publisher.submit(publish_patiently, self.index, self._closing)
 
     async def add(self, data: bytes, labels: Sequence[str], metadata: JsonObject) -> tuple[ImageRecord, bool]:
         """Add an image, durable when this returns. Returns it, and whether it is new. Adding it again is harmless."""
@@ -209,17 +216,6 @@ class Service:
         raise problems.file_gone()
 
 
-def _publish(index: Index) -> None:
-    """Publish in the background: what fails is tried again after a later change, and costs no answer until then."""
-    try:
-        with index.lock():  # a build that holds it publishes itself
-            pass
-        index.publish()
-        index.refresh()
-    except SearchError as error:
-        LOG.warning("The index %s could not be published: %s", index.path, error)
-
-
 def _store_upload(uploads: Path, image_id: str, image_format: str, data: bytes) -> Location:
     """Write an upload under its id and wait until it is on the disk: the catalog must never name a file that is not."""
     extension = "jpg" if image_format == "jpeg" else image_format
@@ -245,4 +241,5 @@ def _merged(old: JsonObject, patch: JsonObject) -> dict[str, object]:
 
 
 async def _run(pool: ThreadPoolExecutor, work: Callable[[], Result]) -> Result:
-    return await asyncio.get_running_loop().run_in_executor(pool, work)
+    with activity.HERE.working():
+        return await asyncio.get_running_loop().run_in_executor(pool, work)

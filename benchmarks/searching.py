@@ -2,7 +2,7 @@
 
     python benchmarks/searching.py --fashion FOLDER [--plot F.png]
     python benchmarks/searching.py --sphere clipart|hard [--count 1000000] [--dim 384] [--work FOLDER] [--plot F.png]
-    python benchmarks/searching.py --real EMBEDDINGS.npy
+    python benchmarks/searching.py --real INDEX
 
 FOLDER holds Fashion-MNIST's four files (Debian's dataset-fashion-mnist). Everything is scaled to unit length, so that
 inner products are cosines; recall is of the true ten nearest. `lookalike` is `search.index.Index`, with its catalog,
@@ -34,6 +34,7 @@ from machine import machine
 from numpy.typing import NDArray
 
 from search.ann import scores
+from search.catalog import NEWEST
 from search.index import Index
 from search.lock import write_lock
 from search.recipe import Preprocessing, Recipe
@@ -46,6 +47,8 @@ SINGLES = 2000
 EFS = (10, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 LISTS, SCORED = 4096, 200
 """Inverted lists, and how many of the candidates found by their codes are scored again."""
+PARTS, CLASSES = (1.0, 0.1, 0.01, 0.001), 5000
+"""What filters let through of all images, and labels, of which each image has one."""
 SPACE = "layer11"
 FAISS: Any = faiss
 """Without its types: they describe the C++ constructors."""
@@ -196,7 +199,7 @@ def numbered(number: int, vector: Vectors) -> NewImage:
         facts=ImageFacts(width=1 + number % 1000, height=480, format="jpeg", bytes=100_000),
         location=Location(root="/pictures", path=f"{number // 1000}/{number}.jpg", mtime_ns=1, size=100_000),
         vectors={SPACE: vector},
-        labels=(f"class {number % 5000}",),
+        labels=(f"class {number % CLASSES}",),
         metadata={"number": number},
     )
 
@@ -404,12 +407,17 @@ def filters(folder: Path) -> None:
     """Our index under filters that let through a part: how long a query takes, and what it finds."""
     faiss.omp_set_num_threads(1)
     data, queries = np.load(folder / "data.npy", mmap_mode="r"), np.load(folder / "queries.npy")[:100]
-    print("\n| selectivity | images | recall@10 | p50, ms | first time, ms |\n|---|---|---|---|---|")
+    print("\n| filter | images | recall@10 | p50, ms | first time, ms |\n|---|---|---|---|---|")
+    number = np.arange(len(data))
+    asked = [
+        (f"{share:g} of all", {"width": {"lte": round(1000 * share)}}, number % 1000 < 1000 * share) for share in PARTS
+    ]
+    even = {"label": {"in": [f"class {one}" for one in range(0, CLASSES, 2)]}}
+    asked.append((f"{CLASSES // 2:,} labels", even, number % CLASSES % 2 == 0))
     with Index.open(folder / "lookalike.index") as index:
         index.refresh()
-        for share in (1.0, 0.1, 0.01, 0.001):
-            matching = {"width": {"lte": round(1000 * share)}}
-            chosen = np.flatnonzero(np.arange(len(data)) % 1000 < round(1000 * share))
+        for name, matching, mask in asked:
+            chosen = np.flatnonzero(mask)
             truth = chosen[
                 faiss.knn(queries, np.ascontiguousarray(data[chosen]), K, metric=faiss.METRIC_INNER_PRODUCT)[1]
             ]
@@ -420,7 +428,7 @@ def filters(folder: Path) -> None:
                 seconds.append(time.perf_counter() - began)
             recall = np.mean([np.isin(row, true).mean() for row, true in zip(found, truth, strict=True)])
             first, p50 = seconds[0] * 1e3, np.median(seconds) * 1e3
-            print(f"| {share} | {len(chosen):,} | {recall:.3f} | {p50:.2f} | {first:.1f} |", flush=True)
+            print(f"| {name} | {len(chosen):,} | {recall:.3f} | {p50:.2f} | {first:.1f} |", flush=True)
 
 
 def changes(folder: Path) -> None:
@@ -570,7 +578,8 @@ def main() -> None:
     chosen = parser.parse_args()
     print(machine())
     if chosen.real:
-        vectors = normalise(np.load(chosen.real))
+        with Index.open(chosen.real) as index:
+            vectors = np.concatenate([block for _, block in index.catalog.all_vectors(index.space(), upto=NEWEST)])
         order = np.random.default_rng(0).permutation(len(vectors))
         print(f"{len(vectors):,} real vectors: {hardness(vectors[order[500:]], vectors[order[:500]])}")
         return

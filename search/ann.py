@@ -23,6 +23,8 @@ EF_CONSTRUCTION = 100
 """Candidates from which a new node's links are chosen."""
 EFS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 """Candidates that a search may keep (efSearch), the fastest first. What it finds at the last is all that it finds."""
+NEIGHBOURS = 10
+"""Recall is promised for the ten nearest."""
 BLOCK = 16_384
 """Vectors added to a graph at once."""
 
@@ -99,9 +101,10 @@ class Graph:
         graph._index.hnsw.efConstruction = EF_CONSTRUCTION
         return graph
 
-    def add(self, vectors: Vectors) -> None:
-        """Add (n, dim) vectors at the next positions, on all cores."""
+    def add(self, vectors: Vectors, pause: Callable[[], None] = lambda: None) -> None:
+        """Add (n, dim) vectors at the next positions, on all cores. `pause` is called now and then, and may raise."""
         for block in _blocks(vectors):
+            pause()
             self._index.add(block)
 
     def search(self, queries: Vectors, ef: int) -> Positions:
@@ -113,14 +116,15 @@ class Graph:
         return found
 
     def write(self, write: Callable[[bytes], int]) -> None:
-        """Write it, piece by piece, by calling `write`. What that raises comes through as RuntimeError."""
+        """Write it, piece by piece, by calling `write`. What that raises comes through as it is."""
         _FAISS.write_index(self._index, _FAISS.PyCallbackIOWriter(write))
 
     @classmethod
     def read(cls, path: Path, *, writable: bool = False) -> Graph:
         """Read a file that `write` made. Check its hash first: FAISS reads damaged files without complaint.
 
-        writable: into memory, to grow; otherwise mapped. Raises RuntimeError where FAISS cannot read it at all.
+        writable: into memory, to grow; otherwise mapped, only to be searched. Raises RuntimeError where FAISS cannot
+        read it at all.
         """
         return cls(_FAISS.read_index(str(path), 0 if writable else faiss.IO_FLAG_MMAP_IFC))
 

@@ -14,11 +14,10 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Engine, Row, bindparam, func, select
+from sqlalchemy import Connection, Engine, Row, bindparam, delete, func, select
 
 from search import pages, schema
 from search.errors import IndexDamaged, IndexExists, IndexLocked, IndexTooNew, SearchError, StorageFailed, UnknownImage
@@ -26,7 +25,17 @@ from search.files import storage_errors, sync
 from search.filters import compile_filter
 from search.lookup import KnownLocation, Lookup, known_location
 from search.recipe import Recipe
-from search.schema import embeddings, failures, images, locations, spaces, state, tombstones, translated
+from search.schema import (
+    FileConnection,
+    embeddings,
+    failures,
+    images,
+    locations,
+    spaces,
+    state,
+    tombstones,
+    translated,
+)
 from search.transaction import Transaction
 from search.types import Encoding, Failure, ImageFacts, ImageRecord, JsonObject, Space, SpaceInfo, absolute
 from search.vectors import from_blobs, intact
@@ -123,6 +132,7 @@ class Catalog:
             pages.place(draft).replace(pages.place(path))
             for suffix in ("-wal", "-shm"):  # of a catalog that was here before: SQLite would play them back
                 path.with_name(path.name + suffix).unlink(missing_ok=True)
+            sync(path.parent)  # a power cut must not leave the catalog with those, or without its checksums
             draft.rename(path)
             sync(path.parent)
         return cls(path, writable=True)
@@ -224,15 +234,23 @@ class Catalog:
         Every page is checked first: the copy's would get the sums of what they are. Raises StorageFailed, IndexDamaged.
         """
         self.check()
-        with translated(to), closing(sqlite3.connect(to)) as copy, self._readers.connect() as source:
+        with translated(self.path), self._readers.connect() as source, translated(to, source=self.path):
             driver: Any = source.connection.driver_connection
-            driver.backup(copy)  # with its size of pages, and its kind of log
+            with closing(FileConnection(to, "rwc")) as copy:
+                driver.backup(copy)  # with its size of pages, and its kind of log
         engine = schema.writing_engine(to)
         try:
             with translated(to), engine.connect() as connection:
                 pages.settle(connection.connection.cursor(), to, wait=1)
         finally:
             engine.dispose()
+
+    def forget_removed(self, upto: int) -> None:
+        """Delete the tombstones up to a seq of images that may come back. In the process that holds the lock."""
+        old = (tombstones.c.seq <= upto) & (tombstones.c.barred == 0)
+        with translated(self.path), self._open_writer().begin() as connection:
+            connection.execute(delete(tombstones).where(old))  # not counted: who loses this has lost nothing
+        self.written = True
 
     def vacuum(self) -> None:
         """Write the database anew, without what was deleted, and empty its log. Raises IndexLocked while it is read."""
@@ -478,11 +496,9 @@ class Catalog:
 def _close(path: Path, readers: Engine, writer: Engine | None) -> None:
     """Close all connections, the writer's while another reads: then SQLite leaves the log to `settle`."""
     if writer is not None:
-        with suppress(sqlite3.Error):
-            reader = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)
+        with suppress(sqlite3.Error, StorageFailed), closing(FileConnection(path, "ro")) as reader:
             reader.execute("SELECT count(*) FROM sqlite_master")
             writer.dispose()
-            reader.close()
         writer.dispose()
     readers.dispose()
 

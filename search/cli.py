@@ -6,7 +6,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +16,8 @@ from search.errors import IndexDamaged
 
 if TYPE_CHECKING:
     from search.index import Index
-    from search.types import JsonObject
+    from search.lookup import KnownLocation, Lookup
+    from search.types import JsonObject, Location
 
 DEFAULT_INDEX = "$LOOKALIKE_INDEX or ./lookalike.index"
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -116,12 +117,13 @@ def verify(
     with _open(directory, unchecked=True) as index:
         result = check(index)
     if as_json:
-        print_json({"index": str(directory), **vars(result), "findings": [vars(one) for one in result.findings]})
+        told = {name: [vars(one) for one in getattr(result, name)] for name in ("findings", "remarks")}
+        print_json({"index": str(directory), **vars(result), **told})
     else:
         say(f"{directory}: {plural(result.images, 'image')}, {plural(result.vectors, 'vector')} read")
         for space, share in result.recall.items():
             say(f"  {space}: the graph finds {share:.1%} of the ten nearest")
-        for finding in result.findings:
+        for finding in (*result.findings, *result.remarks):
             warn(f"{finding.problem}. {finding.advice}")
         if not result.findings:
             say("  everything is as it was stored")
@@ -199,7 +201,11 @@ def remove(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The index.")],
     images: Annotated[list[str], typer.Argument(metavar="ID|PATH...", help="Ids, or files as the index knows them.")],
     erase: Annotated[
-        bool, typer.Option("--erase", help="Leave no trace but the content's hash; writes the index anew.")
+        bool,
+        typer.Option(
+            "--erase",
+            help="Leave no trace but the content's hash, also of a PATH removed before; writes the index anew.",
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -208,19 +214,27 @@ def remove(
         raise typer.BadParameter(f"Name the index first: lookalike remove {default_index()} {directory}")
     with _open(directory, writable=True) as index, index.lock():
         found = {name: _resolve(index, name) for name in images}
+        barred = {name: _barred(index, name) if erase else [] for name in images}
         files = index.catalog.counts()[1]
         removed = index.remove(dict.fromkeys(image_id for image_id in found.values() if image_id), erase=erase)
         files -= index.catalog.counts()[1]
+        erased = {location for locations in barred.values() for location in locations}
         if erase:
+            with index.writing() as transaction:
+                for location in erased:
+                    transaction.erase(location)
             index.compact()
-    unknown = [name for name, image_id in found.items() if image_id is None]
+        unknown = [name for name, image_id in found.items() if image_id is None and not barred[name]]
+        before = [name for name in unknown if _was_removed(index, name)]
     if as_json:
-        print_json({"index": str(directory), "removed": removed, "unknown": unknown})
+        print_json({"index": str(directory), "removed": removed, "erased_paths": len(erased), "unknown": unknown})
     else:
         copies = f", which {files:,} files show" if files > removed else ""
-        say(f"Removed {plural(removed, 'image')}{copies}, from {directory}.")
+        paths = f", and {plural(len(erased), 'path')} of what was removed before" if erased else ""
+        say(f"Removed {plural(removed, 'image')}{copies}{paths}, from {directory}.")
     for name in unknown:
-        warn(f"not in the index: {name}")
+        hint = " (removed before: to erase the paths that it had, name them)" if name in before else ""
+        warn(f"not in the index: {name}{hint}")
     if unknown:
         raise typer.Exit(EXIT_REJECTED)
 
@@ -230,13 +244,29 @@ def _resolve(index: Index, name: str) -> str | None:
     with index.catalog.lookup() as lookup:
         if re.fullmatch(r"[0-9a-fA-F]{64}", name):
             return name.lower() if lookup.rowid(name.lower()) is not None else None
-        for path in (Path(name).absolute(), Path(name).resolve()):
-            for root in index.catalog.roots():
-                if path.is_relative_to(root):
-                    known = lookup.known(root, path.relative_to(root).as_posix())
-                    if known is not None and known.image_id is not None:
-                        return known.image_id
-    return None
+        return next((known.image_id for known in _seen(index, lookup, name) if known.image_id is not None), None)
+
+
+def _barred(index: Index, name: str) -> list[Location]:
+    """Where the index knows a file whose content was removed before."""
+    with index.catalog.lookup() as lookup:
+        return [known.location for known in _seen(index, lookup, name) if known.image_id is None]
+
+
+def _was_removed(index: Index, name: str) -> bool:
+    """Whether this is the id of an image that was removed: nothing leads from it to the paths that it had."""
+    with index.catalog.lookup() as lookup:
+        return lookup.content(name.lower()).barred
+
+
+def _seen(index: Index, lookup: Lookup, name: str) -> Iterator[KnownLocation]:
+    """What the index knows of a file, by the name given and by what that links to."""
+    for path in dict.fromkeys((Path(name).absolute(), Path(name).resolve())):
+        for root in index.catalog.roots():
+            if path.is_relative_to(root):
+                known = lookup.known(root, path.relative_to(root).as_posix())
+                if known is not None:
+                    yield known
 
 
 def _open(directory: Path, *, writable: bool = False, unchecked: bool = False) -> Index:

@@ -1,18 +1,21 @@
 """What can go wrong with an index.
 
 SearchError
-├── IndexMissing      there is no index at this path
-├── IndexExists       there is one already, where a new one was to be made
-├── IndexLocked       another process is writing to it
-├── IndexDamaged      its catalog cannot be trusted
-├── IndexTooNew       a newer Lookalike made it
-├── StorageFailed     the disk is full, or reading or writing failed
-├── RecipeMismatch    embeddings of one recipe were offered to a space of another
-├── UnknownImage      no image has this id or path
-├── UnknownRoot       the index has seen no folder of this name
-├── UnknownSpace      the index has no space of this name
-├── FilterInvalid     a filter that does not say what it should match
-└── QueryInvalid      a query that cannot be answered as it stands
+├── IndexMissing        there is no index at this path
+├── IndexExists         there is one already, where a new one was to be made
+├── IndexLocked         another process is writing to it
+├── IndexDamaged        its catalog cannot be trusted
+├── GenerationDamaged   its generation cannot be trusted
+├── IndexTooNew         a newer Lookalike made it
+├── StorageFailed       the disk is full, or reading or writing failed
+├── PublicationStopped  a publication was asked to end before it was done
+├── RecipeMismatch      embeddings of one recipe were offered to a space of another
+├── UnknownImage        no image has this id or path
+├── UnknownRoot         the index has seen no folder of this name
+├── UnknownSpace        the index has no space of this name
+├── FilterInvalid       a filter that does not say what it should match
+├── QueryInvalid        a query that cannot be answered as it stands
+└── AnnotationInvalid   labels or metadata that the catalog cannot hold
 """
 
 from __future__ import annotations
@@ -23,7 +26,8 @@ from typing import ClassVar
 class SearchError(Exception):
     """Base of everything `search` raises on purpose; its text is made for the user.
 
-    `exit_code` is what the command line ends with: 2 usage, 65 damaged data, 74 input or output, 75 locked.
+    `exit_code` is what the command line ends with: 2 usage, 65 damaged data, 74 input or output, 75 locked,
+    130 interrupted.
     """
 
     exit_code: ClassVar[int] = 2
@@ -67,6 +71,12 @@ class StorageFailed(SearchError):
     def __init__(self, message: str, *, disk_full: bool = False) -> None:
         super().__init__(message)
         self.disk_full = disk_full
+
+
+class PublicationStopped(SearchError):
+    """A publication was asked to end before it was done."""
+
+    exit_code = 130
 
 
 class RecipeMismatch(SearchError):

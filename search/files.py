@@ -60,12 +60,15 @@ def write_whole(path: Path, data: bytes, *, durable: bool) -> None:
 
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn the operating system's and FAISS's refusals to write into StorageFailed."""
+    """Turn refusals to write, the operating system's and those of C++ streams, into StorageFailed."""
     try:
         yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         hint = "The disk is full. Free space and try again." if full else f"{error.strerror or error}."
         raise StorageFailed(f"Writing {path} failed: {hint}", disk_full=full) from error
-    except RuntimeError as error:  # FAISS reports a short write so
+    except RuntimeError as error:
+        if "iostream" not in str(error):
+            raise
+        # So OpenVINO says that a model could not be written; why, it does not say.
         raise StorageFailed(f"Writing {path} failed: {error}. Check the disk's free space.") from error

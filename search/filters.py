@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from operator import ge, gt, le, lt
 from typing import Any
 
 from sqlalchemy import (
@@ -40,7 +41,9 @@ MAX_VALUES = 10_000
 MAX_TEXT = 1_000
 
 Scalar = str | int | float | bool
-Test = Callable[[ColumnElement[Any]], ColumnElement[bool]]
+Test = Callable[[ColumnElement[Any], ColumnElement[str]], ColumnElement[bool]]
+"""A condition on a value and its type, which has one of SQLite's names for JSON types: `integer`, `text`, `true`."""
+NUMBERS, BOOLEANS = ("integer", "real"), ("true", "false")
 
 
 def compile_filter(expression: Mapping[str, Any]) -> ColumnElement[bool]:
@@ -48,7 +51,8 @@ def compile_filter(expression: Mapping[str, Any]) -> ColumnElement[bool]:
 
     Keys are joined by `and`. A field's value is a scalar (equality) or an object of operators. `{"and": [...]}`,
     `{"or": [...]}` and `{"not": {...}}` nest. A field with several values (labels, paths, a metadata list) matches
-    if one of them does; a missing one matches nothing but `{"exists": false}`.
+    if one of them does; a missing one, or null, matches nothing but `{"exists": false}`. A value of the metadata is
+    compared with values of its own JSON type: true is not 1, and an empty list exists.
     """
     return _Compiler().group(expression, depth=0)
 
@@ -91,7 +95,7 @@ class _Compiler:
 
 def _condition(name: str, value: object) -> ColumnElement[bool]:
     if not isinstance(value, Mapping):
-        return _matches(name, _equals(_scalar(name, value)))
+        return _matches(name, _one_of([_scalar(name, value)]))
     if not value:
         raise FilterInvalid(f"The condition on {_shown(name)} is empty. Use one of: {OPERATORS}.")
     # Each operator may be met by another value of the field, as in "one label is a, one is not b"; a range on one
@@ -107,30 +111,30 @@ def _condition(name: str, value: object) -> ColumnElement[bool]:
             tests.append(_test(name, operator, operand))
     if not wanted and tests:
         raise FilterInvalid(f'"exists": false on {_shown(name)} leaves nothing for the other conditions to test.')
-    found = _matches(name, (lambda column: and_(*(test(column) for test in tests))) if tests else None)
+    found = _matches(name, (lambda value, kind: and_(*(test(value, kind) for test in tests))) if tests else None)
     return found if wanted else not_(found)
+
+
+_COMPARISONS: Mapping[str, Callable[[Any, Any], ColumnElement[bool]]] = {"gte": ge, "gt": gt, "lte": le, "lt": lt}
 
 
 def _test(name: str, operator: object, operand: object) -> Test:
     if operator == "in":
         if not isinstance(operand, list):
             raise FilterInvalid(f'"in" on {_shown(name)} takes a list of values.')
-        values = [_scalar(name, item) for item in operand]
-        return lambda column: column.in_([literal(value) for value in values])
+        return _one_of([_scalar(name, item) for item in operand])
     if operator == "glob":
         if not isinstance(operand, str) or len(operand) > MAX_TEXT:
             raise FilterInvalid(f'"glob" on {_shown(name)} takes a pattern such as "2024/*".')
         pattern = _text(name, operand)
-        return lambda column: cast(column, String).op("GLOB")(pattern)
-    bound = _scalar(name, operand)
-    if operator == "gte":
-        return lambda column: and_(_comparable(column, bound), column >= literal(bound))
-    if operator == "gt":
-        return lambda column: and_(_comparable(column, bound), column > literal(bound))
-    if operator == "lte":
-        return lambda column: and_(_comparable(column, bound), column <= literal(bound))
-    if operator == "lt":
-        return lambda column: and_(_comparable(column, bound), column < literal(bound))
+        return lambda value, kind: and_(kind.not_in(BOOLEANS), cast(value, String).op("GLOB")(pattern))
+    if isinstance(operator, str) and operator in _COMPARISONS:
+        bound = _scalar(name, operand)
+        if isinstance(bound, bool):
+            raise FilterInvalid(f"{_shown(operator)} on {_shown(name)} takes a number or a text, not a boolean.")
+        # SQLite orders every text after every number: without its type, a text would be "> 10".
+        kinds, compare = ("text",) if isinstance(bound, str) else NUMBERS, _COMPARISONS[operator]
+        return lambda value, kind: and_(kind.in_(kinds), compare(value, literal(bound)))
     raise FilterInvalid(f"Unknown operator {_shown(str(operator))} on {_shown(name)}. Use one of: {OPERATORS}.")
 
 
@@ -138,7 +142,7 @@ def _matches(name: str, test: Test | None) -> ColumnElement[bool]:
     """An SQL condition that some value passes `test`, or that there is one. Never NULL: `not` turns it round."""
 
     def passes(column: ColumnElement[Any]) -> ColumnElement[bool]:
-        return true() if test is None else test(column)
+        return true() if test is None else test(column, literal("integer" if name in NUMBER_FIELDS else "text"))
 
     if name in COLUMNS:
         stored = images.c[name]
@@ -156,21 +160,25 @@ def _matches(name: str, test: Test | None) -> ColumnElement[bool]:
     if any(character in '"\\' or character < " " for character in key):
         raise FilterInvalid("A metadata key in a filter cannot contain a double quote, a backslash or a line break.")
     place = f'$."{key}"'
+    whole = func.json_type(images.c.metadata, place)
+    if test is None:
+        return func.coalesce(whole != "null", false())
+    # The value, or those of a list; what is inside an object has a name of its own.
     values = func.json_each(images.c.metadata, place).table_valued("value", "type", name="metadata_each")
-    here: ColumnElement[bool] = values.c.value.is_not(None)
-    if test is not None:  # the value, or those of a list; what is inside an object has a name of its own
-        inner = func.json_type(images.c.metadata, place) == "object"
-        here = and_(here, not_(inner), values.c.type.not_in(("object", "array")), test(values.c.value))
+    here = and_(whole != "object", values.c.type.not_in(("object", "array")), test(values.c.value, values.c.type))
     return exists(select(1).select_from(values).where(here).correlate(images))
 
 
-def _equals(value: Scalar) -> Test:
-    return lambda column: column == literal(value)
+def _one_of(wanted: Sequence[Scalar]) -> Test:
+    # SQLite's JSON functions give true and false as 1 and 0: only their types tell them from numbers.
+    booleans = {str(one).lower() for one in wanted if isinstance(one, bool)}
+    others = [literal(one) for one in wanted if not isinstance(one, bool)]
 
+    def test(value: ColumnElement[Any], kind: ColumnElement[str]) -> ColumnElement[bool]:
+        found = [and_(value.in_(others), kind.not_in(BOOLEANS))] if others else []
+        return or_(false(), *found, *([kind.in_(booleans)] if booleans else []))
 
-def _comparable(column: ColumnElement[Any], bound: Scalar) -> ColumnElement[bool]:
-    # SQLite orders every text after every number: without this, a text would be "> 10".
-    return func.typeof(column).in_(("text",) if isinstance(bound, str) else ("integer", "real"))
+    return test
 
 
 def _scalar(name: str, value: object) -> Scalar:
@@ -179,7 +187,7 @@ def _scalar(name: str, value: object) -> Scalar:
     if name in TEXT_FIELDS and isinstance(value, int | float):
         raise FilterInvalid(f'{_shown(name)} is a text: it cannot be compared with {_kind(value)}. Write e.g. "2024".')
     if isinstance(value, bool):
-        return int(value)  # SQLite's JSON functions give true and false as 1 and 0
+        return value
     if isinstance(value, str):
         return _text(name, value)
     if isinstance(value, int) and abs(value) < 2**63:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from search.catalog import NEWEST, Catalog, Changes
-from search.errors import SearchError
 from search.generation import load_best
 from search.snapshot import Snapshot
 from search.types import Space
@@ -28,7 +27,7 @@ class Follower:
         self._loaded_once = False
         self._version: int | None = None
         self._loading: threading.Thread | None = None
-        self._failure: SearchError | None = None
+        self._failure: Exception | None = None
 
     def newest(self) -> tuple[Snapshot, int]:
         """The newest snapshot, and the version of the catalog that it was made at: microseconds where nothing changed.
@@ -52,7 +51,7 @@ class Follower:
             return self._snapshot, version
 
     def settle(self) -> Snapshot:
-        """The newest snapshot, once the newest generation is in it. Raises SearchError where that cannot be loaded."""
+        """The newest snapshot, once the newest generation is in it. Raises what kept it from being loaded."""
         self._failure = None
         while True:
             snapshot, _ = self.newest()
@@ -61,6 +60,11 @@ class Follower:
             self.wait()
             if self._failure is not None:
                 raise self._failure
+
+    @property
+    def loading(self) -> bool:
+        """Whether a generation is being loaded."""
+        return self._loading is not None
 
     def wait(self) -> None:
         """Wait until nothing is being loaded."""
@@ -72,13 +76,13 @@ class Follower:
         """Put the newest generation in the place of the one before; and what was published meanwhile in its place."""
         try:
             while True:
-                snapshot = self._loaded(self._catalog.changes(since=NEWEST))
-                with self._catching_up:
+                snapshot = self._caught_up(self._loaded(self._catalog.changes(since=NEWEST)))
+                with self._catching_up:  # searches wait for what has come since, not for all that is newer
                     self._snapshot = self._caught_up(snapshot)
                     if self._catalog.changes(since=NEWEST).generation == snapshot.current:
                         self._loading = None
                         return
-        except SearchError as error:  # a later search tries again
+        except Exception as error:  # a later search tries again
             self._failure = error
             self._version = None
         finally:

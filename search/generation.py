@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from search.ann import Graph, Positions, Vectors
 from search.catalog import Changes
-from search.errors import GenerationDamaged
+from search.errors import GenerationDamaged, StorageFailed
 from search.types import JsonObject, Space
 
 FORMAT = 2
@@ -126,10 +126,12 @@ def map_vectors(path: Path, count: int, dim: int) -> Vectors:
 
 
 def load_best(folder: Path, state: Changes, spaces: Sequence[Space]) -> Generation | None:
-    """The current generation, or the newest undamaged one before it, or None: then the catalog alone answers."""
+    """The current generation, or the newest undamaged one before it, or None: then the catalog alone answers.
+
+    Raises StorageFailed where the folder cannot be read.
+    """
     current = state.generation
-    names = [f"{number:06d}" for number in sorted(numbers(folder), reverse=True)] if folder.is_dir() else []
-    for name in names:
+    for name in (f"{number:06d}" for number in sorted(numbers(folder), reverse=True)):
         if current is not None and name <= current:
             try:
                 generation = load(folder / name)
@@ -141,8 +143,15 @@ def load_best(folder: Path, state: Changes, spaces: Sequence[Space]) -> Generati
 
 
 def numbers(folder: Path) -> list[int]:
-    """The generations in a folder."""
-    return [int(path.name) for path in folder.iterdir() if path.name.isdigit()]
+    """The generations in a folder, if there is one. Raises StorageFailed."""
+    try:
+        return [int(path.name) for path in folder.iterdir() if path.name.isdigit()]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise StorageFailed(
+            f"{folder} cannot be read: {error.strerror}. Check its permissions, and the disk."
+        ) from error
 
 
 def manifest_digest(manifest: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import threading
@@ -15,7 +16,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from search.catalog import NEWEST, UPLOADS, Catalog
+from search.ann import NEIGHBOURS
+from search.catalog import UPLOADS, Catalog
 from search.errors import (
     IndexLocked,
     IndexMissing,
@@ -30,9 +32,9 @@ from search.files import make_folder, storage_errors
 from search.follow import Follower
 from search.generation import Generation
 from search.lock import PATIENCE, write_lock
-from search.publish import MAX_DEAD, NEIGHBOURS, publish
+from search.publish import MAX_DEAD, publish
 from search.query import query_vector
-from search.snapshot import Selection, Snapshot
+from search.snapshot import EXACTLY, Selection, Snapshot
 from search.transaction import CHUNK, Transaction
 from search.types import Hit, ImageRecord, IndexInfo, JsonObject, Query, Space, Vector
 
@@ -67,12 +69,12 @@ class Index:
         self._by_name = {space.name: space for space in self.spaces}
         self._writing = threading.Lock()
         self._follower = Follower(catalog, self.generations, self.spaces)
-        self._filtered: OrderedDict[tuple[int, str], Selection] = OrderedDict()
+        self._filtered: OrderedDict[tuple[int, bytes], Selection] = OrderedDict()
         self._filtering = threading.Lock()
 
     @classmethod
     def create(cls, path: Path, spaces: Sequence[Space]) -> Index:
-        """Make a new, empty index in a folder that is new or empty. Raises IndexExists, StorageFailed."""
+        """Make a new, empty index in a folder that is new, or has none in it. Raises IndexExists, StorageFailed."""
         with storage_errors(path):
             make_folder(path)
         return cls(path, Catalog.create(path / "catalog.sqlite", spaces))
@@ -149,25 +151,27 @@ class Index:
             raise UnknownSpace(f"The index has no such space. It has: {', '.join(self._by_name)}.")
         return self._by_name[name]
 
-    def publish(self, *, anew: bool = False, alone: bool = False) -> str:
+    def publish(self, *, anew: bool = False, stop: threading.Event | None = None) -> str:
         """Make everything the current generation, where it is not yet. Returns its name.
 
         `lock` is taken for a moment at the end: where the caller does not hold it, others can write meanwhile.
-        anew: written from scratch, without what was removed. alone: no generation before this one is kept. Raises
-        StorageFailed, IndexDamaged, IndexLocked.
+        anew: written from scratch, without what was removed. stop: set to give up. Raises StorageFailed, IndexDamaged,
+        IndexLocked, PublicationStopped.
         """
         lock = partial(write_lock, self.path, timeout=PATIENCE)
-        return publish(self.generations, self.catalog, self.spaces, anew=anew, alone=alone, lock=lock)
+        return publish(self.generations, self.catalog, self.spaces, anew=anew, lock=lock, stop=stop)
 
     def compact(self) -> str:
-        """Write generation and catalog anew, and nothing that was removed with them. The caller holds `lock`.
+        """Write generation and catalog anew, and nothing that was removed with them.
 
-        Files that belong to no image are deleted: uploads, thumbnails, drafts of killed writers. Returns the
-        generation's name. Raises as `publish`, and IndexLocked while somebody reads the catalog.
+        Files that belong to no image are deleted: uploads, thumbnails, drafts of killed writers. `lock` is taken for
+        the second half: better not held before, since somebody who publishes waits for it. Returns the generation's
+        name. Raises as `publish`, and IndexLocked while somebody reads the catalog.
         """
-        name = self.publish(anew=True, alone=True)
-        self._sweep()
-        self.catalog.vacuum()
+        name = self.publish(anew=True)
+        with write_lock(self.path, timeout=PATIENCE):
+            self._sweep()
+            self.catalog.vacuum()
         return name
 
     def _sweep(self) -> None:
@@ -180,8 +184,12 @@ class Index:
                         path.unlink(missing_ok=True)
 
     def unpublished(self) -> bool:
-        """Whether so much has changed since the current generation that searches would be faster with a new one."""
+        """Whether searches would be faster with a new generation: much is newer, or the current one cannot be read."""
         snapshot, _ = self._follower.newest()
+        if self._follower.loading:
+            return False
+        if snapshot.current != (snapshot.generation and snapshot.generation.name):
+            return True
         held = dead = 0
         if snapshot.generation is not None:
             held = max(len(space.rowids) for space in snapshot.generation.spaces.values())
@@ -232,7 +240,7 @@ class Index:
             return found
 
         found = cosines(NEIGHBOURS + SLACK, None)  # as `search` does
-        true = cosines(NEIGHBOURS, NEWEST)[:NEIGHBOURS]
+        true = cosines(NEIGHBOURS, EXACTLY)[:NEIGHBOURS]
         return int((found[: len(true)] >= true[-1:]).sum()), len(true)
 
     def nearest(
@@ -263,7 +271,7 @@ class Index:
         """What a filter lets through; None without a filter."""
         if expression is None:
             return None
-        key = (version, repr(expression))
+        key = (version, hashlib.sha256(repr(expression).encode()).digest())  # a filter may be megabytes long
         with self._filtering:
             if key in self._filtered:
                 self._filtered.move_to_end(key)

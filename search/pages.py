@@ -1,22 +1,23 @@
 """Checksums of the catalog's pages, which SQLite does not keep: what the disk has changed is found before it is read.
 
-`catalog.sqlite.sums` holds the CRC-32 of each page as it was last moved from the log into the database. Pages that the
-log holds are read from there, and need none; those about to be moved are named in the file first, so that it is never
-wrong, wherever a writer is killed. It also says how many transactions were acknowledged: a log whose end is damaged
-would otherwise be taken for a shorter one.
+`catalog.sqlite.sums` holds the CRC-32 of each page of the database. Pages change there only when the log is moved into
+it: those that may are named in the file first, so that it is never wrong, wherever a writer is killed, and whatever
+lies in the log. It also says how many transactions were acknowledged: a log whose end is damaged would otherwise be
+taken for a shorter one.
 """
 
 from __future__ import annotations
 
 import os
 import struct
+import threading
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +33,7 @@ HEAD = struct.Struct("<IIII")
 LOG_HEAD, FRAME_HEAD = 32, 24
 READ = 1 << 20
 """Bytes read at once."""
-PATIENCE, PAUSE = 20, 0.05
+LOOKS, BETWEEN_LOOKS = 20, 0.05
 """Looks at pages that a writer may just be moving, and seconds between them."""
 ADVICE = (
     "Restore the index from a backup, or build it again. If another program wrote to it, or you put an older one "
@@ -53,6 +54,10 @@ class _Sums:
         counts = (self.page, len(self.sums), len(self.moving))
         data = self.sums.astype("<u4").tobytes() + np.sort(np.fromiter(self.moving, dtype="<u4")).tobytes()
         return MAGIC + _witness(self.acknowledged) + HEAD.pack(*counts, _crc(counts, data)) + data
+
+    def same(self, other: _Sums | None) -> bool:
+        """Whether it says the same of each page."""
+        return other is not None and self.moving == other.moving and np.array_equal(self.sums, other.sums)
 
     @classmethod
     def read(cls, path: Path) -> _Sums | None:
@@ -78,20 +83,132 @@ class _Sums:
 
 @dataclass(frozen=True, kw_only=True)
 class _Log:
-    """What the log holds: where each page's last content stands in it, and how many pages the database has with them.
+    """The frames of the log, whether they count or not, of a database with pages of `page` bytes.
 
-    `count` is None where the log is empty.
+    `pages`: which each frame holds. `counts`: how many the database has, where a frame ends a transaction; else 0.
     """
 
-    frames: Mapping[int, int]
-    count: int | None
+    page: int
+    pages: list[int]
+    counts: list[int]
 
-    def sums(self, catalog: Path, page: int, numbers: Iterable[int]) -> dict[int, int]:
-        """The sums of pages as the log holds them."""
-        if not self.frames:
+    @classmethod
+    def read(cls, catalog: Path, page: int) -> _Log:
+        """The format is https://www.sqlite.org/fileformat2.html#the_write_ahead_log."""
+        log = cls(page=page, pages=[], counts=[])
+        with suppress(FileNotFoundError), _reader(_wal(catalog)) as descriptor:
+            while len(head := os.pread(descriptor, 8, log.place(len(log.pages)))) == 8:
+                number, count = struct.unpack(">II", head)
+                log.pages.append(number)
+                log.counts.append(count)
+        return log
+
+    def place(self, frame: int) -> int:
+        """The offset of a frame."""
+        return LOG_HEAD + frame * (FRAME_HEAD + self.page)
+
+    def changes(self, count: int) -> frozenset[int]:
+        """The pages that may change in a database of `count` pages when this is moved: written, or cut off."""
+        least = min((size for size in self.counts if size), default=count)
+        return frozenset(self.pages) | frozenset(range(least + 1, count + 1))
+
+    def sums(self, catalog: Path, frames: int) -> dict[int, int]:
+        """The sum of each page as the first so many frames leave it."""
+        last = {number: frame for frame, number in enumerate(self.pages[:frames])}
+        if not last:
             return {}
-        with Path(f"{catalog}-wal").open("rb") as file:
-            return {number: _sum(file, page, self.frames[number]) for number in numbers if number in self.frames}
+        with _reader(_wal(catalog)) as descriptor:
+            return {
+                number: zlib.crc32(os.pread(descriptor, self.page, self.place(frame) + FRAME_HEAD))
+                for number, frame in last.items()
+            }
+
+
+@dataclass(eq=False)
+class Database:
+    """The catalog's file, read beside SQLite. `users`: who needs it open, SQLite's connections here included.
+
+    When a process closes any descriptor of a file, POSIX drops all its locks on it, SQLite's too: another program would
+    then take itself for the last to close the database, and delete the log under a writer. So there is one descriptor
+    for each file, closed after SQLite's.
+    """
+
+    inode: tuple[int, int]
+    descriptors: list[int] = field(default_factory=list)
+    """One; or two, where a file took the place of another while it was opened."""
+    users: int = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return os.fstat(self.descriptors[0]).st_size
+
+    def read(self, size: int, offset: int) -> bytes:
+        """So many bytes, or those that there are."""
+        return os.pread(self.descriptors[0], size, offset)
+
+    def sum(self, page: int, number: int) -> int:
+        """The sum of a page, counted from 1; 0 where there is none."""
+        return zlib.crc32(self.read(page, (number - 1) * page))
+
+    def sums(self, page: int, count: int) -> NDArray[np.uint32]:
+        """The sums of the first `count` pages; 0 for those that there are not."""
+        sums, done, step = np.zeros(count, dtype=np.uint32), 0, max(1, READ // page)
+        while done < count and (block := memoryview(self.read(page * min(step, count - done), page * done))):
+            for start in range(0, len(block), page):
+                sums[done] = zlib.crc32(block[start : start + page])
+                done += 1
+        return sums
+
+
+_databases: dict[tuple[int, int], Database] = {}
+_holding = threading.RLock()
+
+
+def hold(catalog: Path) -> Database:
+    """Keep a catalog's file open, until `release`. Raises StorageFailed."""
+    with _reading(catalog), _holding:
+        database = _databases.get(_inode(catalog.stat()))
+        if database is None:
+            descriptor = os.open(catalog, os.O_RDONLY)
+            inode = _inode(os.fstat(descriptor))
+            database = _databases.setdefault(inode, Database(inode))
+            database.descriptors.append(descriptor)
+        database.users += 1
+        return database
+
+
+def release(database: Database) -> None:
+    """Let go of a file; it is closed where nobody else holds it."""
+    with _holding:
+        database.users -= 1
+        if not database.users:
+            del _databases[database.inode]
+            for descriptor in database.descriptors:
+                os.close(descriptor)
+
+
+def _inode(facts: os.stat_result) -> tuple[int, int]:
+    return facts.st_dev, facts.st_ino
+
+
+@contextmanager
+def _held(catalog: Path) -> Iterator[Database]:
+    database = hold(catalog)
+    try:
+        yield database
+    finally:
+        release(database)
+
+
+@contextmanager
+def _reader(path: Path) -> Iterator[int]:
+    """A descriptor of its own; not of the database, nor of its -shm, which SQLite locks."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def place(catalog: Path) -> Path:
@@ -99,10 +216,14 @@ def place(catalog: Path) -> Path:
     return catalog.with_name(f"{catalog.name}.sums")
 
 
+def _wal(catalog: Path) -> Path:
+    return catalog.with_name(f"{catalog.name}-wal")
+
+
 def log_bytes(catalog: Path) -> int:
     """The size of the log. Raises StorageFailed."""
     with storage_errors(catalog), suppress(FileNotFoundError):
-        return Path(f"{catalog}-wal").stat().st_size
+        return _wal(catalog).stat().st_size
     return 0
 
 
@@ -111,22 +232,19 @@ def check(catalog: Path) -> int:
 
     A catalog without intact sums passes; the next writer makes them. Raises IndexDamaged, StorageFailed.
     """
-    with _reading(catalog):
-        suspects: set[int] | None = None
-        before = None
-        for _ in range(PATIENCE):
-            now = _times(catalog)
+    suspects: set[int] | None = None
+    with _reading(catalog), _held(catalog) as database:
+        for _ in range(LOOKS):
             known = _Sums.read(place(catalog))
             if known is None:
                 return 0
-            suspects = _different(catalog, known, _log(catalog), suspects)
+            suspects = _different(database, known, suspects)
             if not suspects:
                 return known.acknowledged
-            if now == before:
-                break  # nobody moves pages: it is so
-            before = now
-            time.sleep(PAUSE)
-        assert suspects is not None
+            if known.same(_Sums.read(place(catalog))):
+                break  # nobody moved pages meanwhile, but those named in it: it is so
+            time.sleep(BETWEEN_LOOKS)
+    assert suspects is not None
     raise IndexDamaged(
         f"{len(suspects):,} pages of the catalog {catalog} are not what was written. {ADVICE.format(place(catalog))}"
     )
@@ -136,11 +254,6 @@ def intact(catalog: Path) -> bool:
     """Whether there are checksums, and they can be read."""
     with _reading(catalog):
         return _Sums.read(place(catalog)) is not None
-
-
-def _times(catalog: Path) -> list[int]:
-    """When the catalog, its log and its checksums were written last."""
-    return [file.stat().st_mtime_ns for file in sorted(catalog.parent.glob(f"{catalog.name}*")) if file.exists()]
 
 
 @contextmanager
@@ -178,32 +291,28 @@ def settle(connection: Any, catalog: Path, *, wait: float | None = None) -> bool
     readers of it. Only in the process that holds the lock. Raises sqlite3.DatabaseError, StorageFailed.
     """
     (acknowledged,) = connection.execute("SELECT max(value) FROM state WHERE key = 'commits'").fetchone()
-    with storage_errors(catalog):
-        log, known = _log(catalog), _Sums.read(place(catalog))
-        sums = np.empty(0, dtype=np.uint32)
+    with storage_errors(catalog), _held(catalog) as database:
+        known = _Sums.read(place(catalog))
         if known is not None:
-            # What a page will be is taken from the log: read from the database, its damage would be noted as right.
-            coming = log.sums(catalog, known.page, log.frames)
-            changed = {number for number, crc in coming.items() if crc != _at(known.sums, number)} | known.moving
-            sums = _resized(known.sums, len(known.sums) if log.count is None else log.count)
-            if changed:
-                _write(catalog, replace(known, sums=sums, moving=frozenset(changed)))
-    busy, held, moved = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-    complete = not busy and held == moved
-    with storage_errors(catalog):
+            # Not all of these need count: a change that failed, or was cut short, may have left a whole one's frames.
+            log = _Log.read(catalog, known.page)
+            changes = log.changes(len(known.sums))
+            if not changes <= known.moving:
+                _write(catalog, replace(known, moving=known.moving | changes))
+        busy, held, moved = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        complete = not busy and held == moved
         if known is None:
-            _write(catalog, _first(catalog, frozenset() if complete else frozenset(log.frames), acknowledged or 0))
-        elif changed and complete:
-            with catalog.open("rb") as file:  # what an earlier writer moved, and was killed
-                coming |= {number: _sum_of(file, known.page, number) for number in known.moving - set(coming)}
-            for number, crc in coming.items():
-                if number <= len(sums):
-                    sums[number - 1] = crc
-            done = _Sums(page=known.page, sums=sums, moving=frozenset(), acknowledged=acknowledged or 0)
-            _write(catalog, done)
+            _write(catalog, _first(catalog, database, acknowledged or 0, complete=complete))
+        elif complete and (changes or known.moving):
+            sums = _moved(catalog, database, known, log, held)
+            _write(catalog, _Sums(page=known.page, sums=sums, moving=frozenset(), acknowledged=acknowledged or 0))
     if complete and wait is not None:
+        (before,) = connection.execute("PRAGMA busy_timeout").fetchone()
         connection.execute(f"PRAGMA busy_timeout={round(1000 * wait)}")
-        busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        try:
+            busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        finally:
+            connection.execute(f"PRAGMA busy_timeout={before}")
     return complete and not busy
 
 
@@ -221,85 +330,46 @@ def _crc(counts: tuple[int, ...], data: bytes) -> int:
     return zlib.crc32(data, zlib.crc32(struct.pack("<III", *counts)))
 
 
-def _resized(sums: NDArray[np.uint32], count: int) -> NDArray[np.uint32]:
-    resized = np.zeros(count, dtype=np.uint32)
-    resized[: len(sums)] = sums[:count]
-    return resized
-
-
-def _log(catalog: Path) -> _Log:
-    """What the write-ahead log holds: frames that belong together, up to the last that ends a transaction.
-
-    The format is https://www.sqlite.org/fileformat2.html#the_write_ahead_log; its checksums are SQLite's business.
-    """
-    frames: dict[int, int] = {}
-    count, uncommitted = None, dict[int, int]()
-    try:
-        descriptor = os.open(f"{catalog}-wal", os.O_RDONLY)
-    except FileNotFoundError:
-        return _Log(frames={}, count=None)
-    try:
-        head = os.pread(descriptor, LOG_HEAD, 0)
-        page = int.from_bytes(head[8:12], "big")
-        place = LOG_HEAD
-        while len(frame := os.pread(descriptor, FRAME_HEAD, place)) == FRAME_HEAD and frame[8:16] == head[16:24]:
-            number, size = struct.unpack(">II", frame[:8])
-            uncommitted[number] = place + FRAME_HEAD
-            if size:
-                frames |= uncommitted
-                count, uncommitted = size, {}
-            place += FRAME_HEAD + page
-    finally:
-        os.close(descriptor)
-    return _Log(frames=frames, count=count)
-
-
-def _different(catalog: Path, known: _Sums, log: _Log, suspects: set[int] | None) -> set[int]:
+def _different(database: Database, known: _Sums, suspects: set[int] | None) -> set[int]:
     """Pages, counted from 1, that are not what was written. suspects: look at these only."""
-    count = len(known.sums) if log.count is None else log.count
-    with catalog.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        if suspects is None:
-            suspects = set((np.flatnonzero(_sums(file, known.page, count) != _resized(known.sums, count)) + 1).tolist())
-        else:
-            suspects = {number for number in suspects if _sum_of(file, known.page, number) != _at(known.sums, number)}
-        suspects = {number for number in suspects if number <= count} - known.moving
-        coming = log.sums(catalog, known.page, suspects)
-        different = {
-            number for number in suspects if number not in coming or _sum_of(file, known.page, number) != coming[number]
-        }
-    if log.count is None and size != count * known.page:
+    count = len(known.sums)
+    if suspects is None:
+        different = set((np.flatnonzero(database.sums(known.page, count) != known.sums) + 1).tolist())
+    else:
+        here = {number for number in suspects if number <= count}
+        different = {number for number in here if database.sum(known.page, number) != known.sums[number - 1]}
+    if not known.moving and database.size != count * known.page:
         different.add(count + 1)
-    return different
+    return different - known.moving
 
 
-def _at(sums: NDArray[np.uint32], number: int) -> int:
-    return int(sums[number - 1]) if number <= len(sums) else 0
+def _moved(catalog: Path, database: Database, known: _Sums, log: _Log, held: int) -> NDArray[np.uint32]:
+    """The sums of all pages, once the first `held` frames of the log are in the database.
 
-
-def _sum(file: BinaryIO, page: int, offset: int) -> int:
-    file.seek(offset)
-    return zlib.crc32(file.read(page))
-
-
-def _sum_of(file: BinaryIO, page: int, number: int) -> int:
-    return _sum(file, page, (number - 1) * page)
-
-
-def _sums(file: BinaryIO, page: int, count: int) -> NDArray[np.uint32]:
-    """The sums of the first `count` pages of a file; 0 for those that it has not got."""
-    sums, done, step = np.zeros(count, dtype=np.uint32), 0, max(1, READ // page)
-    while done < count and (block := memoryview(file.read(page * min(step, count - done)))):
-        for start in range(0, len(block), page):
-            sums[done] = zlib.crc32(block[start : start + page])
-            done += 1
+    SQLite says how many those are: it alone knows which of the frames it has taken back.
+    """
+    if held > len(log.pages) or (held and not log.counts[held - 1]):
+        raise IndexDamaged(f"Another program deleted or replaced the log of {catalog}. {ADVICE.format(place(catalog))}")
+    count = len(known.sums)
+    if held:
+        count = log.counts[held - 1]
+    elif known.moving:
+        count = database.size // known.page
+    sums = np.zeros(count, dtype=np.uint32)
+    sums[: len(known.sums)] = known.sums[:count]
+    # What a page is now is taken from the log: read from the database, its damage would be noted as right. Not so for
+    # what an earlier writer moved, and was killed; and for the page at 1 GiB, which SQLite never writes.
+    logged = log.sums(catalog, held)
+    others = known.moving.union(range(len(known.sums) + 1, count + 1)) - logged.keys()
+    for number, crc in [*logged.items(), *((number, database.sum(known.page, number)) for number in others)]:
+        if 0 < number <= count:
+            sums[number - 1] = crc
     return sums
 
 
-def _first(catalog: Path, moving: frozenset[int], acknowledged: int) -> _Sums:
-    """The sums of a database of which none are known."""
-    with catalog.open("rb") as file:
-        page = int.from_bytes(file.read(18)[16:], "big")
-        count = os.fstat(file.fileno()).st_size // page
-        file.seek(0)
-        return _Sums(page=page, sums=_sums(file, page, count), moving=moving, acknowledged=acknowledged)
+def _first(catalog: Path, database: Database, acknowledged: int, *, complete: bool) -> _Sums:
+    """The sums of a database of which none are known. complete: all of the log is in it."""
+    page = int.from_bytes(database.read(2, 16), "big")
+    sums = database.sums(page, database.size // page)
+    moving = frozenset[int]() if complete else _Log.read(catalog, page).changes(len(sums))
+    return _Sums(page=page, sums=sums, moving=moving, acknowledged=acknowledged)

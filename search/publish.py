@@ -12,15 +12,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from search.ann import EF_CONSTRUCTION, EFS, LINKS, Graph, Vectors, exact, kth_scores, recall, scores
+from search.ann import EF_CONSTRUCTION, EFS, LINKS, NEIGHBOURS, Graph, Vectors, exact, kth_scores, recall, scores
 from search.catalog import NEWEST, Catalog, Changes
-from search.errors import GenerationDamaged, IndexLocked, StorageFailed
+from search.errors import GenerationDamaged, IndexLocked, PublicationStopped, SearchError, StorageFailed
 from search.files import make_folder, storage_errors, sync
 from search.generation import (
     FORMAT,
@@ -43,8 +44,6 @@ EXACT_BYTES = 64 << 20
 """Vectors are searched one after the other up to here: two cores read that in 3 ms, a tenth of what a picture takes."""
 HELD_OUT, FEWEST = 512, 64
 """New vectors that are queries before they join a graph: its recall is that of pictures it has not seen."""
-NEIGHBOURS = 10
-"""Recall is promised for the ten nearest."""
 GROWTH = 1.1
 """Recall is measured again when a space has grown by so much."""
 MAX_DEAD = 0.2
@@ -57,16 +56,17 @@ def publish(
     spaces: Sequence[Space],
     *,
     anew: bool = False,
-    alone: bool = False,
     lock: Callable[[], AbstractContextManager[None]],
+    stop: Event | None = None,
 ) -> str:
     """Make the catalog's vectors the current generation, going on from the last one. Returns its name (`000017`).
 
     Files are written aside, flushed, read back and checked before a rename makes them visible; the catalog then
     points at them. A generation that says all this already is left as it is, unless `anew`: then everything is
-    written again, without what was removed. One generation before it is kept, to fall back on, unless `alone`.
-    lock: the index's lock, which is only needed for the last step: the index may change meanwhile. Raises
-    StorageFailed, IndexDamaged, IndexLocked.
+    written again, without what was removed. The one that it goes on from is kept, to fall back on: they share most of
+    their files. lock: the index's lock, needed for the last step only, and not to be held before by who could wait:
+    others may change the index meanwhile. stop: set to give up. Raises StorageFailed, IndexDamaged, IndexLocked,
+    PublicationStopped.
     """
     with storage_errors(folder):
         make_folder(folder)
@@ -77,22 +77,21 @@ def publish(
             if last is not None and not anew and _says_all(last, state, catalog.min_recall()):
                 return last.name
             name = f"{max(numbers(folder), default=0) + 1:06d}"
-            draft = _Draft(folder / f"{name}.tmp", catalog, spaces, None if anew else last)
+            draft = _Draft(folder / f"{name}.tmp", catalog, spaces, None if anew else last, stop)
             try:
                 digest = draft.write()
                 with lock():
                     draft.rename(folder / name)
-                    digests = {name: digest} if last is None else {last.name: last.digest, name: digest}
                     with catalog.writing() as transaction:
-                        transaction.set_generation(name, digests)
-            except GenerationDamaged as error:
-                draft.withdraw()
-                raise StorageFailed(f"{error} Check the disk's free space, and its health.") from error
-            except BaseException:
-                draft.withdraw()
+                        transaction.set_generation(name, {name: digest, **draft.kept})
+            except BaseException as error:
+                with suppress(SearchError):  # where that cannot be told, the next publication clears up
+                    if catalog.changes(since=NEWEST).generation != name:
+                        draft.withdraw()
+                if isinstance(error, GenerationDamaged):
+                    raise StorageFailed(f"{error} Check the disk's free space, and its health.") from error
                 raise
-            kept = {name} if alone or last is None else {last.name, name}
-            _discard(folder, lambda other: other.isdigit() and other not in kept)
+            _discard(folder, lambda other: other.isdigit() and other not in {name, *draft.kept})
     return name
 
 
@@ -133,7 +132,9 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout as error:
-        raise IndexLocked(f"Another process has been publishing in {folder} for {WAIT} seconds.") from error
+        raise IndexLocked(
+            f"Another process has been publishing in {folder} for {WAIT} seconds. Try again when it is done."
+        ) from error
     try:
         yield
     finally:
@@ -143,8 +144,11 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
 class _Draft:
     """A generation while it is written."""
 
-    def __init__(self, path: Path, catalog: Catalog, spaces: Sequence[Space], last: Generation | None) -> None:
+    def __init__(
+        self, path: Path, catalog: Catalog, spaces: Sequence[Space], last: Generation | None, stop: Event | None
+    ) -> None:
         path.mkdir()
+        self._stop = stop
         self._path = path
         self._catalog = catalog
         self._spaces = spaces
@@ -153,10 +157,15 @@ class _Draft:
         self._state = catalog.changes(since=0 if self._last is None else self._last.applied_seq)
         self._files: dict[str, JsonObject] = {}
 
+    @property
+    def kept(self) -> dict[str, str]:
+        """The generation that this one goes on from, if any, and its manifest's digest."""
+        return {} if self._last is None else {self._last.name: self._last.digest}
+
     def write(self) -> str:
         """Write every file, the manifest last, and check them all. Returns the manifest's digest.
 
-        Raises OSError, GenerationDamaged, IndexDamaged.
+        Raises OSError, GenerationDamaged, IndexDamaged, PublicationStopped.
         """
         entries = {space.name: self._write_space(space) for space in self._spaces}
         manifest = {
@@ -176,6 +185,10 @@ class _Draft:
         for snapshot in written.spaces.values():
             _probe(snapshot)
         return written.digest
+
+    def _pause(self) -> None:
+        if self._stop is not None and self._stop.is_set():
+            raise PublicationStopped("A publication was stopped. The index is as it was; publish again.")
 
     def rename(self, path: Path) -> None:
         """Make it a generation: no reader looks at it before the catalog names it."""
@@ -244,6 +257,7 @@ class _Draft:
         name = f"{space.name}.vectors"
         with self._file(name, goes_on=before is not None) as file:
             for ids, block in self._catalog.all_vectors(space, since=since, upto=self._state.seq):
+                self._pause()
                 waits = np.isin(ids, held_out)
                 rowids.append(ids[~waits])
                 file.write(block[~waits].astype("<f4").tobytes())
@@ -266,19 +280,19 @@ class _Draft:
         seen = len(vectors) - held_out
         if before is not None and before.graph is not None and self._last is not None:
             graph = Graph.read(self._path.parent / self._last.name / f"{space.name}.faiss", writable=True)
-            graph.add(vectors[graph.count : seen])
+            graph.add(vectors[graph.count : seen], self._pause)
             if not held_out:
                 return graph, facts
             facts = self._found(graph, vectors, seen)
             if facts["recall"] >= self._min_recall:
-                graph.add(vectors[seen:])
+                graph.add(vectors[seen:], self._pause)
                 return graph, facts
         graph = Graph.train(vectors)
-        graph.add(vectors[:seen])
+        graph.add(vectors[:seen], self._pause)
         facts = self._found(graph, vectors, seen)
         if facts["recall"] < self._min_recall:
             return None, facts
-        graph.add(vectors[seen:])
+        graph.add(vectors[seen:], self._pause)
         return graph, facts
 
     def _found(self, graph: Graph, vectors: Vectors, seen: int) -> JsonObject:

@@ -32,12 +32,22 @@ from sqlalchemy.exc import DatabaseError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import NullPool, QueuePool
 
+from search import pages
 from search.errors import IndexDamaged, IndexLocked, SearchError, StorageFailed
 
 APPLICATION_ID = 0x4C4B414C
 """`LKAL`: tells a catalog from any other SQLite file."""
 SCHEMA_VERSION = 2
 """`search.migrate` brings older ones up to it."""
+_OF_READING = {
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_NOTADB,
+    sqlite3.SQLITE_FORMAT,
+    sqlite3.SQLITE_IOERR_READ,
+    sqlite3.SQLITE_IOERR_SHORT_READ,
+    sqlite3.SQLITE_IOERR_CORRUPTFS,
+}
+"""What only a file that is read can be the cause of."""
 PAGE_BYTES = 8192
 """Five 384-d embeddings fit a page of 8 KiB; with SQLite's default of 4 KiB, two would, and a quarter be wasted."""
 
@@ -137,17 +147,31 @@ def writing_engine(path: Path) -> Engine:
     # FULL, not NORMAL: an acknowledged change must survive a power cut, and it costs under a millisecond.
     pragmas = [f"page_size={PAGE_BYTES}", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"]
     pragmas += ["wal_autocheckpoint=0", "journal_size_limit=0"]
-    return _engine(f"file:{quote(str(path))}?mode=rwc", "BEGIN IMMEDIATE", pragmas, pool=QueuePool, size=1)
+    return _engine(path, "rwc", "BEGIN IMMEDIATE", pragmas, pool=QueuePool, size=1)
 
 
 def reading_engine(path: Path, *, pooled: bool = True) -> Engine:
     """An engine that can only read. Each transaction sees one state of the catalog from its first query on."""
     # Several checkpointing connections hit SQLite 3.40's WAL-reset bug: readers never checkpoint.
     pragmas = ["query_only=ON", "wal_autocheckpoint=0", "mmap_size=268435456"]
-    frozen = "&immutable=1" if _on_read_only_disk(path) else ""  # else SQLite would make a log beside it, and fail
-    return _engine(
-        f"file:{quote(str(path))}?mode=ro{frozen}", "BEGIN", pragmas, pool=QueuePool if pooled else NullPool, size=8
-    )
+    # On such a disk, SQLite would make a log beside it, and fail.
+    mode = "ro&immutable=1" if _on_read_only_disk(path) else "ro"
+    return _engine(path, mode, "BEGIN", pragmas, pool=QueuePool if pooled else NullPool, size=8)
+
+
+class FileConnection(sqlite3.Connection):
+    """SQLite's connection to a file, which `pages` keeps open until this has closed it. Raises StorageFailed."""
+
+    def __init__(self, path: Path, mode: str) -> None:
+        super().__init__(f"file:{quote(str(path))}?mode={mode}", uri=True, timeout=10, check_same_thread=False)
+        self._held: pages.Database | None = pages.hold(path)
+
+    def close(self) -> None:
+        """Close it, and then let go of the file."""
+        super().close()
+        held, self._held = self._held, None
+        if held is not None:
+            pages.release(held)
 
 
 def _on_read_only_disk(path: Path) -> bool:
@@ -158,11 +182,11 @@ def _on_read_only_disk(path: Path) -> bool:
     return hasattr(os, "statvfs") and bool(os.statvfs(path.parent).f_flag & os.ST_RDONLY)
 
 
-def _engine(uri: str, begin: str, pragmas: list[str], *, pool: type, size: int) -> Engine:
+def _engine(path: Path, mode: str, begin: str, pragmas: list[str], *, pool: type, size: int) -> Engine:
     limits: dict[str, Any] = {"pool_size": size, "max_overflow": 0} if pool is QueuePool else {}
     engine = create_engine(
         "sqlite://",
-        creator=lambda: sqlite3.connect(uri, uri=True, timeout=10, check_same_thread=False),
+        creator=lambda: FileConnection(path, mode),
         poolclass=pool,
         json_serializer=partial(json.dumps, allow_nan=False, ensure_ascii=False, separators=(",", ":")),
         **limits,
@@ -182,20 +206,26 @@ def _engine(uri: str, begin: str, pragmas: list[str], *, pool: type, size: int) 
 
 
 @contextmanager
-def translated(path: Path) -> Iterator[None]:
-    """Turn what SQLite and the operating system raise into `SearchError`s that name the catalog and the next step."""
+def translated(path: Path, *, source: Path | None = None) -> Iterator[None]:
+    """Turn what SQLite and the operating system raise into `SearchError`s that name the catalog and the next step.
+
+    source: the catalog that is read, where it is not the one that is written.
+    """
     try:
         yield
     except DatabaseError as error:
-        raise _translate(error.orig, path) from error
+        raise _translate(error.orig, path, source or path) from error
     except sqlite3.DatabaseError as error:
-        raise _translate(error, path) from error
+        raise _translate(error, path, source or path) from error
     except PoolTimeout as error:
         raise IndexLocked(f"Too many read {path} at once. Try again.") from error
 
 
-def _translate(error: BaseException | None, path: Path) -> SearchError:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+def _translate(error: BaseException | None, path: Path, source: Path) -> SearchError:
+    precisely = getattr(error, "sqlite_errorcode", 0)
+    code = precisely & 0xFF
+    if {precisely, code} & _OF_READING:
+        path = source
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT):
         return IndexDamaged(f"The catalog {path} is damaged ({error}). Restore it from a backup, or build a new index.")
     if code == sqlite3.SQLITE_FULL:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from search.ann import Graph, Positions, Vectors, exact, scores
+from search.ann import NEIGHBOURS, Graph, Positions, Vectors, exact, scores
 from search.generation import Generation, SpaceSnapshot
 from search.types import Space
 
@@ -18,6 +19,8 @@ Rowids = NDArray[np.int64]
 
 FEW = 50_000
 """So many vectors, chosen by a filter, are compared one by one: 8 ms at 384 numbers."""
+EXACTLY = 2**62
+"""As `ef`: so many candidates that every vector is compared."""
 VISITED = 20
 """Nodes that a walk through a graph looks at for each candidate that it keeps."""
 
@@ -27,18 +30,19 @@ class Selection:
 
     def __init__(self, rowids: Rowids) -> None:
         self.rowids = rowids
-        self._standing: tuple[SpaceSnapshot, Positions | None, NDArray[np.bool_] | None] | None = None
+        # Weak: a generation's files stay on the disk, deleted or not, for as long as somebody holds it.
+        self._standing: tuple[weakref.ref[SpaceSnapshot], Positions | None, NDArray[np.bool_] | None] | None = None
 
     def within(self, base: SpaceSnapshot) -> tuple[Positions | None, NDArray[np.bool_] | None]:
         """The positions of these images where they are few or there is no graph; otherwise a mask of all positions."""
         standing = self._standing
-        if standing is None or standing[0] is not base:
+        if standing is None or standing[0]() is not base:
             positions: Positions | None = base.positions(self.rowids)
             mask = None
             if base.graph is not None and positions is not None and len(positions) > FEW:
                 mask = np.zeros(len(base.rowids), dtype=np.bool_)
                 mask[positions], positions = True, None
-            standing = self._standing = (base, positions, mask)
+            standing = self._standing = (weakref.ref(base), positions, mask)
         return standing[1:]
 
 
@@ -177,7 +181,7 @@ def _walked(
     """
     total = graph.count
     count = total if alive is None else int(np.count_nonzero(alive))
-    wanted = min(max(ef, 2 * k), count)
+    wanted = min(max(ef, 2 * k - NEIGHBOURS), count)  # recall was measured for the ten nearest: more need more in sight
     found = np.full((len(queries), max(wanted, k)), -1, dtype=np.int64)
     missing = np.arange(len(queries))
     ef = math.ceil(wanted * total / max(1, count))

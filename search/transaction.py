@@ -114,6 +114,11 @@ class Transaction(Lookup):
         here = (locations.c.root == root) & locations.c.path.in_(paths)
         self._connection.execute(delete(locations).where(here))
 
+    def erase(self, location: Location) -> None:
+        """Forget a file whose content was removed before: where it lies, and whether it failed since."""
+        self.forget(location.root, [location.path])
+        self.forgive(location.root, location.path)
+
     def remove(self, image_ids: Iterable[str], *, erase: bool = False) -> int:
         """Remove images for good: later builds leave their content alone. Returns how many there were.
 

@@ -12,12 +12,11 @@ import numpy as np
 from sqlalchemy import func, select
 
 from search import pages
-from search.ann import kth_scores, recall
+from search.ann import NEIGHBOURS, kth_scores, recall
 from search.catalog import NEWEST, Changes
 from search.errors import GenerationDamaged, IndexDamaged, SearchError
-from search.generation import Generation, SpaceSnapshot, hash_start, load
+from search.generation import Generation, SpaceSnapshot, load
 from search.index import Index
-from search.publish import NEIGHBOURS
 from search.schema import embeddings, images, labels, spaces
 from search.types import Space
 from search.vectors import intact
@@ -30,6 +29,7 @@ UNIT = 1e-3
 """How far from one a vector's length may be: in bf16 models too it is computed in float64."""
 RESTORE = "Restore the index from a backup, or build it again."
 COMPACT = "Run: lookalike compact. It writes them anew."
+PUBLISH = "A build publishes one while it runs. Where none does, run: lookalike rebuild. No image is read again."
 REBUILD = "Run: lookalike rebuild. No image is read again, and nothing is lost."
 
 
@@ -41,6 +41,11 @@ class Finding:
     advice: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Remark(Finding):
+    """Something that is not wrong, and could be better."""
+
+
 @dataclass(kw_only=True)
 class Verification:
     """What was checked and found. `recall`: by space, what its graph found of the true ten nearest."""
@@ -50,6 +55,7 @@ class Verification:
     files: int = 0
     recall: dict[str, float] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
+    remarks: list[Remark] = field(default_factory=list)
 
 
 def verify(index: Index) -> Verification:
@@ -62,7 +68,10 @@ def verify(index: Index) -> Verification:
     for check in (_pages, _catalog, _uploads, _models, _generation):
         try:
             for finding in check(index, result):
-                result.findings.append(finding)
+                if isinstance(finding, Remark):
+                    result.remarks.append(finding)
+                else:
+                    result.findings.append(finding)
         except SearchError as error:
             problem, _, advice = str(error).partition(". ")
             result.findings.append(Finding(problem=problem.rstrip("."), advice=advice or RESTORE))
@@ -136,8 +145,7 @@ def _uploads(index: Index, result: Verification) -> Iterator[Finding]:
         path = index.uploads / name
         result.files += 1
         try:
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            digest = _sha256(path)
         except OSError:
             yield Finding(problem=f"{path} is missing", advice="Add the picture again, or remove it from the index.")
             continue
@@ -171,12 +179,16 @@ def _generation(index: Index, result: Verification) -> Iterator[Finding]:
 def _current(index: Index, state: Changes, result: Verification) -> Iterator[Finding]:
     if state.generation is None:
         if result.images:
-            yield Finding(problem="there is no generation yet: every search reads the catalog", advice=REBUILD)
+            yield Remark(problem="there is no generation yet: every search reads the catalog", advice=PUBLISH)
         return
+    folder = index.generations / state.generation
     try:
-        generation = load(index.generations / state.generation)
+        generation = load(folder)
     except GenerationDamaged as error:
-        yield Finding(problem=str(error).rstrip("."), advice=REBUILD)
+        if isinstance(error.__cause__, FileNotFoundError) and not folder.exists():
+            yield Remark(problem=f"generation {folder.name} is gone: searches read more of the catalog", advice=PUBLISH)
+        else:
+            yield Finding(problem=str(error).rstrip("."), advice=REBUILD)
         return
     result.files += len(generation.files)
     if not generation.belongs_to(state):
@@ -226,5 +238,5 @@ def _recall(space: SpaceSnapshot) -> float:
 
 
 def _sha256(path: Path) -> str:
-    digest: str = hash_start(path, path.stat().st_size).hexdigest()
-    return digest
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,10 +17,11 @@ from numpy.typing import NDArray
 
 from api.service import Service
 from api.settings import Settings
-from search import follow, publish, snapshot
+from search import follow, pages, publish, snapshot
 from search import index as index_module
 from search.ann import exact, scores
-from search.errors import QueryInvalid, StorageFailed
+from search.catalog import Catalog
+from search.errors import PublicationStopped, QueryInvalid, StorageFailed
 from search.generation import load
 from search.index import Index
 from search.publish import _Draft, _HashedFile
@@ -411,3 +414,109 @@ def test_a_generation_that_is_deleted_while_it_is_loaded_is_followed_by_the_newe
         monkeypatch.setattr(follow, "load_best", too_late)
         assert reader.info().generation == "000003"
         assert reader.info().delta == 0
+
+
+def test_searches_do_not_wait_while_what_is_newer_than_a_new_generation_is_read(
+    make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = clusters(3000)
+    index = make_index(data[:2500])
+    found(index, data[:1])
+    add(index, data, range(2500, 2900))
+    index.publish()
+    add(index, data, range(2900, 3000))
+    reads, may_read = threading.Event(), threading.Event()
+    vectors_of, searcher = Catalog.vectors, threading.current_thread()
+
+    def slowly(catalog: Catalog, *arguments: Any) -> Any:
+        if threading.current_thread() is not searcher:
+            reads.set()
+            assert may_read.wait(20)
+        return vectors_of(catalog, *arguments)
+
+    monkeypatch.setattr(Catalog, "vectors", slowly)
+    timer = threading.Timer(10, may_read.set)  # so that a search that waits fails, and hangs for ever no test
+    timer.start()
+    assert found(index, data[2950:2951], k=1) == [{2950}]
+    assert reads.wait(20)
+    assert found(index, data[2960:2961], k=1) == [{2960}]
+    assert not may_read.is_set(), "the search waited"
+    timer.cancel()
+    may_read.set()
+    index.refresh()
+    assert (index.info().generation, index.info().delta) == ("000002", 100)
+
+
+def test_an_interrupt_after_the_commit_leaves_the_new_generation(
+    make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = clusters(1500)
+    index = make_index(data[:1200])
+    add(index, data, range(1200, 1500))
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pages, "acknowledge", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        index.publish()
+    monkeypatch.undo()
+    with Index.open(index.path) as reader:
+        assert reader.info().generation == "000002"
+        assert found(reader, data[1400:1401], k=1) == [{1400}]
+    add(index, data, range(1200, 1201))
+    assert verify(index).findings == []
+
+
+def test_a_publication_can_be_stopped(make_index: MakeIndex) -> None:
+    data = clusters(1500)
+    index = make_index(data[:1200])
+    add(index, data, range(1200, 1500))
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(PublicationStopped):
+        index.publish(stop=stop)
+    assert [path.name for path in index.generations.iterdir()] == ["000001"]
+    assert found(index, data[1400:1401], k=1) == [{1400}]
+    assert index.publish() == "000002"
+
+
+def test_generations_that_cannot_be_listed_are_told(make_index: MakeIndex) -> None:
+    index = make_index(clusters(20))
+    shutil.rmtree(index.generations)
+    index.generations.write_text("not a folder")
+    with Index.open(index.path) as reader, pytest.raises(StorageFailed, match="cannot be read"):
+        reader.info()
+
+
+def test_a_generation_that_cannot_be_read_is_worth_a_new_one(make_index: MakeIndex) -> None:
+    index = make_index(clusters(20))
+    assert not index.unpublished()
+    (index.generations / "000001" / "manifest.json").write_text("{}")
+    with Index.open(index.path, writable=True) as opened:
+        assert opened.unpublished()
+        opened.publish()
+        assert not opened.unpublished()
+
+
+def test_what_is_written_anew_takes_the_place_of_all_before(make_index: MakeIndex) -> None:
+    """Two sets of vectors would take more room than an index may."""
+    data = normalise(np.random.default_rng(0).normal(size=(2000, 384)))
+    index = make_index(data)
+    index.publish(anew=True)
+    assert [path.name for path in index.generations.iterdir()] == ["000002"]
+    index.catalog.settle(wait=5)
+    assert index.bytes_on_disk() < 3.5 * data.nbytes
+
+
+def test_compacting_does_not_lock_the_index_while_it_waits_for_a_publication(make_index: MakeIndex) -> None:
+    index = make_index(clusters(20))
+    with publish._one_at_a_time(index.generations):
+        compacting = threading.Thread(target=index.compact)
+        compacting.start()
+        compacting.join(0.3)
+        assert compacting.is_alive()
+        with index.lock():
+            index.remove([image_id(3)])
+    compacting.join()
+    assert verify(index).findings == []

@@ -6,6 +6,8 @@ import base64
 import hashlib
 import io
 import json
+import shutil
+import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +17,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from conftest import Server, draw_picture, run_cli, start_server, stop_server, write_photos
+from conftest import COMMAND, Server, another_writer, draw_picture, run_cli, start_server, stop_server, write_photos
 from PIL import Image
 
 from api import problems
@@ -370,6 +372,43 @@ def test_a_build_in_another_process_is_seen_without_a_restart(tmp_path: Path, ch
         assert httpx.get(f"{url}/v1/indexes").json()["indexes"][0]["count"] == 37
     finally:
         assert stop_server(process) == 0
+
+
+def test_a_server_answers_without_its_generation_and_makes_it_anew(tmp_path: Path, checkpoint: Path) -> None:
+    write_photos(tmp_path / "photos")
+    index = tmp_path / "photos.index"
+    run_cli("build", tmp_path / "photos", "--index", index, "--model", checkpoint)
+    (index / "generations" / "000001" / "manifest.json").write_text("{")
+    file = tmp_path / "photos" / "red" / "circle-0.png"
+    process, url = start_server(index)
+    try:
+        assert httpx.get(f"{url}/readyz").status_code == 200
+        hits = httpx.post(f"{url}/v1/search/image", files=upload(file.read_bytes()), data={"k": 1}).json()["hits"]
+        assert hits[0]["path"] == str(file)
+        last = time.monotonic() + 20
+        while httpx.get(f"{url}/v1/indexes/photos").json()["generation"] != "000002":
+            assert time.monotonic() < last
+            time.sleep(0.05)
+    finally:
+        assert stop_server(process) == 0
+
+
+def test_a_server_that_cannot_start_ends_though_it_would_mend_an_index(tmp_path: Path, checkpoint: Path) -> None:
+    write_photos(tmp_path / "photos")
+    index = tmp_path / "photos.index"
+    run_cli("build", tmp_path / "photos", "--index", index, "--model", checkpoint)
+    other = shutil.copytree(index, tmp_path / "other.index")
+    (index / "generations" / "000001" / "manifest.json").write_text("{")
+    with another_writer(index):
+        ended = subprocess.run(
+            [*COMMAND, "serve", str(index), str(other), str(tmp_path / "none.index"), "--port", "0"],
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+    assert ended.returncode == 2
+    assert "could not be published" in ended.stderr
+    assert "There is no index" in ended.stderr
 
 
 def test_two_indexes_are_served_by_name(built: tuple[Path, Path, Path], tmp_path: Path, checkpoint: Path) -> None:

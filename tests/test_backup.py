@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import image_id, new_image, run_cli, vectors
+from conftest import another_writer, image_id, new_image, run_cli, vectors
 
 from search.backup import backup
-from search.errors import IndexExists, StorageFailed, UnknownRoot
+from search.errors import IndexExists, IndexLocked, StorageFailed, UnknownRoot
 from search.index import Index
 from search.types import ImageFacts, Location, NewImage, Query, QueryPart
 from search.verify import verify
@@ -104,6 +104,30 @@ def test_a_copy_is_made_as_a_whole_or_not_at_all(make_index: MakeIndex, tmp_path
         backup(index, to)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy.index", "test.index"]
     assert list(to.iterdir()) == []
+
+
+def test_a_copy_that_was_killed_is_begun_again_and_one_under_way_is_left_alone(
+    make_index: MakeIndex, tmp_path: Path
+) -> None:
+    index = make_index(vectors(5))
+    to, left = tmp_path / "copy.index", tmp_path / ".copy.index.tmp"
+    (left / "generations" / "000001").mkdir(parents=True)
+    (left / "catalog.sqlite").write_bytes(b"half")
+    with another_writer(left), pytest.raises(IndexLocked):
+        backup(index, to)
+    with backup(index, to) as copy:
+        assert verify(copy).findings == []
+    assert not left.exists()
+
+
+def test_a_copy_does_without_a_damaged_generation(make_index: MakeIndex, tmp_path: Path) -> None:
+    data = vectors(50)
+    index = make_index(data)
+    with (index.generations / "000001" / "layer2.vectors").open("r+b") as file:
+        file.write(b"?")
+    with backup(index, tmp_path / "copy.index") as copy:
+        assert verify(copy).findings == []
+        assert answers(copy, data[3]) == answers(index, data[3])
 
 
 def test_an_index_that_is_moved_takes_its_uploads_along(make_index: MakeIndex, tmp_path: Path) -> None:

@@ -43,7 +43,9 @@ def test_waiting_images_share_a_forward_pass_and_each_gets_its_own_vector() -> N
     futures += [batcher.submit(image(number)) for number in range(1, 9)]
     encoder.let_go.set()
     for number, future in enumerate(futures):
-        assert np.array_equal(future.result(30)[0], FakeEncoder().encode(image(number)[None])[0][0])
+        vector = future.result(30)[0]
+        assert np.array_equal(vector, FakeEncoder().encode(image(number)[None])[0][0])
+        assert vector.base is None, "it keeps its whole batch in memory"
     batcher.close()
     assert encoder.batches == [1, 4, 4]
 

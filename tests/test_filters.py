@@ -63,6 +63,45 @@ def test_a_filter_selects_exactly_what_it_says(
     assert number_of(filter_, index) == {number for number in range(COUNT) if matches(number)}
 
 
+VALUES: list[Any] = [1, 1.0, True, "1", 0, False, "true", None, [], {}, [None], [True, 2], {"y": 1}, "absent", [[1]]]
+"""`x` in the metadata of the numbered images; "absent" is not there at all."""
+
+
+@pytest.mark.parametrize(
+    ("condition", "matches"),
+    [
+        (1, {0, 1}),
+        (True, {2, 11}),
+        (False, {5}),
+        ("1", {3}),
+        ("true", {6}),
+        ({"in": [True, 0]}, {2, 4, 11}),
+        ({"in": [False, 1, "1"]}, {0, 1, 3, 5}),
+        ({"in": [1, 2]}, {0, 1, 11}),
+        ({"in": []}, set()),
+        ({"gt": 0}, {0, 1, 11}),
+        ({"lte": 1}, {0, 1, 4}),
+        ({"gte": "1"}, {3, 6}),
+        ({"glob": "*"}, {0, 1, 3, 4, 6, 11}),
+        ({"in": [True, 1], "gte": 1}, {0, 1}),
+        ({"exists": True}, {0, 1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12, 14}),
+        ({"exists": False}, {7, 13}),
+        ({"exists": True, "in": [True]}, {2, 11}),
+    ],
+    ids=str,
+)
+def test_a_value_is_compared_with_values_of_its_own_json_type(
+    make_index: MakeIndex, condition: object, matches: set[int]
+) -> None:
+    index = make_index(vectors(len(VALUES)))
+    with index.lock():
+        for number, value in enumerate(VALUES):
+            index.describe(image_id(number), metadata={} if value == "absent" else {"x": value})
+    filter_ = {"metadata.x": condition}
+    assert number_of(filter_, index) == matches
+    assert number_of({"not": filter_}, index) == set(range(len(VALUES))) - matches
+
+
 def test_k_hits_come_back_whenever_k_images_match(make_index: MakeIndex) -> None:
     index = make_index(vectors(COUNT))
     for low in (0, 30, 50, 59):
@@ -85,6 +124,7 @@ def test_k_hits_come_back_whenever_k_images_match(make_index: MakeIndex) -> None
         {"taken_at": {"gte": 2024}},
         {"width": True},
         {"height": {"lt": False}},
+        {"metadata.even": {"gt": False}},
         {7: "x"},
         {"label": {7: "x"}},
         {"metadata.a\\b": 1},
@@ -133,6 +173,12 @@ LEAVES: list[dict[str, Any]] = [
     {"taken_at": {"exists": False}},
     {"metadata.number": {"gte": 0, "gt": -1, "lte": 5000, "lt": 6000, "glob": "*"}},
     {"not": {"metadata.number": {"gte": 0, "lt": 1}}},
+    {
+        "not": {
+            "metadata.number": {"in": [True, False, 1, 2.5, "x"], "gte": 0, "gt": -1, "lte": 5, "lt": 6, "glob": "*"}
+        }
+    },
+    {"not": {"metadata.tags": {"exists": True}}},
 ]
 
 

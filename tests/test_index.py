@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import shutil
 import sqlite3
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +15,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import DIM, another_writer, image_id, new_image, recipe, run_cli, vectors
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from search.errors import (
@@ -27,10 +28,11 @@ from search.errors import (
     UnknownImage,
     UnknownSpace,
 )
+from search.files import storage_errors
 from search.index import Index
 from search.recipe import Recipe
 from search.schema import state
-from search.types import Encoding, Hit, Location, Query, QueryPart, Space
+from search.types import Encoding, Failure, Hit, Location, Query, QueryPart, Space
 from search.verify import verify
 
 MakeIndex = Callable[..., Index]
@@ -106,6 +108,8 @@ def test_weights_steer_and_negative_ones_push_away(make_index: MakeIndex) -> Non
     assert [hit.id for hit in towards] == [image_id(7), image_id(9)]
     away = index.search(Query(parts=[QueryPart(vector=data[7]), QueryPart(vector=data[9], weight=-1)], k=50))
     assert away[-1].id == image_id(9)
+    light = index.search(Query(parts=[QueryPart(vector=data[7], weight=1e-9)], k=2))
+    assert light == ask(index, data[7], k=2), "only the proportion of weights counts"
 
 
 def test_offset_and_min_score_cut_the_same_list(make_index: MakeIndex) -> None:
@@ -126,6 +130,7 @@ def test_offset_and_min_score_cut_the_same_list(make_index: MakeIndex) -> None:
         Query(parts=[QueryPart(vector=np.full(DIM, np.nan, np.float32))]),
         Query(parts=[QueryPart(vector=np.ones(DIM + 1, np.float32))]),
         Query(parts=[QueryPart(vector=np.ones(DIM, np.float32), weight=0.0)]),
+        Query(parts=[QueryPart(vector=np.ones(DIM, np.float32), weight=weight) for weight in (1e6, -1e6)]),
         Query(parts=[QueryPart(vector=np.ones(DIM, np.float32))], k=0),
         Query(parts=[QueryPart(vector=np.ones(DIM, np.float32))], k=10_001),
         Query(parts=[QueryPart(vector=np.ones(DIM, np.float32))], min_score=2.0),
@@ -198,6 +203,40 @@ def test_a_generation_of_another_catalog_is_never_answered_from(make_index: Make
     with Index.open(rebuilt.path) as reopened:
         assert reopened.info().generation is None
         assert ask(reopened, other[7])[0].score == pytest.approx(1)
+
+
+def test_a_generation_of_another_future_of_the_catalog_is_never_answered_from(
+    make_index: MakeIndex, tmp_path: Path
+) -> None:
+    """A backup was put back, or a copy went on by itself: same catalog, same seq, same name, other images."""
+    data = vectors(300)
+    index = make_index(data[:100])
+    index.close()
+    other = tmp_path / "other.index"
+    shutil.copytree(index.path, other)
+    for path, numbers in ((index.path, range(100, 200)), (other, range(200, 300))):
+        with Index.open(path, writable=True) as opened, opened.lock():
+            with opened.writing() as transaction:
+                for number in numbers:
+                    transaction.add(new_image(number, data[number]))
+            assert opened.publish() == "000002"
+    shutil.rmtree(other / "generations")
+    shutil.copytree(index.path / "generations", other / "generations")
+    with Index.open(other) as opened:
+        expected = brute_force(data, data[150], [*range(100), *range(200, 300)], 10)
+        assert [hit.id for hit in ask(opened, data[150])] == expected
+        assert opened.info().generation == "000001", "what both have in common"
+        assert any("another catalog" in finding.problem for finding in verify(opened).findings)
+
+
+def test_a_closed_index_says_so(make_index: MakeIndex) -> None:
+    data = vectors(3)
+    index = make_index(data)
+    index.close()
+    with pytest.raises(StorageFailed, match="closed"):
+        ask(index, data[0])
+    with pytest.raises(StorageFailed, match="closed"), index.lock(), index.writing():
+        pass
 
 
 def test_generations_are_disposable_and_only_two_are_kept(make_index: MakeIndex) -> None:
@@ -278,12 +317,34 @@ def test_opening_says_what_is_wrong(tmp_path: Path, make_index: MakeIndex) -> No
         Index.open(index.path)
 
 
-def test_a_reader_needs_no_right_to_write(make_index: MakeIndex) -> None:
-    data = vectors(20)
-    index = make_index(data)
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="POSIX rights")
+def test_a_folder_that_may_not_be_written_to_is_refused_with_advice(make_index: MakeIndex) -> None:
+    index = make_index(vectors(20))
     index.close()
-    with Index.open(index.path) as reader:
-        assert ask(reader, data[4], k=1)[0].id == image_id(4)
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are closed to others
+        path = Path(folder) / "x.index"
+        shutil.copytree(index.path, path, ignore=shutil.ignore_patterns("*-wal", "*-shm"))  # SQLite must make them
+        me = os.geteuid()
+        Path(folder).chmod(0o755)
+        path.chmod(0o555)
+        try:
+            if me == 0:  # who may do anything
+                os.seteuid(65_534)
+            with pytest.raises(StorageFailed, match="Check its permissions and those of its folder"):
+                Index.open(path)
+        finally:
+            os.seteuid(me)
+            path.chmod(0o755)
+        with Index.open(path) as opened:
+            assert opened.info().images == 20
+
+
+def test_only_a_refusal_to_write_is_called_one(tmp_path: Path) -> None:
+    for fault in (RuntimeError("basic_ios::clear: iostream error []"), OSError(errno.EIO, "Input/output error")):
+        with pytest.raises(StorageFailed), storage_errors(tmp_path):
+            raise fault
+    with pytest.raises(RuntimeError, match="of our own"), storage_errors(tmp_path):
+        raise RuntimeError("a mistake of our own")
 
 
 def test_every_stored_vector_has_unit_length(make_index: MakeIndex) -> None:
@@ -324,37 +385,6 @@ def test_two_files_that_swap_names_lose_nothing(make_index: MakeIndex) -> None:
     assert index.image(image_id(1)).paths == (str(Path("/photos/0/0.png")),)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    steps=st.lists(
-        st.tuples(st.sampled_from(["add", "remove", "publish", "reopen"]), st.integers(0, 39)), min_size=1, max_size=25
-    )
-)
-def test_any_order_of_changes_agrees_with_a_dictionary(
-    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int]]
-) -> None:
-    data = vectors(40)
-    path = tmp_path_factory.mktemp("model") / "x.index"
-    index = Index.create(path, [Space(name="layer2", recipe=recipe(), encoding=Encoding())])
-    model: set[int] = set()
-    for step, number in steps:
-        with index.lock():
-            if step == "add":
-                with index.writing() as transaction:
-                    transaction.add(new_image(number, data[number]))
-                model.add(number)
-            elif step == "remove":
-                assert index.remove([image_id(number)]) == (number in model)
-                model.discard(number)
-            elif step == "publish":
-                index.publish()
-            else:
-                index.close()
-                index = Index.open(path, writable=True)
-        assert [hit.id for hit in ask(index, data[number], k=40)] == brute_force(data, data[number], sorted(model), 40)
-    index.close()
-
-
 def test_a_catalog_that_may_not_be_read_is_told(make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch) -> None:
     index = make_index(vectors(3))
     monkeypatch.setattr(os, "access", lambda *_: False)  # root, under which tests may run, may read everything
@@ -367,6 +397,8 @@ def test_an_erased_image_leaves_no_trace(make_index: MakeIndex) -> None:
     index = make_index(data)
     with index.lock():
         index.describe(image_id(7), labels=["somebody's name"], metadata={"secret": "nobody's business"})
+        with index.writing() as transaction:  # its file was changed since, and is broken now
+            transaction.fail(Failure(root="/photos", path="7/7.png", mtime_ns=2, size=2, reason="cut off"))
         index.publish(anew=True)
     traces = [data[7].astype("<f4").tobytes(), b"somebody's name", b"nobody's business", b"7/7.png"]
 
@@ -384,6 +416,35 @@ def test_an_erased_image_leaves_no_trace(make_index: MakeIndex) -> None:
         assert verify(reopened).findings == []
         with reopened.catalog.lookup() as lookup:
             assert lookup.content(image_id(7)).barred, "a later build would add it again"
+
+
+def test_what_was_removed_before_is_erased_by_its_path(make_index: MakeIndex) -> None:
+    index = make_index(vectors(20))
+    failure = Failure(root="/photos", path="7/7.png", mtime_ns=2, size=2, reason="cut off")
+    with index.lock(), index.writing() as transaction:
+        transaction.fail(failure)  # its file was changed since, and is broken now
+    index.close()
+    run_cli("remove", index.path, image_id(7), image_id(8))
+
+    def traced(path: bytes) -> bool:
+        return any(path in file.read_bytes() for file in index.path.rglob("*") if file.is_file())
+
+    told = run_cli("remove", index.path, "--erase", image_id(7), check=3).stderr
+    assert told == f"not in the index: {image_id(7)} (removed before: to erase the paths that it had, name them)\n"
+    assert run_cli("remove", index.path, "/photos/7/7.png", check=3).stderr == "not in the index: /photos/7/7.png\n"
+    assert traced(b"7/7.png")
+    names = ("/photos/7/7.png", "/photos/7/../7/7.png", image_id(9))
+    answer = json.loads(run_cli("remove", index.path, "--erase", *names, "--json").stdout)
+    assert answer == {"index": str(index.path), "removed": 1, "erased_paths": 1, "unknown": []}
+    assert not traced(b"7/7.png")
+    assert traced(b"8/8.png"), "nobody asked for it"
+    shown = run_cli("remove", index.path, "--erase", "/photos/8/8.png").stdout
+    assert "Removed 0 images, and 1 path of what was removed before" in shown
+    run_cli("remove", index.path, "--erase", "/photos/8/8.png", check=3)
+    with Index.open(index.path) as reopened, reopened.catalog.lookup() as lookup:
+        assert reopened.info().images == 17
+        assert verify(reopened).findings == []
+        assert lookup.content(image_id(7)).barred, "a later build would add it again"
 
 
 def test_compact_gives_back_the_room_of_what_was_removed(make_index: MakeIndex) -> None:

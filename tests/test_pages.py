@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes.util
+import json
 import os
 import shutil
 import subprocess
@@ -15,12 +17,14 @@ import pytest
 from conftest import image_id, new_image, run_cli, vectors
 
 from search import catalog, pages, schema
+from search.backup import backup
 from search.errors import IndexDamaged
 from search.index import Index
 from search.types import Query, QueryPart
 from search.verify import verify
 
 MakeIndex = Callable[..., Index]
+COMPILED = pytest.mark.skipif(shutil.which(os.environ.get("CC", "cc")) is None, reason="needs a C compiler")
 
 
 def add(index: Index, number: int) -> None:
@@ -40,6 +44,30 @@ def in_a_process_of_its_own(path: Path, count: int, ending: str) -> None:
         "for number in range(100, 100 + int(sys.argv[2])): test_pages.add(index, number)\n" + ending
     )
     subprocess.run([sys.executable, "-c", code, path, str(count)], check=True, env={**os.environ, "PYTHONPATH": "."})
+
+
+PATH_AND_TESTS = "import sys; sys.path.insert(0, 'tests'); from pathlib import Path; path = Path(sys.argv[1])\n"
+
+
+def python(code: str, *arguments: object, env: dict[str, str] | None = None) -> str:
+    """What a process of its own prints."""
+    command = [sys.executable, "-c", PATH_AND_TESTS + code, *map(str, arguments)]
+    return subprocess.run(
+        command, check=True, env={**(env or os.environ), "PYTHONPATH": "."}, stdout=-1, text=True
+    ).stdout
+
+
+def preloaded(folder: Path) -> dict[str, str]:
+    """As `torture.shim` makes it, which must not be imported here: it sets limits of `search` for small indexes."""
+    env: dict[str, str] = json.loads(
+        python("import json; from torture.shim import preloaded; print(json.dumps(preloaded(path)))", folder)
+    )
+    return env
+
+
+def images_for_others(path: Path) -> int:
+    """How many images a process that has just been started finds."""
+    return int(python("from search.index import Index; print(Index.open(path).info().images)", path))
 
 
 def flip(path: Path, place: int) -> None:
@@ -224,3 +252,174 @@ def test_a_disk_that_nobody_can_write_to_can_be_read(make_index: MakeIndex, monk
         hits = opened.search(Query(parts=[QueryPart(vector=data[3])], k=1))
         assert [hit.id for hit in hits] == [image_id(3)]
         assert not list(index.path.glob("catalog.sqlite-*"))  # SQLite would have made them, and failed
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda index: index.catalog.settle(),
+        lambda index: index.catalog.check(),
+        lambda index: verify(index),
+        lambda index: Index.open(index.path, writable=True).close(),
+        lambda index: backup(index, index.path.with_name("copy.index")).close(),
+    ],
+    ids=["settle", "check", "verify", "open and close", "backup"],
+)
+def test_another_program_that_closes_the_catalog_does_not_take_its_log_away(
+    make_index: MakeIndex, look: Callable[[Index], object]
+) -> None:
+    index = make_index(vectors(20))
+    add(index, 30)
+    look(index)
+    foreign = (
+        "import sqlite3; c = sqlite3.connect(path); c.execute('SELECT count(*) FROM images').fetchone(); c.close()"
+    )
+    python(foreign, index.path / "catalog.sqlite")
+    assert (index.path / "catalog.sqlite-wal").exists()
+    add(index, 31)
+    assert images_for_others(index.path) == 22
+    index.close()
+    with Index.open(index.path) as opened:
+        assert opened.info().images == 22
+        assert verify(opened).findings == []
+
+
+BIG = (
+    "import test_pages; from search.index import Index; index = Index.open(path, writable=True)\n"
+    "def add():\n"
+    " with index.lock(), index.writing() as transaction:\n"
+    "  for number in range(200, 300): transaction.add(test_pages.new_image(number, test_pages.vectors(300)[number]))\n"
+)
+
+
+def test_what_the_disk_lost_of_a_change_in_a_power_cut_is_no_false_alarm(make_index: MakeIndex) -> None:
+    index = make_index(vectors(20))
+    index.close()
+    killed_while_adding(index.path, 1)
+    log, sums = index.path / "catalog.sqlite-wal", pages.place(index.path / "catalog.sqlite")
+    whole, known = log.stat().st_size, sums.read_bytes()
+    python(BIG + "import os; add(); os._exit(0)", index.path)
+    flip(log, whole + 1000)  # the first page of a change that was not acknowledged: all others are there, and its end
+    sums.write_bytes(known)
+    with Index.open(index.path, writable=True) as opened:
+        assert opened.info().images == 21
+        add(opened, 50)
+    with Index.open(index.path) as opened:
+        assert opened.info().images == 22
+        assert verify(opened).findings == []
+
+
+@COMPILED
+@pytest.mark.parametrize("call_before_last", [1, 2])
+def test_a_change_that_fails_at_its_end_is_no_false_alarm(
+    make_index: MakeIndex, tmp_path: Path, call_before_last: int
+) -> None:
+    """All of it is in the log, its end too, and none of it counts."""
+    index = make_index(vectors(20))
+    index.close()
+    copy = index.path.with_name("copy.index")
+    shutil.copytree(index.path, copy)
+    env = preloaded(tmp_path)
+    begin = BIG + (
+        "from torture.shim import Fate, Shim; test_pages.add(index, 30)\n"
+        "shim = Shim(); shim.start(path, at=int(sys.argv[2]), fate=Fate(5))\n"
+    )
+    calls = int(python(begin + "add(); print(shim.count)", copy, 0, env=env))
+    failing = "try: add()\nexcept Exception as error: print(type(error).__name__)\nshim.stop(); index.close()"
+    assert python(begin + failing, index.path, calls - call_before_last, env=env) == "StorageFailed\n"
+    with Index.open(index.path, writable=True) as opened:
+        assert opened.info().images in (21, 121)
+        assert verify(opened).findings == []
+
+
+@COMPILED
+def test_what_fails_in_reading_the_original_is_not_said_of_its_copy(make_index: MakeIndex, tmp_path: Path) -> None:
+    index = make_index(vectors(20))
+    index.close()
+    killed_while_adding(index.path, 3)  # pages in the log are read one by one
+    code = (
+        "from search.catalog import Catalog; from torture.shim import Fate, Shim; shim, at = Shim(), 1\n"
+        "while True:\n"
+        " with Path(sys.argv[2]).open('wb'): catalog = Catalog.open(path / 'catalog.sqlite')\n"
+        " shim.start(path, at=at, fate=Fate(5), reads=True)\n"
+        " try: catalog.copy(Path(sys.argv[2])); break\n"
+        " except Exception as error: print(type(error).__name__, error)\n"
+        " shim.stop(); catalog.close(); at += 1\n"
+    )
+    printed = python(code, index.path, tmp_path / "copy.sqlite", env=preloaded(tmp_path)).splitlines()
+    assert len(printed) > 10
+    assert not [line for line in printed if not line.startswith("StorageFailed") or str(index.path) not in line]
+    assert not [line for line in printed if "copy.sqlite" in line]
+
+
+def test_waiting_for_readers_of_the_log_leaves_the_connection_as_it_was(make_index: MakeIndex) -> None:
+    connection = schema.FileConnection(make_index(vectors(20)).path / "catalog.sqlite", "rw")
+    before = connection.execute("PRAGMA busy_timeout").fetchone()
+    assert pages.settle(connection, Path(connection.execute("PRAGMA database_list").fetchone()[2]), wait=1)
+    assert connection.execute("PRAGMA busy_timeout").fetchone() == before
+    connection.close()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="Linux only")
+def test_who_closes_last_lets_go_of_the_file(make_index: MakeIndex) -> None:
+    index = make_index(vectors(20))
+    index.close()
+    code = (
+        "from search.index import Index; first, second = Index.open(path), Index.open(path, writable=True)\n"
+        "import test_pages; first.info(); test_pages.add(second, 30); first.info(); second.catalog.settle()\n"
+        "fds = Path('/proc/self/fd')\n"
+        "def held(): return [link.name for link in fds.iterdir() if 'catalog' in str(link.resolve())]\n"
+        "second.close(); print(bool(held())); first.close(); print(held())\n"
+    )
+    assert python(code, index.path) == "True\n[]\n"
+
+
+def test_a_reader_that_compares_pages_while_they_are_moved_sees_no_damage(make_index: MakeIndex) -> None:
+    index = make_index(vectors(20))
+    index.close()
+    code = (
+        "import test_pages; from search import catalog; from search.index import Index; catalog.LOG_BYTES = 50_000\n"
+        "index = Index.open(path, writable=True)\n"
+        "for number in range(100, 200): test_pages.add(index, number)\n"
+        "index.close()\n"
+    )
+    writer = subprocess.Popen(
+        [sys.executable, "-c", PATH_AND_TESTS + code, index.path], env={**os.environ, "PYTHONPATH": "."}
+    )
+    looks = 0
+    while writer.poll() is None:
+        pages.check(index.path / "catalog.sqlite")
+        looks += 1
+    assert writer.returncode == 0
+    assert looks > 10
+
+
+def test_the_page_that_sqlite_never_writes_is_no_false_alarm(make_index: MakeIndex) -> None:
+    """The one at 1 GiB, which it locks; here at 192 KiB."""
+    library = ctypes.util.find_library("sqlite3")
+    if library is None or "libsqlite3" not in Path("/proc/self/maps").read_text():
+        pytest.skip("SQLite is not a library of its own here")
+    index = make_index(vectors(2), publish=False)
+    index.close()
+    assert (index.path / "catalog.sqlite").stat().st_size < 3 << 16
+    code = f"import ctypes; ctypes.CDLL({library!r}).sqlite3_test_control(11, 3 << 16)\n"
+    code += BIG + "add(); index.close(); print(Index.open(path).info().images)"
+    assert python(code, index.path) == "102\n"
+    assert (index.path / "catalog.sqlite").stat().st_size > 3 << 16
+
+
+def test_what_was_removed_and_may_come_back_is_forgotten(make_index: MakeIndex) -> None:
+    index = make_index(vectors(20))
+    with index.lock():
+        index.remove([image_id(1)])
+        with index.writing() as transaction:
+            for number in (2, 3):
+                transaction.forget("/photos", [f"{number}/{number}.png"])
+                transaction.drop_unlocated()
+        seq = index.catalog.changes(0).seq
+        index.catalog.forget_removed(seq - 1)
+        assert len(index.catalog.changes(0).removed) == 2
+        index.catalog.forget_removed(seq)
+        assert len(index.catalog.changes(0).removed) == 1
+    with index.catalog.lookup() as lookup:
+        assert lookup.content(image_id(1)).barred

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import sqlite3
 import zlib
 from collections.abc import Callable
@@ -116,6 +117,25 @@ def test_a_damaged_generation_is_mended_by_what_verify_advises(make_index: MakeI
     run_cli("rebuild", index.path)
     assert check(index.path).findings == []
     run_cli("verify", index.path)
+
+
+@pytest.mark.parametrize(("publish", "words"), [(False, "no generation yet"), (True, "generation 000001 is gone")])
+def test_an_index_without_a_generation_is_whole_and_told_how_to_get_one(
+    make_index: MakeIndex, publish: bool, words: str
+) -> None:
+    index = make_index(vectors(50), publish=publish)
+    index.close()
+    shutil.rmtree(index.path / "generations", ignore_errors=True)
+    told = json.loads(run_cli("verify", index.path, "--json").stdout)
+    assert told["findings"] == []
+    (remark,) = told["remarks"]
+    assert words in remark["problem"]
+    shown = run_cli("verify", index.path)
+    assert "as it was stored" in shown.stdout
+    assert "lookalike rebuild" in shown.stderr
+    run_cli("rebuild", index.path)
+    result = check(index.path)
+    assert (result.findings, result.remarks) == ([], [])
 
 
 def test_a_missing_upload_is_found(make_index: MakeIndex) -> None:

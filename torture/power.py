@@ -1,7 +1,7 @@
 """Power cuts: of what was written and not flushed, a disk keeps what it likes, in any order, and torn at any sector.
 
 A fixed series of steps is recorded call by call; from the record, states are made that the disk may be in had power
-gone at some moment of it: what was flushed is there, and of the rest all, none, the first, or some.
+gone at some moment of it: what was flushed is there, and of the rest all, none, the first, most, or some.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from torture.world import Figures, Model, checked, in_child
 Change = TypeVar("Change")
 STATES = 200
 """Power cuts of one series of steps."""
+HABITS = ("all", "none", "first", "most", "some")
+"""Which of the changes that are not flushed a disk keeps; most: all but one or two."""
 SECTOR = 512
 """Bytes that a disk writes whole or not at all."""
 
@@ -121,7 +123,7 @@ class Disk:
 
     def after_power_cut(self, chance: random.Random, to: Path) -> None:
         """Write, as real files, one of the states that the disk may be in once power has gone."""
-        self._write(self.root, chance, chance.choice(("all", "none", "first", "some", "any")), to)
+        self._write(self.root, chance, chance.choice((*HABITS, "any")), to)
 
     def _write(self, folder: Folder, chance: random.Random, habit: str, to: Path) -> None:
         to.mkdir()
@@ -136,17 +138,20 @@ class Disk:
 def _kept(pending: list[Change], chance: random.Random, habit: str) -> list[Change]:
     """Which changes reached the disk: disks write in their own order."""
     if habit == "any":
-        habit = chance.choice(("all", "none", "first", "some"))
+        habit = chance.choice(HABITS)
     if habit in ("all", "none"):
         return pending if habit == "all" else []
     if habit == "first":
         return pending[: chance.randint(0, len(pending))]
+    if habit == "most":
+        gone = chance.sample(range(len(pending)), min(len(pending), chance.choice((1, 2))))
+        return [change for place, change in enumerate(pending) if place not in gone]
     return [change for change in pending if chance.random() < 0.5]
 
 
 def _torn(change: tuple[int, bytes | None], chance: random.Random, habit: str) -> tuple[int, bytes | None]:
     offset, data = change
-    if data is None or habit == "all" or chance.random() < 0.8:
+    if data is None or habit in ("all", "most") or chance.random() < 0.8:
         return change
     start = chance.choice([0, *range(-offset % SECTOR, len(data), SECTOR)])
     return (offset, data[:start]) if chance.random() < 0.5 else (offset + start, data[start:])
@@ -179,7 +184,8 @@ def torture(folder: Path, seed: int, *, states: int, broken: bool = False) -> Fi
     figures.wrong += wrong if isinstance(wrong, list) else ["the writer died"]
     happened = list(entries(log))
     figures.count("calls", sum(kind != "A" for kind, *_ in happened))
-    cuts = sorted(chance.randrange(len(happened)) for _ in range(states))
+    flushes = [at for at, (kind, *_) in enumerate(happened) if kind == "s"]  # before one, most is at stake
+    cuts = sorted(chance.choice(flushes if chance.random() < 0.5 else range(len(happened))) for _ in range(states))
     disk, model, taken = Disk(here.resolve(), flushes=not broken), Model(), 0
     disk.by_inode[here.stat().st_ino] = disk.root
     for cut in cuts:
