@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Engine, Row, bindparam, delete, func, select
+from sqlalchemy import Connection, Engine, Row, bindparam, func, select
 
 from search import pages, schema
 from search.errors import IndexDamaged, IndexExists, IndexLocked, IndexTooNew, SearchError, StorageFailed, UnknownImage
@@ -244,13 +244,6 @@ class Catalog:
                 pages.settle(connection.connection.cursor(), to, wait=1)
         finally:
             engine.dispose()
-
-    def forget_removed(self, upto: int) -> None:
-        """Delete the tombstones up to a seq of images that may come back. In the process that holds the lock."""
-        old = (tombstones.c.seq <= upto) & (tombstones.c.barred == 0)
-        with translated(self.path), self._open_writer().begin() as connection:
-            connection.execute(delete(tombstones).where(old))  # not counted: who loses this has lost nothing
-        self.written = True
 
     def vacuum(self) -> None:
         """Write the database anew, without what was deleted, and empty its log. Raises IndexLocked while it is read."""

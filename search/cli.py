@@ -154,7 +154,7 @@ def compact(
     as_json: Json = False,
 ) -> None:
     """Give back the room of what was removed: write the search structures and the catalog anew. No image is read."""
-    with _open(directory, writable=True) as index, index.lock():
+    with _open(directory, writable=True) as index:
         before = index.bytes_on_disk()
         index.compact()
         after = index.bytes_on_disk()
@@ -212,17 +212,19 @@ def remove(
     """Remove images, with all copies of them, from an index; builds leave them out (until --readd). The files stay."""
     if directory.is_file():
         raise typer.BadParameter(f"Name the index first: lookalike remove {default_index()} {directory}")
-    with _open(directory, writable=True) as index, index.lock():
-        found = {name: _resolve(index, name) for name in images}
-        barred = {name: _barred(index, name) if erase else [] for name in images}
-        files = index.catalog.counts()[1]
-        removed = index.remove(dict.fromkeys(image_id for image_id in found.values() if image_id), erase=erase)
-        files -= index.catalog.counts()[1]
-        erased = {location for locations in barred.values() for location in locations}
+    with _open(directory, writable=True) as index:
+        with index.lock():
+            found = {name: _resolve(index, name) for name in images}
+            barred = {name: _barred(index, name) if erase else [] for name in images}
+            files = index.catalog.counts()[1]
+            removed = index.remove(dict.fromkeys(image_id for image_id in found.values() if image_id), erase=erase)
+            files -= index.catalog.counts()[1]
+            erased = {location for locations in barred.values() for location in locations}
+            if erased:
+                with index.writing() as transaction:
+                    for location in erased:
+                        transaction.erase(location)
         if erase:
-            with index.writing() as transaction:
-                for location in erased:
-                    transaction.erase(location)
             index.compact()
         unknown = [name for name, image_id in found.items() if image_id is None and not barred[name]]
         before = [name for name in unknown if _was_removed(index, name)]

@@ -279,7 +279,11 @@ class _Draft:
         """
         seen = len(vectors) - held_out
         if before is not None and before.graph is not None and self._last is not None:
-            graph = Graph.read(self._path.parent / self._last.name / f"{space.name}.faiss", writable=True)
+            path = self._path.parent / self._last.name / f"{space.name}.faiss"
+            try:
+                graph = Graph.read(path, writable=True)
+            except RuntimeError as error:
+                raise GenerationDamaged(f"{path} cannot be read: {error}.") from error
             graph.add(vectors[graph.count : seen], self._pause)
             if not held_out:
                 return graph, facts

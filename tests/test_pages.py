@@ -406,20 +406,3 @@ def test_the_page_that_sqlite_never_writes_is_no_false_alarm(make_index: MakeInd
     code += BIG + "add(); index.close(); print(Index.open(path).info().images)"
     assert python(code, index.path) == "102\n"
     assert (index.path / "catalog.sqlite").stat().st_size > 3 << 16
-
-
-def test_what_was_removed_and_may_come_back_is_forgotten(make_index: MakeIndex) -> None:
-    index = make_index(vectors(20))
-    with index.lock():
-        index.remove([image_id(1)])
-        with index.writing() as transaction:
-            for number in (2, 3):
-                transaction.forget("/photos", [f"{number}/{number}.png"])
-                transaction.drop_unlocated()
-        seq = index.catalog.changes(0).seq
-        index.catalog.forget_removed(seq - 1)
-        assert len(index.catalog.changes(0).removed) == 2
-        index.catalog.forget_removed(seq)
-        assert len(index.catalog.changes(0).removed) == 1
-    with index.catalog.lookup() as lookup:
-        assert lookup.content(image_id(1)).barred

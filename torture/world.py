@@ -133,21 +133,20 @@ def create(path: Path) -> None:
 
 def take(index: Index, step: str, numbers: list[int]) -> None:
     """Change an index. Raises SearchError."""
-    with index.lock():
-        if step == "add":
-            with index.writing() as transaction:
+    if step == "compact":
+        index.compact()
+    elif step in ("publish", "anew"):
+        index.publish(anew=step == "anew")
+    else:
+        with index.lock(), index.writing() as transaction:
+            if step == "add":
                 for number in numbers:
                     transaction.add(image(number))
-        elif step == "remove":
-            index.remove(image_id(number) for number in numbers)
-        elif step == "describe":
-            with index.writing() as transaction:
+            elif step == "remove":
+                transaction.remove(image_id(number) for number in numbers)
+            else:
                 for number in numbers:
                     transaction.describe(image_id(number), labels=["changed"])
-        elif step == "compact":
-            index.compact()
-        else:
-            index.publish(anew=step == "anew")
 
 
 def check(index: Index, allowed: list[set[int]], *, thoroughly: bool = True) -> tuple[set[int], list[str]]:
@@ -172,9 +171,9 @@ def check(index: Index, allowed: list[set[int]], *, thoroughly: bool = True) -> 
     if {hit.id for hit in hits} != {image_id(number) for number in held} or len(hits) != len(held):
         wrong.append("a search does not find exactly what the catalog holds")
     if thoroughly:
-        generation = index.info().generation
-        findings = [finding.problem for finding in verify(index).findings]
-        wrong += [problem for problem in findings if generation or "no generation" not in problem]
+        result = verify(index)
+        wrong += [finding.problem for finding in result.findings]
+        wrong += [remark.problem for remark in result.remarks if "is gone" in remark.problem]
     return set(held), wrong
 
 
