@@ -38,7 +38,7 @@ from search.catalog import NEWEST
 from search.index import Index
 from search.lock import write_lock
 from search.recipe import Preprocessing, Recipe
-from search.types import Encoding, ImageFacts, Location, NewImage, Space
+from search.types import Encoding, ImageFacts, JsonObject, Location, NewImage, Space
 from search.vectors import normalise
 
 K = 10
@@ -409,10 +409,10 @@ def filters(folder: Path) -> None:
     data, queries = np.load(folder / "data.npy", mmap_mode="r"), np.load(folder / "queries.npy")[:100]
     print("\n| filter | images | recall@10 | p50, ms | first time, ms |\n|---|---|---|---|---|")
     number = np.arange(len(data))
-    asked = [
+    asked: list[tuple[str, JsonObject, NDArray[np.bool_]]] = [
         (f"{share:g} of all", {"width": {"lte": round(1000 * share)}}, number % 1000 < 1000 * share) for share in PARTS
     ]
-    even = {"label": {"in": [f"class {one}" for one in range(0, CLASSES, 2)]}}
+    even: JsonObject = {"label": {"in": [f"class {one}" for one in range(0, CLASSES, 2)]}}
     asked.append((f"{CLASSES // 2:,} labels", even, number % CLASSES % 2 == 0))
     with Index.open(folder / "lookalike.index") as index:
         index.refresh()
