@@ -25,6 +25,9 @@ EFS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 """Candidates that a search may keep (efSearch), the fastest first. What it finds at the last is all that it finds."""
 NEIGHBOURS = 10
 """Recall is promised for the ten nearest."""
+_CODES, _BARE_CODES = faiss.ScalarQuantizer.QT_8bit, faiss.ScalarQuantizer.QT_8bit_direct_signed
+"""Eight bits that stand for numbers in a range, as vectors are added; and the same bytes less 128, as queries meet
+them."""
 BLOCK = 16_384
 """Vectors added to a graph at once."""
 
@@ -84,25 +87,32 @@ def _threads_for(queries: int) -> Iterator[None]:
 
 class Graph:
     """A navigable graph over the codes of n vectors, by position. Any number of threads may search it; none while it
-    grows."""
+    grows.
+
+    A number x of a vector has the code (x - low) / step, eight bits, with a low and a step for each of the dimensions.
+    Of a query's inner product with what codes stand for, the part of `low` is the same for all vectors, and `step` can
+    be moved into the query. Rounded to eight bits too, it is multiplied with bare codes: integers, without decoding.
+    """
 
     def __init__(self, index: Any) -> None:
         self._index = index
+        self._codes = _FAISS.downcast_index(index.storage).sq
+        self._steps = faiss.vector_to_array(self._codes.trained)[index.d :].astype(np.float32)
 
     @classmethod
     def train(cls, vectors: Vectors) -> Graph:
         """An empty graph whose codes fit these (n, dim) vectors' range."""
-        dim, code = vectors.shape[1], faiss.ScalarQuantizer.QT_8bit
-        graph = cls(_FAISS.IndexHNSWSQ(dim, code, LINKS, faiss.METRIC_INNER_PRODUCT))
+        index = _FAISS.IndexHNSWSQ(vectors.shape[1], _CODES, LINKS, faiss.METRIC_INNER_PRODUCT)
         low, high = np.full(vectors.shape[1], np.inf, np.float32), np.full(vectors.shape[1], -np.inf, np.float32)
         for block in _blocks(vectors):
             low, high = np.minimum(low, block.min(axis=0)), np.maximum(high, block.max(axis=0))
-        graph._index.train(np.stack([low, high]))
-        graph._index.hnsw.efConstruction = EF_CONSTRUCTION
-        return graph
+        index.train(np.stack([low, high]))
+        index.hnsw.efConstruction = EF_CONSTRUCTION
+        return cls(index)
 
     def add(self, vectors: Vectors, pause: Callable[[], None] = lambda: None) -> None:
         """Add (n, dim) vectors at the next positions, on all cores. `pause` is called now and then, and may raise."""
+        self._codes.qtype = _CODES
         for block in _blocks(vectors):
             pause()
             self._index.add(block)
@@ -112,11 +122,18 @@ class Graph:
 
         queries: (q, dim). -1 where it has met fewer.
         """
-        found: Positions = self._index.search(queries, ef, params=_FAISS.SearchParametersHNSW(efSearch=ef))[1]
+        if self._codes.qtype != _BARE_CODES:
+            self._codes.qtype = _BARE_CODES
+        scaled = queries * self._steps
+        largest = np.abs(scaled).max(axis=1, keepdims=True, initial=1e-30)  # where all vectors are the same
+        rounded = np.rint(scaled * (np.float32(127) / largest))
+        parameters = _FAISS.SearchParametersHNSW(efSearch=ef)
+        found: Positions = self._index.search(rounded, ef, params=parameters)[1]
         return found
 
     def write(self, write: Callable[[bytes], int]) -> None:
         """Write it, piece by piece, by calling `write`. What that raises comes through as it is."""
+        self._codes.qtype = _CODES
         _FAISS.write_index(self._index, _FAISS.PyCallbackIOWriter(write))
 
     @classmethod

@@ -19,7 +19,7 @@ from api.service import Service
 from api.settings import Settings
 from search import follow, pages, publish, snapshot
 from search import index as index_module
-from search.ann import exact, scores
+from search.ann import Graph, exact, scores
 from search.catalog import Catalog
 from search.errors import PublicationStopped, QueryInvalid, StorageFailed
 from search.generation import load
@@ -520,3 +520,32 @@ def test_compacting_does_not_lock_the_index_while_it_waits_for_a_publication(mak
             index.remove([image_id(3)])
     compacting.join()
     assert verify(index).findings == []
+
+
+@pytest.mark.parametrize("dim", [16, 64, 100, 384])
+def test_a_walk_by_rounded_numbers_finds_what_one_by_exact_numbers_does(tmp_path: Path, dim: int) -> None:
+    """FAISS multiplies codes in another way where the dimension is a multiple of 64."""
+    random = np.random.default_rng(0)
+    spread, middle = (
+        np.linspace(2, 0.1, dim),
+        30 * np.eye(1, dim, dim - 1),
+    )  # a narrow cone: one number is large for all
+    data = normalise(random.normal(size=(2200, dim)) * spread + middle)
+    graph = Graph.train(data[:2000])
+    graph.add(data[:1000])
+    graph.search(data[:1], 10)  # between two additions, which want the codes as they were
+    graph.add(data[1000:2000])
+    with (tmp_path / "graph").open("wb") as file:
+        graph.write(file.write)
+    answers = [set(row.tolist()) for row in exact(data[:2000], data[2000:], 10)]
+    for walked in (graph, Graph.read(tmp_path / "graph"), Graph.read(tmp_path / "graph", writable=True)):
+        ranked = scores(data[:2000], data[2000:], positions := walked.search(data[2000:], 300))
+        best = np.take_along_axis(positions, np.argsort(-ranked, axis=1)[:, :10], axis=1)
+        assert recall([set(row.tolist()) for row in best], answers) > 0.97
+
+
+def test_a_graph_of_equal_vectors_answers() -> None:
+    data = normalise(np.ones((500, 64)))
+    graph = Graph.train(data)
+    graph.add(data)
+    assert (graph.search(data[:3], 20) >= 0).all()
