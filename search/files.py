@@ -72,3 +72,14 @@ def storage_errors(path: Path) -> Iterator[None]:
             raise
         # So OpenVINO says that a model could not be written; why, it does not say.
         raise StorageFailed(f"Writing {path} failed: {error}. Check the disk's free space.") from error
+
+
+@contextmanager
+def reading_errors(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals to read into StorageFailed."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageFailed(
+            f"{error.filename or path} cannot be read: {error.strerror}. Check its permissions, and the disk."
+        ) from error

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,8 @@ from numpy.typing import NDArray
 
 from search.ann import Graph, Positions, Vectors
 from search.catalog import Changes
-from search.errors import GenerationDamaged, StorageFailed
+from search.errors import GenerationDamaged
+from search.files import reading_errors
 from search.types import JsonObject, Space
 
 FORMAT = 2
@@ -144,14 +146,9 @@ def load_best(folder: Path, state: Changes, spaces: Sequence[Space]) -> Generati
 
 def numbers(folder: Path) -> list[int]:
     """The generations in a folder, if there is one. Raises StorageFailed."""
-    try:
+    with reading_errors(folder), suppress(FileNotFoundError):
         return [int(path.name) for path in folder.iterdir() if path.name.isdigit()]
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise StorageFailed(
-            f"{folder} cannot be read: {error.strerror}. Check its permissions, and the disk."
-        ) from error
+    return []
 
 
 def manifest_digest(manifest: Mapping[str, Any]) -> str:

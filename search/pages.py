@@ -10,20 +10,20 @@ from __future__ import annotations
 
 import os
 import struct
-import threading
 import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from search.errors import IndexDamaged, StorageFailed
-from search.files import draft_name, storage_errors, write_whole
+from search.database import Database, opened
+from search.errors import IndexDamaged
+from search.files import draft_name, reading_errors, storage_errors, write_whole
 
 MAGIC = b"LKSUMS1\n"
 WITNESS = struct.Struct("<QI")
@@ -31,8 +31,6 @@ WITNESS = struct.Struct("<QI")
 HEAD = struct.Struct("<IIII")
 """Bytes of a page, pages, pages about to be moved, and the checksum of these three and of what follows."""
 LOG_HEAD, FRAME_HEAD = 32, 24
-READ = 1 << 20
-"""Bytes read at once."""
 LOOKS, BETWEEN_LOOKS = 20, 0.05
 """Looks at pages that a writer may just be moving, and seconds between them."""
 ADVICE = (
@@ -124,83 +122,6 @@ class _Log:
             }
 
 
-@dataclass(eq=False)
-class Database:
-    """The catalog's file, read beside SQLite. `users`: who needs it open, SQLite's connections here included.
-
-    When a process closes any descriptor of a file, POSIX drops all its locks on it, SQLite's too: another program would
-    then take itself for the last to close the database, and delete the log under a writer. So there is one descriptor
-    for each file, closed after SQLite's.
-    """
-
-    inode: tuple[int, int]
-    descriptors: list[int] = field(default_factory=list)
-    """One; or two, where a file took the place of another while it was opened."""
-    users: int = 0
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        return os.fstat(self.descriptors[0]).st_size
-
-    def read(self, size: int, offset: int) -> bytes:
-        """So many bytes, or those that there are."""
-        return os.pread(self.descriptors[0], size, offset)
-
-    def sum(self, page: int, number: int) -> int:
-        """The sum of a page, counted from 1; 0 where there is none."""
-        return zlib.crc32(self.read(page, (number - 1) * page))
-
-    def sums(self, page: int, count: int) -> NDArray[np.uint32]:
-        """The sums of the first `count` pages; 0 for those that there are not."""
-        sums, done, step = np.zeros(count, dtype=np.uint32), 0, max(1, READ // page)
-        while done < count and (block := memoryview(self.read(page * min(step, count - done), page * done))):
-            for start in range(0, len(block), page):
-                sums[done] = zlib.crc32(block[start : start + page])
-                done += 1
-        return sums
-
-
-_databases: dict[tuple[int, int], Database] = {}
-_holding = threading.RLock()
-
-
-def hold(catalog: Path) -> Database:
-    """Keep a catalog's file open, until `release`. Raises StorageFailed."""
-    with _reading(catalog), _holding:
-        database = _databases.get(_inode(catalog.stat()))
-        if database is None:
-            descriptor = os.open(catalog, os.O_RDONLY)
-            inode = _inode(os.fstat(descriptor))
-            database = _databases.setdefault(inode, Database(inode))
-            database.descriptors.append(descriptor)
-        database.users += 1
-        return database
-
-
-def release(database: Database) -> None:
-    """Let go of a file; it is closed where nobody else holds it."""
-    with _holding:
-        database.users -= 1
-        if not database.users:
-            del _databases[database.inode]
-            for descriptor in database.descriptors:
-                os.close(descriptor)
-
-
-def _inode(facts: os.stat_result) -> tuple[int, int]:
-    return facts.st_dev, facts.st_ino
-
-
-@contextmanager
-def _held(catalog: Path) -> Iterator[Database]:
-    database = hold(catalog)
-    try:
-        yield database
-    finally:
-        release(database)
-
-
 @contextmanager
 def _reader(path: Path) -> Iterator[int]:
     """A descriptor of its own; not of the database, nor of its -shm, which SQLite locks."""
@@ -233,7 +154,7 @@ def check(catalog: Path) -> int:
     A catalog without intact sums passes; the next writer makes them. Raises IndexDamaged, StorageFailed.
     """
     suspects: set[int] | None = None
-    with _reading(catalog), _held(catalog) as database:
+    with reading_errors(catalog), opened(catalog) as database:
         for _ in range(LOOKS):
             known = _Sums.read(place(catalog))
             if known is None:
@@ -252,18 +173,8 @@ def check(catalog: Path) -> int:
 
 def intact(catalog: Path) -> bool:
     """Whether there are checksums, and they can be read."""
-    with _reading(catalog):
+    with reading_errors(catalog):
         return _Sums.read(place(catalog)) is not None
-
-
-@contextmanager
-def _reading(catalog: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StorageFailed(
-            f"{error.filename or catalog} cannot be read: {error.strerror}. Check its permissions, and the disk."
-        ) from error
 
 
 def lost(catalog: Path, count: int) -> IndexDamaged:
@@ -291,7 +202,7 @@ def settle(connection: Any, catalog: Path, *, wait: float | None = None) -> bool
     readers of it. Only in the process that holds the lock. Raises sqlite3.DatabaseError, StorageFailed.
     """
     (acknowledged,) = connection.execute("SELECT max(value) FROM state WHERE key = 'commits'").fetchone()
-    with storage_errors(catalog), _held(catalog) as database:
+    with storage_errors(catalog), opened(catalog) as database:
         known = _Sums.read(place(catalog))
         if known is not None:
             # Not all of these need count: a change that failed, or was cut short, may have left a whole one's frames.

@@ -32,7 +32,7 @@ from sqlalchemy.exc import DatabaseError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import NullPool, QueuePool
 
-from search import pages
+from search.database import Database, hold, release
 from search.errors import IndexDamaged, IndexLocked, SearchError, StorageFailed
 
 APPLICATION_ID = 0x4C4B414C
@@ -160,18 +160,18 @@ def reading_engine(path: Path, *, pooled: bool = True) -> Engine:
 
 
 class FileConnection(sqlite3.Connection):
-    """SQLite's connection to a file, which `pages` keeps open until this has closed it. Raises StorageFailed."""
+    """SQLite's connection to a file, which `database` keeps open until this has closed it. Raises StorageFailed."""
 
     def __init__(self, path: Path, mode: str) -> None:
         super().__init__(f"file:{quote(str(path))}?mode={mode}", uri=True, timeout=10, check_same_thread=False)
-        self._held: pages.Database | None = pages.hold(path)
+        self._held: Database | None = hold(path)
 
     def close(self) -> None:
         """Close it, and then let go of the file."""
         super().close()
         held, self._held = self._held, None
         if held is not None:
-            pages.release(held)
+            release(held)
 
 
 def _on_read_only_disk(path: Path) -> bool:
