@@ -80,7 +80,7 @@ def test_searches_beside_changes_are_never_wrong() -> None:
     figures = torture("mixed", "--runs", "4000", "--seed", "1")
     assert figures["wrong"] == []
     assert figures["runs"] >= 4000
-    assert {"search", "look-up", "add", "remove", "publish"} <= set(figures["counts"])
+    assert {"search", "look-up", "add", "remove", "publish", "reopen"} <= set(figures["counts"])
 
 
 def test_searches_that_do_not_look_for_changes_are_caught() -> None:

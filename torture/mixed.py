@@ -1,4 +1,4 @@
-"""Several threads at once: two search while one adds, removes, describes, publishes and compacts.
+"""Several threads at once: two search while one adds, removes, describes, publishes and compacts; reopened at times.
 
 What a search must find: the images that were there all the time, as far as k allows, by exact score, and nothing that
 was never there meanwhile. Where a graph answers, it may miss a neighbour, as often as it was measured to.
@@ -24,6 +24,8 @@ from search.types import JsonObject, Query, QueryPart
 from torture.world import NUMBERS, Figures, check, create, image_id, in_child, take, vector
 
 SEARCHERS = 2
+ROUND = 3_000
+"""Operations after which the index is checked, closed and opened again."""
 VECTORS = np.stack([vector(number) for number in range(2 * NUMBERS)])
 """Of the images, and of as many pictures that are never in the index."""
 NUMBER_OF = {image_id(number): number for number in range(NUMBERS)}
@@ -142,34 +144,38 @@ def _work(path: Path, seed: int, runs: int, minutes: float, broken: bool) -> dic
     create(path)
     if broken:
         mock.patch.object(Catalog, "version", return_value=0).start()
-    with Index.open(path, writable=True) as index:
-
-        def writer() -> None:
-            chance = random.Random(seed)
-            while not truth.ended:
-                change(index, truth, chance)
-                if truth.figures.runs >= runs or time.monotonic() > until:
-                    truth.ended = True
-
-        def searcher(number: int) -> None:
-            chance = random.Random(seed + number)
-            while not truth.ended:
-                (look_up if chance.random() < 0.5 else search)(index, truth, chance)
-
-        threads = [threading.Thread(target=_guarded, args=(writer, truth))]
-        threads += [
-            threading.Thread(target=_guarded, args=(partial(searcher, number), truth))
-            for number in range(1, SEARCHERS + 1)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        if not broken and not truth.figures.wrong:
-            truth.figures.wrong += check(index, [truth.present])[1]
+    chances = [random.Random(seed + number) for number in range(1 + SEARCHERS)]
+    while truth.figures.runs < runs and time.monotonic() < until and not truth.figures.wrong:
+        with Index.open(path, writable=True) as index:
+            _round(index, truth, chances, min(runs, truth.figures.runs + ROUND), until)
+            truth.seen("reopen")
+            if not broken and not truth.figures.wrong:
+                truth.figures.wrong += check(index, [truth.present])[1]
     if truth.figures.counts.get("neighbours missed", 0) > 0.05 * truth.figures.counts.get("neighbours", 1):
         truth.figures.wrong.append("more neighbours are missed than was promised")
     return vars(truth.figures)
+
+
+def _round(index: Index, truth: Truth, chances: list[random.Random], runs: int, until: float) -> None:
+    """All threads at an open index, until so many operations were done."""
+    truth.ended = False
+
+    def writer() -> None:
+        while not truth.ended:
+            change(index, truth, chances[0])
+            if truth.figures.runs >= runs or time.monotonic() > until:
+                truth.ended = True
+
+    def searcher(chance: random.Random) -> None:
+        while not truth.ended:
+            (look_up if chance.random() < 0.5 else search)(index, truth, chance)
+
+    work = [writer, *(partial(searcher, chance) for chance in chances[1:])]
+    threads = [threading.Thread(target=_guarded, args=(one, truth)) for one in work]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def _guarded(work: Callable[[], None], truth: Truth) -> None:
