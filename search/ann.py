@@ -25,6 +25,8 @@ EFS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 """Candidates that a search may keep (efSearch), the fastest first. What it finds at the last is all that it finds."""
 NEIGHBOURS = 10
 """Recall is promised for the ten nearest."""
+SCORED = 3
+"""Candidates scored exactly, for each one wanted: their codes' order is so good that two would do as well."""
 _CODES, _BARE_CODES = faiss.ScalarQuantizer.QT_8bit, faiss.ScalarQuantizer.QT_8bit_direct_signed
 """Eight bits that stand for numbers in a range, as vectors are added; and the same bytes less 128, as queries meet
 them."""
@@ -117,10 +119,11 @@ class Graph:
             pause()
             self._index.add(block)
 
-    def search(self, queries: Vectors, ef: int) -> Positions:
-        """The best `ef` of the positions that a walk towards each query has met, (q, ef), by their codes' order.
+    def search(self, queries: Vectors, ef: int, count: int | None = None) -> Positions:
+        """The best of the positions that a walk towards each query has met, by their codes' order.
 
-        queries: (q, dim). -1 where it has met fewer.
+        queries: (q, dim). ef: candidates that a walk keeps in sight. Returns (q, min(count, ef)), all without `count`;
+        -1 where it has met fewer.
         """
         if self._codes.qtype != _BARE_CODES:
             self._codes.qtype = _BARE_CODES
@@ -128,7 +131,8 @@ class Graph:
         largest = np.abs(scaled).max(axis=1, keepdims=True, initial=1e-30)  # where all vectors are the same
         rounded = np.rint(scaled * (np.float32(127) / largest))
         parameters = _FAISS.SearchParametersHNSW(efSearch=ef)
-        found: Positions = self._index.search(rounded, ef, params=parameters)[1]
+        best = ef if count is None else min(count, ef)
+        found: Positions = self._index.search(rounded, best, params=parameters)[1]
         return found
 
     def write(self, write: Callable[[bytes], int]) -> None:
@@ -159,9 +163,10 @@ class Graph:
 def recall(graph: Graph, vectors: Vectors, queries: Vectors, ef: int, least: Vectors, k: int) -> float:
     """The share of the k nearest of `queries` among `vectors` that a graph over these finds with `ef` candidates.
 
-    least: (q, 1) the scores of the k-th nearest. What scores no less is found: of equal vectors, any will do.
+    As a search does: of the candidates, SCORED times k are scored exactly. least: (q, 1) the scores of the k-th
+    nearest. What scores no less is found: of equal vectors, any will do.
     """
-    found = np.sort(scores(vectors, queries, graph.search(queries, ef)), axis=1)[:, -k:]
+    found = np.sort(scores(vectors, queries, graph.search(queries, ef, SCORED * k)), axis=1)[:, -k:]
     return float((found >= least).sum() / (len(queries) * k))
 
 

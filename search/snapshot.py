@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from search.ann import NEIGHBOURS, Graph, Positions, Vectors, exact, scores
+from search.ann import NEIGHBOURS, SCORED, Graph, Positions, Vectors, exact, scores
 from search.generation import Generation, SpaceSnapshot
 from search.types import Space
 
@@ -182,16 +182,21 @@ def _walked(
     total = graph.count
     count = total if alive is None else int(np.count_nonzero(alive))
     wanted = min(max(ef, 2 * k - NEIGHBOURS), count)  # recall was measured for the ten nearest: more need more in sight
-    found = np.full((len(queries), max(wanted, k)), -1, dtype=np.int64)
+    scored = min(wanted, SCORED * k)
+    found = np.full((len(queries), max(scored, k)), -1, dtype=np.int64)
     missing = np.arange(len(queries))
     ef = math.ceil(wanted * total / max(1, count))
     while len(missing) and ef * VISITED < count:
-        met = graph.search(queries[missing], ef)
-        if alive is not None:
+        if alive is None:
+            met = graph.search(queries[missing], ef, scored)
+            enough = (met >= 0).all(axis=1)
+        else:
+            met = graph.search(queries[missing], ef)
             met[~alive[met]] = -1
             met = np.take_along_axis(met, np.argsort(met < 0, axis=1, kind="stable"), axis=1)
-        found[missing, :wanted] = met[:, :wanted]
-        missing = missing[(met >= 0).sum(axis=1) < max(k, wanted // 2)]
+            enough = (met >= 0).sum(axis=1) >= max(k, wanted // 2)
+        found[missing, :scored] = met[:, :scored]
+        missing = missing[~enough]
         ef *= 4
     return found, missing
 
