@@ -89,7 +89,7 @@ def test_what_a_bad_graph_misses_is_counted(make_index: MakeIndex, monkeypatch: 
     monkeypatch.setattr(snapshot, "VISITED", 1)
     index = make_index(vectors(2000))
     walk = snapshot.Graph.search
-    monkeypatch.setattr(snapshot.Graph, "search", lambda self, queries, ef: walk(self, -queries, ef))
+    monkeypatch.setattr(snapshot.Graph, "search", lambda self, queries, *rest: walk(self, -queries, *rest))
     found, true = map(sum, zip(*(index.observed(query(number)) or (0, 0) for number in range(20)), strict=True))
     assert true == 200
     assert found < 20
