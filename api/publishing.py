@@ -14,6 +14,9 @@ from search.index import Index
 FIRST_PAUSE, LONGEST_PAUSE = 60.0, 3600.0
 """Seconds after a failure until the next try, doubled each time: one may cost minutes, and fill the disk again."""
 
+SOON = 1.0
+"""Seconds after a success that left much to publish."""
+
 LOG = logging.getLogger("lookalike")
 
 
@@ -22,7 +25,7 @@ def publish_patiently(index: Index, stop: threading.Event) -> None:
 
     What fails is told once, tried again after a while, and costs no answer until then.
     """
-    with suppress(SearchError):
+    with suppress(Exception):  # what it says is about to be mended, or found and told there
         _tell_damage(index)
     pause, told = FIRST_PAUSE, ""
     while True:
@@ -30,6 +33,10 @@ def publish_patiently(index: Index, stop: threading.Event) -> None:
             with activity.HERE.working():
                 if _published(index, stop):
                     return
+            pause, told = FIRST_PAUSE, ""  # much was changed meanwhile
+            if stop.wait(SOON):
+                return
+            continue
         except PublicationStopped:
             return
         except Exception as error:

@@ -27,6 +27,8 @@ NEIGHBOURS = 10
 """Recall is promised for the ten nearest."""
 SCORED = 3
 """Candidates scored exactly, for each one wanted: their codes' order is so good that two would do as well."""
+WALK = {"query_bits": 8, "scored": SCORED}
+"""How a graph is walked through: what was measured of another kind of walk says nothing of this one."""
 _CODES, _BARE_CODES = faiss.ScalarQuantizer.QT_8bit, faiss.ScalarQuantizer.QT_8bit_direct_signed
 """Eight bits that stand for numbers in a range, as vectors are added; and the same bytes less 128, as queries meet
 them."""

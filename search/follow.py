@@ -44,19 +44,27 @@ class Follower:
                 self._snapshot = self._loaded(changes)
                 self._loaded_once = True
             elif changes.generation != self._snapshot.current and self._loading is None:
-                self._loading = threading.Thread(target=self._load, daemon=True)
-                self._loading.start()
+                self._start_loading()
             self._snapshot = self._caught_up(self._snapshot)
             self._version = version
             return self._snapshot, version
 
     def settle(self) -> Snapshot:
-        """The newest snapshot, once the newest generation is in it. Raises what kept it from being loaded."""
+        """The newest snapshot, once the newest generation is in it. Raises what kept it from being loaded.
+
+        One that could not be read is tried once more: it may have been a passing fault, or its files were put back.
+        """
         self._failure = None
+        tried = False
         while True:
             snapshot, _ = self.newest()
             if self._loading is None and self._failure is None:
-                return snapshot
+                if tried or snapshot.current == (snapshot.generation and snapshot.generation.name):
+                    return snapshot
+                with self._catching_up:
+                    if self._loading is None:
+                        self._start_loading()
+            tried = True
             self.wait()
             if self._failure is not None:
                 raise self._failure
@@ -72,6 +80,11 @@ class Follower:
         if loading is not None:
             loading.join()
 
+    def _start_loading(self) -> None:
+        """The caller holds `_catching_up`."""
+        self._loading = threading.Thread(target=self._load, daemon=True)
+        self._loading.start()
+
     def _load(self) -> None:
         """Put the newest generation in the place of the one before; and what was published meanwhile in its place."""
         try:
@@ -86,7 +99,9 @@ class Follower:
             self._failure = error
             self._version = None
         finally:
-            self._loading = None
+            with self._catching_up:
+                if self._loading is threading.current_thread():  # and not one that was started after it
+                    self._loading = None
 
     def _loaded(self, changes: Changes) -> Snapshot:
         """The best generation, without what was removed since it was written."""

@@ -155,9 +155,12 @@ class Index:
         """Make everything the current generation, where it is not yet. Returns its name.
 
         `lock` is taken for a moment at the end: where the caller does not hold it, others can write meanwhile.
-        anew: written from scratch, without what was removed. stop: set to give up. Raises StorageFailed, IndexDamaged,
-        IndexLocked, PublicationStopped.
+        anew: written from scratch, without what was removed, which is not begun while another process writes. stop: set
+        to give up. Raises StorageFailed, IndexDamaged, IndexLocked, PublicationStopped.
         """
+        if anew:  # it takes minutes, and others who publish wait for it
+            with self.lock():
+                pass
         lock = partial(write_lock, self.path, timeout=PATIENCE)
         return publish(self.generations, self.catalog, self.spaces, anew=anew, lock=lock, stop=stop)
 

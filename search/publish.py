@@ -19,7 +19,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from search.ann import EF_CONSTRUCTION, EFS, LINKS, NEIGHBOURS, Graph, Vectors, exact, kth_scores, recall, scores
+from search.ann import EF_CONSTRUCTION, EFS, LINKS, NEIGHBOURS, WALK, Graph, Vectors, exact, kth_scores, recall, scores
 from search.catalog import NEWEST, Catalog, Changes
 from search.errors import GenerationDamaged, IndexLocked, PublicationStopped, SearchError, StorageFailed
 from search.files import make_folder, storage_errors, sync
@@ -70,7 +70,7 @@ def publish(
     """
     with storage_errors(folder):
         make_folder(folder)
-        with _one_at_a_time(folder):
+        with _one_at_a_time(folder, stop):
             state = catalog.changes(since=NEWEST)
             _discard(folder, lambda name: name.endswith(".tmp") or (name.isdigit() and name > (state.generation or "")))
             last = load_best(folder, state, spaces)
@@ -121,17 +121,18 @@ def _needs_graph(count: int, dim: int, min_recall: float) -> bool:
 def _settled(space: SpaceSnapshot, total: int, min_recall: float) -> bool:
     """Whether a graph's answers among so many vectors are known to be good enough, or those of any to be too bad."""
     measured = space.facts["search"]
-    if not measured or total >= GROWTH * measured["count"]:
+    if not measured or total >= GROWTH * measured["count"] or any(measured.get(key) != WALK[key] for key in WALK):
         return False
     return bool((measured["recall"] < min_recall) == (space.graph is None))
 
 
 @contextmanager
-def _one_at_a_time(folder: Path) -> Iterator[None]:
+def _one_at_a_time(folder: Path, stop: Event | None = None) -> Iterator[None]:
     lock = FileLock(folder.with_suffix(".lock"), timeout=WAIT)
     try:
-        lock.acquire()
+        lock.acquire(cancel_check=lambda: _stopped(stop))
     except Timeout as error:
+        _go_on(stop)
         raise IndexLocked(
             f"Another process has been publishing in {folder} for {WAIT} seconds. Try again when it is done."
         ) from error
@@ -139,6 +140,15 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _stopped(stop: Event | None) -> bool:
+    return stop is not None and stop.is_set()
+
+
+def _go_on(stop: Event | None) -> None:
+    if _stopped(stop):
+        raise PublicationStopped("A publication was stopped. The index is as it was; publish again.")
 
 
 class _Draft:
@@ -187,8 +197,7 @@ class _Draft:
         return written.digest
 
     def _pause(self) -> None:
-        if self._stop is not None and self._stop.is_set():
-            raise PublicationStopped("A publication was stopped. The index is as it was; publish again.")
+        _go_on(self._stop)
 
     def rename(self, path: Path) -> None:
         """Make it a generation: no reader looks at it before the catalog names it."""
@@ -302,10 +311,11 @@ class _Draft:
     def _found(self, graph: Graph, vectors: Vectors, seen: int) -> JsonObject:
         """What a graph over the first `seen` vectors finds of the others' neighbours, and with how many candidates."""
         queries = vectors[seen:]
-        ef, share = _measured(graph, vectors[:seen], queries, self._min_recall)
+        ef, share = _measured(graph, vectors[:seen], queries, self._min_recall, self._pause)
         return {
             "links": LINKS,
             "ef_construction": EF_CONSTRUCTION,
+            **WALK,
             "ef": ef,
             "recall": math.floor(share * 10_000) / 10_000,
             "min_recall": self._min_recall,
@@ -373,11 +383,14 @@ def _share(old: Path, new: Path, entry: JsonObject) -> Any:
     return digest
 
 
-def _measured(graph: Graph, vectors: Vectors, queries: Vectors, wanted: float) -> tuple[int, float]:
+def _measured(
+    graph: Graph, vectors: Vectors, queries: Vectors, wanted: float, pause: Callable[[], None]
+) -> tuple[int, float]:
     """The fewest candidates at which a graph over these vectors finds enough of the queries' neighbours; its recall."""
     least = kth_scores(vectors, queries, NEIGHBOURS)
     ef, found = 0, 0.0
     for ef in EFS:
+        pause()
         found = recall(graph, vectors, queries, ef, least, NEIGHBOURS)
         if found >= wanted:
             break

@@ -181,7 +181,9 @@ def _walked(
     """
     total = graph.count
     count = total if alive is None else int(np.count_nonzero(alive))
-    wanted = min(max(ef, 2 * k - NEIGHBOURS), count)  # recall was measured for the ten nearest: more need more in sight
+    wanted = min(
+        max(ef, k, 2 * k - NEIGHBOURS), count
+    )  # recall was measured for the ten nearest: more need more in sight
     scored = min(wanted, SCORED * k)
     found = np.full((len(queries), max(scored, k)), -1, dtype=np.int64)
     missing = np.arange(len(queries))

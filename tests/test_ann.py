@@ -7,12 +7,13 @@ import json
 import shutil
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import FakeEncoder, image_id, new_image
+from conftest import FakeEncoder, another_writer, image_id, new_image
 from numpy.typing import NDArray
 
 from api.service import Service
@@ -21,7 +22,7 @@ from search import follow, pages, publish, snapshot
 from search import index as index_module
 from search.ann import Graph, exact, scores
 from search.catalog import Catalog
-from search.errors import PublicationStopped, QueryInvalid, StorageFailed
+from search.errors import IndexLocked, PublicationStopped, QueryInvalid, StorageFailed
 from search.generation import load
 from search.index import Index
 from search.publish import _Draft, _HashedFile
@@ -511,15 +512,71 @@ def test_what_is_written_anew_takes_the_place_of_all_before(make_index: MakeInde
 
 def test_compacting_does_not_lock_the_index_while_it_waits_for_a_publication(make_index: MakeIndex) -> None:
     index = make_index(clusters(20))
-    with publish._one_at_a_time(index.generations):
-        compacting = threading.Thread(target=index.compact)
-        compacting.start()
-        compacting.join(0.3)
-        assert compacting.is_alive()
+    with ThreadPoolExecutor(1) as pool, publish._one_at_a_time(index.generations):
+        compacting = pool.submit(index.compact)
+        with pytest.raises(TimeoutError):
+            compacting.result(0.3)
         with index.lock():
             index.remove([image_id(3)])
-    compacting.join()
+    assert compacting.result() == "000002"
     assert verify(index).findings == []
+
+
+def test_compacting_is_refused_before_anything_is_written_where_another_process_writes(
+    make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = make_index(clusters(20))
+    writes: list[Path] = []
+    monkeypatch.setattr(index_module, "PATIENCE", 0)
+    monkeypatch.setattr(_Draft, "write", lambda self: writes.append(self._path))
+    with another_writer(index.path), pytest.raises(IndexLocked, match="Another process is writing"):
+        index.compact()
+    assert [path.name for path in index.generations.iterdir()] == ["000001"]
+    assert writes == []
+
+
+def test_a_publication_that_waits_for_another_can_be_given_up(make_index: MakeIndex) -> None:
+    index, stop = make_index(clusters(20), publish=False), threading.Event()
+    with ThreadPoolExecutor(1) as pool, publish._one_at_a_time(index.generations):
+        waiting = pool.submit(index.publish, stop=stop)
+        with pytest.raises(TimeoutError):
+            waiting.result(0.2)
+        stop.set()
+        with pytest.raises(PublicationStopped):
+            waiting.result(5)
+
+
+def test_a_generation_that_could_not_be_read_is_tried_again(make_index: MakeIndex) -> None:
+    """A passing fault of the disk, or a file that is put back."""
+    index = make_index(clusters(20))
+    (file,) = (index.generations / "000001").glob("*.vectors")
+    good = file.read_bytes()
+    file.write_bytes(good[:-1] + b"?")
+    with Index.open(index.path) as other:
+        other.refresh()
+        assert other.info().generation is None
+        file.write_bytes(good)
+        other.refresh()
+        assert other.info().generation == "000001"
+        assert other.info().delta == 0
+
+
+def test_k_are_found_where_fewer_candidates_are_asked_for(make_index: MakeIndex) -> None:
+    index = make_index(clusters(2000))
+    for k, ef in ((5, 1), (8, 7), (10, 10), (20, 1)):
+        rowids, _ = index.nearest(clusters(3, seed=1), k, ef=ef)
+        assert (rowids >= 0).sum() == 3 * k
+
+
+def test_what_was_measured_of_another_walk_is_measured_again(
+    make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as before:
+        before.setattr(publish, "WALK", {})
+        index = make_index(clusters(2000))
+        assert index.publish() == "000001"
+    assert index.publish() == "000002"
+    assert index.publish() == "000002"
 
 
 @pytest.mark.parametrize("dim", [16, 64, 100, 384])

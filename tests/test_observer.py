@@ -275,6 +275,45 @@ def test_what_could_not_be_published_is_once_there_is_room(make_index: MakeIndex
     assert index.info().generation == "000001"
 
 
+def test_whatever_keeps_a_server_from_telling_the_damage_it_is_mended(
+    make_index: MakeIndex, disk: FullDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index, failures = make_index(vectors(50), publish=False), [MemoryError("no room")]
+    disk.room = True
+    refresh = Index.refresh
+    monkeypatch.setattr(Index, "refresh", lambda self: refresh(self) if not failures else _raise(failures.pop()))
+    publish_patiently(index, Clock(lambda _: True))
+    assert index.info().generation == "000001"
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+def test_what_comes_while_a_server_publishes_is_no_failure(
+    make_index: MakeIndex, disk: FullDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that is filled as fast as it can goes on publishing, rather than pause longer and longer."""
+    index, publications = make_index(vectors(50), publish=False), []
+    disk.room = True
+    published = Index.publish
+
+    def filled(self: Index, **arguments: Any) -> str:
+        publications.append(published(self, **arguments))
+        if len(publications) < 4:
+            with index.lock(), index.writing() as transaction:
+                for number in range(20):
+                    number += 50 + 20 * len(publications)
+                    transaction.add(new_image(number, vectors(1, seed=number)[0]))
+        return publications[-1]
+
+    monkeypatch.setattr(Index, "publish", filled)
+    clock = Clock(lambda _: False)
+    publish_patiently(index, clock)
+    assert publications == ["000001", "000002", "000003", "000004"]
+    assert all(wait is not None and wait <= 1 for wait in clock.waits)
+
+
 def test_writes_after_a_failure_to_publish_start_no_other(
     make_index: MakeIndex, serve: MakeService, disk: FullDisk, caplog: pytest.LogCaptureFixture
 ) -> None:
