@@ -143,7 +143,7 @@ def draw(question: Question, answer: Mapping[str, Any], out: Path, fetch: Fetch)
         draw_sheet(Picture(data=query_data, heading="query", caption=name), hits, out)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise StorageFailed(f"The sheet {out} cannot be written: {reason}. Name a .png or .jpg file.") from error
+        raise StorageFailed(f"The sheet {out} cannot be written: {reason}. Name another file, .png or .jpg.") from error
 
 
 def _first_readable(paths: Iterable[str]) -> bytes | None:

@@ -19,8 +19,17 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, Engine, Row, bindparam, func, select
 
-from search import pages, schema
-from search.errors import IndexDamaged, IndexExists, IndexLocked, IndexTooNew, SearchError, StorageFailed, UnknownImage
+from search import database, pages, schema
+from search.errors import (
+    IndexDamaged,
+    IndexExists,
+    IndexLocked,
+    IndexMoved,
+    IndexTooNew,
+    SearchError,
+    StorageFailed,
+    UnknownImage,
+)
 from search.files import storage_errors, sync
 from search.filters import compile_filter
 from search.lookup import KnownLocation, Lookup, known_location
@@ -99,8 +108,9 @@ class Catalog:
         """Whether this process has changed it."""
         self._closed = False
         self._log_limit = LOG_BYTES
+        self._file = database.hold(path)
         # At the end of the process too: SQLite would move the log into the database then, without our sums.
-        self._finalizer = weakref.finalize(self, _close, path, self._readers, self._writer)
+        self._finalizer = weakref.finalize(self, _close, path, self._file, self._readers, self._writer)
 
     @classmethod
     def create(cls, path: Path, new_spaces: Sequence[Space]) -> Catalog:
@@ -205,6 +215,11 @@ class Catalog:
     def _must_be_open(self) -> None:
         if self._closed:  # the engines would open it again
             raise StorageFailed(f"The index {self.path.parent} is closed. Open it again.")
+        if not database.is_at(self._file, self.path):  # a new connection would open what is there now
+            raise IndexMoved(
+                f"The index {self.path.parent} was moved, replaced or deleted while it was open. Stop what uses it, "
+                "put the index where it belongs, and start again."
+            )
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -222,6 +237,7 @@ class Catalog:
             yield transaction
             commits = transaction.count()
         self.written = True
+        self._must_be_open()  # what was written to an index that is gone is not acknowledged
         with suppress(SearchError):  # it is done, whatever becomes of this
             pages.acknowledge(self.path, commits)
             size = pages.log_bytes(self.path)
@@ -372,7 +388,7 @@ class Catalog:
             if not intact(row.vector, row.crc32):
                 raise IndexDamaged(
                     f"The stored vector of image {row.image_rowid} in {self.path} does not match its checksum. "
-                    "Restore the index from a backup, or build it again."
+                    "Restore the index from a backup, or move its folder away and build it again."
                 )
         try:
             block = from_blobs([row.vector for row in rows], space.recipe.dim)
@@ -486,14 +502,19 @@ class Catalog:
             ]
 
 
-def _close(path: Path, readers: Engine, writer: Engine | None) -> None:
-    """Close all connections, the writer's while another reads: then SQLite leaves the log to `settle`."""
+def _close(path: Path, file: database.Database, readers: Engine, writer: Engine | None) -> None:
+    """Close all connections, the writer's while another reads: then SQLite leaves the log to `settle`.
+
+    The log of a database that was moved it leaves alone by itself.
+    """
     if writer is not None:
-        with suppress(sqlite3.Error, StorageFailed), closing(FileConnection(path, "ro")) as reader:
-            reader.execute("SELECT count(*) FROM sqlite_master")
-            writer.dispose()
+        if database.is_at(file, path):
+            with suppress(sqlite3.Error, StorageFailed), closing(FileConnection(path, "ro")) as reader:
+                reader.execute("SELECT count(*) FROM sqlite_master")
+                writer.dispose()
         writer.dispose()
     readers.dispose()
+    database.release(file)
 
 
 def _embeddings_of(space: Space) -> Any:

@@ -83,7 +83,11 @@ def info(
         )
         if entry.structure:
             say(f"    {_searched(entry.structure)}")
-    say(f"  generation {facts.generation or 'none yet'}, {facts.delta:,} images newer than it")
+    say(f"  generation {facts.generation or 'none'}, {facts.delta:,} images newer than it")
+    if facts.current != facts.generation:
+        warn(
+            f"The generation {facts.current} is damaged or gone: write another one with lookalike rebuild {directory}."
+        )
     if facts.failures:
         say(f"  {facts.failures:,} files could not be indexed")
 

@@ -83,6 +83,14 @@ def release(database: Database) -> None:
                 os.close(descriptor)
 
 
+def is_at(database: Database, catalog: Path) -> bool:
+    """Whether the file that is held is still the one of this name."""
+    try:
+        return _inode(catalog.stat()) == database.inode
+    except OSError:
+        return False
+
+
 def _inode(facts: os.stat_result) -> tuple[int, int]:
     return facts.st_dev, facts.st_ino
 

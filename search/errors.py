@@ -8,10 +8,12 @@ SearchError
 ├── GenerationDamaged   its generation cannot be trusted
 ├── IndexTooNew         a newer Lookalike made it
 ├── StorageFailed       the disk is full, or reading or writing failed
+├── IndexMoved          it was moved, replaced or deleted while it was open
 ├── PublicationStopped  a publication was asked to end before it was done
 ├── RecipeMismatch      embeddings of one recipe were offered to a space of another
 ├── UnknownImage        no image has this id or path
 ├── UnknownRoot         the index has seen no folder of this name
+├── RootTaken           pictures cannot lie where others do
 ├── UnknownSpace        the index has no space of this name
 ├── FilterInvalid       a filter that does not say what it should match
 ├── QueryInvalid        a query that cannot be answered as it stands
@@ -73,6 +75,10 @@ class StorageFailed(SearchError):
         self.disk_full = disk_full
 
 
+class IndexMoved(StorageFailed):
+    """Another file, or none, is where the open catalog was: changes would be lost, or spoil what is there now."""
+
+
 class PublicationStopped(SearchError):
     """A publication was asked to end before it was done."""
 
@@ -89,6 +95,10 @@ class UnknownImage(SearchError):
 
 class UnknownRoot(SearchError):
     """No root at this path, or in it."""
+
+
+class RootTaken(SearchError):
+    """A root cannot be moved: the files there are known as other pictures, or none of its own is there."""
 
 
 class UnknownSpace(SearchError):

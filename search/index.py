@@ -8,9 +8,10 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from search.errors import (
     IndexLocked,
     IndexMissing,
     QueryInvalid,
+    RootTaken,
     SearchError,
     StorageFailed,
     UnknownImage,
@@ -49,6 +51,8 @@ MIN_DELTA, MAX_DELTA = 5_000, 0.05
 FILTERED = 4_000_000
 """Rowids that the filters asked last let through, 32 MB: kept for the next page, and for the same filter again."""
 FILTERS = 256
+LOOKED_FOR = 1_000
+"""Pictures of a root, of which one must be where it is said to have moved to."""
 ROUNDING = 1e-6
 """How far a cosine may be from what it is: a picture's own is not always 1 to the last bit."""
 KEPT_UNDER_ID = re.compile(r"(?P<id>[0-9a-f]{64})[-.].+")
@@ -130,9 +134,12 @@ class Index:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def lock(self) -> AbstractContextManager[None]:
-        """`write_lock` of this index."""
-        return write_lock(self.path)
+    @contextmanager
+    def lock(self, timeout: float = 0) -> Iterator[None]:
+        """`write_lock` of this index. Raises IndexMoved too."""
+        self.catalog.version()  # the lock of an index that was moved would lie in a new folder of its old name
+        with write_lock(self.path, timeout=timeout):
+            yield
 
     @contextmanager
     def writing(self) -> Iterator[Transaction]:
@@ -158,10 +165,11 @@ class Index:
         anew: written from scratch, without what was removed, which is not begun while another process writes. stop: set
         to give up. Raises StorageFailed, IndexDamaged, IndexLocked, PublicationStopped.
         """
+        self.catalog.version()  # raises IndexMoved: no folder is to be made where the index was
         if anew:  # it takes minutes, and others who publish wait for it
             with self.lock():
                 pass
-        lock = partial(write_lock, self.path, timeout=PATIENCE)
+        lock = partial(self.lock, timeout=PATIENCE)
         return publish(self.generations, self.catalog, self.spaces, anew=anew, lock=lock, stop=stop)
 
     def compact(self) -> str:
@@ -172,7 +180,7 @@ class Index:
         name. Raises as `publish`, and IndexLocked while somebody reads the catalog.
         """
         name = self.publish(anew=True)
-        with write_lock(self.path, timeout=PATIENCE):
+        with self.lock(timeout=PATIENCE):
             self._sweep()
             self.catalog.vacuum()
         return name
@@ -359,7 +367,8 @@ class Index:
     def move_root(self, old: Path, new: Path) -> list[str]:
         """Note that a root, or all roots in a folder, lie elsewhere now. Returns what they are called now.
 
-        The caller holds `lock`. Raises UnknownRoot where there is none at `old`.
+        The caller holds `lock`. Raises UnknownRoot where there is none at `old`, RootTaken where pictures are known at
+        `new` as others, or none of these is there.
         """
         roots = [Path(root) for root in self.catalog.roots() if root != str(self.uploads)]
         place = Path(os.path.abspath(old))  # noqa: PTH100 - a drive that is not mounted cannot be resolved
@@ -376,9 +385,23 @@ class Index:
                 around = [other for other in roots if other not in moving and target.is_relative_to(other)]
                 into = around[0] if around else target  # a folder inside a root belongs to that root
                 prefix = "" if target == into else f"{target.relative_to(into).as_posix()}/"
+                self._must_be_there(root, target)
+                if taken := transaction.taken(str(root), str(into), prefix):
+                    raise RootTaken(
+                        f"{taken[0]:,} pictures of {root} have the names of others that are known in {target}, such as "
+                        f"{taken[1]}. Nothing was changed: remove the others first, or give these their own folder."
+                    )
                 transaction.adopt_root(str(root), str(into), prefix)
                 moved.append(str(target))
         return moved
+
+    def _must_be_there(self, root: Path, target: Path) -> None:
+        """Raises RootTaken where a root's pictures are somewhere else."""
+        paths = list(islice(self.catalog.paths_under(str(root), ""), LOOKED_FOR))
+        if paths and not any((target / path).is_file() for path in paths):
+            raise RootTaken(
+                f"None of the pictures of {root}, such as {paths[0]}, is in {target}. Name the folder that has them."
+            )
 
     @property
     def uploads(self) -> Path:
@@ -430,6 +453,7 @@ class Index:
             locations=locations,
             failures=failures,
             generation=None if snapshot.generation is None else snapshot.generation.name,
+            current=snapshot.current,
             seq=snapshot.seq,
             delta=snapshot.delta_count,
             spaces=tuple(

@@ -34,8 +34,9 @@ LOG_HEAD, FRAME_HEAD = 32, 24
 LOOKS, BETWEEN_LOOKS = 20, 0.05
 """Looks at pages that a writer may just be moving, and seconds between them."""
 ADVICE = (
-    "Restore the index from a backup, or build it again. If another program wrote to it, or you put an older one "
-    "back, and lookalike verify finds nothing else, delete {} (and the -wal beside it, if it is older)."
+    "Restore the index from a backup, or move its folder away and build it again. If another program wrote to it, or "
+    "you put an older one back, and lookalike verify finds nothing else, delete {} (and the -wal beside it, if it is "
+    "older)."
 )
 
 

@@ -212,6 +212,17 @@ class Transaction(Lookup):
                 update(table).where(table.c.root == old).values(root=new, path=prefix + table.c.path)
             )
 
+    def taken(self, old: str, new: str, prefix: str) -> tuple[int, str] | None:
+        """How many files of `old` would come to lie where another image is known, and one of them; None for none."""
+        known = locations.alias()
+        clash = (
+            select(known.c.path)
+            .join(locations, locations.c.root == old)
+            .where(known.c.root == new, known.c.path == prefix + locations.c.path, known.c.image != locations.c.image)
+        )
+        paths = self._connection.execute(clash).scalars().all()
+        return (len(paths), paths[0]) if paths and (old, prefix) != (new, "") else None
+
     def set_encoding(self, space: str, encoding: Encoding) -> None:
         """Fix how a space's embeddings are computed: once, before the first of them is stored."""
         self._connection.execute(update(spaces).where(spaces.c.name == space).values(encoding=asdict(encoding)))

@@ -170,13 +170,18 @@ class SpaceInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class IndexInfo:
-    """An index at a glance. `generation` is None until the first one is published; `seq` counts its changes."""
+    """An index at a glance. `seq` counts its changes.
+
+    `generation` is what searches read, None before the first one; `current` the one that the catalog names, another one
+    where that is damaged, gone, or just being loaded.
+    """
 
     path: str
     images: int
     locations: int
     failures: int
     generation: str | None
+    current: str | None
     seq: int
     delta: int
     spaces: tuple[SpaceInfo, ...]

@@ -27,7 +27,7 @@ LOOKS = 5
 """How often a generation that seems wrong is looked at again, while the index changes."""
 UNIT = 1e-3
 """How far from one a vector's length may be: in bf16 models too it is computed in float64."""
-RESTORE = "Restore the index from a backup, or build it again."
+RESTORE = "Restore the index from a backup, or move its folder away and build it again."
 COMPACT = "Run: lookalike compact. It writes them anew."
 PUBLISH = "A build publishes one while it runs. Where none does, run: lookalike rebuild. No image is read again."
 REBUILD = "Run: lookalike rebuild. No image is read again, and nothing is lost."

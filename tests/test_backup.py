@@ -14,7 +14,7 @@ import pytest
 from conftest import another_writer, image_id, new_image, run_cli, vectors
 
 from search.backup import backup
-from search.errors import IndexExists, IndexLocked, StorageFailed, UnknownRoot
+from search.errors import IndexExists, IndexLocked, IndexMoved, RootTaken, StorageFailed, UnknownRoot
 from search.index import Index
 from search.types import ImageFacts, Location, NewImage, Query, QueryPart
 from search.verify import verify
@@ -147,7 +147,10 @@ def test_pictures_on_a_drive_mounted_elsewhere_are_found_again(make_index: MakeI
     index = make_index(vectors(20))
     index.close()
     new = tmp_path / "mnt" / "photos"
-    new.mkdir(parents=True)
+    (new / "7").mkdir(parents=True)
+    refused = run_cli("move-root", index.path, "/photos", new, check=2)
+    assert "None of the pictures of /photos" in refused.stderr
+    (new / "7" / "7.png").write_bytes(b"there")
     answer = json.loads(run_cli("move-root", index.path, "/photos", new, "--json").stdout)
     assert answer["roots"] == [str(new)]
     with Index.open(index.path, writable=True) as opened:
@@ -157,6 +160,76 @@ def test_pictures_on_a_drive_mounted_elsewhere_are_found_again(make_index: MakeI
     run_cli("move-root", index.path, new, tmp_path / "nowhere", check=2)
 
 
+def test_pictures_are_not_moved_over_others(make_index: MakeIndex, tmp_path: Path) -> None:
+    """The image whose place is taken would be known by no file, and gone with the next build."""
+    index = make_index(vectors(3))
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "x.png").write_bytes(b"of the second image")
+    with index.lock(), index.writing() as transaction:
+        for number, root in ((1, "/a"), (2, str(tmp_path / "b"))):
+            transaction.locate(image_id(number), Location(root=root, path="x.png", mtime_ns=1, size=2))
+    before = [index.image(image_id(number)).paths for number in range(3)]
+    with index.lock(), pytest.raises(RootTaken, match=r"1 pictures of /a .* such as x\.png"):
+        index.move_root(Path("/a"), tmp_path / "b")
+    assert [index.image(image_id(number)).paths for number in range(3)] == before
+    with index.lock(), index.writing() as transaction:
+        transaction.locate(image_id(2), Location(root="/a", path="x.png", mtime_ns=1, size=2))
+    with index.lock():
+        index.move_root(Path("/a"), tmp_path / "b")  # the same picture: it is there already
+
+
+def test_an_index_that_is_moved_while_it_is_open_takes_no_change(make_index: MakeIndex, tmp_path: Path) -> None:
+    """A server wrote on: to the one that was gone, with the lock and the checksums of the one put in its place."""
+    data = vectors(6)
+    index = make_index(data[:5])
+    place, copied, away = index.path, tmp_path / "copy.index", tmp_path / "away.index"
+    with backup(index, copied):
+        pass
+    place.rename(away)
+
+    def refused() -> None:
+        changes: list[Callable[[], object]] = [
+            lambda: index.remove([image_id(3)]),
+            lambda: index.describe(image_id(3), labels=["a"]),
+            index.publish,
+            index.compact,
+            lambda: index.search(Query(parts=[QueryPart(vector=data[0])])),
+        ]
+        for change in changes:
+            with pytest.raises(IndexMoved, match="was moved"):
+                change()
+        with pytest.raises(IndexMoved), index.lock():
+            pass
+
+    refused()
+    assert not place.exists(), "it was made again, for its lock"
+    copied.rename(place)
+    kept = {path.name: path.read_bytes() for path in place.iterdir() if path.is_file()}
+    refused()
+    with pytest.raises(IndexMoved), index.writing() as transaction:
+        transaction.add(new_image(5, data[5]))
+    index.close()
+    assert {path.name: path.read_bytes() for path in place.iterdir() if path.is_file()} == kept
+    for path in (place, away):
+        with Index.open(path) as opened:
+            assert verify(opened).findings == []
+            assert opened.info().images == 5
+
+
+def test_what_was_written_to_an_index_that_went_away_meanwhile_is_not_acknowledged(
+    make_index: MakeIndex, tmp_path: Path
+) -> None:
+    index = make_index(vectors(5))
+
+    def change() -> None:
+        with index.lock(), index.writing() as transaction:
+            transaction.describe(image_id(3), labels=["a"], metadata=None)
+            index.path.rename(tmp_path / "away.index")
+
+    with pytest.raises(IndexMoved):
+        change()
+
+
 def test_roots_in_a_folder_that_moved_move_with_it_and_into_a_root_around_them(
     make_index: MakeIndex, tmp_path: Path
 ) -> None:
@@ -164,6 +237,8 @@ def test_roots_in_a_folder_that_moved_move_with_it_and_into_a_root_around_them(
     with index.lock(), index.writing() as transaction:
         transaction.locate(image_id(1), Location(root="/old/drive/2024", path="a.png", mtime_ns=1, size=2))
         transaction.locate(image_id(1), Location(root=str(tmp_path), path="b.png", mtime_ns=1, size=2))
+    (tmp_path / "in" / "2024").mkdir(parents=True)
+    (tmp_path / "in" / "2024" / "a.png").write_bytes(b"there")
     with index.lock():
         assert index.move_root(Path("/old/drive"), tmp_path / "in") == [str(tmp_path / "in" / "2024")]
     assert index.catalog.roots() == ["/photos", str(tmp_path)]
