@@ -226,7 +226,12 @@ class Catalog:
         """A read transaction: everything read inside it belongs to one state of the catalog."""
         self._must_be_open()
         with translated(self.path), self._readers.begin() as connection:
-            yield connection
+            try:
+                yield connection
+            except BaseException:
+                # A statement that was not read to its end would keep this state open, for all who read after this.
+                connection.invalidate()
+                raise
 
     @contextmanager
     def writing(self) -> Iterator[Transaction]:

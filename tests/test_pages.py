@@ -15,11 +15,13 @@ from unittest import mock
 
 import pytest
 from conftest import image_id, new_image, run_cli, vectors
+from sqlalchemy import select
 
 from search import catalog, pages, schema
 from search.backup import backup
 from search.errors import IndexDamaged
 from search.index import Index
+from search.schema import images
 from search.types import Query, QueryPart
 from search.verify import verify
 
@@ -406,3 +408,23 @@ def test_the_page_that_sqlite_never_writes_is_no_false_alarm(make_index: MakeInd
     code += BIG + "add(); index.close(); print(Index.open(path).info().images)"
     assert python(code, index.path) == "102\n"
     assert (index.path / "catalog.sqlite").stat().st_size > 3 << 16
+
+
+def test_a_read_that_failed_keeps_no_state_of_the_catalog_open(make_index: MakeIndex) -> None:
+    """Its connection goes on, and would answer later reads from that state: what was removed since would be found."""
+    index = make_index(vectors(50))
+    left = []
+
+    def fail() -> None:
+        with index.catalog.reading() as connection:
+            left.append(connection.execute(select(images.c.rowid)))
+            assert left[0].fetchone() is not None  # and the rest is not read: as where the next statement fails
+            raise OSError("disk")
+
+    with pytest.raises(OSError, match="disk"):
+        fail()
+    with index.lock():
+        index.remove([image_id(number) for number in range(40)])
+    assert index.catalog.counts()[0] == 10
+    left.clear()  # as the end of whoever handles the error does
+    assert index.catalog.settle(wait=0.5), "somebody reads its log"
