@@ -13,9 +13,8 @@ from search.index import Index
 
 FIRST_PAUSE, LONGEST_PAUSE = 60.0, 3600.0
 """Seconds after a failure until the next try, doubled each time: one may cost minutes, and fill the disk again."""
-
 SOON = 1.0
-"""Seconds after a success that left much to publish."""
+"""Seconds after a success beside which much was changed."""
 
 LOG = logging.getLogger("lookalike")
 
@@ -33,10 +32,7 @@ def publish_patiently(index: Index, stop: threading.Event) -> None:
             with activity.HERE.working():
                 if _published(index, stop):
                     return
-            pause, told = FIRST_PAUSE, ""  # much was changed meanwhile
-            if stop.wait(SOON):
-                return
-            continue
+            wait, pause, told = SOON, FIRST_PAUSE, ""
         except PublicationStopped:
             return
         except Exception as error:
@@ -45,10 +41,9 @@ def publish_patiently(index: Index, stop: threading.Event) -> None:
             if message != told:
                 text = "The index %s could not be published, which is tried again later: %s"
                 LOG.warning(text, index.path, message, exc_info=not ours)
-            told = message
-        if stop.wait(pause):
+            wait, pause, told = pause, min(2 * pause, LONGEST_PAUSE), message
+        if stop.wait(wait):
             return
-        pause = min(2 * pause, LONGEST_PAUSE)
 
 
 def _published(index: Index, stop: threading.Event) -> bool:

@@ -215,6 +215,10 @@ class Catalog:
     def _must_be_open(self) -> None:
         if self._closed:  # the engines would open it again
             raise StorageFailed(f"The index {self.path.parent} is closed. Open it again.")
+        self.must_be_here()
+
+    def must_be_here(self) -> None:
+        """Raise IndexMoved where something else, or nothing, has the catalog's name by now."""
         if not database.is_at(self._file, self.path):  # a new connection would open what is there now
             raise IndexMoved(
                 f"The index {self.path.parent} was moved, replaced or deleted while it was open. Stop what uses it, "
@@ -242,7 +246,7 @@ class Catalog:
             yield transaction
             commits = transaction.count()
         self.written = True
-        self._must_be_open()  # what was written to an index that is gone is not acknowledged
+        self.must_be_here()  # what was written to an index that is gone is not acknowledged
         with suppress(SearchError):  # it is done, whatever becomes of this
             pages.acknowledge(self.path, commits)
             size = pages.log_bytes(self.path)

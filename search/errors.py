@@ -13,7 +13,7 @@ SearchError
 ├── RecipeMismatch      embeddings of one recipe were offered to a space of another
 ├── UnknownImage        no image has this id or path
 ├── UnknownRoot         the index has seen no folder of this name
-├── RootTaken           pictures cannot lie where others do
+├── RootMismatch        a folder does not hold what a root's pictures are
 ├── UnknownSpace        the index has no space of this name
 ├── FilterInvalid       a filter that does not say what it should match
 ├── QueryInvalid        a query that cannot be answered as it stands
@@ -97,8 +97,8 @@ class UnknownRoot(SearchError):
     """No root at this path, or in it."""
 
 
-class RootTaken(SearchError):
-    """A root cannot be moved: the files there are known as other pictures, or none of its own is there."""
+class RootMismatch(SearchError):
+    """A root is not where it is said to be: none of its pictures is there, or others are known there by their names."""
 
 
 class UnknownSpace(SearchError):

@@ -59,7 +59,7 @@ class Follower:
         while True:
             snapshot, _ = self.newest()
             if self._loading is None and self._failure is None:
-                if tried or snapshot.current == (snapshot.generation and snapshot.generation.name):
+                if tried or snapshot.reads_current:
                     return snapshot
                 with self._catching_up:
                     if self._loading is None:

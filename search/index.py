@@ -23,7 +23,7 @@ from search.errors import (
     IndexLocked,
     IndexMissing,
     QueryInvalid,
-    RootTaken,
+    RootMismatch,
     SearchError,
     StorageFailed,
     UnknownImage,
@@ -137,7 +137,7 @@ class Index:
     @contextmanager
     def lock(self, timeout: float = 0) -> Iterator[None]:
         """`write_lock` of this index. Raises IndexMoved too."""
-        self.catalog.version()  # the lock of an index that was moved would lie in a new folder of its old name
+        self.catalog.must_be_here()  # else the lock would lie in a new folder of the index's old name
         with write_lock(self.path, timeout=timeout):
             yield
 
@@ -165,7 +165,7 @@ class Index:
         anew: written from scratch, without what was removed, which is not begun while another process writes. stop: set
         to give up. Raises StorageFailed, IndexDamaged, IndexLocked, PublicationStopped.
         """
-        self.catalog.version()  # raises IndexMoved: no folder is to be made where the index was
+        self.catalog.must_be_here()  # else a folder would be made where the index was
         if anew:  # it takes minutes, and others who publish wait for it
             with self.lock():
                 pass
@@ -199,7 +199,7 @@ class Index:
         snapshot, _ = self._follower.newest()
         if self._follower.loading:
             return False
-        if snapshot.current != (snapshot.generation and snapshot.generation.name):
+        if not snapshot.reads_current:
             return True
         held = dead = 0
         if snapshot.generation is not None:
@@ -367,8 +367,8 @@ class Index:
     def move_root(self, old: Path, new: Path) -> list[str]:
         """Note that a root, or all roots in a folder, lie elsewhere now. Returns what they are called now.
 
-        The caller holds `lock`. Raises UnknownRoot where there is none at `old`, RootTaken where pictures are known at
-        `new` as others, or none of these is there.
+        The caller holds `lock`. Raises UnknownRoot where there is none at `old`, RootMismatch where none of its
+        pictures is at `new`, or others are known there by their names.
         """
         roots = [Path(root) for root in self.catalog.roots() if root != str(self.uploads)]
         place = Path(os.path.abspath(old))  # noqa: PTH100 - a drive that is not mounted cannot be resolved
@@ -387,7 +387,7 @@ class Index:
                 prefix = "" if target == into else f"{target.relative_to(into).as_posix()}/"
                 self._must_be_there(root, target)
                 if taken := transaction.taken(str(root), str(into), prefix):
-                    raise RootTaken(
+                    raise RootMismatch(
                         f"{taken[0]:,} pictures of {root} have the names of others that are known in {target}, such as "
                         f"{taken[1]}. Nothing was changed: remove the others first, or give these their own folder."
                     )
@@ -396,10 +396,10 @@ class Index:
         return moved
 
     def _must_be_there(self, root: Path, target: Path) -> None:
-        """Raises RootTaken where a root's pictures are somewhere else."""
+        """Raises RootMismatch where a root's pictures are somewhere else."""
         paths = list(islice(self.catalog.paths_under(str(root), ""), LOOKED_FOR))
         if paths and not any((target / path).is_file() for path in paths):
-            raise RootTaken(
+            raise RootMismatch(
                 f"None of the pictures of {root}, such as {paths[0]}, is in {target}. Name the folder that has them."
             )
 

@@ -139,6 +139,11 @@ class Snapshot:
         return np.take_along_axis(all_rowids, order, axis=1), np.clip(best, -1, 1, where=np.isfinite(best), out=best)
 
     @property
+    def reads_current(self) -> bool:
+        """Whether its generation is the one that the catalog named, or there was none."""
+        return self.current == (None if self.generation is None else self.generation.name)
+
+    @property
     def delta_count(self) -> int:
         """How many images were added since the generation."""
         return max((len(view.delta_rowids) for view in self.spaces.values()), default=0)
@@ -181,9 +186,8 @@ def _walked(
     """
     total = graph.count
     count = total if alive is None else int(np.count_nonzero(alive))
-    wanted = min(
-        max(ef, k, 2 * k - NEIGHBOURS), count
-    )  # recall was measured for the ten nearest: more need more in sight
+    # Recall was measured for the ten nearest: more need more in sight.
+    wanted = min(max(ef, k, 2 * k - NEIGHBOURS), count)
     scored = min(wanted, SCORED * k)
     found = np.full((len(queries), max(scored, k)), -1, dtype=np.int64)
     missing = np.arange(len(queries))

@@ -200,10 +200,14 @@ class Transaction(Lookup):
     def adopt_root(self, old: str, new: str, prefix: str) -> None:
         """Re-root everything seen under `old`, a folder inside `new`: `prefix` (`2024/`) goes before each path.
 
-        A file that was seen under both roots keeps what is known of it under `new`.
+        A file that was seen under both roots keeps what is known of it under `new`, unless that was removed.
         """
         if (old, prefix) == (new, ""):
             return
+        moving = locations.alias()
+        moved = select(prefix + moving.c.path).where(moving.c.root == old, moving.c.image.is_not(None))
+        removed = (locations.c.root == new) & locations.c.image.is_(None)
+        self._connection.execute(delete(locations).where(removed, locations.c.path.in_(moved)))
         for table in (locations, failures):
             known = table.alias()
             twice = exists().where(known.c.root == new, known.c.path == prefix + table.c.path)
@@ -221,7 +225,7 @@ class Transaction(Lookup):
             .where(known.c.root == new, known.c.path == prefix + locations.c.path, known.c.image != locations.c.image)
         )
         paths = self._connection.execute(clash).scalars().all()
-        return (len(paths), paths[0]) if paths and (old, prefix) != (new, "") else None
+        return (len(paths), paths[0]) if paths else None
 
     def set_encoding(self, space: str, encoding: Encoding) -> None:
         """Fix how a space's embeddings are computed: once, before the first of them is stored."""

@@ -393,6 +393,24 @@ def test_a_server_answers_without_its_generation_and_makes_it_anew(tmp_path: Pat
         assert stop_server(process) == 0
 
 
+def test_a_server_whose_index_is_moved_away_is_not_ready_and_takes_nothing(tmp_path: Path, checkpoint: Path) -> None:
+    write_photos(tmp_path / "photos")
+    index, away = tmp_path / "photos.index", tmp_path / "away.index"
+    run_cli("build", tmp_path / "photos", "--index", index, "--model", checkpoint)
+    process, url = start_server(index)
+    try:
+        assert httpx.get(f"{url}/readyz").status_code == 200
+        index.rename(away)
+        check_problem(httpx.get(f"{url}/readyz"), 503, "storage-failed")
+        added = httpx.post(f"{url}/v1/images", files=upload(png(draw_picture("black", "circle", 6))), timeout=60)
+        check_problem(added, 503, "storage-failed")
+        assert not index.exists(), "it was made again"
+        away.rename(index)
+        assert httpx.get(f"{url}/readyz").status_code == 200
+    finally:
+        assert stop_server(process) == 0
+
+
 def test_a_server_that_cannot_start_ends_though_it_would_mend_an_index(tmp_path: Path, checkpoint: Path) -> None:
     write_photos(tmp_path / "photos")
     index = tmp_path / "photos.index"

@@ -14,7 +14,7 @@ import pytest
 from conftest import another_writer, image_id, new_image, run_cli, vectors
 
 from search.backup import backup
-from search.errors import IndexExists, IndexLocked, IndexMoved, RootTaken, StorageFailed, UnknownRoot
+from search.errors import IndexExists, IndexLocked, IndexMoved, RootMismatch, StorageFailed, UnknownRoot
 from search.index import Index
 from search.types import ImageFacts, Location, NewImage, Query, QueryPart
 from search.verify import verify
@@ -169,13 +169,29 @@ def test_pictures_are_not_moved_over_others(make_index: MakeIndex, tmp_path: Pat
         for number, root in ((1, "/a"), (2, str(tmp_path / "b"))):
             transaction.locate(image_id(number), Location(root=root, path="x.png", mtime_ns=1, size=2))
     before = [index.image(image_id(number)).paths for number in range(3)]
-    with index.lock(), pytest.raises(RootTaken, match=r"1 pictures of /a .* such as x\.png"):
+    with index.lock(), pytest.raises(RootMismatch, match=r"1 pictures of /a .* such as x\.png"):
         index.move_root(Path("/a"), tmp_path / "b")
     assert [index.image(image_id(number)).paths for number in range(3)] == before
     with index.lock(), index.writing() as transaction:
         transaction.locate(image_id(2), Location(root="/a", path="x.png", mtime_ns=1, size=2))
     with index.lock():
         index.move_root(Path("/a"), tmp_path / "b")  # the same picture: it is there already
+
+
+def test_a_picture_moves_to_where_one_was_removed(make_index: MakeIndex, tmp_path: Path) -> None:
+    """What was removed is remembered by its path, which is no reason to forget the picture that lies there now."""
+    index = make_index(vectors(3))
+    here = tmp_path / "b"
+    here.mkdir()
+    (here / "x.png").write_bytes(b"of the first image")
+    with index.lock():
+        with index.writing() as transaction:
+            transaction.locate(image_id(2), Location(root=str(here), path="x.png", mtime_ns=1, size=2))
+        index.remove([image_id(2)])
+        with index.writing() as transaction:
+            transaction.locate(image_id(1), Location(root="/a", path="x.png", mtime_ns=1, size=2))
+        index.move_root(Path("/a"), here)
+    assert str(here / "x.png") in index.image(image_id(1)).paths
 
 
 def test_an_index_that_is_moved_while_it_is_open_takes_no_change(make_index: MakeIndex, tmp_path: Path) -> None:
