@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from search.ann import NEIGHBOURS
 from search.catalog import UPLOADS, Catalog
+from search.draft import MAX_DEAD
 from search.errors import (
     IndexLocked,
     IndexMissing,
@@ -34,7 +35,7 @@ from search.files import make_folder, storage_errors
 from search.follow import Follower
 from search.generation import Generation
 from search.lock import PATIENCE, write_lock
-from search.publish import MAX_DEAD, publish
+from search.publish import publish
 from search.query import query_vector
 from search.snapshot import EXACTLY, Selection, Snapshot
 from search.transaction import CHUNK, Transaction

@@ -2,52 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
-import os
 import shutil
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
-from typing import Any
 
-import numpy as np
 from filelock import FileLock, Timeout
-from numpy.typing import NDArray
 
-from search.ann import EF_CONSTRUCTION, EFS, LINKS, NEIGHBOURS, WALK, Graph, Vectors, exact, kth_scores, recall, scores
 from search.catalog import NEWEST, Catalog, Changes
-from search.errors import GenerationDamaged, IndexLocked, PublicationStopped, SearchError, StorageFailed
-from search.files import make_folder, storage_errors, sync
-from search.generation import (
-    FORMAT,
-    Generation,
-    SpaceSnapshot,
-    hash_start,
-    load,
-    load_best,
-    manifest_digest,
-    map_vectors,
-    numbers,
-)
-from search.types import JsonObject, Space
+from search.draft import Draft, go_on, needs_graph, settled, stopped
+from search.errors import GenerationDamaged, IndexLocked, SearchError, StorageFailed
+from search.files import make_folder, storage_errors
+from search.generation import Generation, load_best, numbers
+from search.types import Space
 
 WAIT = 900
 """Seconds that one publication waits for another: as long as a large one takes."""
-PROBES = 16
-"""Stored vectors asked for again before a generation is published: each must find itself, but for a few of a graph."""
-EXACT_BYTES = 64 << 20
-"""Vectors are searched one after the other up to here: two cores read that in 3 ms, a tenth of what a picture takes."""
-HELD_OUT, FEWEST = 512, 64
-"""New vectors that are queries before they join a graph: its recall is that of pictures it has not seen."""
-GROWTH = 1.1
-"""Recall is measured again when a space has grown by so much."""
-MAX_DEAD = 0.2
-"""Share of removed vectors above which everything is written anew, without them."""
 
 
 def publish(
@@ -77,7 +48,7 @@ def publish(
             if last is not None and not anew and _says_all(last, state, catalog.min_recall()):
                 return last.name
             name = f"{max(numbers(folder), default=0) + 1:06d}"
-            draft = _Draft(folder / f"{name}.tmp", catalog, spaces, None if anew else last, stop)
+            draft = Draft(folder / f"{name}.tmp", catalog, spaces, None if anew else last, stop)
             try:
                 digest = draft.write()
                 with lock():
@@ -107,32 +78,20 @@ def _says_all(last: Generation, state: Changes, min_recall: float) -> bool:
     if (last.name, last.applied_seq) != (state.generation, state.seq):
         return False
     return all(
-        _settled(space, len(space.rowids), min_recall)
-        if _needs_graph(len(space.rowids), space.vectors.shape[1], min_recall)
+        settled(space, len(space.rowids), min_recall)
+        if needs_graph(len(space.rowids), space.vectors.shape[1], min_recall)
         else space.graph is None
         for space in last.spaces.values()
     )
-
-
-def _needs_graph(count: int, dim: int, min_recall: float) -> bool:
-    return count * dim * 4 > EXACT_BYTES and min_recall < 1
-
-
-def _settled(space: SpaceSnapshot, total: int, min_recall: float) -> bool:
-    """Whether a graph's answers among so many vectors are known to be good enough, or those of any to be too bad."""
-    measured = space.facts["search"]
-    if not measured or total >= GROWTH * measured["count"] or any(measured.get(key) != WALK[key] for key in WALK):
-        return False
-    return bool((measured["recall"] < min_recall) == (space.graph is None))
 
 
 @contextmanager
 def _one_at_a_time(folder: Path, stop: Event | None = None) -> Iterator[None]:
     lock = FileLock(folder.with_suffix(".lock"), timeout=WAIT)
     try:
-        lock.acquire(cancel_check=lambda: _stopped(stop))
+        lock.acquire(cancel_check=lambda: stopped(stop))
     except Timeout as error:
-        _go_on(stop)
+        go_on(stop)
         raise IndexLocked(
             f"Another process has been publishing in {folder} for {WAIT} seconds. Try again when it is done."
         ) from error
@@ -140,272 +99,3 @@ def _one_at_a_time(folder: Path, stop: Event | None = None) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _stopped(stop: Event | None) -> bool:
-    return stop is not None and stop.is_set()
-
-
-def _go_on(stop: Event | None) -> None:
-    if _stopped(stop):
-        raise PublicationStopped("A publication was stopped. The index is as it was; publish again.")
-
-
-class _Draft:
-    """A generation while it is written."""
-
-    def __init__(
-        self, path: Path, catalog: Catalog, spaces: Sequence[Space], last: Generation | None, stop: Event | None
-    ) -> None:
-        path.mkdir()
-        self._stop = stop
-        self._path = path
-        self._catalog = catalog
-        self._spaces = spaces
-        self._min_recall = catalog.min_recall()
-        self._last = last if last is not None and self._may_grow(last) else None
-        self._state = catalog.changes(since=0 if self._last is None else self._last.applied_seq)
-        self._files: dict[str, JsonObject] = {}
-
-    @property
-    def kept(self) -> dict[str, str]:
-        """The generation that this one goes on from, if any, and its manifest's digest."""
-        return {} if self._last is None else {self._last.name: self._last.digest}
-
-    def write(self) -> str:
-        """Write every file, the manifest last, and check them all. Returns the manifest's digest.
-
-        Raises OSError, GenerationDamaged, IndexDamaged, PublicationStopped.
-        """
-        entries = {space.name: self._write_space(space) for space in self._spaces}
-        manifest = {
-            "format": FORMAT,
-            "catalog": self._state.catalog,
-            "applied_seq": self._state.seq,
-            "clean_seq": self._state.seq if self._last is None else self._last.clean_seq,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "spaces": entries,
-            "files": self._files,
-        }
-        manifest["sha256"] = manifest_digest(manifest)
-        (self._path / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-        sync(self._path / "manifest.json")
-        sync(self._path)
-        written = load(self._path)
-        for snapshot in written.spaces.values():
-            _probe(snapshot)
-        return written.digest
-
-    def _pause(self) -> None:
-        _go_on(self._stop)
-
-    def rename(self, path: Path) -> None:
-        """Make it a generation: no reader looks at it before the catalog names it."""
-        self._path = self._path.rename(path)
-        sync(path.parent)
-
-    def withdraw(self) -> None:
-        """Delete what was written, also where it was added to files that the last generation has."""
-        for path in self._path.glob("*.vectors"):
-            if self._last is not None and path.stat().st_nlink > 1:
-                os.truncate(path, int(self._last.files[path.name]["bytes"]))
-        shutil.rmtree(self._path, ignore_errors=True)
-
-    def _may_grow(self, last: Generation) -> bool:
-        """Whether to go on from a generation: little of it was removed, and what its graphs find is or can be known."""
-        added = len(self._catalog.changes(since=last.applied_seq).added)
-        removed = self._catalog.changes(since=last.clean_seq).removed
-        for space in last.spaces.values():
-            if len(space.positions(removed)) > MAX_DEAD * len(space.rowids):
-                return False
-            total = len(space.rowids) + added
-            needed = _needs_graph(total, space.vectors.shape[1], self._min_recall)
-            if not needed or _settled(space, total, self._min_recall):
-                continue
-            if space.graph is None or space.facts["search"]["recall"] < self._min_recall or added < 2 * FEWEST:
-                return False
-        return True
-
-    def _write_space(self, space: Space) -> JsonObject:
-        began = time.perf_counter()
-        before = None if self._last is None else self._last.spaces[space.name]
-        known = 0 if before is None else len(before.rowids)
-        total = known + len(self._state.added)
-        held_out: NDArray[np.int64] = np.empty(0, dtype=np.int64)
-        needed = _needs_graph(total, space.recipe.dim, self._min_recall)
-        if needed and (before is None or not _settled(before, total, self._min_recall)):
-            random = np.random.default_rng(self._state.seq)
-            held_out = random.choice(self._state.added, min(HELD_OUT, len(self._state.added) // 2), replace=False)
-        rowids, held = self._write_vectors(space, before, held_out)
-        vectors = map_vectors(self._path / f"{space.name}.vectors", len(rowids), space.recipe.dim)
-        facts: JsonObject = {} if before is None else before.facts["search"]
-        graph = None
-        if needed and (held or (before is not None and before.graph is not None)):
-            graph, facts = self._graph(space, before, vectors, held, facts)
-        if graph is not None:
-            with self._file(f"{space.name}.faiss") as file:
-                graph.write(file.write)
-        size = sum(int(entry["bytes"]) for name, entry in self._files.items() if name.startswith(f"{space.name}."))
-        return {
-            "structure": "exact" if graph is None else "hnsw",
-            "count": len(rowids),
-            "dim": space.recipe.dim,
-            "recipe": space.recipe.to_json(),
-            "search": facts,
-            "bytes_per_vector": round(size / max(1, len(rowids)), 1),
-            "build_seconds": round(time.perf_counter() - began, 2),
-        }
-
-    def _write_vectors(
-        self, space: Space, before: SpaceSnapshot | None, held_out: NDArray[np.int64]
-    ) -> tuple[NDArray[np.int64], int]:
-        """Write the vectors and rowids of a space, those held out last. Returns the rowids, and how many are last."""
-        since = 0 if self._last is None else self._last.applied_seq
-        rowids = [np.empty(0, dtype=np.int64) if before is None else before.rowids]
-        late: list[tuple[NDArray[np.int64], Vectors]] = []
-        name = f"{space.name}.vectors"
-        with self._file(name, goes_on=before is not None) as file:
-            for ids, block in self._catalog.all_vectors(space, since=since, upto=self._state.seq):
-                self._pause()
-                waits = np.isin(ids, held_out)
-                rowids.append(ids[~waits])
-                file.write(block[~waits].astype("<f4").tobytes())
-                late.append((ids[waits], block[waits]))
-            for ids, block in late:
-                rowids.append(ids)
-                file.write(block.astype("<f4").tobytes())
-        everything = np.concatenate(rowids)
-        with self._file(f"{space.name}.rowids") as file:
-            file.write(everything.astype("<i8").tobytes())
-        return everything, sum(len(ids) for ids, _ in late)
-
-    def _graph(
-        self, space: Space, before: SpaceSnapshot | None, vectors: Vectors, held_out: int, facts: JsonObject
-    ) -> tuple[Graph | None, JsonObject]:
-        """A graph over all vectors, and what is known of its answers; None where it does not find enough.
-
-        One that has grown and does not any more (its codes may not fit what is new) is made anew.
-        """
-        seen = len(vectors) - held_out
-        if before is not None and before.graph is not None and self._last is not None:
-            path = self._path.parent / self._last.name / f"{space.name}.faiss"
-            try:
-                graph = Graph.read(path, writable=True)
-            except RuntimeError as error:
-                raise GenerationDamaged(f"{path} cannot be read: {error}.") from error
-            graph.add(vectors[graph.count : seen], self._pause)
-            if not held_out:
-                return graph, facts
-            facts = self._found(graph, vectors, seen)
-            if facts["recall"] >= self._min_recall:
-                graph.add(vectors[seen:], self._pause)
-                return graph, facts
-        graph = Graph.train(vectors)
-        graph.add(vectors[:seen], self._pause)
-        facts = self._found(graph, vectors, seen)
-        if facts["recall"] < self._min_recall:
-            return None, facts
-        graph.add(vectors[seen:], self._pause)
-        return graph, facts
-
-    def _found(self, graph: Graph, vectors: Vectors, seen: int) -> JsonObject:
-        """What a graph over the first `seen` vectors finds of the others' neighbours, and with how many candidates."""
-        queries = vectors[seen:]
-        ef, share = _measured(graph, vectors[:seen], queries, self._min_recall, self._pause)
-        return {
-            "links": LINKS,
-            "ef_construction": EF_CONSTRUCTION,
-            **WALK,
-            "ef": ef,
-            "recall": math.floor(share * 10_000) / 10_000,
-            "min_recall": self._min_recall,
-            "queries": len(queries),
-            "count": len(vectors),
-        }
-
-    @contextmanager
-    def _file(self, name: str, *, goes_on: bool = False) -> Iterator[_HashedFile]:
-        """A new file of the draft, to be flushed and entered in the manifest; or the last generation's, to go on in."""
-        if goes_on:
-            assert self._last is not None
-            entry = self._last.files[name]
-            digest = _share(self._path.parent / self._last.name / name, self._path / name, entry)
-            file = _HashedFile(self._path / name, digest, int(entry["bytes"]))
-        else:
-            file = _HashedFile(self._path / name, hashlib.sha256(), 0)
-        with file:
-            yield file
-        self._files[name] = {"bytes": file.size, "sha256": file.digest.hexdigest()}
-
-
-class _HashedFile:
-    """A file that knows the size and SHA-256 of what was written to it, whatever the disk makes of that."""
-
-    def __init__(self, path: Path, digest: Any, size: int) -> None:
-        """digest, size: of what the file begins with."""
-        self._file = path.open("ab")
-        self.digest = digest
-        self.size = size
-
-    def write(self, data: bytes) -> int:
-        """Append; returns how many bytes."""
-        self.digest.update(data)
-        self.size += len(data)
-        return self._file.write(data)
-
-    def __enter__(self) -> _HashedFile:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        try:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        finally:
-            self._file.close()
-
-
-def _share(old: Path, new: Path, entry: JsonObject) -> Any:
-    """Make `new` begin with what the manifest says of `old`, in no more room if possible. Returns its SHA-256 so far.
-
-    It is the same file, unless something follows there: that may be another generation's, or a killed writer's.
-    Raises GenerationDamaged.
-    """
-    size = int(entry["bytes"])
-    digest = hash_start(old, size)
-    if digest.hexdigest() != entry["sha256"]:
-        raise GenerationDamaged(f"{old} is not what its manifest says.")
-    if old.stat().st_size == size:
-        with suppress(OSError):  # a file system without hard links
-            new.hardlink_to(old)
-            return digest
-    shutil.copyfile(old, new)
-    os.truncate(new, size)
-    return digest
-
-
-def _measured(
-    graph: Graph, vectors: Vectors, queries: Vectors, wanted: float, pause: Callable[[], None]
-) -> tuple[int, float]:
-    """The fewest candidates at which a graph over these vectors finds enough of the queries' neighbours; its recall."""
-    least = kth_scores(vectors, queries, NEIGHBOURS)
-    ef, found = 0, 0.0
-    for ef in EFS:
-        pause()
-        found = recall(graph, vectors, queries, ef, least, NEIGHBOURS)
-        if found >= wanted:
-            break
-    return ef, found
-
-
-def _probe(space: SpaceSnapshot) -> None:
-    """Ask for a few stored vectors again. Raises GenerationDamaged where they are not found."""
-    if not len(space.rowids):
-        return
-    chosen = np.unique(np.linspace(0, len(space.rowids) - 1, PROBES, dtype=np.int64))
-    queries = np.array(space.vectors[chosen])
-    if space.graph is None:
-        found, enough = exact(space.vectors, queries, 1), 1.0
-    else:
-        found, enough = space.graph.search(queries, space.ef), 0.75
-    if (scores(space.vectors, queries, found).max(axis=1) > 1 - 1e-4).mean() < enough:
-        raise GenerationDamaged("A generation just written does not find its own vectors.")

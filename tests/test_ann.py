@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 
 from api.service import Service
 from api.settings import Settings
-from search import follow, pages, publish, snapshot
+from search import draft, follow, pages, publish, snapshot
 from search import index as index_module
 from search.ann import Graph, exact, scores
 from search.catalog import Catalog
+from search.draft import Draft, _HashedFile
 from search.errors import IndexLocked, PublicationStopped, QueryInvalid, StorageFailed
 from search.generation import load
 from search.index import Index
-from search.publish import _Draft, _HashedFile
 from search.snapshot import Snapshot
 from search.types import Query, QueryPart
 from search.vectors import normalise
@@ -37,7 +37,7 @@ DIM = 16
 
 @pytest.fixture(autouse=True)
 def graphs_for_small_indexes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publish, "EXACT_BYTES", 1000 * DIM * 4)
+    monkeypatch.setattr(draft, "EXACT_BYTES", 1000 * DIM * 4)
     monkeypatch.setattr(snapshot, "FEW", 100)
     monkeypatch.setattr(snapshot, "VISITED", 2)
 
@@ -130,7 +130,7 @@ def test_recall_is_measured_again_when_the_index_has_grown(make_index: MakeIndex
 
 
 def test_what_no_graph_finds_is_searched_exactly(make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publish, "EFS", (1,))
+    monkeypatch.setattr(draft, "EFS", (1,))
     data = clusters(3000)
     index = make_index(data[:2990])
     facts = structure(index)
@@ -377,9 +377,9 @@ def test_what_changes_while_a_generation_is_written_is_neither_lost_nor_doubled(
 ) -> None:
     data = clusters(3000)
     index = make_index(data[:2500])
-    write_vectors = _Draft._write_vectors
+    write_vectors = Draft._write_vectors
 
-    def and_change(self: _Draft, *arguments: object) -> object:
+    def and_change(self: Draft, *arguments: object) -> object:
         result = write_vectors(self, *arguments)  # type: ignore[arg-type]
         add(index, data, range(2600, 2700))
         with index.lock():
@@ -387,7 +387,7 @@ def test_what_changes_while_a_generation_is_written_is_neither_lost_nor_doubled(
         return result
 
     add(index, data, range(2500, 2600))
-    monkeypatch.setattr(_Draft, "_write_vectors", and_change)
+    monkeypatch.setattr(Draft, "_write_vectors", and_change)
     index.publish()
     monkeypatch.undo()
     left = sorted(set(range(2700)) - {3, 2550})
@@ -528,7 +528,7 @@ def test_compacting_is_refused_before_anything_is_written_where_another_process_
     index = make_index(clusters(20))
     writes: list[Path] = []
     monkeypatch.setattr(index_module, "PATIENCE", 0)
-    monkeypatch.setattr(_Draft, "write", lambda self: writes.append(self._path))
+    monkeypatch.setattr(Draft, "write", lambda self: writes.append(self._path))
     with another_writer(index.path), pytest.raises(IndexLocked, match="Another process is writing"):
         index.compact()
     assert [path.name for path in index.generations.iterdir()] == ["000001"]
@@ -572,7 +572,7 @@ def test_what_was_measured_of_another_walk_is_measured_again(
     make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as before:
-        before.setattr(publish, "WALK", {})
+        before.setattr(draft, "WALK", {})
         index = make_index(clusters(2000))
         assert index.publish() == "000001"
     assert index.publish() == "000002"

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from conftest import image_id, run_cli, vectors
 
-from search import publish
+from search import draft
 from search.generation import manifest_digest
 from search.index import Index
 from search.verify import Verification, verify
@@ -35,7 +35,7 @@ def execute(path: Path, statement: str) -> None:
 
 
 def test_a_whole_index_is_called_whole(make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publish, "EXACT_BYTES", 10_000)
+    monkeypatch.setattr(draft, "EXACT_BYTES", 10_000)
     index = make_index(vectors(400))
     with index.lock():
         index.remove([image_id(3)])
