@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.ann import NEIGHBOURS
-from search.catalog import UPLOADS, Catalog
+from search.catalog import Catalog
 from search.draft import MAX_DEAD
 from search.errors import (
     IndexLocked,
@@ -38,6 +38,7 @@ from search.lock import PATIENCE, write_lock
 from search.publish import publish
 from search.query import query_vector
 from search.snapshot import EXACTLY, Selection, Snapshot
+from search.store import UPLOADS
 from search.transaction import CHUNK, Transaction
 from search.types import Hit, ImageRecord, IndexInfo, JsonObject, Query, Space, Vector
 

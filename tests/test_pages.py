@@ -17,7 +17,7 @@ import pytest
 from conftest import image_id, new_image, run_cli, vectors
 from sqlalchemy import select
 
-from search import catalog, pages, schema
+from search import pages, schema, store
 from search.backup import backup
 from search.errors import IndexDamaged
 from search.index import Index
@@ -217,7 +217,7 @@ def test_a_reader_does_not_keep_a_writer_from_closing(make_index: MakeIndex) -> 
 def test_while_a_reader_holds_the_log_it_is_not_moved_at_every_commit(
     make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(catalog, "LOG_BYTES", 100_000)
+    monkeypatch.setattr(store, "LOG_BYTES", 100_000)
     index = make_index(vectors(20))
     settled = []
     settle = pages.settle
@@ -232,7 +232,7 @@ def test_while_a_reader_holds_the_log_it_is_not_moved_at_every_commit(
 
 
 def test_the_log_does_not_grow_without_bound(make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalog, "LOG_BYTES", 100_000)
+    monkeypatch.setattr(store, "LOG_BYTES", 100_000)
     index = make_index(vectors(20))
     sizes = []
     for number in range(30, 60):
@@ -380,7 +380,7 @@ def test_a_reader_that_compares_pages_while_they_are_moved_sees_no_damage(make_i
     index = make_index(vectors(20))
     index.close()
     code = (
-        "import test_pages; from search import catalog; from search.index import Index; catalog.LOG_BYTES = 50_000\n"
+        "import test_pages; from search import store; from search.index import Index; store.LOG_BYTES = 50_000\n"
         "index = Index.open(path, writable=True)\n"
         "for number in range(100, 200): test_pages.add(index, number)\n"
         "index.close()\n"

@@ -1,0 +1,245 @@
+"""What is under the catalog: an SQLite file, its connections and transactions, and the log that is moved into it."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+import uuid
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Self
+
+from sqlalchemy import Connection, Engine, select
+
+from search import database, pages, schema
+from search.errors import IndexDamaged, IndexExists, IndexLocked, IndexMoved, IndexTooNew, SearchError, StorageFailed
+from search.files import storage_errors, sync
+from search.schema import FileConnection, spaces, state, translated
+from search.transaction import Transaction
+from search.types import Space
+
+LOG_BYTES = 8 << 20
+"""Size of the log at which it is emptied."""
+UPLOADS = "uploads"
+"""The folder in an index for images added over HTTP."""
+LOOK_AGAIN = 0.05
+"""Seconds between two tries to move the log while somebody reads it."""
+
+
+class Store:
+    """One open catalog's file. Safe to use from several threads; `writing` only in the process that holds the lock."""
+
+    def __init__(self, path: Path, *, writable: bool) -> None:
+        self.path = path
+        self.outdated = False
+        """Whether an older Lookalike made it: `search.migrate` first."""
+        self._readers = schema.reading_engine(path)
+        self._watcher: Connection | None = None
+        self._watching = threading.Lock()
+        self._writer = schema.writing_engine(path) if writable else None
+        self.written = False
+        """Whether this process has changed it."""
+        self._closed = False
+        self._log_limit = LOG_BYTES
+        self._file = database.hold(path)
+        # At the end of the process too: SQLite would move the log into the database then, without our sums.
+        self._finalizer = weakref.finalize(self, _close, path, self._file, self._readers, self._writer)
+
+    @classmethod
+    def create(cls, path: Path, new_spaces: Sequence[Space]) -> Self:
+        """Make a new catalog with these spaces, the first of them the default. Raises IndexExists, StorageFailed."""
+        if path.exists():
+            raise IndexExists(f"There is already an index at {path.parent}.")
+        draft = path.with_suffix(".new")  # renamed when complete: a killed creation leaves no half catalog
+        with storage_errors(path):
+            for left in (draft, draft.with_name(f"{draft.name}-wal"), pages.place(draft)):
+                left.unlink(missing_ok=True)
+        engine = schema.writing_engine(draft)
+        with translated(path), engine.begin() as connection:
+            schema.tables.create_all(connection)
+            rows = [
+                {"name": space.name, "recipe": space.recipe.to_json(), "encoding": asdict(space.encoding)}
+                for space in new_spaces
+            ]
+            connection.execute(spaces.insert(), rows)
+            home = str(path.parent.resolve() / UPLOADS)
+            values = {"catalog": uuid.uuid4().hex, "seq": 0, "generation": None, "uploads": home}
+            connection.execute(state.insert(), [{"key": key, "value": value} for key, value in values.items()])
+            connection.exec_driver_sql(f"PRAGMA application_id={schema.APPLICATION_ID}")
+            connection.exec_driver_sql(f"PRAGMA user_version={schema.SCHEMA_VERSION}")
+        with translated(path), engine.connect() as connection:
+            # The last to close it empties the log too, and says nothing where that fails.
+            pages.settle(connection.connection.cursor(), draft, wait=1)
+        engine.dispose()
+        with storage_errors(path):
+            pages.place(draft).replace(pages.place(path))
+            for suffix in ("-wal", "-shm"):  # of a catalog that was here before: SQLite would play them back
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+            sync(path.parent)  # a power cut must not leave the catalog with those, or without its checksums
+            draft.rename(path)
+            sync(path.parent)
+        return cls(path, writable=True)
+
+    @classmethod
+    def open(cls, path: Path, *, writable: bool = False, unchecked: bool = False) -> Self:
+        """Open an existing catalog, after comparing every page of it with its checksum, unless `unchecked`.
+
+        Raises IndexDamaged (also where it is no catalog), IndexTooNew, StorageFailed.
+        """
+        if not os.access(path, os.R_OK):
+            raise StorageFailed(f"The catalog {path} cannot be read. Check its permissions.")
+        catalog = cls(path, writable=writable)
+        try:
+            if not unchecked:
+                catalog.check()
+            with catalog.reading() as connection:
+                application = connection.exec_driver_sql("PRAGMA application_id").scalar_one()
+                version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+            if application != schema.APPLICATION_ID:
+                raise IndexDamaged(f"{path} is not a Lookalike catalog. Give the folder that `lookalike build` made.")
+            if version > schema.SCHEMA_VERSION:
+                raise IndexTooNew(
+                    f"{path} has schema version {version}, this Lookalike reads up to {schema.SCHEMA_VERSION}. "
+                    "Upgrade Lookalike to open it."
+                )
+        except SearchError:
+            catalog.close()
+            raise
+        catalog.outdated = version < schema.SCHEMA_VERSION
+        return catalog
+
+    def check(self) -> None:
+        """Raise IndexDamaged where a page is not what was written, or an acknowledged change is missing."""
+        acknowledged = pages.check(self.path)
+        if acknowledged:
+            commits = self._state("commits") or 0
+            if commits < acknowledged:
+                raise pages.lost(self.path, acknowledged - commits)
+
+    def close(self) -> None:
+        """Close every connection. The catalog cannot be used afterwards."""
+        self._closed = True
+        if self._watcher is not None:
+            self._watcher.close()
+        self._finalizer()
+
+    def settle(self, *, wait: float | None = None) -> bool:
+        """Move the log into the database, whose pages get their checksums. Returns False where somebody reads it.
+
+        wait: empty it too, waiting so many seconds for readers. Only in the process that holds the lock. Raises
+        StorageFailed.
+        """
+        writer, until = self._open_writer(), time.monotonic() + (wait or 0)
+        with translated(self.path), writer.connect() as connection:
+            while True:
+                left = None if wait is None else max(0, until - time.monotonic())
+                if pages.settle(connection.connection.cursor(), self.path, wait=left):
+                    return True
+                if not left:
+                    return False
+                time.sleep(LOOK_AGAIN)
+
+    def _open_writer(self) -> Engine:
+        self._must_be_open()
+        if self._writer is None:
+            raise StorageFailed(f"The index {self.path.parent} was opened for reading only.")
+        return self._writer
+
+    def _must_be_open(self) -> None:
+        if self._closed:  # the engines would open it again
+            raise StorageFailed(f"The index {self.path.parent} is closed. Open it again.")
+        self.must_be_here()
+
+    def must_be_here(self) -> None:
+        """Raise IndexMoved where something else, or nothing, has the catalog's name by now."""
+        if not database.is_at(self._file, self.path):  # a new connection would open what is there now
+            raise IndexMoved(
+                f"The index {self.path.parent} was moved, replaced or deleted while it was open. Stop what uses it, "
+                "put the index where it belongs, and start again."
+            )
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A read transaction: everything read inside it belongs to one state of the catalog."""
+        self._must_be_open()
+        with translated(self.path), self._readers.begin() as connection:
+            try:
+                yield connection
+            except BaseException:
+                # A statement that was not read to its end would keep this state open, for all who read after this.
+                connection.invalidate()
+                raise
+
+    @contextmanager
+    def writing(self) -> Iterator[Transaction]:
+        """A write transaction: committed, and on the disk, when the block ends; rolled back if it raises."""
+        writer = self._open_writer()
+        with translated(self.path), writer.begin() as connection:
+            transaction = Transaction(connection)
+            yield transaction
+            commits = transaction.count()
+        self.written = True
+        self.must_be_here()  # what was written to an index that is gone is not acknowledged
+        with suppress(SearchError):  # it is done, whatever becomes of this
+            pages.acknowledge(self.path, commits)
+            size = pages.log_bytes(self.path)
+            if size > self._log_limit:  # while readers keep it from being emptied, not again for every commit
+                self._log_limit = LOG_BYTES + (0 if self.settle() else size)
+
+    def copy(self, to: Path) -> None:
+        """Write what the catalog holds now to a new database, while others go on reading and writing.
+
+        Every page is checked first: the copy's would get the sums of what they are. Raises StorageFailed, IndexDamaged.
+        """
+        self.check()
+        with translated(self.path), self._readers.connect() as source, translated(to, source=self.path):
+            driver: Any = source.connection.driver_connection
+            with closing(FileConnection(to, "rwc")) as copy:
+                driver.backup(copy)  # with its size of pages, and its kind of log
+        engine = schema.writing_engine(to)
+        try:
+            with translated(to), engine.connect() as connection:
+                pages.settle(connection.connection.cursor(), to, wait=1)
+        finally:
+            engine.dispose()
+
+    def vacuum(self) -> None:
+        """Write the database anew, without what was deleted, and empty its log. Raises IndexLocked while it is read."""
+        writer = self._open_writer()
+        with translated(self.path), writer.connect() as connection:
+            connection.connection.cursor().execute("VACUUM")
+        if not self.settle(wait=10):
+            raise IndexLocked(f"{self.path} is being read: its log could not be emptied. Run lookalike compact again.")
+
+    def version(self) -> int:
+        """A number that changes whenever anybody else commits to the catalog: microseconds, no transaction."""
+        self._must_be_open()
+        with translated(self.path), self._watching:
+            if self._watcher is None:
+                engine = schema.reading_engine(self.path, pooled=False)
+                self._watcher = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+            return int(self._watcher.connection.cursor().execute("PRAGMA data_version").fetchone()[0])
+
+    def _state(self, key: str) -> Any:
+        with self.reading() as connection:
+            return connection.execute(select(state.c.value).where(state.c.key == key)).scalar()
+
+
+def _close(path: Path, file: database.Database, readers: Engine, writer: Engine | None) -> None:
+    """Close all connections, the writer's while another reads: then SQLite leaves the log to `settle`.
+
+    The log of a database that was moved it leaves alone by itself.
+    """
+    if writer is not None:
+        if database.is_at(file, path):
+            with suppress(sqlite3.Error, StorageFailed), closing(FileConnection(path, "ro")) as reader:
+                reader.execute("SELECT count(*) FROM sqlite_master")
+                writer.dispose()
+        writer.dispose()
+    readers.dispose()
+    database.release(file)
