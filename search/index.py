@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import threading
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -17,13 +15,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from search.ann import NEIGHBOURS
 from search.catalog import Catalog
 from search.draft import MAX_DEAD
 from search.errors import (
     IndexLocked,
     IndexMissing,
-    QueryInvalid,
     RootMismatch,
     SearchError,
     StorageFailed,
@@ -36,27 +32,17 @@ from search.follow import Follower
 from search.generation import Generation
 from search.lock import PATIENCE, write_lock
 from search.publish import publish
-from search.query import query_vector
-from search.snapshot import EXACTLY, Selection, Snapshot
+from search.searcher import Searcher
 from search.store import UPLOADS
 from search.transaction import CHUNK, Transaction
 from search.types import Hit, ImageRecord, IndexInfo, JsonObject, Query, Space, Vector
-
-SLACK = 16
-"""Candidates beyond k: room for equal scores, whose order is by id, and for parts that are no hits."""
-
 
 PAUSE = 0.2
 """Seconds that closing an index waits for readers of its log."""
 MIN_DELTA, MAX_DELTA = 5_000, 0.05
 """Images that may be newer than the generation, at least, and as a share of it: 5,000 are searched in a millisecond."""
-FILTERED = 4_000_000
-"""Rowids that the filters asked last let through, 32 MB: kept for the next page, and for the same filter again."""
-FILTERS = 256
 LOOKED_FOR = 1_000
 """Pictures of a root, of which one must be where it is said to have moved to."""
-ROUNDING = 1e-6
-"""How far a cosine may be from what it is: a picture's own is not always 1 to the last bit."""
 KEPT_UNDER_ID = re.compile(r"(?P<id>[0-9a-f]{64})[-.].+")
 """Files of uploads and thumbnails: each begins with its image's id."""
 
@@ -75,8 +61,7 @@ class Index:
         self._by_name = {space.name: space for space in self.spaces}
         self._writing = threading.Lock()
         self._follower = Follower(catalog, self.generations, self.spaces)
-        self._filtered: OrderedDict[tuple[int, bytes], Selection] = OrderedDict()
-        self._filtering = threading.Lock()
+        self._searcher = Searcher(catalog, self._follower)
 
     @classmethod
     def create(cls, path: Path, spaces: Sequence[Space]) -> Index:
@@ -215,46 +200,21 @@ class Index:
 
     def vector(self, image_id: str, space: Space) -> Vector:
         """The stored embedding of an image ((dim,) float32). Raises UnknownImage."""
-        rowids, vectors = self.catalog.vectors(space, np.array([self.catalog.rowid(image_id)]))
-        if not len(rowids):
-            raise UnknownImage("The index has no image with this id.")
-        vector: Vector = vectors[0]
-        return vector
+        return self._searcher.vector(image_id, space)
 
     def search(self, query: Query) -> list[Hit]:
         """The images nearest to a query, best first, ties by id: always k of them where k match.
 
         Raises QueryInvalid, FilterInvalid, UnknownImage, UnknownSpace.
         """
-        space = self.space(query.space)
-        vector = query_vector(query, space.recipe.dim, lambda image_id: self.vector(image_id, space))
-        while True:
-            snapshot, version = self._follower.newest()
-            hits, all_known = self._search(snapshot, version, query, space, vector)
-            # An image that was removed after the snapshot is no hit any more, and may have kept another from being one.
-            if all_known or self.catalog.version() == version:
-                return hits
+        return self._searcher.search(query, self.space(query.space))
 
     def observed(self, query: Query) -> tuple[int, int] | None:
         """How many of a query's ten nearest images a search finds, and how many there are; its filter aside.
 
         None where it compares all of them anyway. Raises as `search`.
         """
-        space = self.space(query.space)
-        vector = query_vector(query, space.recipe.dim, lambda image_id: self.vector(image_id, space))
-        snapshot, _ = self._follower.newest()
-        if snapshot.generation is None or snapshot.generation.spaces[space.name].graph is None:
-            return None
-        asked = [self.catalog.rowid(part.id) for part in query.parts if part.id is not None]
-
-        def cosines(k: int, ef: int | None) -> NDArray[np.float32]:
-            (rowids,), (best,) = snapshot.nearest(space.name, vector[None, :], k + len(asked), ef=ef)
-            found: NDArray[np.float32] = best[np.isfinite(best) & ~np.isin(rowids, asked)]
-            return found
-
-        found = cosines(NEIGHBOURS + SLACK, None)  # as `search` does
-        true = cosines(NEIGHBOURS, EXACTLY)[:NEIGHBOURS]
-        return int((found[: len(true)] >= true[-1:]).sum()), len(true)
+        return self._searcher.observed(query, self.space(query.space))
 
     def nearest(
         self,
@@ -271,71 +231,7 @@ class Index:
         keeps, instead of as many as its recall was measured with. Returns the images' rowids and cosines, both (q, m)
         with m <= k; -1 and -inf where a query has fewer than others. Raises QueryInvalid, FilterInvalid, UnknownSpace.
         """
-        named = self.space(space)
-        if vectors.ndim != 2 or vectors.shape[1] != named.recipe.dim:
-            raise QueryInvalid(f"The vectors must have the shape (n, {named.recipe.dim}), not {vectors.shape}.")
-        if k < 1 or (ef is not None and ef < 1):
-            raise QueryInvalid("k and ef must be at least 1.")
-        snapshot, version = self._follower.newest()
-        queries = np.ascontiguousarray(vectors, dtype=np.float32)
-        return snapshot.nearest(named.name, queries, k, self._matching(matching, version), ef)
-
-    def _matching(self, expression: JsonObject | None, version: int) -> Selection | None:
-        """What a filter lets through; None without a filter."""
-        if expression is None:
-            return None
-        key = (version, hashlib.sha256(repr(expression).encode()).digest())  # a filter may be megabytes long
-        with self._filtering:
-            if key in self._filtered:
-                self._filtered.move_to_end(key)
-                return self._filtered[key]
-        selection = Selection(self.catalog.matching(expression))
-        with self._filtering:
-            for outdated in [kept for kept in self._filtered if kept[0] != version]:
-                del self._filtered[outdated]
-            self._filtered[key] = selection
-            while len(self._filtered) > FILTERS or sum(len(kept.rowids) for kept in self._filtered.values()) > FILTERED:
-                self._filtered.popitem(last=False)
-        return selection
-
-    def _search(
-        self, snapshot: Snapshot, version: int, query: Query, space: Space, vector: Vector
-    ) -> tuple[list[Hit], bool]:
-        """The hits, and whether the catalog still knew all candidates."""
-        excluded = {part.id for part in query.parts if part.id is not None}
-        allowed = self._matching(query.filter, version)
-        wanted = query.k + query.offset + len(excluded)
-        window = wanted + SLACK
-        while True:
-            ((rowids,), (scores,)) = snapshot.nearest(space.name, vector[None, :], window, allowed)
-            rowids, scores = rowids[rowids >= 0], scores[rowids >= 0]
-            # Equal scores are ordered by id: go on while images that did not fit may tie with the last wanted one.
-            if len(rowids) < window or scores[-1] < scores[wanted - 1]:
-                break
-            window *= 4
-        enough = np.ones(len(rowids), dtype=np.bool_)
-        if len(rowids) > wanted:
-            enough &= scores >= scores[wanted - 1]
-        if query.min_score is not None:
-            enough &= scores >= query.min_score - ROUNDING
-        return self._hits(rowids[enough], scores[enough], excluded, query)
-
-    def _hits(
-        self, rowids: NDArray[np.int64], scores: NDArray[np.float32], excluded: set[str], query: Query
-    ) -> tuple[list[Hit], bool]:
-        score_of = dict(zip(rowids.tolist(), scores.tolist(), strict=True))
-        records: dict[int, ImageRecord] | None = None
-        if len(rowids) > query.k + len(excluded):  # of pages before this one, and of equal scores, only the ids count
-            ids = self.catalog.ids(score_of)
-        else:
-            records = self.catalog.records(score_of)
-            ids = {rowid: record.id for rowid, record in records.items()}
-        ranked = sorted((-score_of[rowid], name, rowid) for rowid, name in ids.items() if name not in excluded)
-        chosen = [rowid for _, _, rowid in ranked[query.offset : query.offset + query.k]]
-        if records is None:
-            records = self.catalog.records(chosen)
-        hits = [_hit(records[rowid], score_of[rowid]) for rowid in chosen if rowid in records]
-        return hits, len(ids) == len(rowids) and len(hits) == len(chosen)
+        return self._searcher.nearest(vectors, k, self.space(space), matching, ef)
 
     def image(self, image_id: str) -> ImageRecord:
         """Everything known of an image. Raises UnknownImage."""
@@ -463,18 +359,6 @@ class Index:
                 for info in self.catalog.space_infos()
             ),
         )
-
-
-def _hit(record: ImageRecord, score: float) -> Hit:
-    return Hit(
-        id=record.id,
-        score=score,
-        paths=record.paths,
-        labels=record.labels,
-        metadata=record.metadata,
-        width=record.facts.width,
-        height=record.facts.height,
-    )
 
 
 def _structure(generation: Generation | None, space: str) -> JsonObject:
