@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from search import publish, snapshot
+from search import draft, snapshot
 from search.ann import Graph
 from search.catalog import Catalog
 from search.index import Index
@@ -150,7 +150,7 @@ class Pictures(RuleBasedStateMachine):
 @pytest.fixture(autouse=True)
 def graphs_of_a_few_images() -> Iterator[None]:
     """A graph from 30 images on, which decides which of them are compared."""
-    small = mock.patch.multiple(publish, EXACT_BYTES=30 * DATA[0].nbytes, FEWEST=4)
+    small = mock.patch.multiple(draft, EXACT_BYTES=30 * DATA[0].nbytes, FEWEST=4)
     with small, mock.patch.multiple(snapshot, FEW=10, VISITED=1):
         yield
 
