@@ -217,6 +217,8 @@ def _counters(index: str, report: BuildReport) -> dict[str, Any]:
 
 
 def _print_report(report: BuildReport, answer: dict[str, Any], *, dry_run: bool) -> None:
+    from indexer.worker import TOO_SLOW
+
     counted = ("added", "updated", "moved", "unchanged", "missing", "removed", "ignored")
     counters = ", ".join(f"{answer[name]:,} {name}" for name in counted if answer[name]) or "nothing to do"
     say(f"{'Would be: ' if dry_run else ''}{counters}{f', {len(report.failed):,} failed' if report.failed else ''}")
@@ -233,6 +235,8 @@ def _print_report(report: BuildReport, answer: dict[str, Any], *, dry_run: bool)
         warn(f"failed: {failed['path']}: {failed['reason']}")
     if len(answer["failed"]) > SHOWN_FAILURES:
         warn(f"... and {len(answer['failed']) - SHOWN_FAILURES:,} more; --json lists all")
+    if any(failed["reason"].startswith(TOO_SLOW) for failed in answer["failed"]):
+        warn("What takes too long may not while the machine has less to do: --retry-failed tries it again")
     if report.missing:
         warn(f"{plural(report.missing, 'file')} missing from the disk, but still in the index; --prune drops them")
     if report.interrupted:

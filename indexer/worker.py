@@ -22,6 +22,8 @@ from indexer.decode import Decoded, DecodeLimits, decode
 from indexer.errors import ImageRejected, IndexerError
 from search.recipe import Preprocessing
 
+TOO_SLOW = "it takes longer than"
+"""How the reason of a file begins whose decoding was ended."""
 READ_SECONDS = 120
 """A slow network drive may take that long for a large file; a dead one takes for ever."""
 START_SECONDS = 60
@@ -113,7 +115,7 @@ class Worker:
         try:
             # in slices: while all of this is suspended (Ctrl-Z), no more than one of them passes
             if not any(self._here.poll(seconds / SLICES) for _ in range(SLICES)):
-                raise WorkerDied(f"it takes longer than {seconds:.0f} seconds")
+                raise WorkerDied(f"{TOO_SLOW} {seconds:.0f} seconds")
             answer = self._here.recv()
         except (EOFError, OSError) as error:
             raise self._died() from error

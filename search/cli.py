@@ -235,9 +235,13 @@ def remove(
     if as_json:
         print_json({"index": str(directory), "removed": removed, "erased_paths": len(erased), "unknown": unknown})
     else:
-        copies = f", which {files:,} files show" if files > removed else ""
-        paths = f", and {plural(len(erased), 'path')} of what was removed before" if erased else ""
-        say(f"Removed {plural(removed, 'image')}{copies}{paths}, from {directory}.")
+        parts = [plural(removed, "image")]
+        parts += [f"which {files:,} files show"] if files > removed else []
+        parts += [f"and {plural(len(erased), 'path')} of what was removed before"] if erased else []
+        say(f"Removed {', '.join(parts)}{',' if len(parts) > 1 else ''} from {directory}.")
+    for name in images if erase else ():
+        if Path(name).is_file():
+            warn(f"still on the disk: {name}. A build would note its path again: delete the file before that")
     for name in unknown:
         hint = " (removed before: to erase the paths that it had, name them)" if name in before else ""
         warn(f"not in the index: {name}{hint}")

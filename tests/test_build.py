@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import pytest
 from conftest import COLOURS, COMMAND, SHAPES, another_writer, draw_picture, run_cli, write_photos
 from PIL import Image
 
+from indexer.decode import DecodeLimits
 from search.index import Index
 
 COUNTERS = ("added", "updated", "moved", "unchanged", "missing", "removed", "embedded")
@@ -219,6 +221,20 @@ def test_bad_files_are_listed_with_a_reason_and_good_ones_indexed(tmp_path: Path
     assert len(mended["failed"]) == len(rejected) - 1
     retried = build(tmp_path / "odd", "--retry-failed", code=3)
     assert len(retried["failed"]) == len(rejected) - 1
+
+
+def test_what_takes_too_long_is_told_with_what_to_do(
+    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw_picture("red", "disc", 0, size=3000).save(tmp_path / "large.png")
+    build = ("build", tmp_path / "large.png", "--index", tmp_path / "test.index")
+    with monkeypatch.context() as patch:
+        patch.setattr("indexer.build.DecodeLimits", partial(DecodeLimits, seconds=1e-6))
+        told = run_cli(*build, "--model", checkpoint, check=3).stderr
+    assert "large.png: it takes longer than" in told
+    assert "--retry-failed" in told
+    assert "--retry-failed" not in run_cli(*build, "--retry-failed").stderr
+    assert paths(tmp_path / "test.index") == [str(tmp_path / "large.png")]
 
 
 def wait_for_images(index: Path, count: int, process: subprocess.Popen[str]) -> None:

@@ -448,6 +448,17 @@ def test_what_was_removed_before_is_erased_by_its_path(make_index: MakeIndex) ->
         assert lookup.content(image_id(7)).barred, "a later build would add it again"
 
 
+def test_erasing_a_picture_that_is_still_a_file_warns_of_the_next_build(
+    built: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    photos, index, _ = built
+    shutil.copytree(index, tmp_path / "copy.index")
+    photo, other = sorted(photos.rglob("*.png"))[:2]
+    warned = run_cli("remove", tmp_path / "copy.index", "--erase", photo).stderr
+    assert f"still on the disk: {photo}" in warned
+    assert run_cli("remove", tmp_path / "copy.index", other).stderr == "", "nobody asked for no trace"
+
+
 def test_compact_gives_back_the_room_of_what_was_removed(make_index: MakeIndex) -> None:
     data = vectors(2000, dim=256)
     index = make_index(data)
