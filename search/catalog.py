@@ -210,22 +210,29 @@ class Catalog(Store):
 
     def records(self, rowids: Iterable[int]) -> dict[int, ImageRecord]:
         """Everything known of these images, in one read transaction. Unknown rowids are left out."""
+        wanted = list(rowids)
+        if not wanted:
+            return {}
         with self.reading() as connection:
-            rows = connection.execute(_RECORDS, {"rowids": json.dumps(list(rowids))}).all()
+            rows = connection.execute(_RECORDS, {"rowids": json.dumps(wanted)}).all()
         return {row.rowid: _record(row) for row in rows}
 
     def ids(self, rowids: Iterable[int]) -> dict[int, str]:
         """The ids of these images by rowid. Unknown rowids are left out."""
+        wanted = list(rowids)
+        if not wanted:
+            return {}
         with self.reading() as connection:
-            return dict(connection.execute(_IDS, {"rowids": json.dumps(list(rowids))}).all())
+            return dict(connection.execute(_IDS, {"rowids": json.dumps(wanted)}).all())
 
-    def held(self, ids: Sequence[str]) -> set[str]:
-        """Which of these ids are those of images."""
-        held: set[str] = set()
+    def rowids(self, ids: Sequence[str]) -> dict[str, int]:
+        """The rowids of those of these ids that are images."""
+        found: dict[str, int] = {}
         with self.reading() as connection:
             for chunk in _chunks(ids, CHUNK):
-                held |= set(connection.execute(select(images.c.id).where(images.c.id.in_(chunk))).scalars())
-        return held
+                rows = connection.execute(select(images.c.id, images.c.rowid).where(images.c.id.in_(chunk)))
+                found |= dict(rows.all())
+        return found
 
     def page(self, after: int, limit: int) -> tuple[list[ImageRecord], int | None]:
         """Images in the order they were added: up to `limit` of those after the rowid `after`, and where to go on."""

@@ -61,7 +61,7 @@ class Index:
         self._by_name = {space.name: space for space in self.spaces}
         self._writing = threading.Lock()
         self._follower = Follower(catalog, self.generations, self.spaces)
-        self._searcher = Searcher(catalog, self._follower)
+        self._searcher = Searcher(catalog, self._follower, self.space)
 
     @classmethod
     def create(cls, path: Path, spaces: Sequence[Space]) -> Index:
@@ -175,7 +175,7 @@ class Index:
     def _sweep(self) -> None:
         for folder in (*self.uploads.glob("??"), *self.thumbnails.glob("??")):
             files = {path: KEPT_UNDER_ID.fullmatch(path.name) for path in folder.iterdir()}
-            known = self.catalog.held([kept["id"] for kept in files.values() if kept])
+            known = self.catalog.rowids([kept["id"] for kept in files.values() if kept])
             for path, kept in files.items():
                 if path.suffix == ".tmp" or (kept and kept["id"] not in known):
                     with storage_errors(path):
@@ -207,14 +207,21 @@ class Index:
 
         Raises QueryInvalid, FilterInvalid, UnknownImage, UnknownSpace.
         """
-        return self._searcher.search(query, self.space(query.space))
+        (answer,) = self.search_many([query])
+        if isinstance(answer, SearchError):
+            raise answer
+        return answer
+
+    def search_many(self, queries: Sequence[Query]) -> list[list[Hit] | SearchError]:
+        """`search` of many queries at once, from one state of the index: hits, or what a query is refused with."""
+        return self._searcher.search_many(queries)
 
     def observed(self, query: Query) -> tuple[int, int] | None:
         """How many of a query's ten nearest images a search finds, and how many there are; its filter aside.
 
         None where it compares all of them anyway. Raises as `search`.
         """
-        return self._searcher.observed(query, self.space(query.space))
+        return self._searcher.observed(query)
 
     def nearest(
         self,
@@ -231,7 +238,7 @@ class Index:
         keeps, instead of as many as its recall was measured with. Returns the images' rowids and cosines, both (q, m)
         with m <= k; -1 and -inf where a query has fewer than others. Raises QueryInvalid, FilterInvalid, UnknownSpace.
         """
-        return self._searcher.nearest(vectors, k, self.space(space), matching, ef)
+        return self._searcher.nearest(vectors, k, space, matching, ef)
 
     def image(self, image_id: str) -> ImageRecord:
         """Everything known of an image. Raises UnknownImage."""

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 import threading
 from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 from numpy.typing import NDArray
 
 from search.ann import NEIGHBOURS
 from search.catalog import Catalog
-from search.errors import QueryInvalid, UnknownImage
+from search.errors import FilterInvalid, QueryInvalid, SearchError, UnknownImage, UnknownSpace
 from search.follow import Follower
 from search.query import query_vector
 from search.snapshot import EXACTLY, Selection, Snapshot
 from search.types import Hit, ImageRecord, JsonObject, Query, Space, Vector
 
+Found = tuple[NDArray[np.int64], NDArray[np.float32]]
+"""Rowids and cosines of one query, best first."""
+REFUSALS = (QueryInvalid, FilterInvalid, UnknownImage, UnknownSpace)
+"""What is wrong with one query, and not with those beside it."""
 SLACK = 16
 """Candidates beyond k: room for equal scores, whose order is by id, and for parts that are no hits."""
 FILTERED = 4_000_000
@@ -29,32 +38,47 @@ ROUNDING = 1e-6
 class Searcher:
     """Answers queries. Any number of threads may ask it."""
 
-    def __init__(self, catalog: Catalog, follower: Follower) -> None:
+    def __init__(self, catalog: Catalog, follower: Follower, space: Callable[[str | None], Space]) -> None:
+        """space: the space of a name, and the first without one; raises UnknownSpace."""
         self._catalog = catalog
+        self._space = space
         self._follower = follower
         self._filtered: OrderedDict[tuple[int, bytes], Selection] = OrderedDict()
         self._filtering = threading.Lock()
 
     def vector(self, image_id: str, space: Space) -> Vector:
         """The stored embedding of an image ((dim,) float32). Raises UnknownImage."""
-        rowids, vectors = self._catalog.vectors(space, np.array([self._catalog.rowid(image_id)]))
-        if not len(rowids):
-            raise UnknownImage("The index has no image with this id.")
-        vector: Vector = vectors[0]
-        return vector
+        try:
+            return self._vectors(space, {image_id})[image_id]
+        except KeyError as error:
+            raise UnknownImage("The index has no image with this id.") from error
 
-    def search(self, query: Query, space: Space) -> list[Hit]:
-        """As `Index.search`, in the space that the query names."""
-        vector = query_vector(query, space.recipe.dim, lambda image_id: self.vector(image_id, space))
-        while True:
+    def search_many(self, queries: Sequence[Query]) -> list[list[Hit] | SearchError]:
+        """As `Index.search_many`."""
+        answers: list[list[Hit] | SearchError] = [[] for _ in queries]
+        waiting = list(range(len(queries)))
+        while waiting:
             snapshot, version = self._follower.newest()
-            hits, all_known = self._search(snapshot, version, query, space, vector)
+            asked: dict[int, _Asked] = {}
+            vectors = self._stored([queries[number] for number in waiting])
+            for number in waiting:
+                try:
+                    asked[number] = self._asked(queries[number], vectors, version)
+                except REFUSALS as error:
+                    answers[number] = error
+            these = list(asked.values())
+            found = dict(zip(asked, self._hits(these, _nearest(snapshot, these)), strict=True))
+            for number, (hits, _) in found.items():
+                answers[number] = hits
             # An image that was removed after the snapshot is no hit any more, and may have kept another from being one.
-            if all_known or self._catalog.version() == version:
-                return hits
+            waiting = [number for number, (_, all_known) in found.items() if not all_known]
+            if self._catalog.version() == version:
+                break
+        return answers
 
-    def observed(self, query: Query, space: Space) -> tuple[int, int] | None:
+    def observed(self, query: Query) -> tuple[int, int] | None:
         """As `Index.observed`."""
+        space = self._space(query.space)
         vector = query_vector(query, space.recipe.dim, lambda image_id: self.vector(image_id, space))
         snapshot, _ = self._follower.newest()
         if snapshot.generation is None or snapshot.generation.spaces[space.name].graph is None:
@@ -71,9 +95,10 @@ class Searcher:
         return int((found[: len(true)] >= true[-1:]).sum()), len(true)
 
     def nearest(
-        self, vectors: NDArray[np.float32], k: int, space: Space, matching: JsonObject | None, ef: int | None
+        self, vectors: NDArray[np.float32], k: int, named: str | None, matching: JsonObject | None, ef: int | None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """As `Index.nearest`."""
+        space = self._space(named)
         if vectors.ndim != 2 or vectors.shape[1] != space.recipe.dim:
             raise QueryInvalid(f"The vectors must have the shape (n, {space.recipe.dim}), not {vectors.shape}.")
         if k < 1 or (ef is not None and ef < 1):
@@ -100,44 +125,105 @@ class Searcher:
                 self._filtered.popitem(last=False)
         return selection
 
-    def _search(
-        self, snapshot: Snapshot, version: int, query: Query, space: Space, vector: Vector
-    ) -> tuple[list[Hit], bool]:
-        """The hits, and whether the catalog still knew all candidates."""
-        excluded = {part.id for part in query.parts if part.id is not None}
-        allowed = self._matching(query.filter, version)
-        wanted = query.k + query.offset + len(excluded)
-        window = wanted + SLACK
-        while True:
-            ((rowids,), (scores,)) = snapshot.nearest(space.name, vector[None, :], window, allowed)
-            rowids, scores = rowids[rowids >= 0], scores[rowids >= 0]
-            # Equal scores are ordered by id: go on while images that did not fit may tie with the last wanted one.
-            if len(rowids) < window or scores[-1] < scores[wanted - 1]:
-                break
-            window *= 4
-        enough = np.ones(len(rowids), dtype=np.bool_)
-        if len(rowids) > wanted:
-            enough &= scores >= scores[wanted - 1]
-        if query.min_score is not None:
-            enough &= scores >= query.min_score - ROUNDING
-        return self._hits(rowids[enough], scores[enough], excluded, query)
+    def _stored(self, queries: Sequence[Query]) -> dict[tuple[str, str], Vector]:
+        """The embeddings of the images that are parts of queries, by space and id, as far as they are known."""
+        ids: dict[str | None, set[str]] = {}
+        for query in queries:
+            ids.setdefault(query.space, set()).update(part.id for part in query.parts if part.id is not None)
+        stored: dict[tuple[str, str], Vector] = {}
+        for named, wanted in ids.items():
+            with suppress(UnknownSpace):
+                space = self._space(named)
+                stored |= {(space.name, name): vector for name, vector in self._vectors(space, wanted).items()}
+        return stored
 
-    def _hits(
-        self, rowids: NDArray[np.int64], scores: NDArray[np.float32], excluded: set[str], query: Query
-    ) -> tuple[list[Hit], bool]:
-        score_of = dict(zip(rowids.tolist(), scores.tolist(), strict=True))
-        records: dict[int, ImageRecord] | None = None
-        if len(rowids) > query.k + len(excluded):  # of pages before this one, and of equal scores, only the ids count
-            ids = self._catalog.ids(score_of)
-        else:
-            records = self._catalog.records(score_of)
-            ids = {rowid: record.id for rowid, record in records.items()}
-        ranked = sorted((-score_of[rowid], name, rowid) for rowid, name in ids.items() if name not in excluded)
-        chosen = [rowid for _, _, rowid in ranked[query.offset : query.offset + query.k]]
-        if records is None:
-            records = self._catalog.records(chosen)
-        hits = [_hit(records[rowid], score_of[rowid]) for rowid in chosen if rowid in records]
-        return hits, len(ids) == len(rowids) and len(hits) == len(chosen)
+    def _vectors(self, space: Space, ids: set[str]) -> dict[str, Vector]:
+        if not ids:
+            return {}
+        id_of = {rowid: image_id for image_id, rowid in self._catalog.rowids(sorted(ids)).items()}
+        rowids, vectors = self._catalog.vectors(space, np.fromiter(id_of, dtype=np.int64))
+        return {id_of[rowid]: vectors[row] for row, rowid in enumerate(rowids.tolist())}
+
+    def _asked(self, query: Query, stored: Mapping[tuple[str, str], Vector], version: int) -> _Asked:
+        """Raises REFUSALS."""
+        space = self._space(query.space)
+
+        def vector_of(image_id: str) -> Vector:
+            if (space.name, image_id) not in stored:
+                raise UnknownImage("The index has no image with this id.")
+            return stored[space.name, image_id]
+
+        vector = query_vector(query, space.recipe.dim, vector_of)
+        excluded = frozenset(part.id for part in query.parts if part.id is not None)
+        return _Asked(query, space.name, vector, self._matching(query.filter, version), excluded)
+
+    def _hits(self, asked: Sequence[_Asked], found: Sequence[Found]) -> list[tuple[list[Hit], bool]]:
+        """For each query its hits, and whether the catalog still knew all candidates. It is read once for all."""
+        scores = [dict(zip(rowids.tolist(), best.tolist(), strict=True)) for rowids, best in found]
+        # Of pages before the wanted one, and of equal scores, only the ids count.
+        few = [len(best) <= one.query.k + len(one.excluded) for one, best in zip(asked, scores, strict=True)]
+        records = self._catalog.records(set().union(*compress(scores, few)))
+        ids = {rowid: record.id for rowid, record in records.items()}
+        ids |= self._catalog.ids(set().union(*compress(scores, map(operator.not_, few))))
+        chosen = []
+        for one, best in zip(asked, scores, strict=True):
+            known = [(-score, ids[rowid], rowid) for rowid, score in best.items() if rowid in ids]
+            ranked = sorted(entry for entry in known if entry[1] not in one.excluded)
+            chosen.append([rowid for _, _, rowid in ranked[one.query.offset : one.query.offset + one.query.k]])
+        records |= self._catalog.records({rowid for rowids in chosen for rowid in rowids} - records.keys())
+        answers = []
+        for best, rowids in zip(scores, chosen, strict=True):
+            hits = [_hit(records[rowid], best[rowid]) for rowid in rowids if rowid in records]
+            answers.append((hits, len(hits) == len(rowids) and all(rowid in ids for rowid in best)))
+        return answers
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A query as it is searched for: `excluded` are the ids of its own parts."""
+
+    query: Query
+    space: str
+    vector: Vector
+    allowed: Selection | None
+    excluded: frozenset[str]
+
+    @property
+    def wanted(self) -> int:
+        """How many images are looked for at least."""
+        return self.query.k + self.query.offset + len(self.excluded)
+
+
+def _nearest(snapshot: Snapshot, asked: Sequence[_Asked]) -> list[Found]:
+    """All images that may be hits of each query. Alike queries are one call."""
+    answers: dict[int, Found] = {}
+    windows = {number: one.wanted + SLACK for number, one in enumerate(asked)}
+    while windows:
+        alike: dict[tuple[str, int, int], list[int]] = {}
+        for number, window in windows.items():
+            alike.setdefault((asked[number].space, window, id(asked[number].allowed)), []).append(number)
+        for (space, window, _), numbers in alike.items():
+            vectors = np.stack([asked[number].vector for number in numbers])
+            all_rowids, all_scores = snapshot.nearest(space, vectors, window, asked[numbers[0]].allowed)
+            for number, rowids, scores in zip(numbers, all_rowids, all_scores, strict=True):
+                found = rowids >= 0
+                rowids, scores, wanted = rowids[found], scores[found], asked[number].wanted
+                # Equal scores are ordered by id: go on while images that did not fit may tie with the last wanted one.
+                if len(rowids) < window or scores[-1] < scores[wanted - 1]:
+                    answers[number] = _enough(asked[number], rowids, scores)
+                    del windows[number]
+                else:
+                    windows[number] *= 4
+    return [answers[number] for number in range(len(asked))]
+
+
+def _enough(one: _Asked, rowids: NDArray[np.int64], scores: NDArray[np.float32]) -> Found:
+    enough = np.ones(len(rowids), dtype=np.bool_)
+    if len(rowids) > one.wanted:
+        enough &= scores >= scores[one.wanted - 1]
+    if one.query.min_score is not None:
+        enough &= scores >= one.query.min_score - ROUNDING
+    return rowids[enough], scores[enough]
 
 
 def _hit(record: ImageRecord, score: float) -> Hit:

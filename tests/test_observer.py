@@ -16,9 +16,10 @@ import pytest
 from conftest import FakeEncoder, another_writer, image_id, new_image, vectors
 
 from api import activity, observer
+from api.embedding import Timing
 from api.observer import Observer
 from api.publishing import publish_patiently
-from api.service import Service, Timing
+from api.service import Service
 from api.settings import Settings
 from search import catalog, draft, snapshot
 from search import index as index_module
