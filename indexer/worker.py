@@ -7,16 +7,14 @@ import hashlib
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Any
-
-import numpy as np
+from typing import Any, TypeVar
 
 from indexer.decode import Decoded, DecodeLimits, decode
 from indexer.errors import ImageRejected, IndexerError
@@ -31,6 +29,7 @@ STOP_SECONDS = 5
 SLICES = 10
 """In which a limit passes."""
 
+Result = TypeVar("Result")
 Decode = Callable[..., Decoded]
 """As `decode.decode`; a function at the top level of its module."""
 
@@ -94,9 +93,21 @@ class Worker:
         self._tell(needed)
         if not needed:
             return image_id, None
-        facts, side = self._hear(self._limits.seconds)
-        pixels = np.frombuffer(self._hear(self._limits.seconds), np.uint8).reshape(side, side, 3)
-        return image_id, Decoded(facts=facts, pixels=pixels)
+        decoded: Decoded = self._hear(self._limits.seconds)
+        return image_id, decoded
+
+    def run(self, function: Callable[..., Result], data: bytes, arguments: Mapping[str, Any]) -> Result:
+        """`function(data, limits=..., **arguments)` in the process: a function at the top level of its module.
+
+        Raises what it raises, and WorkerDied where the worker is of no more use.
+        """
+        try:
+            self._tell((function, data, arguments))
+            self._hear(self._limits.seconds)
+        except _Ended as error:
+            raise WorkerGone(str(error)) from error
+        answer: Result = self._hear(self._limits.seconds)
+        return answer
 
     def close(self) -> None:
         """End the process, whatever it is doing."""
@@ -135,38 +146,51 @@ class Workers:
         """decoder: what a worker calls; another one only in tests."""
         self._job = _Job(preprocessing, limits, decoder)
         self._idle: SimpleQueue[Worker] = SimpleQueue()
+        self.replaced = 0
+        """How many were of no more use before they were closed."""
+
+    def start(self, count: int) -> None:
+        """Start so many before the first is needed. Raises WorkerFailed."""
+        for _ in range(count):
+            self._idle.put(self._started())
 
     def load(self, path: str, wanted: Callable[[str], bool]) -> tuple[str, Decoded | None]:
-        """As `Worker.load`; a file that ends its worker is ImageRejected."""
+        """As `Worker.load`; a file that ends its worker is ImageRejected. Raises WorkerFailed too."""
+        return self._with_worker(lambda worker: worker.load(path, wanted))
+
+    def run(self, function: Callable[..., Result], data: bytes, **arguments: Any) -> Result:
+        """As `Worker.run`; what ends its worker is ImageRejected. Raises WorkerFailed too."""
+        return self._with_worker(lambda worker: worker.run(function, data, arguments))
+
+    def _with_worker(self, work: Callable[[Worker], Result]) -> Result:
         try:
-            return self._load(path, wanted)
+            with self._borrowed() as worker:
+                return work(worker)
         except WorkerGone:
             try:
-                return self._load(path, wanted)
+                with self._borrowed() as worker:
+                    return work(worker)
             except WorkerGone as error:  # a second time: it is the file after all
                 raise ImageRejected(str(error)) from error
 
-    def _load(self, path: str, wanted: Callable[[str], bool]) -> tuple[str, Decoded | None]:
+    @contextmanager
+    def _borrowed(self) -> Iterator[Worker]:
         try:
             worker = self._idle.get_nowait()
         except Empty:
             worker = self._started()
         try:
-            answer = worker.load(path, wanted)
-        except WorkerGone:
-            worker.close()
-            raise
-        except WorkerDied as error:
-            worker.close()
-            raise ImageRejected(str(error)) from error
+            yield worker
         except (ImageRejected, OSError):
             self._idle.put(worker)
             raise
-        except BaseException:
+        except BaseException as error:
             worker.close()
+            self.replaced += 1
+            if isinstance(error, WorkerDied) and not isinstance(error, WorkerGone):
+                raise ImageRejected(str(error)) from error
             raise
         self._idle.put(worker)
-        return answer
 
     def _started(self) -> Worker:
         try:
@@ -174,19 +198,24 @@ class Workers:
         except WorkerFailed:
             return Worker(self._job)  # Ctrl-C ends a process that has not yet learnt to ignore it
 
+    def close(self) -> None:
+        """End all that are not in use."""
+        with suppress(Empty):
+            while True:
+                self._idle.get_nowait().close()
+
     def __enter__(self) -> Workers:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        with suppress(Empty):
-            while True:
-                self._idle.get_nowait().close()
+        self.close()
 
 
 def _work(there: Connection, job: _Job) -> None:
     """A worker's life: one file after the other, until its owner is gone."""
     for number in (signal.SIGINT, signal.SIGTERM):  # they reach the whole group; the owner decides
         signal.signal(number, signal.SIG_IGN)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libraries write there what is wrong with a file
     _limit_memory(job.limits.max_memory)
     with suppress(EOFError, OSError):
         there.send("ready")
@@ -195,25 +224,33 @@ def _work(there: Connection, job: _Job) -> None:
 
 
 def _serve(there: Connection, job: _Job) -> None:
-    path = there.recv()
+    asked = there.recv()
+    if isinstance(asked, str):
+        _load(there, job, asked)
+        return
+    function, data, arguments = asked
+    there.send("read")
+    there.send(_outcome(lambda: function(data, limits=job.limits, **arguments)))
+
+
+def _load(there: Connection, job: _Job, path: str) -> None:
     try:
         data = Path(path).read_bytes()
     except (OSError, MemoryError) as error:
         there.send(error if isinstance(error, OSError) else ImageRejected("it is larger than the memory"))
         return
     there.send(hashlib.sha256(data).hexdigest())
-    if not there.recv():
-        return
+    if there.recv():
+        there.send(_outcome(lambda: job.decode(data, job.preprocessing, limits=job.limits)))
+
+
+def _outcome(work: Callable[[], object]) -> object:
     try:
-        decoded = job.decode(data, job.preprocessing, limits=job.limits)
+        return work()
     except ImageRejected as error:
-        there.send(ImageRejected(str(error)))  # without its cause, which may not be fit for a pipe
-        return
+        return ImageRejected(str(error))  # without its cause, which may not be fit for a pipe
     except MemoryError:
-        there.send(ImageRejected("decoding it needs more memory than there is"))
-        return
-    there.send((decoded.facts, len(decoded.pixels)))
-    there.send(decoded.pixels.tobytes())
+        return ImageRejected("decoding it needs more memory than there is")
 
 
 def _limit_memory(allowed: int) -> None:
