@@ -1,84 +1,101 @@
-"""Batching: one thread owns the encoder and takes what is queued, so that waiting clients share a forward pass."""
+"""Batching: a stage's thread takes what is queued, so that waiting clients share a forward pass, or a search."""
 
 from __future__ import annotations
 
-import queue
+import asyncio
 import threading
-from collections.abc import Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from itertools import islice
+from typing import Generic, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
+from api import metrics
 
-from indexer.encoder import Encoder
-
-Vectors = tuple[NDArray[np.float32], ...]
-"""One image's embeddings: one (dim,) float32 a space."""
-Job = tuple[NDArray[np.uint8], "Future[Vectors]"]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
-class QueueFull(Exception):
-    """More images wait than the queue takes."""
+class Closed(Exception):
+    """The stage takes nothing any more: the server is stopping."""
 
 
-class Batcher:
-    """Feeds an encoder from many threads. It waits for nothing: a free encoder takes whatever is there."""
+class Stage(Generic[Item, Result]):
+    """Does for many tasks at once what each asks for. It waits for nothing: a free thread takes what is there."""
 
-    def __init__(self, encoder: Encoder, *, max_waiting: int) -> None:
-        """max_waiting: images that may be queued; further ones are refused at once."""
-        self._encoder = encoder
-        self._queue: queue.Queue[Job | None] = queue.Queue(maxsize=max_waiting)
-        self._thread = threading.Thread(target=self._run, name="encoder", daemon=True)
-        self._thread.start()
+    def __init__(
+        self, name: str, work: Callable[[Sequence[Item]], Sequence[Result | Exception]], *, most: int, threads: int = 1
+    ) -> None:
+        """work: results, or what they failed with, in the order of the items; where it raises, each item is tried
+        alone. most: items at once. threads: how many may work side by side.
+        """
+        self._work = work
+        self._most = most
+        self._waiting: dict[asyncio.Future[Result], Item] = {}
+        self._changed = threading.Condition()
+        self._closing = False
+        self._batches = metrics.BATCHES.labels(name)
+        self._depth = metrics.WAITING.labels(name)
+        self._threads = [threading.Thread(target=self._run, name=name, daemon=True) for _ in range(threads)]
+        for thread in self._threads:
+            thread.start()
 
-    def submit(self, pixels: NDArray[np.uint8]) -> Future[Vectors]:
-        """Queue one image ((size, size, 3) uint8). The future resolves or fails. Raises QueueFull."""
-        future: Future[Vectors] = Future()
+    async def __call__(self, item: Item) -> Result:
+        """Wait for an item's result. Whoever gives up waiting leaves the queue. Raises what `work` says, and Closed."""
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        with self._changed:
+            if self._closing:
+                raise Closed
+            self._waiting[future] = item
+            self._depth.inc()
+            self._changed.notify()
         try:
-            self._queue.put_nowait((pixels, future))
-        except queue.Full as error:
-            raise QueueFull from error
-        return future
-
-    @property
-    def alive(self) -> bool:
-        """Whether the encoder's thread runs."""
-        return self._thread.is_alive()
+            return await future
+        finally:
+            with self._changed:
+                if self._waiting.pop(future, None) is not None:
+                    self._depth.dec()
 
     def close(self) -> None:
         """Finish what is queued, then stop."""
-        self._queue.put(None)
-        self._thread.join()
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
 
     def _run(self) -> None:
-        while (first := self._queue.get()) is not None:
-            jobs = [first]
-            closing = False
-            while len(jobs) < self._encoder.batch_size and not closing:
-                try:
-                    job = self._queue.get_nowait()
-                except queue.Empty:
-                    break
-                if job is None:
-                    closing = True
-                else:
-                    jobs.append(job)
-            self._encode([job for job in jobs if job[1].set_running_or_notify_cancel()])
-            if closing:
-                return
+        while jobs := self._taken():
+            futures, items = list(jobs), list(jobs.values())
+            self._batches.observe(len(items))
+            results = self._results(items)
+            del items, jobs
+            with suppress(RuntimeError):  # the loop is closed: the server has stopped waiting
+                futures[0].get_loop().call_soon_threadsafe(_resolve, futures, results)
 
-    def _encode(self, jobs: Sequence[Job]) -> None:
-        if not jobs:
-            return
+    def _taken(self) -> dict[asyncio.Future[Result], Item]:
+        """The next items; none once the stage is closed and empty."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closing)
+            taken = dict(islice(self._waiting.items(), self._most))
+            for future in taken:
+                del self._waiting[future]
+            self._depth.dec(len(taken))
+            return taken
+
+    def _results(self, items: Sequence[Item]) -> Sequence[Result | Exception]:
         try:
-            spaces = self._encoder.encode(np.stack([pixels for pixels, _ in jobs]))
+            return self._work(items)
         except Exception as error:
-            if len(jobs) == 1:
-                jobs[0][1].set_exception(error)
-            else:
-                for job in jobs:  # one bad image must not fail its neighbours
-                    self._encode([job])
-            return
-        for row, (_, future) in enumerate(jobs):
-            # Copies: whoever keeps one embedding must not keep its whole batch.
-            future.set_result(tuple(vectors[row].copy() for vectors in spaces))
+            if len(items) == 1:
+                return [error]
+            return [self._results([item])[0] for item in items]  # one bad item must not fail its neighbours
+
+
+def _resolve(futures: Sequence[asyncio.Future[Result]], results: Sequence[Result | Exception]) -> None:
+    for future, result in zip(futures, results, strict=True):
+        if future.done():  # nobody waits any more
+            continue
+        if isinstance(result, Exception):
+            future.set_exception(result)
+        else:
+            future.set_result(result)

@@ -69,6 +69,7 @@ def search_command(
     as_json: Json = False,
 ) -> None:
     """Find the indexed images nearest to a picture."""
+    from api.access import key_to_send
     from api.lookup import Question, ask_index, ask_server, draw, pictures_of_index, pictures_of_server
 
     if (image is None) == (id is None):
@@ -87,6 +88,7 @@ def search_command(
         box=None if box is None else _numbers(box),
     )
     if server is not None:
+        api_key = None if api_key is None else key_to_send(api_key)
         answer = ask_server(server, api_key, question)
     else:
         answer = ask_index(index or default_index(), question)
@@ -137,13 +139,17 @@ def serve(
     ],
     host: Annotated[str | None, typer.Option(help="[default: 127.0.0.1]")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="0: any free one. [default: 8000]")] = None,
-    api_key: Annotated[str | None, typer.Option(metavar="KEY", help="Answer only requests that bring it.")] = None,
+    api_key: Annotated[
+        str | None, typer.Option(metavar="KEY", help="Answer only requests that bring it. [read:]KEY may only read.")
+    ] = None,
+    api_key_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Several keys, one a line.")] = None,
+    log_format: Annotated[str | None, typer.Option(metavar="text|json", help="[default: text]")] = None,
 ) -> None:
     """Serve indexes over HTTP, with a web page. The first is the default one."""
     from api.server import run
     from api.settings import read_settings
 
-    settings = read_settings(host=host, port=port, api_key=api_key)
+    settings = read_settings(host=host, port=port, api_key=api_key, api_key_file=api_key_file, log_format=log_format)
     run(directories, settings, announce=say)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -11,6 +12,8 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
+from starlette.types import Scope
 
 from indexer.errors import ImageRejected, IndexerError
 from search import errors as search_errors
@@ -68,6 +71,50 @@ def overloaded() -> Problem:
     return Problem(HTTPStatus.TOO_MANY_REQUESTS, "overloaded", detail, headers)
 
 
+def not_ready() -> Problem:
+    """A server that would not answer a search."""
+    detail = "The server cannot answer this now. Its log says why."
+    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "not-ready", detail, {"Retry-After": str(RETRY_AFTER_S)})
+
+
+def too_slow() -> Problem:
+    """A request that does not end."""
+    return Problem(HTTPStatus.REQUEST_TIMEOUT, "too-slow", "The request took too long to arrive. Send it again.")
+
+
+def head_too_large(limit: int) -> Problem:
+    """A request line and headers over the limit (bytes)."""
+    detail = f"The request's headers are larger than {limit:,} bytes. Clear this site's cookies, or send less."
+    return Problem(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "headers-too-large", detail)
+
+
+def too_late() -> Problem:
+    """An answer that was not ready in time."""
+    detail = "The answer took too long, and was given up. Try again, or ask for less at once."
+    return Problem(HTTPStatus.GATEWAY_TIMEOUT, "deadline-exceeded", detail)
+
+
+def read_only() -> Problem:
+    """A key that may not do this."""
+    detail = "This key may only read. Use one with write scope."
+    return Problem(HTTPStatus.FORBIDDEN, "read-only-key", detail)
+
+
+def cross_site() -> Problem:
+    """A change that another site's page asks for."""
+    detail = "The request comes from another site's page. LOOKALIKE_CORS_ORIGINS allows sites by name."
+    return Problem(HTTPStatus.FORBIDDEN, "cross-site", detail)
+
+
+def unknown_host() -> Problem:
+    """A Host header that a server without keys does not answer to."""
+    detail = (
+        "Without a key, this server answers only to its own names: localhost and 127.0.0.1. "
+        "LOOKALIKE_ALLOWED_HOSTS adds others; LOOKALIKE_API_KEY lets everybody in who has it."
+    )
+    return Problem(HTTPStatus.FORBIDDEN, "unknown-host", detail)
+
+
 def unknown_index(names: list[str]) -> Problem:
     """An index name that is not served."""
     return Problem(HTTPStatus.NOT_FOUND, "unknown-index", f"No such index. Served here: {', '.join(names)}.")
@@ -107,24 +154,29 @@ def from_error(error: Exception) -> Problem:
             return Problem(
                 HTTPStatus.INSUFFICIENT_STORAGE, "disk-full", "The server's disk is full. Nothing was stored."
             )
-        return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "storage-failed", "The server cannot read or write its index.")
+        detail, headers = "The server cannot read or write its index.", {"Retry-After": str(RETRY_AFTER_S)}
+        return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "storage-failed", detail, headers)
     for kind, (status, code) in _STATUS.items():
         if isinstance(error, kind):
             headers = {"Retry-After": str(RETRY_AFTER_S)} if status is HTTPStatus.SERVICE_UNAVAILABLE else {}
             return Problem(status, code, _PRIVATE.get(kind, str(error)), headers)
-    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "not-ready", "The server cannot answer this now. Its log says why.")
+    return not_ready()
 
 
-def response(problem: Problem) -> JSONResponse:
-    """The HTTP answer of a problem."""
-    body = {
+def body(problem: Problem) -> dict[str, str | int]:
+    """What a problem's answer says."""
+    return {
         "type": "about:blank",
         "title": problem.status.phrase,
         "status": problem.status.value,
         "detail": problem.detail,
         "code": problem.code,
     }
-    return JSONResponse(body, status_code=problem.status, headers=problem.headers, media_type=MEDIA_TYPE)
+
+
+def response(problem: Problem) -> JSONResponse:
+    """The HTTP answer of a problem."""
+    return JSONResponse(body(problem), status_code=problem.status, headers=problem.headers, media_type=MEDIA_TYPE)
 
 
 def install(app: FastAPI) -> None:
@@ -152,7 +204,13 @@ def install(app: FastAPI) -> None:
         if status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             return response(too_large(request.app.state.settings.max_upload_bytes))
         if status is HTTPStatus.BAD_REQUEST:
+            cause = error.__cause__
+            if isinstance(cause, OSError):  # of ours: a body is kept in a file while it comes
+                log.error("an upload could not be kept: %s", cause)
+                return response(from_error(StorageFailed(str(cause), disk_full=cause.errno == errno.ENOSPC)))
             return response(malformed(_UNREADABLE))
+        if status is HTTPStatus.METHOD_NOT_ALLOWED:
+            return response(_no_such_method(request))
         code = status.phrase.lower().replace(" ", "-")
         return response(Problem(status, code, f"{status.description or status.phrase}.", error.headers))
 
@@ -161,6 +219,23 @@ def install(app: FastAPI) -> None:
         log.exception("unforeseen error", exc_info=error)
         detail = "The server failed on this request. Its log says why."
         return response(Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal-error", detail))
+
+
+def path_of(scope: Scope) -> str:
+    """A request's path behind the one under which a proxy has us."""
+    path, root = str(scope["path"]), str(scope.get("root_path", ""))
+    return path[len(root) :] if root and path.startswith(f"{root}/") else path
+
+
+def _no_such_method(request: Request) -> Problem:
+    """Several routes may share a path, each with a method of its own: the framework names those of the first."""
+    allowed: set[str] = set()
+    for router in request.app.state.routers:
+        for route in router.routes:
+            if isinstance(route, Route) and route.path_regex.match(path_of(request.scope)):
+                allowed |= route.methods or set()
+    detail = "This path has no such method. /docs lists what there is."
+    return Problem(HTTPStatus.METHOD_NOT_ALLOWED, "method-not-allowed", detail, {"Allow": ", ".join(sorted(allowed))})
 
 
 def _from_validation(errors: Any) -> Problem:

@@ -16,6 +16,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=MAX_WINDOW, description="How many hits.")]
 Offset = Annotated[int, Field(ge=0, le=MAX_WINDOW, description="How many hits to pass over first.")]
 MinScore = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False, description="Leave out hits below this cosine.")]
+Pair = Annotated[list[float], Field(min_length=2, max_length=2)]
 Box = Annotated[list[Finite], Field(min_length=4, max_length=4, description="x, y, width, height in pixels.")]
 
 _EXAMPLE_HIT: dict[str, Any] = {
@@ -46,13 +47,8 @@ class Part(Request):
     box: Box | None = Field(default=None, description="Look at this part of `image` only: x, y, width, height.")
 
 
-class SearchRequest(Request):
-    """A weighted query."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        json_schema_extra={"examples": [{"parts": [{"id": EXAMPLE_ID}], "k": 10, "filter": {"label": "2024"}}]},
-    )
+class QueryRequest(Request):
+    """A weighted query of an index."""
 
     parts: list[Part] = Field(min_length=1, max_length=MAX_PARTS)
     k: Count = 10
@@ -60,6 +56,28 @@ class SearchRequest(Request):
     min_score: MinScore | None = None
     filter: dict[str, Any] | None = Field(default=None, description="Which images may be hits; see docs/http.md.")
     space: Name | None = Field(default=None, description="Default: the index's first.")
+
+
+class SearchRequest(QueryRequest):
+    """A weighted query."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"parts": [{"id": EXAMPLE_ID}], "k": 10, "filter": {"label": "2024"}}]},
+    )
+
+    index: Name | None = Field(default=None, description="Default: the first one served.")
+
+
+class BatchRequest(Request):
+    """Many weighted queries of one index."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"queries": [{"parts": [{"id": EXAMPLE_ID}], "k": 5}]}]},
+    )
+
+    queries: list[QueryRequest] = Field(min_length=1, max_length=256)
     index: Name | None = Field(default=None, description="Default: the first one served.")
 
 
@@ -148,7 +166,7 @@ class ImageAnswer(BaseModel):
     bytes: int
     taken_at: str | None
     camera: str | None
-    gps: tuple[float, float] | None = Field(description="Latitude, longitude in degrees.")
+    gps: Pair | None = Field(description="Latitude, longitude in degrees.")
 
     @classmethod
     def of(cls, record: ImageRecord) -> ImageAnswer:
@@ -166,7 +184,7 @@ class ImageAnswer(BaseModel):
             bytes=facts.bytes,
             taken_at=facts.taken_at,
             camera=facts.camera,
-            gps=facts.gps,
+            gps=None if facts.gps is None else list(facts.gps),
         )
 
 
@@ -263,3 +281,22 @@ class ProblemAnswer(BaseModel):
     status: int
     detail: str
     code: str
+
+
+class BatchEntry(BaseModel):
+    """What one query of a batch came to: exactly one of both is given."""
+
+    answer: SearchAnswer | None = None
+    error: ProblemAnswer | None = None
+
+
+class BatchAnswer(BaseModel):
+    """An entry for each query, in their order."""
+
+    answers: list[BatchEntry]
+
+
+class SessionRequest(Request):
+    """A key, for a session of the web page."""
+
+    key: str = Field(min_length=1, max_length=1_000)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -12,12 +11,18 @@ from pathlib import Path
 import numpy as np
 import uvicorn
 
+from api import logs
+from api.access import Keys, is_loopback, read_keys
 from api.app import create_app
+from api.protocol import MAX_CONNECTIONS, HTTPProtocol
 from api.service import Service
 from api.settings import Settings
 from indexer.encoder import encoder_for
 from search.errors import SearchError
 from search.index import Index
+
+KEEP_ALIVE_SECONDS = 10
+"""Without a request. Proxies that keep connections longer meet closed ones, and try again."""
 
 
 class CannotServe(SearchError):
@@ -26,14 +31,30 @@ class CannotServe(SearchError):
 
 def run(directories: Sequence[Path], settings: Settings, *, announce: Callable[[str], None]) -> None:
     """Serve these indexes until SIGINT or SIGTERM. Raises SearchError, IndexerError, CannotServe before it starts."""
-    if settings.api_key is None and not _is_loopback(settings.host):
+    entries = [] if settings.api_key is None else settings.api_key.split()
+    secret = None if settings.session_secret is None else settings.session_secret.encode()
+    keys = Keys(read_keys(entries, settings.api_key_file), secret=secret)
+    if not keys and not is_loopback(settings.host):
         raise CannotServe(
             f"{settings.host} can be reached from other machines. Give a key with --api-key or LOOKALIKE_API_KEY, or "
             "stay on 127.0.0.1."
         )
+    _allow_files(2 * MAX_CONNECTIONS)
     listener = _bind(settings.host, settings.port)
+    logs.install(settings.log_format)
     with open_services(directories, settings) as services:
-        config = uvicorn.Config(create_app(services, settings), log_level="warning", server_header=False)
+        config = uvicorn.Config(
+            create_app(services, settings, keys),
+            http=HTTPProtocol,
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            root_path=settings.root_path,
+            forwarded_allow_ips=settings.forwarded_allow_ips,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=settings.shutdown_seconds,
+        )
         listener.listen(config.backlog)  # before the address is told: who reads it may connect at once
         port = listener.getsockname()[1]
         host = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(settings.host, settings.host)  # noqa: S104
@@ -41,10 +62,11 @@ def run(directories: Sequence[Path], settings: Settings, *, announce: Callable[[
         for service in services.values():
             announce(f"Serving {service.name}: {service.index.catalog.counts()[0]:,} images")
         announce(f"Open http://{shown}:{port} in a browser; the API is described at http://{shown}:{port}/docs")
+        server = uvicorn.Server(config)
         for number in (signal.SIGINT, signal.SIGTERM):
             # uvicorn drains on the first signal, then raises it again under the handler it found: end with 0, not -15
-            signal.signal(number, lambda *_: None)
-        uvicorn.Server(config).run(sockets=[listener])
+            signal.signal(number, lambda *_: setattr(server, "should_exit", True))
+        server.run(sockets=[listener])
 
 
 @contextmanager
@@ -70,11 +92,16 @@ def open_services(directories: Sequence[Path], settings: Settings) -> Iterator[d
         yield services
 
 
-def _is_loopback(host: str) -> bool:
+def _allow_files(count: int) -> None:
+    """Open so many at once, where this process may."""
     try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+        import resource
+    except ImportError:  # not on Windows, where there is no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < count:
+        wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _bind(host: str, port: int) -> socket.socket:

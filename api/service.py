@@ -4,57 +4,54 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import faiss
+from PIL import Image
 
-from api import activity, problems
-from api.batching import Batcher, QueueFull
+from api import activity, metrics, problems
+from api.batching import Stage
+from api.embedding import Embedding, Timing
 from api.observer import Observer
 from api.publishing import publish_patiently
 from api.settings import Settings
-from indexer.decode import Decoded, DecodeLimits, decode, sniff, thumbnail
 from indexer.encoder import Encoder
-from indexer.sources import SNIFFED_BYTES
 from search.annotations import checked_labels, checked_metadata
 from search.errors import SearchError, UnknownImage
 from search.files import storage_errors, write_whole
 from search.index import Index
-from search.types import Hit, ImageRecord, JsonObject, Location, NewImage, Query, Vector
+from search.types import Hit, ImageRecord, JsonObject, Location, NewImage, Query, QueryPart
 
 Result = TypeVar("Result")
-Box = tuple[float, float, float, float]
 
-
-@dataclass(kw_only=True)
-class Timing:
-    """Where a request's time went, in seconds."""
-
-    decode: float = 0.0
-    encode: float = 0.0
-    search: float = 0.0
+TOGETHER, LIGHT = 32, 200
+"""Searches that are done at once, and how many hits each of them may look through."""
+DRAWN = 4
+"""Thumbnails that are made at once: each from a whole file in memory."""
+CHECK_SECONDS = 5.0
+"""What a search may take for the server to be ready."""
+CHECKED_SECONDS = 1.0
+"""For how long a check is believed."""
 
 
 class Service:
     """One index, its encoder, and the threads of each stage."""
 
     def __init__(self, name: str, index: Index, encoder: Encoder, settings: Settings) -> None:
+        """Raises WorkerFailed where decoding processes cannot be had."""
         self.name = name
         self.index = index
-        self._batcher = Batcher(encoder, max_waiting=settings.max_waiting)
-        self._names = encoder.names
-        self._limits = DecodeLimits(max_bytes=settings.max_upload_bytes, max_pixels=settings.max_pixels)
+        self.embedding = Embedding(encoder, index.spaces[0].recipe.preprocessing, settings)
         # Fixed threads: FAISS starts an OpenMP pool for every new thread that calls it.
-        self._decoders = ThreadPoolExecutor(max(2, os.cpu_count() or 2), thread_name_prefix="decode")
-        self._searchers = ThreadPoolExecutor(2, thread_name_prefix="search")
+        self._searching: Stage[Query, list[Hit]] = Stage("search", index.search_many, most=TOGETHER)
+        self._readers = ThreadPoolExecutor(2, thread_name_prefix="read")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
         self._files = ThreadPoolExecutor(2, thread_name_prefix="files")
         self._publisher = ThreadPoolExecutor(
@@ -63,54 +60,62 @@ class Service:
         self._publishing: Future[None] | None = None
         self._closing = threading.Event()
         self._observer = Observer(name, index)
+        self._drawing = asyncio.Semaphore(DRAWN)
+        self._checking: asyncio.Task[None] | None = None
+        self._checked = 0.0
+        metrics.REPLACED.labels(name).set_function(lambda: self.embedding.replaced)
         # On the writer's thread, as after each write: a generation may have been damaged or lost while nobody served.
         self._writer.submit(self._publish_if_worth_it)
 
     def close(self) -> None:
         """Finish what is under way, but for a publication, which is given up, and close the index."""
         self._closing.set()
-        for pool in (self._decoders, self._searchers, self._writer, self._files, self._publisher):
+        for pool in (self._readers, self._writer, self._files, self._publisher):
             pool.shutdown()
+        self._searching.close()
         self._observer.close()
-        self._batcher.close()
+        self.embedding.close()
         self.index.close()
 
-    @property
-    def ready(self) -> bool:
-        """Whether a search would be answered."""
-        return self._batcher.alive
+    async def check(self) -> None:
+        """Take a picture through everything that a search needs. Raises Problem 503 where it is not answered in time.
 
-    async def embed(self, data: bytes, timing: Timing, *, box: Box | None = None) -> tuple[Decoded, dict[str, Vector]]:
-        """Decode and encode one image: its facts, and one embedding a space.
-
-        Raises Problem (not an image, overloaded), ImageRejected (it cannot be decoded).
+        Who asks while somebody else does, or soon after, gets the same answer.
         """
-        if not sniff(data[:SNIFFED_BYTES]):
-            raise problems.not_an_image()
-        preprocessing = self.index.spaces[0].recipe.preprocessing
-        began = time.perf_counter()
-        decoded = await _run(self._decoders, lambda: decode(data, preprocessing, limits=self._limits, box=box))
-        timing.decode += time.perf_counter() - began
-        began = time.perf_counter()
+        if self._checking is None or (self._checking.done() and time.monotonic() - self._checked > CHECKED_SECONDS):
+            self._checking = asyncio.create_task(self._check())
+        await asyncio.shield(self._checking)
+
+    async def _check(self) -> None:
         try:
-            with activity.HERE.working():
-                vectors = await asyncio.wrap_future(self._batcher.submit(decoded.pixels))
-        except QueueFull as error:
-            raise problems.overloaded() from error
-        timing.encode += time.perf_counter() - began
-        return decoded, dict(zip(self._names, vectors, strict=True))
+            async with asyncio.timeout(CHECK_SECONDS):
+                await self.read(lambda index: index.unpublished())  # it may have been moved away meanwhile
+                embedded = await self.embedding.embed(PICTURE, Timing(), fresh=True)
+                space = self.index.spaces[0].name
+                query = Query(parts=[QueryPart(vector=embedded.vectors[space])], k=1, space=space)
+                await self._searching(query)
+        except Exception as error:
+            reason = "takes too long" if isinstance(error, TimeoutError) else f"fails: {error}"
+            problems.log.error("a search of the index %s %s", self.index.path, reason)
+            raise (problems.from_error(error) if isinstance(error, SearchError) else problems.not_ready()) from error
+        finally:
+            self._checked = time.monotonic()
 
     async def search(self, query: Query, timing: Timing) -> list[Hit]:
-        """`Index.search`, on a thread of its own."""
+        """`Index.search`, together with others that wait; what may take long, beside them."""
         began = time.perf_counter()
-        hits = await _run(self._searchers, lambda: self.index.search(query))
+        with activity.HERE.working():
+            if query.filter is None and query.k + query.offset <= LIGHT:
+                hits = await self._searching(query)
+            else:
+                hits = await self.read(lambda index: index.search(query))
         timing.search += time.perf_counter() - began
         self._observer.asked(query)
         return hits
 
     async def read(self, work: Callable[[Index], Result]) -> Result:
         """Read from the index, off the event loop. Too little for `activity`: probes do it every second."""
-        return await asyncio.get_running_loop().run_in_executor(self._searchers, work, self.index)
+        return await asyncio.get_running_loop().run_in_executor(self._readers, work, self.index)
 
     async def write(self, work: Callable[[Index], Result]) -> Result:
         """Change the index, one change at a time, under its lock. Raises IndexLocked."""
@@ -135,18 +140,18 @@ class Service:
         """Add an image, durable when this returns. Returns it, and whether it is new. Adding it again is harmless."""
         image_id = hashlib.sha256(data).hexdigest()
         kept_labels, kept_metadata = checked_labels(labels), checked_metadata(metadata)
-        decoded, vectors = await self.embed(data, Timing())
+        embedded = await self.embedding.embed(data, Timing())
 
         def store(index: Index) -> tuple[ImageRecord, bool]:
             # Stored among the uploads even where a file elsewhere is known: that one may be pruned, this was added.
-            location = _store_upload(index.uploads, image_id, decoded.facts.format, data)
+            location = _store_upload(index.uploads, image_id, embedded.facts.format, data)
             with index.writing() as transaction:
                 new = transaction.add(
                     NewImage(
                         id=image_id,
-                        facts=decoded.facts,
+                        facts=embedded.facts,
                         location=location,
-                        vectors=vectors,
+                        vectors=embedded.vectors,
                         labels=kept_labels,
                         metadata=kept_metadata,
                     )
@@ -175,22 +180,21 @@ class Service:
 
         return await self.write(apply)
 
-    async def file(self, image_id: str) -> tuple[bytes, str]:
-        """An image's original bytes and format. Raises UnknownImage, Problem where its file is gone or changed."""
+    async def file(self, image_id: str) -> tuple[BinaryIO, str]:
+        """An image's original file, open, and its format. Raises UnknownImage, Problem where it is gone or changed."""
         return await _run(self._files, lambda: self._original(image_id))
 
     async def thumbnail(self, image_id: str, size: int) -> bytes:
         """A JPEG that fits in `size` x `size` pixels, from the cache or made now."""
-        return await _run(self._files, lambda: self._thumbnail(image_id, size))
-
-    def _thumbnail(self, image_id: str, size: int) -> bytes:
-        self.index.catalog.rowid(image_id)
         cached = self.index.thumbnails / image_id[:2] / f"{image_id}-{size}.jpg"
-        try:
-            return cached.read_bytes()
-        except OSError:
-            data, _ = self._original(image_id)
-            small = thumbnail(data, size, limits=DecodeLimits())
+
+        def kept() -> bytes | None:
+            self.index.catalog.rowid(image_id)
+            with suppress(OSError):
+                return cached.read_bytes()
+            return None
+
+        def keep(small: bytes) -> None:
             with suppress(OSError):  # a cache that cannot be written, on a full disk say, must not cost the answer
                 write_whole(cached, small, durable=False)
             try:
@@ -198,9 +202,20 @@ class Service:
             except UnknownImage:  # removed meanwhile: whoever did that has not seen this file
                 cached.unlink(missing_ok=True)
                 raise
-            return small
 
-    def _original(self, image_id: str) -> tuple[bytes, str]:
+        def whole() -> bytes:
+            with self._original(image_id)[0] as file:
+                return file.read()
+
+        found = await _run(self._files, kept)
+        if found is not None:
+            return found
+        async with self._drawing:
+            small = await self.embedding.thumbnail(await _run(self._files, whole), size)
+        await _run(self._files, lambda: keep(small))
+        return small
+
+    def _original(self, image_id: str) -> tuple[BinaryIO, str]:
         record = self.index.image(image_id)
         with self.index.catalog.lookup() as lookup:
             locations = lookup.locations_of(image_id)
@@ -208,12 +223,24 @@ class Service:
             try:
                 path = Path(location.absolute).resolve(strict=True)
                 if path.is_relative_to(Path(location.root).resolve()):
-                    data = path.read_bytes()
-                    if hashlib.sha256(data).hexdigest() == image_id:
-                        return data, record.facts.format
+                    file = path.open("rb")
+                    if hashlib.file_digest(file, "sha256").hexdigest() == image_id:
+                        file.seek(0)
+                        return file, record.facts.format
+                    file.close()
             except OSError:
                 continue
         raise problems.file_gone()
+
+
+def _picture() -> bytes:
+    """A small JPEG: every picture is as good."""
+    out = BytesIO()
+    Image.linear_gradient("L").convert("RGB").save(out, "JPEG")
+    return out.getvalue()
+
+
+PICTURE = _picture()
 
 
 def _store_upload(uploads: Path, image_id: str, image_format: str, data: bytes) -> Location:

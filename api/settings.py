@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, StringConstraints, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from search.errors import SearchError
+
+
+def _words(value: object) -> object:
+    return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
+
+
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
+"""Words in one text, separated by commas or white space."""
 
 
 class SettingInvalid(SearchError):
@@ -21,14 +30,38 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
-    api_key: str | None = Field(default=None, min_length=1)
-    """Never empty: what a variable that somebody forgot to set expands to must not open the server to everybody."""
+    api_key: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)] | None = None
+    """Keys, separated by white space: `[read:|write:]KEY` or `...sha256:HEX`.
+
+    Never empty: what a variable that somebody forgot to set expands to must not open the server to everybody.
+    """
+    api_key_file: Path | None = None
+    """The same, one a line."""
+    session_secret: str | None = Field(default=None, min_length=16)
+    """What the page's sessions are signed with: servers behind one address share it. None: of this server alone."""
+    allowed_hosts: Words = ()
+    """Names, beside this machine's own, to which a server without a key answers."""
+    cors_origins: Words = ()
+    """Sites whose pages may ask, e.g. https://shop.example."""
+    root_path: str = ""
+    """The path under which a proxy has this server."""
+    forwarded_allow_ips: str = "127.0.0.1"
+    """Addresses of proxies whose X-Forwarded-For and -Proto are believed, comma-separated."""
     max_upload_bytes: int = Field(default=20_000_000, ge=1)
     """The largest request body. A 24-megapixel JPEG is about 12 MB."""
     max_pixels: int = Field(default=100_000_000, ge=1)
     """The largest upload once decoded: 300 MB of RGB, for one image at a time."""
     max_waiting: int = Field(default=64, ge=1)
-    """Images that may wait for the encoder: about two seconds' work of two cores. More are refused with 429."""
+    """Pictures under way, about two seconds' work of two cores; large ones count as several. More are refused (429)."""
+    max_requests: int = Field(default=512, ge=1)
+    """Requests of all kinds under way."""
+    request_seconds: float = Field(default=30, gt=0)
+    """From the end of a request to its answer; then 504."""
+    shutdown_seconds: int = Field(default=30, ge=0)
+    """What requests under way may take once the server is told to stop."""
+    cached_embeddings: int = Field(default=10_000, ge=0)
+    """Uploads whose embeddings are remembered, 2 KB each at 384 numbers."""
+    log_format: Literal["text", "json"] = "text"
 
 
 def read_settings(**flags: Any) -> Settings:

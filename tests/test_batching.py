@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from concurrent.futures import Future
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from conftest import FakeEncoder
 from numpy.typing import NDArray
 
-from api.batching import Batcher, QueueFull
+from api.batching import Closed, Stage
 from indexer.precision import MIN_COSINE, SAMPLE, CheckedEncoder
 from search.types import Encoding
 
@@ -35,59 +36,84 @@ class HeldEncoder(FakeEncoder):
         return super().encode(pixels)
 
 
-def test_waiting_images_share_a_forward_pass_and_each_gets_its_own_vector() -> None:
-    encoder = HeldEncoder()
-    batcher = Batcher(encoder, max_waiting=64)
-    futures = [batcher.submit(image(0))]
-    assert encoder.entered.wait(30)  # the first is taken at once: nothing waits for company
-    futures += [batcher.submit(image(number)) for number in range(1, 9)]
+@pytest.fixture
+def encoder() -> HeldEncoder:
+    return HeldEncoder()
+
+
+@pytest.fixture
+def stage(encoder: HeldEncoder) -> Iterator[Stage[NDArray[np.uint8], NDArray[np.float32]]]:
+    made = Stage("test", lambda pictures: list(encoder.encode(np.stack(pictures))[0]), most=encoder.batch_size)
+    yield made
     encoder.let_go.set()
-    for number, future in enumerate(futures):
-        vector = future.result(30)[0]
+    made.close()
+    assert not any(thread.is_alive() for thread in made._threads)
+
+
+Made = Stage[NDArray[np.uint8], NDArray[np.float32]]
+
+
+async def taken(encoder: HeldEncoder) -> None:
+    """Wait until the encoder is at work."""
+    assert await asyncio.to_thread(encoder.entered.wait, 30)
+
+
+def test_waiting_images_share_a_forward_pass_and_each_gets_its_own_vector(encoder: HeldEncoder, stage: Made) -> None:
+    async def asked() -> list[NDArray[np.float32]]:
+        first = asyncio.create_task(stage(image(0)))
+        await taken(encoder)  # the first is taken at once: nothing waits for company
+        others = [asyncio.create_task(stage(image(number))) for number in range(1, 9)]
+        await asyncio.sleep(0)
+        encoder.let_go.set()
+        return await asyncio.gather(first, *others)
+
+    for number, vector in enumerate(asyncio.run(asked())):
         assert np.array_equal(vector, FakeEncoder().encode(image(number)[None])[0][0])
-        assert vector.base is None, "it keeps its whole batch in memory"
-    batcher.close()
     assert encoder.batches == [1, 4, 4]
 
 
-def test_one_poisoned_image_does_not_fail_its_neighbours() -> None:
-    encoder = HeldEncoder()
-    batcher = Batcher(encoder, max_waiting=64)
-    first = batcher.submit(image(0))
-    assert encoder.entered.wait(30)
-    others = [batcher.submit(image(number)) for number in (1, 255, 2)]
-    encoder.let_go.set()
-    assert first.result(30)
-    assert others[0].result(30)
-    assert others[2].result(30)
-    with pytest.raises(RuntimeError, match="poisoned"):
-        others[1].result(30)
-    batcher.close()
+def test_one_poisoned_image_does_not_fail_its_neighbours(encoder: HeldEncoder, stage: Made) -> None:
+    async def asked() -> list[Any]:
+        first = asyncio.create_task(stage(image(0)))
+        await taken(encoder)
+        others = [asyncio.create_task(stage(image(number))) for number in (1, 255, 2)]
+        await asyncio.sleep(0)
+        encoder.let_go.set()
+        return await asyncio.gather(first, *others, return_exceptions=True)
+
+    first, one, poisoned, two = asyncio.run(asked())
+    assert isinstance(poisoned, RuntimeError)
+    for number, vector in ((0, first), (1, one), (2, two)):
+        assert np.array_equal(vector, FakeEncoder().encode(image(number)[None])[0][0])
 
 
-def test_a_full_queue_refuses_at_once_and_closing_answers_everybody() -> None:
-    encoder = HeldEncoder()
-    batcher = Batcher(encoder, max_waiting=3)
-    futures: list[Future[Any]] = [batcher.submit(image(0))]
-    assert encoder.entered.wait(30)
-    futures += [batcher.submit(image(number)) for number in (1, 2, 3)]
-    with pytest.raises(QueueFull):
-        batcher.submit(image(4))
-    encoder.let_go.set()
-    batcher.close()
-    assert all(future.result(0) for future in futures)
-    assert not batcher.alive
+def test_who_gives_up_leaves_the_queue_and_costs_no_forward_pass(encoder: HeldEncoder, stage: Made) -> None:
+    async def asked() -> None:
+        first = asyncio.create_task(stage(image(0)))
+        await taken(encoder)
+        given_up, late = asyncio.create_task(stage(image(1))), asyncio.create_task(stage(image(2)))
+        await asyncio.sleep(0)
+        given_up.cancel()
+        first.cancel()  # it is being encoded: nobody waits for what comes of it
+        await asyncio.sleep(0)
+        encoder.let_go.set()
+        assert np.array_equal(await late, FakeEncoder().encode(image(2)[None])[0][0])
+
+    asyncio.run(asked())
+    assert encoder.batches == [1, 1]
 
 
-def test_a_cancelled_image_costs_no_forward_pass() -> None:
-    encoder = HeldEncoder()
-    batcher = Batcher(encoder, max_waiting=8)
-    batcher.submit(image(0))
-    assert encoder.entered.wait(30)
-    assert batcher.submit(image(1)).cancel()
-    encoder.let_go.set()
-    batcher.close()
-    assert encoder.batches == [1]
+def test_a_stage_that_closes_answers_everybody_and_takes_no_more(encoder: HeldEncoder, stage: Made) -> None:
+    async def asked() -> None:
+        waiting = [asyncio.create_task(stage(image(number))) for number in range(6)]
+        await taken(encoder)
+        encoder.let_go.set()
+        await asyncio.to_thread(stage.close)
+        await asyncio.gather(*waiting)
+        with pytest.raises(Closed):
+            await stage(image(7))
+
+    asyncio.run(asked())
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ import binascii
 import json
 from typing import Annotated, Any
 
-from fastapi import Depends, Query, Request
+from fastapi import Depends, Query, Request, Response
+from pydantic import BaseModel
 
 from api import problems
 from api.schemas import Name, ProblemAnswer
@@ -59,6 +60,11 @@ def parse_base64(text: str) -> bytes:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
         raise problems.invalid("An image in JSON is the bytes of its file in base64.") from error
+
+
+def rendered(answer: BaseModel) -> Response:
+    """An answer as JSON, by Pydantic alone: what FastAPI does with a model it is given takes five times as long."""
+    return Response(answer.model_dump_json(), media_type="application/json")
 
 
 def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:

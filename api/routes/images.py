@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+import os
+from collections.abc import Iterator
+from typing import Annotated, BinaryIO
 
 from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
 from fastapi import Path as PathParameter
+from fastapi.responses import StreamingResponse
 
 from api import problems
 from api.routes import Chosen, answers, choose
@@ -16,6 +19,7 @@ router = APIRouter(prefix="/v1/images", tags=["images"])
 Id = Annotated[ImageId, PathParameter(description="SHA-256 of the image file.")]
 FOREVER = "private, max-age=31536000, immutable"
 """An id names a content: what it leads to never changes."""
+BLOCK = 256 * 1024
 
 
 @router.get("", responses=answers(404))
@@ -45,7 +49,7 @@ async def add_image(
     record, new = await service.add(await image.read(), labels or [], _object(metadata))
     if not new:
         response.status_code = 200
-    response.headers["Location"] = f"/v1/images/{record.id}"
+    response.headers["Location"] = f"{request.scope.get('root_path', '')}/v1/images/{record.id}"
     return ImageAnswer.of(record)
 
 
@@ -67,19 +71,37 @@ async def delete_image(service: Chosen, id: Id) -> None:  # noqa: A002
     await service.delete(id)
 
 
-@router.get("/{id}/thumbnail", responses=answers(404) | {200: {"content": {"image/jpeg": {}}}}, response_class=Response)
-async def thumbnail(service: Chosen, id: Id, size: Annotated[int, Query(ge=16, le=1_024)] = 256) -> Response:  # noqa: A002
+@router.get(
+    "/{id}/thumbnail",
+    responses=answers(404) | {200: {"content": {"image/jpeg": {}}}, 304: {"description": "As you have it."}},
+    response_class=Response,
+)
+async def thumbnail(
+    request: Request,
+    service: Chosen,
+    id: Id,  # noqa: A002
+    size: Annotated[int, Query(ge=16, le=1_024)] = 256,
+) -> Response:
     """A small JPEG that fits in size x size pixels."""
-    data = await service.thumbnail(id, size)
-    return Response(data, media_type="image/jpeg", headers={"Cache-Control": FOREVER, "ETag": f'"{id}-{size}"'})
+    headers = {"Cache-Control": FOREVER, "ETag": f'"{id}-{size}"'}
+    if headers["ETag"] in request.headers.get("if-none-match", ""):
+        await service.read(lambda index: index.catalog.rowid(id))
+        return Response(status_code=304, headers=headers)
+    return Response(await service.thumbnail(id, size), media_type="image/jpeg", headers=headers)
 
 
 @router.get("/{id}/file", responses=answers(404) | {200: {"content": {"image/*": {}}}}, response_class=Response)
 async def file(service: Chosen, id: Id) -> Response:  # noqa: A002
     """The original file."""
-    data, image_format = await service.file(id)
-    headers = {"Cache-Control": FOREVER, "ETag": f'"{id}"'}
-    return Response(data, media_type=f"image/{image_format}", headers=headers)
+    opened, image_format = await service.file(id)
+    headers = {"Cache-Control": FOREVER, "ETag": f'"{id}"', "Content-Length": str(os.fstat(opened.fileno()).st_size)}
+    return StreamingResponse(_blocks(opened), media_type=f"image/{image_format}", headers=headers)
+
+
+def _blocks(opened: BinaryIO) -> Iterator[bytes]:
+    with opened:
+        while block := opened.read(BLOCK):
+            yield block
 
 
 def _object(text: str | None) -> dict[str, object]:

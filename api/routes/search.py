@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import numpy as np
-from fastapi import APIRouter, File, Form, Query, Request, UploadFile
+from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
 from fastapi import Path as PathParameter
+from pydantic import BaseModel
 
-from api import problems
-from api.routes import Chosen, answers, choose, parse_base64, parse_filter
+from api import metrics, problems
+from api.edge import Gate
+from api.embedding import Timing
+from api.problems import Problem
+from api.routes import Chosen, answers, choose, parse_base64, parse_filter, rendered
 from api.schemas import (
+    BatchAnswer,
+    BatchEntry,
+    BatchRequest,
     Count,
     EmbedAnswer,
     Embedding,
@@ -25,20 +34,33 @@ from api.schemas import (
     Name,
     Offset,
     Part,
+    ProblemAnswer,
+    QueryRequest,
     SearchAnswer,
     SearchRequest,
     Took,
 )
-from api.service import Box, Service, Timing
-from search.query import check_window
+from api.service import Service
+from indexer.decode import Box
+from indexer.errors import IndexerError
+from search.errors import SearchError
+from search.query import MAX_WINDOW, check_window
 from search.types import Query as IndexQuery
 from search.types import QueryPart, Vector
+
+TOGETHER = 8
+"""Of one request's pictures or queries, those that are under way at once."""
+MAX_HITS = 200
+"""An answer with more is made in a thread: the event loop has others to serve meanwhile."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 router = APIRouter(prefix="/v1", tags=["search"])
 FilterText = Annotated[str | None, Query(description='A JSON object, e.g. {"label": "cat"}.', max_length=20_000)]
 
 
-@router.post("/search/image", responses=answers(404, 413, 415, 429))
+@router.post("/search/image", response_model=SearchAnswer, responses=answers(404, 413, 415, 429))
 async def search_image(
     request: Request,
     image: Annotated[UploadFile, File(description="The image file.")],
@@ -49,7 +71,7 @@ async def search_image(
     space: Annotated[Name | None, Form()] = None,
     index: Annotated[Name | None, Form()] = None,
     box: Annotated[str | None, Form(description="x,y,width,height in pixels: look at this part only.")] = None,
-) -> SearchAnswer:
+) -> Response:
     """Nearest images of an uploaded one."""
     began = time.perf_counter()
     service = choose(request, index)
@@ -63,15 +85,111 @@ async def search_image(
         space=service.index.space(space).name,
     )
     check_window(draft)
-    _, vectors = await service.embed(await image.read(), timing, box=None if box is None else _box(box.split(",")))
-    return await _answer(service, draft, [QueryPart(vector=vectors[str(draft.space)])], timing, began)
+    at = None if box is None else _box(box.split(","))
+    embedded = await service.embedding.embed(await image.read(), timing, box=at)
+    parts = [QueryPart(vector=embedded.vectors[str(draft.space)])]
+    return await _rendered(await _answer(service, draft, parts, timing, began), k)
 
 
-@router.post("/search", responses=answers(404, 413, 415, 429))
-async def search(request: Request, body: SearchRequest) -> SearchAnswer:
+@router.post("/search", response_model=SearchAnswer, responses=answers(404, 413, 415, 429))
+async def search(request: Request, body: SearchRequest) -> Response:
     """Nearest images of a weighted query. Images that are parts by id are not among the hits."""
-    began = time.perf_counter()
+    with _admitted(request, [body]):
+        return await _rendered(await _search(choose(request, body.index), body), body.k)
+
+
+@router.post("/search/batch", response_model=BatchAnswer, responses=answers(404, 413, 415, 429))
+async def search_batch(request: Request, body: BatchRequest) -> Response:
+    """Many queries in one call, each answered as `/v1/search` would, with hits or with an error of its own."""
     service = choose(request, body.index)
+    hits = sum(query.k for query in body.queries)
+    if hits > MAX_WINDOW:
+        raise problems.invalid(f"The queries of a batch may ask for {MAX_WINDOW:,} hits together, not {hits:,}.")
+
+    async def one(query: QueryRequest) -> BatchEntry:
+        try:
+            return BatchEntry(answer=await _search(service, query))
+        except (Problem, SearchError, IndexerError) as error:
+            problem = error if isinstance(error, Problem) else problems.from_error(error)
+            return BatchEntry(error=ProblemAnswer.model_validate(problems.body(problem)))
+
+    with _admitted(request, body.queries):
+        return await _rendered(BatchAnswer(answers=await _each(one, body.queries)), hits)
+
+
+@router.get("/images/{id}/similar", response_model=SearchAnswer, responses=answers(404))
+async def similar(
+    service: Chosen,
+    id: Annotated[ImageId, PathParameter()],  # noqa: A002
+    k: Annotated[Count, Query()] = 10,
+    offset: Annotated[Offset, Query()] = 0,
+    min_score: Annotated[MinScore | None, Query()] = None,
+    filter: FilterText = None,  # noqa: A002
+    space: Annotated[Name | None, Query()] = None,
+) -> Response:
+    """More like this: nearest images of an indexed one, itself left out."""
+    began = time.perf_counter()
+    draft = IndexQuery(
+        parts=(),
+        k=k,
+        offset=offset,
+        min_score=min_score,
+        filter=parse_filter(filter),
+        space=service.index.space(space).name,
+    )
+    return await _rendered(await _answer(service, draft, [QueryPart(id=id)], Timing(), began), k)
+
+
+@router.post("/embed", responses=answers(404, 413, 415, 429))
+async def embed(request: Request, body: EmbedRequest) -> EmbedAnswer:
+    """Embeddings of images, as the index would store them: unit length, in the order of the input."""
+    service = choose(request, body.index)
+    space = service.index.space(body.space)
+
+    async def one(text: str) -> Vector:
+        return (await service.embedding.embed(parse_base64(text), Timing())).vectors[space.name]
+
+    with pictures_of(request).entered(min(len(body.input), TOGETHER)):
+        vectors = await _each(one, body.input)
+    data = [Embedding(index=number, embedding=vector.tolist()) for number, vector in enumerate(vectors)]
+    return EmbedAnswer(data=data, model=space.recipe.model)
+
+
+def pictures_of(request: Request) -> Gate:
+    """What bounds the pictures under way."""
+    gate: Gate = request.app.state.pictures
+    return gate
+
+
+def _admitted(request: Request, queries: Sequence[QueryRequest]) -> AbstractContextManager[None]:
+    """Room for the pictures of queries. Raises Problem 429, on entering, where there is none."""
+    return pictures_of(request).entered(
+        min(TOGETHER, sum(any(part.image is not None for part in query.parts) for query in queries))
+    )
+
+
+async def _each(work: Callable[[Item], Awaitable[Result]], items: Sequence[Item]) -> list[Result]:
+    """Results in the order of the items, TOGETHER at once. The first that fails ends the others, and is raised."""
+    room = asyncio.Semaphore(TOGETHER)
+
+    async def one(item: Item) -> Result:
+        async with room:
+            return await work(item)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(item)) for item in items]
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from failed
+    return [task.result() for task in tasks]
+
+
+async def _rendered(answer: BaseModel, hits: int) -> Response:
+    return await asyncio.to_thread(rendered, answer) if hits > MAX_HITS else rendered(answer)
+
+
+async def _search(service: Service, body: QueryRequest) -> SearchAnswer:
+    began = time.perf_counter()
     timing = Timing()
     draft = IndexQuery(
         parts=(),
@@ -86,39 +204,6 @@ async def search(request: Request, body: SearchRequest) -> SearchAnswer:
     return await _answer(service, draft, parts, timing, began)
 
 
-@router.get("/images/{id}/similar", responses=answers(404))
-async def similar(
-    service: Chosen,
-    id: Annotated[ImageId, PathParameter()],  # noqa: A002
-    k: Annotated[Count, Query()] = 10,
-    offset: Annotated[Offset, Query()] = 0,
-    min_score: Annotated[MinScore | None, Query()] = None,
-    filter: FilterText = None,  # noqa: A002
-    space: Annotated[Name | None, Query()] = None,
-) -> SearchAnswer:
-    """More like this: nearest images of an indexed one, itself left out."""
-    began = time.perf_counter()
-    draft = IndexQuery(
-        parts=(),
-        k=k,
-        offset=offset,
-        min_score=min_score,
-        filter=parse_filter(filter),
-        space=service.index.space(space).name,
-    )
-    return await _answer(service, draft, [QueryPart(id=id)], Timing(), began)
-
-
-@router.post("/embed", responses=answers(404, 413, 415, 429))
-async def embed(request: Request, body: EmbedRequest) -> EmbedAnswer:
-    """Embeddings of images, as the index would store them: unit length, in the order of the input."""
-    service = choose(request, body.index)
-    space = service.index.space(body.space)
-    vectors = [(await service.embed(parse_base64(text), Timing()))[1][space.name] for text in body.input]
-    data = [Embedding(index=number, embedding=vector.tolist()) for number, vector in enumerate(vectors)]
-    return EmbedAnswer(data=data, model=space.recipe.model)
-
-
 async def _part(service: Service, part: Part, space: str, timing: Timing) -> QueryPart:
     if sum(value is not None for value in (part.image, part.id, part.vector)) != 1:
         raise problems.invalid("Each part needs exactly one of image, id and vector.")
@@ -126,8 +211,8 @@ async def _part(service: Service, part: Part, space: str, timing: Timing) -> Que
         raise problems.invalid("Only a part with an image can have a box.")
     if part.image is not None:
         box = None if part.box is None else _box(part.box)
-        _, vectors = await service.embed(parse_base64(part.image), timing, box=box)
-        return QueryPart(vector=vectors[space], weight=part.weight)
+        embedded = await service.embedding.embed(parse_base64(part.image), timing, box=box)
+        return QueryPart(vector=embedded.vectors[space], weight=part.weight)
     vector = None if part.vector is None else _vector(part.vector)
     return QueryPart(id=part.id, vector=vector, weight=part.weight)
 
@@ -138,8 +223,15 @@ async def _answer(
     hits = await service.search(replace(draft, parts=parts), timing)
     total = time.perf_counter() - began
     seconds = {"decode": timing.decode, "encode": timing.encode, "search": timing.search, "total": total}
+    for stage, value in seconds.items():
+        if value:
+            metrics.STAGES.labels(stage).observe(value)
     took = Took(**{stage: round(1000 * value, 3) for stage, value in seconds.items()})
-    return SearchAnswer(hits=[HitAnswer.of(hit) for hit in hits], space=str(draft.space), took_ms=took)
+
+    def answer() -> SearchAnswer:
+        return SearchAnswer(hits=[HitAnswer.of(hit) for hit in hits], space=str(draft.space), took_ms=took)
+
+    return await asyncio.to_thread(answer) if len(hits) > MAX_HITS else answer()
 
 
 def _vector(numbers: Sequence[float]) -> Vector:

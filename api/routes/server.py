@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from http import HTTPStatus
 from importlib.resources import files
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from api import problems
+from api import metrics, problems
+from api.access import COOKIE, SESSION_SECONDS, Keys
 from api.routes import answers, choose, served
-from api.schemas import IndexAnswer, IndexesAnswer, SpaceAnswer, StatusAnswer
+from api.schemas import IndexAnswer, IndexesAnswer, SessionRequest, SpaceAnswer, StatusAnswer
 from api.service import Service
 
 router = APIRouter(tags=["server"])
@@ -31,8 +31,10 @@ async def index(request: Request, name: str) -> IndexAnswer:
 
 
 @router.get("/metrics", response_class=Response, responses=answers() | {200: {"content": {"text/plain": {}}}})
-async def metrics() -> Response:
+async def read_metrics(request: Request) -> Response:
     """Prometheus metrics."""
+    for service in served(request).values():
+        metrics.IMAGES.labels(service.name).set((await service.read(lambda index: index.catalog.counts()))[0])
     return Response(generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
@@ -46,10 +48,35 @@ async def healthz() -> StatusAnswer:
 async def readyz(request: Request) -> StatusAnswer:
     """Whether searches are answered now."""
     for service in served(request).values():
-        if not service.ready:
-            raise problems.Problem(HTTPStatus.SERVICE_UNAVAILABLE, "not-ready", "An encoder has stopped.")
-        await service.read(lambda index: index.unpublished())  # catches up with the catalog, as every search does
+        await service.check()
     return StatusAnswer(status="ready")
+
+
+@public.post("/session", status_code=204, responses=answers(404))
+async def open_session(request: Request, body: SessionRequest) -> Response:
+    """Exchange a key for a cookie with which a browser may do what the key allows, for twelve hours."""
+    value = keys_of(request).session(body.key)
+    if value is None:
+        raise problems.unauthorized()
+    response = Response(status_code=204)
+    response.set_cookie(
+        COOKIE,
+        value,
+        max_age=SESSION_SECONDS,
+        path=request.scope.get("root_path") or "/",
+        secure=request.url.scheme == "https",
+        httponly=True,
+        samesite="strict",
+    )
+    return response
+
+
+@public.delete("/session", status_code=204)
+async def close_session(request: Request) -> Response:
+    """Forget the cookie."""
+    response = Response(status_code=204)
+    response.delete_cookie(COOKIE, path=request.scope.get("root_path") or "/", httponly=True, samesite="strict")
+    return response
 
 
 @public.get("/", include_in_schema=False)
@@ -62,6 +89,12 @@ async def page() -> HTMLResponse:
 async def docs() -> HTMLResponse:
     """The interactive documentation, from assets of our own: it works offline and under the content policy."""
     return HTMLResponse(_web("docs.html"))
+
+
+def keys_of(request: Request) -> Keys:
+    """The server's keys."""
+    keys: Keys = request.app.state.keys
+    return keys
 
 
 def _web(name: str) -> str:

@@ -6,10 +6,9 @@ let indexes = [];
 let latest = 0; // answers to any but the latest question are dropped
 
 async function ask(path, options = {}) {
-  const key = element("key").value;
-  const headers = key ? { Authorization: `Bearer ${key}` } : {};
-  const response = await fetch(path, { ...options, headers });
+  const response = await fetch(path, options);
   if (!response.ok) {
+    if (response.status === 401) element("login").hidden = false;
     const problem = await response.json().catch(() => ({}));
     throw new Error(problem.detail || `The server answered ${response.status}.`);
   }
@@ -53,24 +52,13 @@ function cell(hit) {
   button.addEventListener("click", () => similar(hit.id));
   picture.alt = name;
   picture.loading = "lazy";
-  loadThumbnail(picture, hit.id);
+  picture.src = `v1/images/${hit.id}/thumbnail?${new URLSearchParams({ size: 256, index: element("index").value })}`;
+  picture.addEventListener("error", () => picture.replaceWith("no picture"));
   caption.textContent = name;
   caption.title = hit.path || hit.id;
   button.append(picture);
   item.append(button, `${hit.score.toFixed(3)}`, caption);
   return item;
-}
-
-async function loadThumbnail(picture, id) {
-  // Fetched rather than linked: an <img> cannot send the key.
-  const query = new URLSearchParams({ size: 256, index: element("index").value });
-  try {
-    const blob = await (await ask(`v1/images/${id}/thumbnail?${query}`)).blob();
-    picture.onload = () => URL.revokeObjectURL(picture.src);
-    picture.src = URL.createObjectURL(blob);
-  } catch {
-    picture.replaceWith("no picture");
-  }
 }
 
 function similar(id) {
@@ -105,7 +93,21 @@ element("query").addEventListener("submit", (event) => event.preventDefault());
 element("index").addEventListener("change", () => { showSpaces(); search(); });
 element("space").addEventListener("change", () => search());
 element("k").addEventListener("change", () => search());
-element("key").addEventListener("change", () => start());
+element("key").addEventListener("change", () => login());
+
+async function login() {
+  // The key becomes a cookie that no script can read, and that goes along with every picture.
+  const body = JSON.stringify({ key: element("key").value });
+  try {
+    await ask("session", { method: "POST", headers: { "Content-Type": "application/json" }, body });
+    element("key").value = "";
+    element("login").hidden = true;
+    element("status").textContent = "";
+    start();
+  } catch (error) {
+    element("status").textContent = error.message;
+  }
+}
 
 function start() {
   loadIndexes().catch((error) => { element("status").textContent = error.message; });

@@ -1,0 +1,307 @@
+"""The edge of the application: what is decided about a request before any of its body is read, and after its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api import logs, metrics, problems
+from api.access import COOKIE, Keys, crosses_sites, host_of, is_loopback
+from api.access import Scope as KeyScope
+from api.problems import Problem
+from api.settings import Settings
+
+LOG = logging.getLogger("lookalike.access")
+
+SECURITY_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' blob: data:; "
+        "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+PROBES = frozenset(("/healthz", "/readyz"))
+"""Asked by machines, by address, without a key, however much there is to do."""
+OPEN = PROBES | {"/", "/docs", "/openapi.json", "/session"}
+"""What needs no key, beside /static: with small requests, and room of its own, so that nobody without one is in the way
+of those who have it."""
+OPEN_BYTES = 4 * 1024
+PICTURES = frozenset(("/v1/search/image", "/v1/images"))
+"""POSTs of a picture each. A body larger than SMALL holds pictures too; those of others count once they are read."""
+SMALL = 64 * 1024
+QUESTIONS = frozenset(("/v1/search", "/v1/search/image", "/v1/search/batch", "/v1/embed"))
+"""POSTs that change nothing."""
+SAFE = frozenset(("GET", "HEAD", "OPTIONS"))
+PICTURE_BYTES = 4 * 1024 * 1024
+"""A larger body counts as several pictures of those that may wait."""
+
+
+class Gate:
+    """So much may be under way; what comes on top is refused at once."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.inside = 0
+
+    def enter(self, weight: int = 1) -> None:
+        """Raises Problem 429 where there is no room."""
+        if weight and self.inside and self.inside + weight > self._limit:
+            raise problems.overloaded()
+        self.inside += weight
+
+    def leave(self, weight: int = 1) -> None:
+        """What entered has ended."""
+        self.inside -= weight
+
+    @contextmanager
+    def entered(self, weight: int = 1) -> Iterator[None]:
+        """`enter` and `leave`."""
+        self.enter(weight)
+        try:
+            yield
+        finally:
+            self.leave(weight)
+
+
+@dataclass
+class _Exchange:
+    """What is known of a request once it has been answered."""
+
+    method: str
+    path: str
+    id: str
+    began: float = field(default_factory=time.perf_counter)
+    status: int = 0
+    sent: int = 0
+    gone: bool = False
+    """The client hung up, and saw nothing of an answer."""
+
+
+class Edge:
+    """ASGI: ids, headers, logs and figures of every request; who may ask; how many at once; and for how long."""
+
+    def __init__(self, app: ASGIApp, settings: Settings, keys: Keys, pictures: Gate) -> None:
+        self._app = app
+        self._settings = settings
+        self._allowed_hosts = frozenset(name.lower() for name in settings.allowed_hosts)
+        self._keys = keys
+        self._requests = Gate(settings.max_requests)
+        self._strangers = Gate(settings.max_requests)
+        self._pictures = pictures
+        metrics.UNDER_WAY.set_function(lambda: self._requests.inside)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        exchange = _Exchange(scope["method"], problems.path_of(scope), _request_id(headers))
+        logs.REQUEST.set(exchange.id)
+
+        async def told(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                exchange.status = message["status"]
+                answer = MutableHeaders(scope=message)
+                for name, value in SECURITY_HEADERS.items():
+                    answer.setdefault(name, value)
+                answer["X-Request-ID"] = exchange.id
+            else:
+                exchange.sent += len(message.get("body", b""))
+            await send(message)
+
+        try:
+            await self._answer(scope, headers, exchange, receive, told)
+        finally:
+            self._note(scope, exchange)
+
+    async def _answer(self, scope: Scope, headers: Headers, exchange: _Exchange, receive: Receive, send: Send) -> None:
+        if exchange.path in PROBES:
+            await self._app(scope, receive, send)
+            return
+        try:
+            self._check_access(exchange, headers)
+            weight = self._weight(exchange, headers)
+            gate = self._strangers if _is_open(exchange.path) else self._requests
+            with gate.entered(), self._pictures.entered(weight):
+                await _in_time(self._app, self._settings.request_seconds, exchange, scope, receive, send)
+        except Problem as problem:
+            metrics.REFUSED.labels(problem.code).inc()
+            response = problems.response(problem)
+            if "expect" in headers:  # the body that was announced will not come
+                response.headers["Connection"] = "close"
+            await response(scope, receive, send)
+
+    def _check_access(self, exchange: _Exchange, headers: Headers) -> None:
+        """Raises Problem 401, 403."""
+        host = headers.get("host", "")
+        allowed = self._settings.cors_origins
+        if exchange.method not in SAFE and crosses_sites(
+            headers.get("origin"), headers.get("sec-fetch-site"), host, allowed
+        ):
+            raise problems.cross_site()
+        if not self._keys:
+            name = host_of(host)
+            # Another site's name may be made to lead here (DNS rebinding): its page would read and change everything.
+            if not is_loopback(name) and name.lower() not in self._allowed_hosts:
+                raise problems.unknown_host()
+            return
+        if _is_open(exchange.path) or exchange.method == "OPTIONS":
+            return
+        scope = self._scope(headers)
+        if scope is None:
+            raise problems.unauthorized()
+        if scope < KeyScope.WRITE and exchange.method not in SAFE and exchange.path not in QUESTIONS:
+            raise problems.read_only()
+
+    def _scope(self, headers: Headers) -> KeyScope | None:
+        kind, _, key = headers.get("authorization", "").partition(" ")
+        if kind.lower() == "bearer":
+            return self._keys.scope(key.strip())
+        cookies = cookie_parser("; ".join(headers.getlist("cookie")))
+        return self._keys.session_scope(cookies[COOKIE]) if COOKIE in cookies else None
+
+    def _weight(self, exchange: _Exchange, headers: Headers) -> int:
+        """How many of the pictures that may wait this request counts for. Raises Problem 413."""
+        limit = OPEN_BYTES if _is_open(exchange.path) else self._settings.max_upload_bytes
+        declared = headers.get("content-length")
+        size = int(declared) if declared is not None and declared.isdigit() else None
+        if size is not None and size > limit:
+            raise problems.too_large(limit)
+        if exchange.method in SAFE:
+            return 0
+        if size is None:  # chunked: it may become as large as any
+            size = self._settings.max_upload_bytes if "transfer-encoding" in headers else 0
+            if size > limit:
+                raise problems.too_large(limit)
+        if size <= SMALL and exchange.path not in PICTURES:
+            return 0
+        return max(1, -(-size // PICTURE_BYTES))
+
+    def _note(self, scope: Scope, exchange: _Exchange) -> None:
+        seconds = time.perf_counter() - exchange.began
+        if exchange.gone:
+            exchange.status = 0
+        route = getattr(scope.get("route"), "path", "unknown")
+        metrics.REQUESTS.labels(exchange.method if route != "unknown" else "?", route, exchange.status).observe(seconds)
+        level = logging.DEBUG if exchange.path in PROBES else logging.INFO
+        LOG.log(
+            level,
+            "%s %s %s",
+            exchange.method,
+            route,
+            exchange.status or "disconnected",
+            extra={
+                "request_id": exchange.id,
+                "method": exchange.method,
+                "route": route,
+                "status": exchange.status,
+                "milliseconds": round(1000 * seconds, 1),
+                "bytes": exchange.sent,
+            },
+        )
+
+
+async def _in_time(
+    app: ASGIApp, seconds: float, exchange: _Exchange, scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Run an application until it has answered, the client has gone, or so long after all of the request has come."""
+    watched = _Watched(exchange, receive, send)
+    try:
+        async with asyncio.timeout(None) as watched.deadline:
+            watched.seconds = seconds
+            if not _has_body(scope) or scope["method"] not in ("POST", "PUT", "PATCH"):
+                watched.all_here()
+            await app(scope, watched.heard, watched.told)
+    except TimeoutError:
+        if not watched.deadline.expired():
+            raise
+        metrics.REFUSED.labels("deadline-exceeded").inc()
+        await problems.response(problems.too_late())(scope, receive, send)
+    except asyncio.CancelledError:
+        if not exchange.gone and not watched.started:  # the server stops, and has waited long enough
+            await problems.response(problems.not_ready())(scope, receive, send)
+        elif not exchange.gone:
+            raise
+    finally:
+        watched.finished = True
+        if watched.watching is not None:
+            watched.watching.cancel()
+
+
+class _Watched:
+    """The two ends of a request, and who listens whether the client is still there."""
+
+    def __init__(self, exchange: _Exchange, receive: Receive, send: Send) -> None:
+        self._exchange = exchange
+        self._receive = receive
+        self._send = send
+        self._task = asyncio.current_task()
+        self.deadline: asyncio.Timeout
+        self.seconds = 0.0
+        self.started = self.finished = False
+        self.watching: asyncio.Task[None] | None = None
+
+    def all_here(self) -> None:
+        """The request is complete: from now on time counts, and nothing but a disconnection can come."""
+        self.deadline.reschedule(asyncio.get_running_loop().time() + self.seconds)
+        self.watching = asyncio.create_task(self._watch())
+
+    async def heard(self) -> Message:
+        """ASGI `receive`."""
+        if self.watching is not None:
+            await self.watching  # only who waits for a disconnection asks again
+            return {"type": "http.disconnect"}
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self._exchange.gone = not self.finished
+        elif not message.get("more_body"):
+            self.all_here()
+        return message
+
+    async def told(self, message: Message) -> None:
+        """ASGI `send`."""
+        if not self.started:
+            self.started = True
+            self.deadline.reschedule(None)  # what reading it may take is the connection's to judge
+        if message["type"] == "http.response.body" and not message.get("more_body"):
+            self.finished = True
+        await self._send(message)
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        if not self.finished and self._task is not None:
+            self._exchange.gone = True
+            self._task.cancel()
+
+
+def _is_open(path: str) -> bool:
+    return path in OPEN or path.startswith("/static/")
+
+
+def _has_body(scope: Scope) -> bool:
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
+        for name, value in scope["headers"]
+    )
+
+
+def _request_id(headers: Headers) -> str:
+    """What the client, or the proxy before us, calls this request, where that is a plain word; else a new id."""
+    given = headers.get("x-request-id", "")
+    if 0 < len(given) <= 64 and given.isascii() and given.replace("-", "").replace("_", "").isalnum():
+        return given
+    return secrets.token_hex(8)

@@ -1,0 +1,517 @@
+"""Promises of the edge: who may ask, how many at once, for how long; asked over a real socket, of a fake encoder."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import errno
+import io
+import json
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import uvicorn
+from conftest import FakeEncoder, draw_picture, image_id, run_cli, vectors
+from numpy.typing import NDArray
+from test_api import check_problem, upload
+
+from api import logs
+from api.access import Keys, KeysInvalid, Scope, crosses_sites, host_of, key_to_send, read_keys
+from api.app import create_app
+from api.protocol import HTTPProtocol
+from api.service import Service
+from api.settings import Settings
+from search.index import Index
+
+
+class Serve:
+    """Serves indexes of fifty images, each with its settings."""
+
+    def __init__(self, make_index: Callable[..., Index], encoder: HeldEncoder) -> None:
+        self._make_index = make_index
+        self._encoder = encoder
+        self._threads: list[threading.Thread] = []
+        self.servers: list[uvicorn.Server] = []
+        self.services: list[Service] = []
+
+    def __call__(self, keys: Keys | None = None, **settings: Any) -> str:
+        """The address."""
+        chosen = Settings(**settings)
+        service = Service("test", self._make_index(vectors(50)), self._encoder, chosen)
+        app = create_app({"test": service}, chosen, keys or Keys())
+        config = uvicorn.Config(app, port=0, http=HTTPProtocol, ws="none", log_config=None, root_path=chosen.root_path)
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, daemon=True)
+        self._threads.append(thread)
+        self.servers.append(server)
+        self.services.append(service)
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        return f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+
+    def close(self) -> None:
+        for server, thread, service in zip(self.servers, self._threads, self.services, strict=True):
+            server.should_exit = True
+            thread.join(20)
+            assert not thread.is_alive()
+            service.close()
+
+
+class HeldEncoder(FakeEncoder):
+    """Works when it is let."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.free = threading.Event()
+        self.free.set()
+        self.entered = threading.Event()
+
+    def encode(self, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        """As FakeEncoder."""
+        self.entered.set()
+        assert self.free.wait(30)
+        return super().encode(pixels)
+
+
+@pytest.fixture
+def encoder() -> HeldEncoder:
+    return HeldEncoder()
+
+
+@pytest.fixture
+def serve(make_index: Callable[..., Index], encoder: HeldEncoder) -> Iterator[Serve]:
+    serving = Serve(make_index, encoder)
+    yield serving
+    encoder.free.set()
+    serving.close()
+
+
+def picture(number: int = 0) -> bytes:
+    out = io.BytesIO()
+    draw_picture("red", "circle", number).save(out, "PNG")
+    return out.getvalue()
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+KEYS = ["read:look", "write:change"]
+
+
+def test_keys_are_kept_as_hashes_and_read_from_environment_and_file(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    hashed = "b" * 64
+    file.write_text(f"# of the shop\nread:shop-key\n\nread:sha256:{hashed}\n")
+    keys = Keys(read_keys(["plain"], file))
+    assert [keys.scope(key) for key in ("plain", "shop-key", "none", "", hashed)] == [
+        Scope.WRITE, Scope.READ, None, None, None,
+    ]  # fmt: skip
+    assert "shop-key" not in repr(vars(keys))
+    assert Keys(read_keys(["Read:one"])).scope("one") is Scope.READ, "however it is written"
+    assert not Keys()
+
+
+@pytest.mark.parametrize("text", ["", "two words", "read:", "ümlaut", "sha256:", "read:SHA256:" + "a" * 63, "sha256:x"])
+def test_keys_that_cannot_be_used_are_refused_and_not_shown(text: str) -> None:
+    with pytest.raises(KeysInvalid) as raised:
+        read_keys([text])
+    assert text in ("", "read:", "sha256:") or text not in str(raised.value)
+
+
+def test_the_command_line_sends_the_first_of_the_servers_keys() -> None:
+    assert [key_to_send(text) for text in ("one", "read:one", "write:one  read:two")] == ["one"] * 3
+    for text in (f"sha256:{'a' * 64}", " "):
+        with pytest.raises(KeysInvalid):
+            key_to_send(text)
+
+
+def test_a_file_of_keys_without_any_opens_the_server_to_nobody(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("# none yet\n")
+    ended = run_cli("serve", tmp_path, "--host", "0.0.0.0", "--api-key-file", tmp_path / "keys", check=2)
+    assert "has no key in it" in ended.stderr
+    assert "cannot be read" in run_cli("serve", tmp_path, "--api-key-file", tmp_path / "gone", check=2).stderr
+
+
+def test_a_read_key_reads_and_a_write_key_writes(serve: Serve) -> None:
+    url = serve(Keys(read_keys(KEYS)))
+    with httpx.Client(base_url=url) as http:
+        check_problem(http.get("/v1/indexes"), 401, "unauthorized")
+        check_problem(http.get("/v1/indexes", headers=bearer("loo")), 401, "unauthorized")
+        check_problem(http.get("/metrics"), 401, "unauthorized")
+        for path in ("/", "/docs", "/healthz", "/readyz", "/openapi.json", "/static/page.js"):
+            assert http.get(path).status_code == 200
+        read = bearer("look")
+        assert http.get("/v1/indexes", headers=read).status_code == 200
+        assert http.post("/v1/search/image", files=upload(picture()), headers=read).status_code == 200
+        assert http.post("/v1/search", json={"parts": [{"id": image_id(3)}]}, headers=read).status_code == 200
+        check_problem(http.post("/v1/images", files=upload(picture()), headers=read), 403, "read-only-key")
+        check_problem(http.delete(f"/v1/images/{image_id(3)}", headers=read), 403, "read-only-key")
+        check_problem(http.patch(f"/v1/images/{image_id(3)}", json={"labels": []}, headers=read), 403, "read-only-key")
+        assert http.post("/v1/images", files=upload(picture()), headers=bearer("change")).status_code == 201
+
+
+def test_a_body_without_a_key_is_not_read(serve: Serve) -> None:
+    url = serve(Keys(read_keys(KEYS)))
+    with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as client:
+        client.settimeout(5)
+        client.sendall(
+            b"POST /v1/images HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\nContent-Type: text/plain\r\n\r\n"
+        )
+        assert client.recv(65536).startswith(b"HTTP/1.1 401 ")
+
+
+def test_a_session_stands_for_its_key_until_it_ends(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = serve(Keys(read_keys(KEYS)))
+    with httpx.Client(base_url=url) as http:
+        check_problem(http.post("/session", json={"key": "wrong"}), 401, "unauthorized")
+        opened = http.post("/session", json={"key": "look"})
+        assert opened.status_code == 204
+        cookie = opened.headers["set-cookie"]
+        assert {"HttpOnly", "SameSite=strict", "Path=/"} <= {part.strip() for part in cookie.split(";")}
+        assert "look" not in cookie.partition(";")[0].partition("=")[2]
+        assert http.get("/v1/indexes").status_code == 200
+        check_problem(http.post("/v1/images", files=upload(picture())), 403, "read-only-key")
+        value = http.cookies["lookalike_session"]
+        for forged in (value[:-4] + "AAAA", value[4:], "x", "", "ü"):
+            headers = {"Cookie": f"lookalike_session={forged}".encode()}
+            check_problem(httpx.get(f"{url}/v1/indexes", headers=headers), 401, "unauthorized")
+        assert http.delete("/session").status_code == 204
+        check_problem(http.get("/v1/indexes"), 401, "unauthorized")
+        late = time.time() + 13 * 3600
+        monkeypatch.setattr("api.access.time.time", lambda: late)
+        check_problem(
+            httpx.get(f"{url}/v1/indexes", headers={"Cookie": f"lookalike_session={value}"}), 401, "unauthorized"
+        )
+
+
+def test_servers_with_one_secret_know_each_others_sessions_and_no_others() -> None:
+    keys = read_keys(KEYS)
+    value = Keys(keys, secret=b"s" * 32).session("change")
+    assert value is not None
+    assert Keys(keys, secret=b"s" * 32).session_scope(value) is Scope.WRITE
+    assert Keys(keys, secret=b"t" * 32).session_scope(value) is None
+    assert Keys(keys[:1], secret=b"s" * 32).session_scope(value) is None, "its key was taken away"
+
+
+def test_without_a_key_only_our_own_names_are_answered(serve: Serve) -> None:
+    url = serve(allowed_hosts=("shop.internal",))
+    with httpx.Client(base_url=url) as http:
+        for host in ("localhost", "localhost:80", "127.0.0.1:1", "[::1]:80", "shop.internal:8000"):
+            assert http.get("/v1/indexes", headers={"Host": host}).status_code == 200
+        for host in ("evil.example", "evil.example:8000", "127.0.0.1.evil.example", "192.168.1.5", ""):
+            check_problem(http.get("/v1/indexes", headers={"Host": host}), 403, "unknown-host")
+        assert http.get("/healthz", headers={"Host": "10.0.0.7:8000"}).status_code == 200, "a probe asks by address"
+
+
+def test_other_sites_change_and_ask_nothing(serve: Serve) -> None:
+    url = serve()
+    with httpx.Client(base_url=url) as http:
+        for headers in ({"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}, {"Origin": "null"}):
+            check_problem(http.post("/v1/images", files=upload(picture()), headers=headers), 403, "cross-site")
+        own = {"Origin": url, "Sec-Fetch-Site": "same-origin"}
+        assert http.post("/v1/images", files=upload(picture()), headers=own).status_code == 201
+        assert (
+            "access-control-allow-origin"
+            not in http.get("/v1/indexes", headers={"Origin": "https://a.example"}).headers
+        )
+
+
+def test_sites_that_are_named_may_ask(serve: Serve) -> None:
+    url = serve(Keys(read_keys(KEYS)), cors_origins=("https://shop.example",))
+    with httpx.Client(base_url=url, headers={"Origin": "https://shop.example"}) as http:
+        asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+        assert http.options("/v1/search/image", headers=asked).status_code == 200
+        found = http.post("/v1/search/image", files=upload(picture()), headers=bearer("look"))
+        assert found.headers["access-control-allow-origin"] == "https://shop.example"
+        asked["Origin"] = "https://evil.example"
+        assert "access-control-allow-origin" not in http.options("/v1/search/image", headers=asked).headers
+
+
+@pytest.mark.parametrize(
+    ("origin", "fetch_site", "host", "crosses"),
+    [
+        (None, None, "a:1", False),
+        ("http://a:1", None, "a:1", False),
+        ("http://a:2", None, "a:1", True),
+        ("http://b", "same-origin", "a", False),
+        (None, "same-site", "a", True),
+        ("https://ok", "cross-site", "a", False),
+    ],
+)
+def test_what_browsers_say_of_where_a_request_comes_from(
+    origin: str | None, fetch_site: str | None, host: str, crosses: bool
+) -> None:
+    assert crosses_sites(origin, fetch_site, host, ["https://ok"]) is crosses
+
+
+def test_hosts_are_read_out_of_their_header() -> None:
+    assert [host_of(text) for text in ("a", "a:1", "[::1]:80", "::1", "[::1]")] == ["a", "a", "::1", "::1", "::1"]
+
+
+def test_what_comes_on_top_is_refused_at_once_and_the_rest_is_answered(serve: Serve, encoder: HeldEncoder) -> None:
+    url = serve(max_waiting=4)
+    encoder.free.clear()
+    with httpx.Client(base_url=url, timeout=30) as http, ThreadPoolExecutor(4) as pool:
+        asked = [
+            pool.submit(httpx.post, f"{url}/v1/search/image", files=upload(picture(number)), timeout=30)
+            for number in range(4)
+        ]
+        wait_until_under_way(url, 4)
+        refused = http.post("/v1/search/image", files=upload(picture(9)))
+        check_problem(refused, 429, "overloaded")
+        assert int(refused.headers["retry-after"]) >= 1
+        began = time.monotonic()
+        check_problem(http.post("/v1/search/image", files=upload(b"x" * 5_000_000)), 429, "overloaded")
+        assert http.get("/healthz").status_code == 200
+        assert http.get(f"/v1/images/{image_id(3)}/similar").status_code == 200, "which needs no encoder"
+        assert time.monotonic() - began < 2
+        encoder.free.set()
+        assert [one.result().status_code for one in asked] == [200] * 4
+        assert http.post("/v1/search/image", files=upload(picture(9))).status_code == 200
+        assert 'lookalike_refused_total{code="overloaded"}' in http.get("/metrics").text
+
+
+def test_a_server_that_is_full_is_ready_all_the_same(serve: Serve, encoder: HeldEncoder) -> None:
+    url = serve(max_waiting=1)
+    encoder.free.clear()
+    with ThreadPoolExecutor(2) as pool:
+        pool.submit(httpx.post, f"{url}/v1/search/image", files=upload(picture(1)), timeout=30)
+        wait_until_under_way(url, 1)
+        ready = pool.submit(httpx.get, f"{url}/readyz", timeout=30)
+        time.sleep(0.3)
+        encoder.free.set()
+        assert ready.result().status_code == 200
+
+
+def wait_until_under_way(url: str, count: int) -> None:
+    until = time.monotonic() + 10
+    while f"lookalike_requests_under_way {count + 1}.0" not in httpx.get(f"{url}/metrics").text:  # which is one itself
+        assert time.monotonic() < until
+
+
+def test_large_bodies_count_as_several(serve: Serve, encoder: HeldEncoder) -> None:
+    url = serve(max_waiting=4)
+    encoder.free.clear()
+    port = int(url.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port)) as client, httpx.Client(base_url=url) as http:
+        head = "POST /v1/search/image HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+        client.sendall(f"{head}Content-Length: 16000000\r\n\r\n".encode())
+        time.sleep(0.3)
+        check_problem(http.post("/v1/search/image", files=upload(picture())), 429, "overloaded")
+    until = time.monotonic() + 5
+    encoder.free.set()
+    while http_status(url) != 200:  # whose client has gone makes room
+        assert time.monotonic() < until
+
+
+def http_status(url: str) -> int:
+    return httpx.post(f"{url}/v1/search/image", files=upload(picture())).status_code
+
+
+def test_an_answer_that_takes_too_long_is_given_up(serve: Serve, encoder: HeldEncoder) -> None:
+    url = serve(request_seconds=0.5)
+    encoder.free.clear()
+    began = time.monotonic()
+    late = httpx.post(f"{url}/v1/search/image", files=upload(picture()), timeout=30)
+    check_problem(late, 504, "deadline-exceeded")
+    assert time.monotonic() - began < 5
+
+
+def test_whose_client_has_gone_costs_no_forward_pass(serve: Serve, encoder: HeldEncoder) -> None:
+    url = serve()
+    assert httpx.post(f"{url}/v1/search/image", files=upload(picture(0))).status_code == 200
+    encoder.free.clear()
+    encoder.entered.clear()
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(httpx.post, f"{url}/v1/search/image", files=upload(picture(1)), timeout=30)
+        assert encoder.entered.wait(30)
+        for number in range(2, 6):
+            with pytest.raises(httpx.ReadTimeout):
+                httpx.post(f"{url}/v1/search/image", files=upload(picture(number)), timeout=0.3)
+        wait_until_under_way(url, 1)
+        encoder.free.set()
+        assert first.result().status_code == 200
+    assert httpx.post(f"{url}/v1/search/image", files=upload(picture(7))).status_code == 200
+    assert sum(encoder.batches) == 3
+
+
+def test_what_was_embedded_is_remembered_by_content(serve: Serve, encoder: HeldEncoder) -> None:
+    url = serve(cached_embeddings=2)
+    with httpx.Client(base_url=url) as http:
+        for number in (0, 1, 0, 1, 2, 1, 0):
+            assert http.post("/v1/search/image", files=upload(picture(number))).status_code == 200
+        assert sum(encoder.batches) == 4
+        boxed = http.post("/v1/search/image", files=upload(picture(0)), data={"box": "0,0,40,40"})
+        assert boxed.status_code == 200
+        assert sum(encoder.batches) == 5
+
+
+def test_one_bad_picture_ends_the_work_on_those_beside_it(serve: Serve, encoder: HeldEncoder) -> None:
+    url = serve()
+    encoder.free.clear()
+    pictures = [base64.b64encode(picture(number)).decode() for number in range(20)]
+    refused = httpx.post(f"{url}/v1/embed", json={"input": ["bad", *pictures]}, timeout=30)
+    check_problem(refused, 422, "invalid")
+    encoder.free.set()
+    time.sleep(0.5)
+    assert sum(encoder.batches) <= 8, "nobody waits for the others"
+
+
+def test_pictures_in_small_json_bodies_count_too(serve: Serve, encoder: HeldEncoder) -> None:
+    url = serve(max_waiting=4)
+    encoder.free.clear()
+    pictures = [base64.b64encode(picture(number)).decode() for number in range(4)]
+    queries = {"queries": [{"parts": [{"image": one}]} for one in pictures]}
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(httpx.post, f"{url}/v1/embed", json={"input": pictures}, timeout=30)
+        assert encoder.entered.wait(10)
+        check_problem(httpx.post(f"{url}/v1/embed", json={"input": pictures[:1]}), 429, "overloaded")
+        check_problem(httpx.post(f"{url}/v1/search/batch", json=queries), 429, "overloaded")
+        check_problem(httpx.post(f"{url}/v1/search", json=queries["queries"][0]), 429, "overloaded")
+        check_problem(httpx.post(f"{url}/v1/search/image", files=upload(picture(9))), 429, "overloaded")
+        by_id = {"queries": [{"parts": [{"id": image_id(3)}]}]}
+        assert httpx.post(f"{url}/v1/search/batch", json=by_id).status_code == 200, "which has none"
+        encoder.free.set()
+        assert first.result().status_code == 200
+
+
+def test_a_batch_asks_for_no_more_hits_than_a_search_may(serve: Serve) -> None:
+    url = serve()
+    query = {"parts": [{"id": image_id(3)}], "k": 5001}
+    check_problem(httpx.post(f"{url}/v1/search/batch", json={"queries": [query, query]}), 422, "invalid")
+    assert httpx.post(f"{url}/v1/search/batch", json={"queries": [query]}).status_code == 200
+
+
+def test_strangers_hold_nothing_that_others_need(serve: Serve) -> None:
+    url = serve(Keys(read_keys(KEYS)), max_waiting=2, max_requests=2)
+    port = int(url.rpartition(":")[2])
+    check_problem(httpx.post(f"{url}/session", content=b"x" * 10_000), 413, "too-large")
+    head = "POST /session HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    with contextlib.ExitStack() as held:
+        for _ in range(2):
+            stranger = held.enter_context(socket.create_connection(("127.0.0.1", port)))
+            stranger.sendall(f"{head}Content-Length: 4000\r\n\r\n".encode())
+        time.sleep(0.3)
+        check_problem(httpx.get(f"{url}/docs"), 429, "overloaded")
+        found = httpx.post(f"{url}/v1/search/image", files=upload(picture()), headers=bearer("look"))
+        assert found.status_code == 200
+
+
+def test_a_body_that_no_call_reads_is_no_way_around_the_deadline(serve: Serve, encoder: HeldEncoder) -> None:
+    url = serve(request_seconds=0.5)
+    port = int(url.rpartition(":")[2])
+    service = serve.services[0]
+    release = threading.Event()
+    for _ in range(2):  # all that read
+        service._readers.submit(release.wait, 30)
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+            client.sendall(b"GET /v1/images HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello")
+            assert b" 504 " in client.recv(65536)
+    finally:
+        release.set()
+
+
+def test_a_cookie_of_another_program_costs_nobody_the_session(serve: Serve) -> None:
+    keys = Keys(read_keys(KEYS))
+    url = serve(keys)
+    value = keys.session("look")
+    cookie = f'prefs={{"a":1}}; lookalike_session={value}; x'
+    assert httpx.get(f"{url}/v1/indexes", headers={"Cookie": cookie}).status_code == 200
+
+
+def test_a_server_that_stops_says_so_to_who_still_waits(serve: Serve, encoder: HeldEncoder) -> None:
+    url = serve()
+    encoder.free.clear()
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(httpx.post, f"{url}/v1/search/image", files=upload(picture()), timeout=30)
+        assert encoder.entered.wait(10)
+        serve.servers[0].config.timeout_graceful_shutdown = 0
+        serve.servers[0].should_exit = True
+        check_problem(asked.result(), 503, "not-ready")
+
+
+def test_an_upload_that_finds_no_room_is_the_servers_fault(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    url = serve()
+    monkeypatch.setattr("starlette.datastructures.UploadFile.write", full)
+    check_problem(httpx.post(f"{url}/v1/search/image", files=upload(picture())), 507, "disk-full")
+
+
+def test_a_batch_is_answered_query_by_query(serve: Serve) -> None:
+    url = serve()
+    with httpx.Client(base_url=url) as http:
+        queries = [
+            {"parts": [{"id": image_id(3)}], "k": 2},
+            {"parts": [{"id": "0" * 64}]},
+            {"parts": [{"id": image_id(4)}], "filter": {"label": "even"}, "k": 3},
+            {"parts": [{"image": "bm8="}]},
+        ]
+        answers = http.post("/v1/search/batch", json={"queries": queries}).json()["answers"]
+        for query, entry in zip(queries, answers, strict=True):
+            alone = http.post("/v1/search", json=query)
+            if alone.status_code == 200:
+                assert entry["error"] is None
+                assert entry["answer"]["hits"] == alone.json()["hits"]
+            else:
+                assert entry == {"answer": None, "error": alone.json()}
+        assert [entry["error"] and entry["error"]["code"] for entry in answers] == [
+            None, "unknown-image", None, "unsupported-image",
+        ]  # fmt: skip
+        check_problem(http.post("/v1/search/batch", json={"queries": []}), 422, "invalid")
+
+
+def test_a_method_that_a_path_has_not_is_told_which_it_has(serve: Serve) -> None:
+    url = serve(root_path="/under")
+    with httpx.Client(base_url=url) as http:
+        for path, methods in (("/v1/images", "GET, POST"), (f"/v1/images/{image_id(3)}", "DELETE, GET, PATCH")):
+            refused = http.put(path)
+            check_problem(refused, 405, "method-not-allowed")
+            assert refused.headers["allow"] == methods
+        assert http.get("/v1/indexes").status_code == 200
+
+
+def test_readiness_is_a_search_and_health_is_not(
+    serve: Serve, encoder: HeldEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.service.CHECK_SECONDS", 0.3)
+    monkeypatch.setattr("api.service.CHECKED_SECONDS", 0)
+    url = serve()
+    assert httpx.get(f"{url}/readyz").status_code == 200
+    assert sum(encoder.batches) == 1
+    encoder.free.clear()
+    check_problem(httpx.get(f"{url}/readyz"), 503, "not-ready")
+    assert httpx.get(f"{url}/healthz").status_code == 200
+    encoder.free.set()
+    assert httpx.get(f"{url}/readyz").status_code == 200
+
+
+def test_every_answer_has_an_id_and_a_line_in_the_log(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    logs.install("json")
+    try:
+        url = serve()
+        answer = httpx.get(f"{url}/v1/images/{image_id(3)}", headers={"X-Request-ID": "abc-1"})
+        assert answer.headers["x-request-id"] == "abc-1"
+        other = httpx.get(f"{url}/v1/images/{'0' * 64}", headers={"X-Request-ID": "{inject\\n"})
+        assert len(other.headers["x-request-id"]) == 16
+        lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    finally:
+        logging.basicConfig(force=True)
+    told = {line["request_id"]: line for line in lines if line["logger"] == "lookalike.access"}
+    assert told["abc-1"]["status"] == 200
+    assert told["abc-1"]["route"] == "/v1/images/{id}"
+    assert told[other.headers["x-request-id"]]["status"] == 404
+    assert image_id(3) not in json.dumps(lines), "which image it was is nobody's business"
