@@ -1,9 +1,11 @@
-"""The Python client: what it sends and makes of answers, with no server; then its contract, against a real one."""
+"""The Python client: what it sends and makes of answers, with no server; then its contract, against real ones."""
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
+import copy
 import dataclasses
 import hashlib
 import io
@@ -76,11 +78,64 @@ FACTS = {"format": "jpeg", "bytes": 99, "taken_at": "2024-07-01T10:00:00", "came
 IMAGE = {key: value for key, value in HIT.items() if key != "score"} | FACTS
 
 
+class Blocking:
+    """An AsyncClient whose calls are waited for, so that both clients are held to the same promises."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._asynchronous = lookalike_client.AsyncClient(*arguments, **options)
+        self._runner = asyncio.Runner()
+
+    def __getattr__(self, name: str) -> Any:
+        attribute = getattr(self._asynchronous, name)
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            answer = attribute(*arguments, **options)
+            return self._each(answer) if hasattr(answer, "__aiter__") else self._runner.run(answer)
+
+        return call
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "_sleep":
+
+            async def sleep(seconds: float) -> None:
+                value(seconds)
+
+            self._asynchronous._sleep = sleep
+        else:
+            super().__setattr__(name, value)
+
+    def __enter__(self) -> Any:
+        self._runner.run(self._asynchronous.__aenter__())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._runner.run(self._asynchronous.__aexit__(None, None, None))
+        self._runner.close()
+
+    def __repr__(self) -> str:
+        return repr(self._asynchronous)
+
+    def _each(self, items: Any) -> Iterator[Any]:
+        try:
+            while True:
+                yield self._runner.run(anext(items))
+        except StopAsyncIteration:
+            return
+
+
+@pytest.fixture(params=[Client, Blocking], autouse=True, ids=["sync", "async"])
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Both clients, by the same name."""
+    monkeypatch.setattr(sys.modules[__name__], "Client", request.param)
+    return request.param
+
+
 class Recorder:
     """Answers requests from a list, and remembers what was asked and how long the client slept in between."""
 
     def __init__(self, *answers: httpx.Response | Exception, **options: Any) -> None:
-        self.answers = list(answers)
+        # A response is good for one request.
+        self.answers = [copy.deepcopy(one) if isinstance(one, httpx.Response) else one for one in answers]
         self.requests: list[httpx.Request] = []
         self.slept: list[float] = []
         self.client = Client(transport=httpx.MockTransport(self._answer), **options)
@@ -549,7 +604,12 @@ def dropping_server() -> Iterator[Callable[..., tuple[str, list[bytes]]]]:
             for answer in answers:
                 connection, _ = listener.accept()
                 with connection:
-                    received.append(connection.recv(65536))
+                    heard = connection.recv(65536)
+                    head, _, body = heard.partition(b"\r\n\r\n")  # all of it: unread, it would be a reset
+                    size = int((re.search(rb"(?i)content-length: (\d+)", head) or [b"", b"0"])[1])
+                    while len(body) < size:
+                        body += connection.recv(65536)
+                    received.append(heard)
                     connection.sendall(answer)
 
         threads.append(threading.Thread(target=serve))
@@ -874,17 +934,104 @@ def test_public_names_are_the_packages_own() -> None:
         assert not hasattr(kind, "__dict__") or "__slots__" in vars(kind)
 
 
+def test_the_synchronous_client_is_made_of_the_asynchronous_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(CLIENT)
+    import generate
+
+    assert (CLIENT / "lookalike_client" / "_client.py").read_text(encoding="utf-8") == generate.generated()
+
+
+# Many at once
+
+
+def test_many_searches_are_answered_in_order_and_failures_cost_only_themselves() -> None:
+    api = Recorder(*[ok(FOUND | {"space": f"s{number}"}) for number in range(2)], problem(415), ok())
+    outcomes = list(api.client.search_many([b"0", b"1", b"2", b"3", "/no/such/file"], concurrency=1, k=3))
+    assert [outcome.input for outcome in outcomes] == [b"0", b"1", b"2", b"3", "/no/such/file"]
+    assert [outcome.result().space for outcome in outcomes[:2]] == ["s0", "s1"]
+    assert isinstance(outcomes[2].error, UnsupportedImage)
+    with pytest.raises(UnsupportedImage):
+        outcomes[2].result()
+    assert outcomes[3].error is None
+    assert isinstance(outcomes[4].error, FileNotFoundError)
+    assert [form_of(request)["k"] for request in api.requests] == [["3"]] * 4
+
+
+def test_no_more_than_so_many_are_under_way_and_inputs_are_read_as_needed() -> None:
+    read: list[int] = []
+
+    def inputs() -> Iterator[bytes]:
+        for number in range(1000):
+            read.append(number)
+            yield b"pixels"
+
+    api, told = Recorder(*[ok(IMAGE) for _ in range(1000)]), list[int]()
+    adding = api.client.add_many(inputs(), concurrency=2, labels=["x"], progress=told.append)
+    for _ in range(5):
+        assert next(adding).result().id == ID
+    assert len(read) <= 5 + 2 * 2 + 1
+    assert told == [1, 2, 3, 4, 5]
+    adding.close()
+    with pytest.raises(ValueError, match="concurrency"):
+        next(api.client.add_many([], concurrency=0))
+
+
+def test_a_bar_shows_how_far_it_is(capfd: pytest.CaptureFixture[str]) -> None:
+    api = Recorder(*[ok() for _ in range(3)])
+    assert len(list(api.client.search_many([b"pixels"] * 3, progress=True))) == 3
+    assert "3/3" in capfd.readouterr().err
+
+
 def test_version_is_told_once() -> None:
     project = tomllib.loads((CLIENT / "pyproject.toml").read_text())["project"]
     assert project["version"] == lookalike_client.__version__
 
 
-# The contract, against a real server (the fixture `server` of conftest.py)
+# The contract: against a real server (the fixture `server` of conftest.py), and in this process, without a socket
+
+
+class InProcess(httpx.BaseTransport):
+    """An application without a socket, for a client without an event loop."""
+
+    def __init__(self, app: Any) -> None:
+        self._transport = httpx.ASGITransport(app)
+        self._runner = asyncio.Runner()
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        asked = httpx.Request(request.method, request.url, headers=request.headers, content=request.read())
+
+        async def answer() -> httpx.Response:
+            response = await self._transport.handle_async_request(asked)
+            return httpx.Response(response.status_code, headers=response.headers, content=await response.aread())
+
+        return self._runner.run(answer())
+
+    def close(self) -> None:
+        self._runner.close()
 
 
 @pytest.fixture(scope="module")
-def client(server: Server) -> Iterator[Client]:
-    with Client(server.url, api_key=server.api_key) as connected:
+def application(built: tuple[Path, Path, Path]) -> Iterator[Any]:
+    from api.access import Keys, read_keys  # imports torch: not for tests that need none
+    from api.app import create_app
+    from api.server import open_services
+    from api.settings import Settings
+
+    settings = Settings()
+    with open_services([built[1]], settings) as services:
+        yield create_app(services, settings, Keys(read_keys(["a-key"])))
+
+
+@pytest.fixture(params=["socket", "in-process"])
+def client(request: pytest.FixtureRequest, kind: Any) -> Iterator[Client]:
+    if request.param == "socket":
+        server = request.getfixturevalue("server")
+        connected = kind(server.url, api_key=server.api_key)
+    else:
+        app = request.getfixturevalue("application")
+        transport = InProcess(app) if kind is lookalike_client.Client else httpx.ASGITransport(app)
+        connected = kind("http://localhost", api_key="a-key", transport=transport)
+    with connected:
         yield connected
 
 
@@ -1050,6 +1197,26 @@ def test_pictures_are_served_by_id(client: Client, photo: Path) -> None:
         assert small.format == "JPEG"
         assert max(small.size) <= 48
     assert client.file(id_of(photo)) == photo.read_bytes()
+
+
+def test_a_result_shows_its_pictures_in_a_notebook(server: Server, query: Path) -> None:
+    with Client(server.url, api_key=server.api_key) as client:
+        found = client.search(query, k=3)
+    shown = found[:2]._repr_html_()
+    assert shown is not None
+    assert shown.count("data:image/jpeg;base64,") == 2
+    assert f"{found[0].score:.3f}" in shown
+    kept = pickle.loads(pickle.dumps(found))
+    assert kept == found
+    assert kept._repr_html_() is None, "the server's key would have been pickled too"
+
+
+def test_a_result_is_a_table_where_pandas_is(client: Client, query: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    table = client.search(query, k=3).to_pandas()
+    assert isinstance(table, pandas.DataFrame)
+    assert list(table["score"]) == sorted(table["score"], reverse=True)
+    assert len(table) == 3
 
 
 def test_unknown_names_are_not_found(client: Client, query: Path) -> None:

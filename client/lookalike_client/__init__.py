@@ -9,6 +9,7 @@
 All that it raises on purpose is a LookalikeError; `help(lookalike_client._errors)` draws the tree.
 """
 
+from lookalike_client._async_client import AsyncClient
 from lookalike_client._client import Client
 from lookalike_client._errors import (
     APIError,
@@ -31,11 +32,13 @@ from lookalike_client._errors import (
     UnsupportedImage,
 )
 from lookalike_client._images import ImageInput
+from lookalike_client._many import Outcome
 from lookalike_client._models import Hit, Image, IndexInfo, Part, SearchResult, SpaceInfo
 from lookalike_client._version import __version__
 
 __all__ = [
     "APIError",
+    "AsyncClient",
     "BadRequest",
     "Client",
     "Conflict",
@@ -49,6 +52,7 @@ __all__ = [
     "IndexInfo",
     "LookalikeError",
     "NotFound",
+    "Outcome",
     "Overloaded",
     "Part",
     "ProtocolError",

@@ -1,10 +1,13 @@
-"""The client: every call of the HTTP interface as a method."""
+"""The client: every call of the HTTP interface as a method.
+
+`_client.py` is made of `_async_client.py`: change this one, and run `python client/generate.py`.
+"""
 # ruff: noqa: A002  (id and filter are the interface's own words)
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,12 +18,16 @@ from lookalike_client._attempts import Attempts
 from lookalike_client._calls import Answer, Box, Call, SearchOptions
 from lookalike_client._errors import APIError, ConnectionFailed, TimedOut
 from lookalike_client._images import ImageInput
+from lookalike_client._many import Outcome, Progress, apart, run_many, sleep
 from lookalike_client._models import Image, IndexInfo, Part, SearchResult
-from lookalike_client._version import __version__
+from lookalike_client._notebook import Pictures
+from lookalike_client._server import checked_url, headers
 
 
 class Client:
-    """A Lookalike server, asked synchronously. May be used by several threads; close it, or use it in `with`.
+    """A Lookalike server. Close the client after use, or use it in a `with` block: connections are kept and used again.
+
+    Any number of threads may share a `Client`, any number of tasks of one event loop an `AsyncClient`.
 
     base_url: the server's address, with the path where a proxy puts it under one. api_key: sent as
     `Authorization: Bearer`; nothing is read from the environment. timeout: seconds without any progress of connecting,
@@ -51,12 +58,12 @@ class Client:
     ) -> None:
         if retries < 0:
             raise ValueError(f"retries is 0 or more; found {retries}.")
-        url = _checked_url(base_url)
+        url = checked_url(base_url)
         # httpx keeps a password out of `netloc`; messages are made with this.
         self._server = f"{url.scheme}://{url.netloc.decode('ascii')}"
         self._retries = retries
-        self._sleep: Callable[[float], None] = time.sleep
-        self._http = httpx.Client(base_url=url, headers=_headers(api_key), timeout=timeout, transport=transport)
+        self._sleep = sleep
+        self._http = httpx.Client(base_url=url, headers=headers(api_key), timeout=timeout, transport=transport)
 
     def close(self) -> None:
         """Close the connections. The client cannot be used afterwards."""
@@ -71,7 +78,7 @@ class Client:
         self.close()
 
     def __repr__(self) -> str:
-        return f"Client({self._server!r})"
+        return f"{type(self).__name__}({self._server!r})"
 
     def search(
         self,
@@ -99,7 +106,35 @@ class Client:
         Unprocessable (a filter or a vector that cannot be meant); TypeError for none or two of the four.
         """
         options = SearchOptions(k=k, offset=offset, min_score=min_score, filter=filter, space=space, index=index)
-        return self._run(_calls.search(image=image, id=id, vector=vector, parts=parts, box=box, options=options))
+        call = apart(_calls.search, image=image, id=id, vector=vector, parts=parts, box=box, options=options)
+        return self._found(call, index)
+
+    def search_many(
+        self,
+        images: Iterable[ImageInput],
+        *,
+        concurrency: int = 8,
+        progress: Progress = False,
+        k: int = 10,
+        min_score: float | None = None,
+        filter: Mapping[str, Any] | None = None,
+        space: str | None = None,
+        index: str | None = None,
+    ) -> Iterator[Outcome[ImageInput, SearchResult]]:
+        """`search` for each of many images, so many at once, as Outcomes in their order while you iterate.
+
+        An image that fails is an Outcome with an `error`, and costs the others nothing. images: read when needed.
+        progress: True for a bar (tqdm: `pip install lookalike-client[progress]`), or a function that is told how many
+        are done. Raises ValueError for a concurrency below 1.
+        """
+        options = SearchOptions(k=k, offset=0, min_score=min_score, filter=filter, space=space, index=index)
+
+        def search(image: ImageInput) -> SearchResult:
+            call = apart(_calls.search, image=image, id=None, vector=None, parts=None, box=None, options=options)
+            return self._found(call, index)
+
+        for outcome in run_many(search, images, concurrency, progress):
+            yield outcome
 
     def similar(
         self,
@@ -117,7 +152,7 @@ class Client:
         Raises NotFound.
         """
         options = SearchOptions(k=k, offset=offset, min_score=min_score, filter=filter, space=space, index=index)
-        return self._run(_calls.similar(id, options=options))
+        return self._found(_calls.similar(id, options=options), index)
 
     def add(
         self,
@@ -136,7 +171,26 @@ class Client:
         Raises UnsupportedImage, Unprocessable, TooLarge, Forbidden, Unavailable (another process keeps writing to the
         index), DiskFull.
         """
-        return self._run(_calls.add(image, labels=labels, metadata=metadata, index=index, name=name))
+        return self._run(apart(_calls.add, image, labels=labels, metadata=metadata, index=index, name=name))
+
+    def add_many(
+        self,
+        images: Iterable[ImageInput],
+        *,
+        concurrency: int = 4,
+        progress: Progress = False,
+        labels: Iterable[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+        index: str | None = None,
+    ) -> Iterator[Outcome[ImageInput, Image]]:
+        """`add` for each of many images, as `search_many` does it. labels, metadata: of all of them."""
+        kept = list(labels)
+
+        def add(image: ImageInput) -> Image:
+            return self._run(apart(_calls.add, image, labels=kept, metadata=metadata, index=index, name=None))
+
+        for outcome in run_many(add, images, concurrency, progress):
+            yield outcome
 
     def get(self, id: str, index: str | None = None) -> Image:
         """Everything the server knows of an image. Raises NotFound."""
@@ -166,7 +220,8 @@ class Client:
         cursor = None
         while True:
             page = self._run(_calls.images(cursor=cursor, page_size=page_size, index=index))
-            yield from page.images
+            for image in page.images:
+                yield image
             if page.next_cursor is None:
                 return
             cursor = page.next_cursor
@@ -179,7 +234,7 @@ class Client:
         They travel in one request, of which the server limits the number (1..64) and the size. Raises UnsupportedImage,
         Unprocessable, TooLarge, NotFound.
         """
-        return self._run(_calls.embed(images, space=space, index=index))
+        return self._run(apart(_calls.embed, images, space=space, index=index))
 
     def indexes(self) -> list[IndexInfo]:
         """The served indexes; the first is the default."""
@@ -207,6 +262,9 @@ class Client:
                 return False
             raise
 
+    def _found(self, call: Call[SearchResult], index: str | None) -> SearchResult:
+        return replace(self._run(call), _pictures=Pictures(self._http, index))
+
     def _run(self, call: Call[Answer], *, retries: int | None = None) -> Answer:
         attempts = Attempts(call, retries=self._retries if retries is None else retries, server=self._server)
         while True:
@@ -221,23 +279,3 @@ class Client:
                     return attempts.answer(response)
                 wait = again
             self._sleep(wait)
-
-
-def _checked_url(text: str) -> httpx.URL:
-    """Raises ValueError unless it is an address that HTTP can be spoken with."""
-    try:
-        url = httpx.URL(text)
-    except httpx.InvalidURL as error:
-        raise ValueError(f"base_url is not a URL: {error}.") from error
-    if url.scheme not in ("http", "https") or not url.host or not 0 < (url.port or 80) < 65536:
-        raise ValueError("base_url begins with http:// or https:// and names a host, such as http://localhost:8000.")
-    return url
-
-
-def _headers(api_key: str | None) -> dict[str, str]:
-    headers = {"User-Agent": f"lookalike-client/{__version__}"}
-    if api_key is not None:
-        if not api_key or not api_key.isascii() or not api_key.isprintable() or " " in api_key:
-            raise ValueError("api_key is one or more visible ASCII characters.")  # and is not shown
-        headers["Authorization"] = f"Bearer {api_key}"
-    return headers

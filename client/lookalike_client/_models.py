@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, overload
 
 from lookalike_client._images import ImageInput
+from lookalike_client._notebook import Pictures, gallery
 
 _SHOWN = 20
 _NAME_WIDTH = 40
@@ -60,6 +61,7 @@ class SearchResult(Sequence[Hit]):
     hits: tuple[Hit, ...]
     space: str
     took_ms: Mapping[str, float] = field(compare=False)
+    _pictures: Pictures | None = field(default=None, compare=False)
 
     def __len__(self) -> int:
         return len(self.hits)
@@ -75,7 +77,7 @@ class SearchResult(Sequence[Hit]):
 
     def __getitem__(self, position: int | slice) -> "Hit | SearchResult":
         if isinstance(position, slice):
-            return SearchResult(hits=self.hits[position], space=self.space, took_ms=self.took_ms)
+            return replace(self, hits=self.hits[position])
         return self.hits[position]
 
     def __repr__(self) -> str:
@@ -87,6 +89,26 @@ class SearchResult(Sequence[Hit]):
         lines = [f"{score}  {name:<{width}}  {labels}".rstrip() for score, name, labels in rows]
         more = [f"... {count - _SHOWN} more"] if count > _SHOWN else []
         return "\n".join([title, *lines, *more])
+
+    def _repr_html_(self) -> str | None:
+        """What a notebook shows: the first 20 hits' thumbnails, fetched now. None where nobody knows the server."""
+        return None if self._pictures is None else gallery(self.hits[:_SHOWN], _file_name, self._pictures)
+
+    def to_pandas(self) -> Any:
+        """A `pandas.DataFrame` with a row for each hit; every key of the metadata is a column, `metadata.price`.
+
+        Raises TypeError without pandas.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise TypeError("This needs pandas: pip install pandas") from error
+        facts = ("score", "id", "path", "labels", "width", "height")
+        rows = [
+            {name: getattr(hit, name) for name in facts} | {f"metadata.{key}": one for key, one in hit.metadata.items()}
+            for hit in self.hits
+        ]
+        return pandas.DataFrame(rows, columns=None if rows else list(facts))
 
     def to_json(self) -> dict[str, Any]:
         """The answer in the form the server gave it: `{"hits": [...], "space", "took_ms"}`, ready for `json.dumps`."""

@@ -1,0 +1,289 @@
+"""The client: every call of the HTTP interface as a method.
+
+`_client.py` is made of `_async_client.py`: change this one, and run `python client/generate.py`.
+"""
+# ruff: noqa: A002  (id and filter are the interface's own words)
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from lookalike_client import _calls
+from lookalike_client._attempts import Attempts
+from lookalike_client._calls import Answer, Box, Call, SearchOptions
+from lookalike_client._errors import APIError, ConnectionFailed, TimedOut
+from lookalike_client._images import ImageInput
+from lookalike_client._many import Outcome, Progress, apart_async, run_many_async, sleep_async
+from lookalike_client._models import Image, IndexInfo, Part, SearchResult
+from lookalike_client._notebook import Pictures
+from lookalike_client._server import checked_url, headers
+
+
+class AsyncClient:
+    """A Lookalike server. Close the client after use, or use it in a `with` block: connections are kept and used again.
+
+    Any number of threads may share a `Client`, any number of tasks of one event loop an `AsyncClient`.
+
+    base_url: the server's address, with the path where a proxy puts it under one. api_key: sent as
+    `Authorization: Bearer`; nothing is read from the environment. timeout: seconds without any progress of connecting,
+    sending or receiving (not of a whole call), or an `httpx.Timeout`. retries: how often a call is repeated after a
+    refused or broken connection, a 429 or a 503; the wait before it grows from up to 0.5 s to up to 8 s, or is what the
+    server asks for (`Retry-After`), 30 s at most. Timeouts are not repeated. transport: what carries the requests
+    instead of the network, for tests.
+
+    An image is a path, the bytes of an image file, a binary file object (read once, from where it stands), a
+    `PIL.Image.Image`, or a numpy array: uint8, (height, width), (height, width, 3) RGB or (height, width, 4) RGBA. The
+    last two are sent as PNG; where there is a file, pass the file: it is smaller, and only its bytes have its id.
+
+    Where an index can be named and is not, it is the server's first; where a space can, it is the index's first.
+
+    Every method raises LookalikeError's children for what the server, or the way to it, does (NotFound for an id, space
+    or index that it does not know), and OSError, TypeError or ValueError for what is wrong with an argument. Raises
+    ValueError itself for a base_url, api_key or retries that cannot be meant.
+    """
+
+    def __init__(
+        self,
+        base_url: str = "http://localhost:8000",
+        *,
+        api_key: str | None = None,
+        timeout: float | httpx.Timeout = 30.0,
+        retries: int = 2,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        if retries < 0:
+            raise ValueError(f"retries is 0 or more; found {retries}.")
+        url = checked_url(base_url)
+        # httpx keeps a password out of `netloc`; messages are made with this.
+        self._server = f"{url.scheme}://{url.netloc.decode('ascii')}"
+        self._retries = retries
+        self._sleep = sleep_async
+        self._http = httpx.AsyncClient(base_url=url, headers=headers(api_key), timeout=timeout, transport=transport)
+
+    async def close(self) -> None:
+        """Close the connections. The client cannot be used afterwards."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._server!r})"
+
+    async def search(
+        self,
+        image: ImageInput | None = None,
+        *,
+        id: str | None = None,
+        vector: Sequence[float] | None = None,
+        parts: Sequence[Part] | None = None,
+        k: int = 10,
+        offset: int = 0,
+        min_score: float | None = None,
+        filter: Mapping[str, Any] | None = None,
+        space: str | None = None,
+        index: str | None = None,
+        box: Box | None = None,
+    ) -> SearchResult:
+        """The `k` nearest images after the first `offset`, of exactly one of an image, the id of an indexed image, an
+        embedding ((dim,) numbers), or weighted parts.
+
+        An image that is asked for by id is not among its own hits. min_score: leave out hits below this cosine, -1..1.
+        filter: which images may be hits, e.g. `{"label": "cat", "width": {"gte": 1000}}`; k images are found whenever k
+        match. box: x, y, width, height in pixels of the upright `image`; only this part of it is looked at.
+
+        Raises UnsupportedImage or Unprocessable (the image is none, or cannot be decoded), TooLarge, NotFound,
+        Unprocessable (a filter or a vector that cannot be meant); TypeError for none or two of the four.
+        """
+        options = SearchOptions(k=k, offset=offset, min_score=min_score, filter=filter, space=space, index=index)
+        call = await apart_async(
+            _calls.search, image=image, id=id, vector=vector, parts=parts, box=box, options=options
+        )
+        return await self._found(call, index)
+
+    async def search_many(
+        self,
+        images: Iterable[ImageInput],
+        *,
+        concurrency: int = 8,
+        progress: Progress = False,
+        k: int = 10,
+        min_score: float | None = None,
+        filter: Mapping[str, Any] | None = None,
+        space: str | None = None,
+        index: str | None = None,
+    ) -> AsyncIterator[Outcome[ImageInput, SearchResult]]:
+        """`search` for each of many images, so many at once, as Outcomes in their order while you iterate.
+
+        An image that fails is an Outcome with an `error`, and costs the others nothing. images: read when needed.
+        progress: True for a bar (tqdm: `pip install lookalike-client[progress]`), or a function that is told how many
+        are done. Raises ValueError for a concurrency below 1.
+        """
+        options = SearchOptions(k=k, offset=0, min_score=min_score, filter=filter, space=space, index=index)
+
+        async def search(image: ImageInput) -> SearchResult:
+            call = await apart_async(
+                _calls.search, image=image, id=None, vector=None, parts=None, box=None, options=options
+            )
+            return await self._found(call, index)
+
+        async for outcome in run_many_async(search, images, concurrency, progress):
+            yield outcome
+
+    async def similar(
+        self,
+        id: str,
+        *,
+        k: int = 10,
+        offset: int = 0,
+        min_score: float | None = None,
+        filter: Mapping[str, Any] | None = None,
+        space: str | None = None,
+        index: str | None = None,
+    ) -> SearchResult:
+        """The nearest images of an indexed one, itself left out: `search(id=...)` as a GET, which a proxy may cache.
+
+        Raises NotFound.
+        """
+        options = SearchOptions(k=k, offset=offset, min_score=min_score, filter=filter, space=space, index=index)
+        return await self._found(_calls.similar(id, options=options), index)
+
+    async def add(
+        self,
+        image: ImageInput,
+        *,
+        labels: Iterable[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+        index: str | None = None,
+        name: str | None = None,
+    ) -> Image:
+        """Add an image; the next search finds it, and it is on the server's disk when this returns.
+
+        Adding the same bytes again is harmless: the id is their SHA-256. metadata: what JSON can hold. name: the file
+        name to send with the upload; none of the caller's own is sent.
+
+        Raises UnsupportedImage, Unprocessable, TooLarge, Forbidden, Unavailable (another process keeps writing to the
+        index), DiskFull.
+        """
+        return await self._run(
+            await apart_async(_calls.add, image, labels=labels, metadata=metadata, index=index, name=name)
+        )
+
+    async def add_many(
+        self,
+        images: Iterable[ImageInput],
+        *,
+        concurrency: int = 4,
+        progress: Progress = False,
+        labels: Iterable[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+        index: str | None = None,
+    ) -> AsyncIterator[Outcome[ImageInput, Image]]:
+        """`add` for each of many images, as `search_many` does it. labels, metadata: of all of them."""
+        kept = list(labels)
+
+        async def add(image: ImageInput) -> Image:
+            return await self._run(
+                await apart_async(_calls.add, image, labels=kept, metadata=metadata, index=index, name=None)
+            )
+
+        async for outcome in run_many_async(add, images, concurrency, progress):
+            yield outcome
+
+    async def get(self, id: str, index: str | None = None) -> Image:
+        """Everything the server knows of an image. Raises NotFound."""
+        return await self._run(_calls.get(id, index=index))
+
+    async def update(
+        self,
+        id: str,
+        *,
+        labels: Iterable[str] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        index: str | None = None,
+    ) -> Image:
+        """Change an image; returns it as it is then. What is None stays.
+
+        labels: replace all labels; `[]` removes them. metadata: merged into what is there (RFC 7396): a value replaces
+        a key's value, None removes the key. Raises NotFound, Unprocessable, Forbidden, Unavailable, DiskFull.
+        """
+        return await self._run(_calls.update(id, labels=labels, metadata=metadata, index=index))
+
+    async def delete(self, id: str, index: str | None = None) -> None:
+        """Remove an image from the index. Raises NotFound, Forbidden, Unavailable, DiskFull."""
+        await self._run(_calls.delete(id, index=index))
+
+    async def images(self, *, page_size: int = 100, index: str | None = None) -> AsyncIterator[Image]:
+        """All images, in the order they were added, read from the server `page_size` at a time while you iterate."""
+        cursor = None
+        while True:
+            page = await self._run(_calls.images(cursor=cursor, page_size=page_size, index=index))
+            for image in page.images:
+                yield image
+            if page.next_cursor is None:
+                return
+            cursor = page.next_cursor
+
+    async def embed(
+        self, images: ImageInput | Iterable[ImageInput], *, space: str | None = None, index: str | None = None
+    ) -> list[list[float]]:
+        """Embeddings of one or several images, in their order, each (dim,) of unit length; a list of one for one image.
+
+        They travel in one request, of which the server limits the number (1..64) and the size. Raises UnsupportedImage,
+        Unprocessable, TooLarge, NotFound.
+        """
+        return await self._run(await apart_async(_calls.embed, images, space=space, index=index))
+
+    async def indexes(self) -> list[IndexInfo]:
+        """The served indexes; the first is the default."""
+        return await self._run(_calls.indexes())
+
+    async def thumbnail(self, id: str, *, size: int = 256, index: str | None = None) -> bytes:
+        """A JPEG that fits into `size` x `size` pixels. Raises NotFound, also where the image's file is gone."""
+        return await self._run(_calls.thumbnail(id, size=size, index=index))
+
+    async def file(self, id: str, index: str | None = None) -> bytes:
+        """The image file itself, whose SHA-256 is the id. Raises NotFound, also where the file is gone."""
+        return await self._run(_calls.file(id, index=index))
+
+    async def ready(self) -> bool:
+        """Whether searches are answered now. A server that cannot be reached is not ready; nothing is repeated.
+
+        Raises APIError (4xx) or ProtocolError where something else than a Lookalike server answers.
+        """
+        try:
+            return await self._run(_calls.ready(), retries=0)
+        except (ConnectionFailed, TimedOut):
+            return False
+        except APIError as error:
+            if error.status >= 500:
+                return False
+            raise
+
+    async def _found(self, call: Call[SearchResult], index: str | None) -> SearchResult:
+        return replace(await self._run(call), _pictures=Pictures(self._http, index))
+
+    async def _run(self, call: Call[Answer], *, retries: int | None = None) -> Answer:
+        attempts = Attempts(call, retries=self._retries if retries is None else retries, server=self._server)
+        while True:
+            request = call.request(self._http)
+            try:
+                response = await self._http.send(request)
+            except httpx.HTTPError as failure:
+                wait = attempts.after_failure(failure)
+            else:
+                again = attempts.after_answer(response)
+                if again is None:
+                    return attempts.answer(response)
+                wait = again
+            await self._sleep(wait)
