@@ -1,0 +1,370 @@
+"""Serving: latency, throughput, overload, slow clients and long running, of a real server on 127.0.0.1.
+
+    python benchmarks/serving.py [INDEX] [--only latency byid overload slow soak] [--seconds 20] [--soak 200000]
+
+INDEX: an index of the packaged model (`lookalike build`); without one, of the drawings in data/sample. Uploads are
+JPEGs of 640 x 480 pixels, each different, so that none is known by content. The ceiling is what cores could answer if
+they did nothing but decode, encode full batches, and run this generator; all three are measured in the same run.
+(Named `http.py`, this file would be taken for Python's own package.)
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import re
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import psutil
+from load import Load, closed, open_loop
+from machine import machine
+from PIL import Image
+
+from indexer.decode import DecodeLimits, decode
+from indexer.encoder import encoder_for
+from search.index import Index
+
+ROOT = Path(__file__).parent.parent
+COMMAND = [sys.executable, "-c", "from api.cli import main; main()"]
+SIZE = (640, 480)
+CLIENTS = (1, 4, 16, 64)
+BATCHES = 40
+PARTS = ("latency", "byid", "overload", "slow", "soak")
+
+
+def pictures() -> list[bytes]:
+    """JPEGs of SIZE: drawings of the sample, scaled up, on noise, so that they are as large as photos."""
+    random = np.random.default_rng(0)
+    found = []
+    for path in sorted((ROOT / "data" / "sample").rglob("*.png"))[:64]:
+        ground = Image.fromarray(random.integers(150, 250, (SIZE[1] // 4, SIZE[0] // 4, 3), dtype=np.uint8))
+        picture = ground.resize(SIZE, Image.Resampling.BICUBIC)
+        with Image.open(path) as drawing:
+            scaled = drawing.convert("RGBA").resize((420, 420))
+            picture.paste(scaled, (110, 30), scaled)
+        out = BytesIO()
+        picture.save(out, "JPEG", quality=90)
+        found.append(out.getvalue())
+    return found
+
+
+class Uploads:
+    """The nth request to search by an upload, each of other content: a JPEG may be followed by anything."""
+
+    def __init__(self, known: bool = False) -> None:
+        """known: only a few pictures, again and again."""
+        self._pictures = pictures()
+        self._known = known
+
+    def __call__(self, number: int) -> bytes:
+        data = self._pictures[number % len(self._pictures)]
+        if not self._known:
+            data += number.to_bytes(8, "big") + os.urandom(8)
+        body = b'--b\r\nContent-Disposition: form-data; name="image"; filename="q"\r\n\r\n' + data + b"\r\n--b--\r\n"
+        head = (
+            "POST /v1/search/image HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n"
+        )
+        return head.encode() + body
+
+
+class ById:
+    """The nth request for the ten nearest of an indexed image."""
+
+    def __init__(self, ids: list[str]) -> None:
+        self._ids = ids
+
+    def __call__(self, number: int) -> bytes:
+        image_id = self._ids[number * 7919 % len(self._ids)]
+        return f"GET /v1/images/{image_id}/similar HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+
+
+def health(_number: int) -> bytes:
+    """A probe."""
+    return b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+def apart(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """Call a function in a process of its own."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments, **options).result()
+
+
+def costs(path: Path) -> dict[str, float]:
+    """Milliseconds of one encoder call and of one decoding; processor milliseconds an image of both at full batches."""
+    with Index.open(path) as index:
+        encoder = encoder_for(index.spaces, index.models)
+        preprocessing = index.spaces[0].recipe.preprocessing
+        data = pictures()
+        decoded = [decode(one, preprocessing, limits=DecodeLimits()).pixels for one in data]
+        full = np.stack([decoded[number % len(decoded)] for number in range(encoder.batch_size)])
+        for _ in range(5):
+            encoder.encode(full)
+            encoder.encode(full[:1])
+        one, decoding = [], []
+        for number in range(60):
+            began = time.perf_counter()
+            encoder.encode(decoded[number][None])
+            one.append(time.perf_counter() - began)
+            began = time.perf_counter()
+            decode(data[number], preprocessing, limits=DecodeLimits())
+            decoding.append(time.perf_counter() - began)
+        began, before = time.perf_counter(), time.process_time()
+        for _ in range(BATCHES):
+            encoder.encode(full)
+        images = BATCHES * encoder.batch_size
+        return {
+            "encode_ms": 1e3 * statistics.median(one),
+            "decode_ms": 1e3 * statistics.median(decoding),
+            "batched_rate": images / (time.perf_counter() - began),
+            "batched_processor_ms": 1e3 * (time.process_time() - before) / images,
+            "batch_size": encoder.batch_size,
+        }
+
+
+@contextmanager
+def serving(index: Path, **environment: str) -> Iterator[tuple[int, psutil.Process]]:
+    """A running server: its port and process."""
+    process = subprocess.Popen(
+        [*COMMAND, "serve", str(index), "--port", "0"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+    )
+    assert process.stdout is not None
+    try:
+        for line in process.stdout:
+            if found := re.search(r"http://\S+:(\d+) in a browser", line):
+                yield int(found[1]), psutil.Process(process.pid)
+                return
+        raise SystemExit("the server did not start")
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+
+
+def row(*cells: Any) -> None:
+    """One line of a table."""
+    print("| " + " | ".join(str(cell) for cell in cells) + " |", flush=True)
+
+
+def latency(index: Path, seconds: float) -> float:
+    """Uploads by 1 to 64 clients beside what the encoder alone does; returns the largest rate."""
+    alone = apart(costs, index)
+    print(
+        f"one encoder call {alone['encode_ms']:.1f} ms, decoding {alone['decode_ms']:.1f} ms; batches of "
+        f"{alone['batch_size']:.0f}: {alone['batched_rate']:.1f} images/s, {alone['batched_processor_ms']:.1f} ms of "
+        "processor each"
+    )
+    print("\n| clients | answers/s | p50, ms | p99, ms | encoder calls | of the ceiling |\n|---|---|---|---|---|---|")
+    best = 0.0
+    with serving(index) as (port, _):
+        closed(port, Uploads(), clients=8, seconds=3)
+        for clients in CLIENTS:
+            load: Load = apart(closed, port, Uploads(), clients=clients, seconds=seconds, first=clients * 10**6)
+            own = 1e3 * load.processor / max(1, len(load.answers))
+            cores = os.cpu_count() or 1
+            ceiling = 1e3 * cores / (alone["decode_ms"] + alone["batched_processor_ms"] + own)
+            rate, p50 = load.rate(200), load.quantile(0.5, 200)
+            best = max(best, rate)
+            share, times = f"{rate / ceiling:.2f} of {ceiling:.1f}/s", f"{p50 / alone['encode_ms']:.2f}"
+            row(clients, f"{rate:.1f}", f"{p50:.1f}", f"{load.quantile(0.99, 200):.1f}", times, share)
+            if set(load.statuses()) - {200}:
+                print("answers:", load.statuses())
+        known: Load = apart(closed, port, Uploads(known=True), clients=16, seconds=seconds)
+        row(
+            "16, known by content",
+            f"{known.rate(200):.0f}",
+            f"{known.quantile(0.5, 200):.1f}",
+            f"{known.quantile(0.99, 200):.1f}",
+            "",
+            "",
+        )
+    return best
+
+
+def by_id(index: Path, seconds: float) -> None:
+    """The ten nearest of indexed images, by 1 to 64 clients."""
+    with Index.open(index) as opened:
+        ids = [record.id for record in opened.catalog.page(0, 5000)[0]]
+    print("\n| clients, by id | answers/s | p50, ms | p99, ms | generator's processor |\n|---|---|---|---|---|")
+    with serving(index) as (port, _):
+        closed(port, ById(ids), clients=8, seconds=2)
+        for clients in CLIENTS:
+            load: Load = apart(closed, port, ById(ids), clients=clients, seconds=seconds)
+            share = f"{load.processor / seconds:.2f} of a core"
+            row(
+                clients,
+                f"{load.rate(200):.0f}",
+                f"{load.quantile(0.5, 200):.1f}",
+                f"{load.quantile(0.99, 200):.1f}",
+                share,
+            )
+
+
+def overload(index: Path, seconds: float) -> None:
+    """More than the encoder can do, at twice and ten times its rate; then as before."""
+    with serving(index) as (port, _):
+        closed(port, Uploads(), clients=8, seconds=3)
+        peak: Load = apart(closed, port, Uploads(), clients=32, seconds=seconds, first=10**6)
+        print(f"\npeak {peak.rate(200):.1f} answers/s by 32 clients\n")
+        print(
+            "| asked for | accepted/s | of the peak | p99, ms | refused/s | p50, p99, ms | /healthz p99, ms | other |"
+        )
+        print("|---|---|---|---|---|---|---|---|")
+        for times in (0.9, 1.0, 2.0, 10.0):
+            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as beside:
+                probes = beside.submit(closed, port, health, clients=1, seconds=seconds)
+                load: Load = apart(
+                    open_loop, port, Uploads(), rate=times * peak.rate(200), seconds=seconds, first=int(times * 10**8)
+                )
+                probed: Load = probes.result()
+            other = {status: count for status, count in load.statuses().items() if status not in (200, 429)}
+            row(
+                f"{times:g}x",
+                f"{load.rate(200):.1f}",
+                f"{load.rate(200) / peak.rate(200):.2f}",
+                f"{load.quantile(0.99, 200):.0f}",
+                f"{load.rate(429):.0f}",
+                f"{load.quantile(0.5, 429):.1f}, {load.quantile(0.99, 429):.1f}",
+                f"{probed.quantile(0.99, 200):.1f}",
+                other or "",
+            )
+        after: Load = apart(closed, port, Uploads(), clients=1, seconds=5, first=2 * 10**9)
+        print(f"in the 5 s after that, one client: p50 {after.quantile(0.5, 200):.1f} ms, {after.statuses()}")
+
+
+def slow(index: Path, seconds: float) -> None:
+    """A thousand sockets that are idle, or send or read next to nothing, beside one client."""
+    with serving(index) as (port, process):
+        closed(port, Uploads(), clients=8, seconds=3)
+        before: Load = apart(closed, port, Uploads(), clients=1, seconds=seconds, first=10**6)
+        sockets = [socket.create_connection(("127.0.0.1", port)) for _ in range(1000)]
+        head = b"POST /v1/search/image HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+        for number, one in enumerate(sockets):
+            one.setblocking(False)
+            one.send((b"", b"GET / HT", head, head + b"Content-Length: 100000\r\n\r\n--b")[number % 4])
+        began, ended = time.monotonic(), [0.0]
+
+        def drip() -> None:
+            left = set(range(1000))
+            while left and time.monotonic() - began < 60:
+                time.sleep(0.5)
+                for number in list(left):
+                    try:
+                        if number % 4 > 1:
+                            sockets[number].send(b"x")
+                        if not sockets[number].recv(65536):
+                            left.discard(number)
+                    except BlockingIOError:
+                        pass
+                    except OSError:
+                        left.discard(number)
+            ended[0] = time.monotonic() - began if not left else float("inf")
+
+        dripping = threading.Thread(target=drip)
+        dripping.start()
+        during: Load = apart(closed, port, Uploads(), clients=1, seconds=8, first=2 * 10**6)
+        dripping.join()
+        for one in sockets:
+            one.close()
+        print(
+            f"\n1,000 slow or idle sockets: all closed after {ended[0]:.1f} s; one client meanwhile p99 "
+            f"{during.quantile(0.99, 200):.1f} ms (before {before.quantile(0.99, 200):.1f}), {during.statuses()}; "
+            f"{process.num_fds()} files open after"
+        )
+
+
+def soak(index: Path, count: int) -> None:
+    """Many requests of all kinds; what the server's process holds before and after."""
+    with serving(index) as (port, process), httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
+        ids = [image["id"] for image in http.get("/v1/images", params={"limit": 1000}).json()["images"]]
+        upload, similar = Uploads(), ById(ids)
+        added: list[str] = []
+        data = pictures()
+
+        def facts() -> tuple[float, int, int, int]:
+            return (
+                process.memory_info().rss / 1e6,
+                process.num_fds(),
+                process.num_threads(),
+                len(process.net_connections()),
+            )
+
+        def mixed(number: int) -> bytes:
+            return upload(number) if number % 20 == 0 else similar(number)
+
+        def change(number: int) -> None:
+            file = data[number % len(data)] + os.urandom(16)
+            added.append(http.post("/v1/images", files={"image": ("a", file)}).raise_for_status().json()["id"])
+            if len(added) > 20:
+                http.delete(f"/v1/images/{added.pop(0)}").raise_for_status()
+
+        done, told, warm, number = 0, 0, None, 0
+        print("\n| requests | RSS, MB | files | threads | sockets |\n|---|---|---|---|---|")
+        while done < count:
+            load = closed(port, mixed, clients=8, seconds=5, first=done)
+            done += len(load.answers)
+            if set(load.statuses()) - {200}:
+                print("answers:", load.statuses())
+            for _ in range(10):
+                change(number)
+                number += 1
+                done += 2
+            if done >= told:
+                time.sleep(0.5)
+                now = facts()
+                row(f"{done:,}", f"{now[0]:.0f}", *now[1:])
+                told += count // 10
+                if warm is None and done >= count // 10:
+                    warm = now
+        time.sleep(15)  # kept connections are closed
+        now = facts()
+        assert warm is not None
+        row("at the end, idle", f"{now[0]:.0f} ({now[0] - warm[0]:+.0f} since warm)", *now[1:])
+
+
+def main() -> None:
+    """Measure what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("index", nargs="?", type=Path)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--soak", type=int, default=200_000)
+    chosen = parser.parse_args()
+    print(machine(), flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        index = chosen.index
+        if index is None:
+            index = Path(folder) / "sample.index"
+            subprocess.run([*COMMAND, "build", str(ROOT / "data" / "sample"), "--index", str(index)], check=True)
+        if "latency" in chosen.only:
+            latency(index, chosen.seconds)
+        if "byid" in chosen.only:
+            by_id(index, chosen.seconds)
+        if "overload" in chosen.only:
+            overload(index, 3 * chosen.seconds)
+        if "slow" in chosen.only:
+            slow(index, chosen.seconds)
+        if "soak" in chosen.only:
+            soak(index, chosen.soak)
+
+
+if __name__ == "__main__":
+    main()
