@@ -85,3 +85,34 @@ def test_searches_beside_changes_are_never_wrong() -> None:
 
 def test_searches_that_do_not_look_for_changes_are_caught() -> None:
     assert torture("mixed", "--runs", "4000", "--seed", "1", "--broken")["wrong"]
+
+
+def test_mutated_pictures_are_decoded_or_rejected() -> None:
+    figures = torture("pictures", "--runs", "1500", "--seed", "1")
+    assert figures["wrong"] == []
+    assert figures["runs"] == 1500
+    assert min(figures["counts"]["decoded"], figures["counts"]["rejected"]) > 100
+
+
+def test_a_decoder_that_trusts_files_is_caught() -> None:
+    assert torture("pictures", "--runs", "1500", "--seed", "1", "--broken")["wrong"]
+
+
+def test_mutated_uploads_are_answered() -> None:
+    figures = torture("uploads", "--runs", "300", "--seed", "1")
+    assert figures["wrong"] == []
+    assert {"200", "422"} <= set(figures["counts"])
+
+
+def test_an_encoder_that_fails_is_caught() -> None:
+    assert torture("uploads", "--runs", "300", "--seed", "1", "--broken")["wrong"]
+
+
+def test_generated_calls_keep_the_contract() -> None:
+    figures = torture("contract", "--runs", "5", "--seed", "1")
+    assert figures["wrong"] == []
+    assert figures["runs"] > 100
+
+
+def test_calls_that_break_the_contract_are_caught() -> None:
+    assert torture("contract", "--runs", "5", "--seed", "1", "--broken")["wrong"]

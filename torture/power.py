@@ -11,6 +11,7 @@ import os
 import random
 import shutil
 import struct
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -165,11 +166,22 @@ def entries(log: Path) -> Iterator[tuple[str, int, int, bytes, bytes]]:
             yield chr(kind), inode, offset, file.read(size), file.read(second)
 
 
-def torture(folder: Path, seed: int, *, states: int, broken: bool = False) -> Figures:
+def torture(folder: Path, seed: int, *, runs: int, minutes: float = 1e9, broken: bool = False) -> Figures:
     """Cut power so often during the steps; what the disk then holds must open, with all that was acknowledged.
 
     broken: a disk that flushes nothing, as a control.
     """
+    figures, until = Figures(), time.monotonic() + 60 * minutes
+    while figures.runs < runs and time.monotonic() < until and not figures.wrong:
+        here = folder / str(seed)
+        here.mkdir()
+        figures.add(_cuts(here, seed, min(runs, STATES), broken))
+        seed += 1
+    return figures
+
+
+def _cuts(folder: Path, seed: int, states: int, broken: bool) -> Figures:
+    """So many during one writer's steps."""
     shim, figures = Shim(), Figures()
     chance, log = random.Random(seed), folder / "log"
     here = folder / "here"

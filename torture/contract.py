@@ -1,0 +1,56 @@
+"""The HTTP contract, by schemathesis: calls generated from `/openapi.json`, valid and not, all checks, with a key."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from torture.served import KEY, served
+from torture.world import Figures
+
+CONFIG = """
+[checks.positive_data_acceptance]
+# What a schema cannot say: that bytes are a picture, that a text is a filter; and what else may be in a server's way.
+expected-statuses = ["2xx", "400", "401", "403", "404", "409", "413", "415", "422", "429", "503"]
+"""
+
+
+EXAMPLES = 50
+"""Of each call, in each of schemathesis's phases, and with one seed."""
+
+
+def torture(folder: Path, seed: int, *, runs: int, minutes: float = 1e9, broken: bool = False) -> Figures:
+    """So many generated calls at least, a server and a seed after the other. broken: an encoder that fails every third
+    picture, as a control.
+    """
+    figures, until = Figures(), time.monotonic() + 60 * minutes
+    while figures.runs < runs and time.monotonic() < until and not figures.wrong:
+        here = folder / str(seed)
+        here.mkdir()
+        figures.add(_round(here, seed, min(EXAMPLES, runs), broken))
+        seed += 1
+    return figures
+
+
+def _round(folder: Path, seed: int, examples: int, broken: bool) -> Figures:
+    figures = Figures()
+    config, report = folder / "schemathesis.toml", folder / "report.json"
+    config.write_text(CONFIG)
+    with served(folder, key=KEY, broken=broken) as (url, process):
+        command = [
+            *(sys.executable, "-m", "schemathesis.cli", "--config-file", f"{config}", "run", f"{url}/openapi.json"),
+            *("--checks", "all", "--max-examples", f"{examples}", "--seed", f"{seed}", "--continue-on-failure"),
+            *("--generation-database", "none", "--header", f"Authorization: Bearer {KEY}", "--no-color"),
+            *("--report", "json", "--report-json-path", f"{report}", "--warnings", "off"),
+        ]
+        ended = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+        if process.poll() is not None:
+            figures.wrong.append(f"the server ended with {process.returncode}")
+    if ended.returncode:
+        figures.wrong.append(f"seed {seed}: {ended.stdout[-6000:]}")
+    if report.exists():
+        figures.runs = json.loads(report.read_text())["test_cases"]["generated"]
+    return figures
