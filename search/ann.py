@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,8 @@ WALK = {"query_bits": 8, "scored": SCORED}
 _CODES, _BARE_CODES = faiss.ScalarQuantizer.QT_8bit, faiss.ScalarQuantizer.QT_8bit_direct_signed
 """Eight bits that stand for numbers in a range, as vectors are added; and the same bytes less 128, as queries meet
 them."""
+VISITED = 20
+"""Nodes that a walk through a graph looks at for each candidate that it keeps."""
 BLOCK = 16_384
 """Vectors added to a graph at once."""
 
@@ -160,6 +163,38 @@ class Graph:
     def dim(self) -> int:
         """How many numbers a vector has."""
         return int(self._index.d)
+
+
+def walked(
+    graph: Graph, alive: NDArray[np.bool_] | None, queries: Vectors, k: int, ef: int
+) -> tuple[Positions, NDArray[np.int64]]:
+    """What walks through a graph find, (q, m), and the queries for which comparing one by one is no more work.
+
+    Where only some may be found, a walk keeps more in sight, until about as many of those are among the nearest that it
+    has met as where all may: that is what its recall was measured with. It is no help to let the walk itself pass over
+    the others: it then answers with what it happened to meet on its way to the query.
+    """
+    total = graph.count
+    count = total if alive is None else int(np.count_nonzero(alive))
+    # Recall was measured for the ten nearest: more need more in sight.
+    wanted = min(max(ef, k, 2 * k - NEIGHBOURS), count)
+    scored = min(wanted, SCORED * k)
+    found = np.full((len(queries), max(scored, k)), -1, dtype=np.int64)
+    missing = np.arange(len(queries))
+    ef = math.ceil(wanted * total / max(1, count))
+    while len(missing) and ef * VISITED < count:
+        if alive is None:
+            met = graph.search(queries[missing], ef, scored)
+            enough = (met >= 0).all(axis=1)
+        else:
+            met = graph.search(queries[missing], ef)
+            met[~alive[met]] = -1
+            met = np.take_along_axis(met, np.argsort(met < 0, axis=1, kind="stable"), axis=1)
+            enough = (met >= 0).sum(axis=1) >= max(k, wanted // 2)
+        found[missing, :scored] = met[:, :scored]
+        missing = missing[~enough]
+        ef *= 4
+    return found, missing
 
 
 def recall(graph: Graph, vectors: Vectors, queries: Vectors, ef: int, least: Vectors, k: int) -> float:

@@ -18,7 +18,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from search.ann import EF_CONSTRUCTION, EFS, LINKS, NEIGHBOURS, WALK, Graph, Vectors, exact, kth_scores, recall, scores
+from search.ann import (
+    EF_CONSTRUCTION,
+    EFS,
+    LINKS,
+    NEIGHBOURS,
+    WALK,
+    Graph,
+    Vectors,
+    exact,
+    kth_scores,
+    recall,
+    scores,
+    walked,
+)
 from search.catalog import Catalog
 from search.errors import GenerationDamaged, PublicationStopped
 from search.files import sync
@@ -31,6 +44,8 @@ EXACT_BYTES = 64 << 20
 """Vectors are searched one after the other up to here: two cores read that in 3 ms, a tenth of what a picture takes."""
 HELD_OUT, FEWEST = 512, 64
 """New vectors that are queries before they join a graph: its recall is that of pictures it has not seen."""
+THINNED, FILTERED = (2, 4, 8, 16), 100
+"""Filters that let one vector in so many through, of which recall is measured too, and with how many of the queries."""
 GROWTH = 1.1
 """Recall is measured again when a space has grown by so much."""
 MAX_DEAD = 0.2
@@ -197,13 +212,14 @@ class Draft:
     def _found(self, graph: Graph, vectors: Vectors, seen: int) -> JsonObject:
         """What a graph over the first `seen` vectors finds of the others' neighbours, and with how many candidates."""
         queries = vectors[seen:]
-        ef, share = _measured(graph, vectors[:seen], queries, self._min_recall, self._pause)
+        ef, share, one_in = _measured(graph, vectors[:seen], queries, self._min_recall, self._pause)
         return {
             "links": LINKS,
             "ef_construction": EF_CONSTRUCTION,
             **WALK,
             "ef": ef,
             "recall": math.floor(share * 10_000) / 10_000,
+            "one_in": one_in,
             "min_recall": self._min_recall,
             "queries": len(queries),
             "count": len(vectors),
@@ -271,8 +287,11 @@ def _share(old: Path, new: Path, entry: JsonObject) -> Any:
 
 def _measured(
     graph: Graph, vectors: Vectors, queries: Vectors, wanted: float, pause: Callable[[], None]
-) -> tuple[int, float]:
-    """The fewest candidates at which a graph over these vectors finds enough of the queries' neighbours; its recall."""
+) -> tuple[int, float, int]:
+    """The fewest candidates with which a graph over these vectors finds enough of the queries' neighbours; its recall.
+
+    And how few vectors a filter may let through, one in so many, so that it still does.
+    """
     least = kth_scores(vectors, queries, NEIGHBOURS)
     ef, found = 0, 0.0
     for ef in EFS:
@@ -280,7 +299,32 @@ def _measured(
         found = recall(graph, vectors, queries, ef, least, NEIGHBOURS)
         if found >= wanted:
             break
-    return ef, found
+    one_in = 1
+    for sparser in THINNED if found >= wanted else ():
+        alive = np.arange(len(vectors)) % sparser == 0
+        if _filtered_recall(graph, vectors, queries[:FILTERED], ef, alive, pause) < wanted:
+            break
+        one_in = sparser
+    return ef, found, one_in
+
+
+def _filtered_recall(
+    graph: Graph,
+    vectors: Vectors,
+    queries: Vectors,
+    ef: int,
+    alive: NDArray[np.bool_],
+    pause: Callable[[], None],
+) -> float:
+    """The share of each query's nearest among the vectors that are `alive` which walks find."""
+    found, chosen = 0, np.flatnonzero(alive)
+    for query in queries:
+        pause()
+        true = scores(vectors, query[None], exact(vectors, query[None], NEIGHBOURS, chosen)).min()
+        met, missing = walked(graph, alive, query[None], NEIGHBOURS, ef)
+        best = np.sort(scores(vectors, query[None], met)[0])[-NEIGHBOURS:]
+        found += NEIGHBOURS if len(missing) else int((best >= true).sum())
+    return found / (len(queries) * NEIGHBOURS)
 
 
 def _probe(space: SpaceSnapshot) -> None:

@@ -44,6 +44,11 @@ class SpaceSnapshot:
         """How many candidates the graph must keep in sight to find what was promised."""
         return int(self.facts["search"]["ef"])
 
+    @property
+    def fewest(self) -> int:
+        """Where a filter lets so few vectors through, walks through the graph do not find what was promised."""
+        return len(self.rowids) // int(self.facts["search"].get("one_in", 1)) - 1
+
     @cached_property
     def _places(self) -> NDArray[np.int32]:
         places = np.full(int(self.rowids.max(initial=0)) + 1, -1, dtype=np.int32)

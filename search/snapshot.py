@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from search.ann import NEIGHBOURS, SCORED, Graph, Positions, Vectors, exact, scores
+from search.ann import Positions, Vectors, exact, scores, walked
 from search.generation import Generation, SpaceSnapshot
 from search.types import Space
 
@@ -21,8 +20,6 @@ FEW = 50_000
 """So many vectors, chosen by a filter, are compared one by one: 8 ms at 384 numbers."""
 EXACTLY = 2**62
 """As `ef`: so many candidates that every vector is compared."""
-VISITED = 20
-"""Nodes that a walk through a graph looks at for each candidate that it keeps."""
 
 
 class Selection:
@@ -34,12 +31,12 @@ class Selection:
         self._standing: tuple[weakref.ref[SpaceSnapshot], Positions | None, NDArray[np.bool_] | None] | None = None
 
     def within(self, base: SpaceSnapshot) -> tuple[Positions | None, NDArray[np.bool_] | None]:
-        """The positions of these images where they are few or there is no graph; otherwise a mask of all positions."""
+        """The positions of these images where they are few, or too few for walks; otherwise a mask of all positions."""
         standing = self._standing
         if standing is None or standing[0]() is not base:
             positions: Positions | None = base.positions(self.rowids)
             mask = None
-            if base.graph is not None and positions is not None and len(positions) > FEW:
+            if base.graph is not None and positions is not None and len(positions) > max(FEW, base.fewest):
                 mask = np.zeros(len(base.rowids), dtype=np.bool_)
                 mask[positions], positions = True, None
             standing = self._standing = (weakref.ref(base), positions, mask)
@@ -167,44 +164,12 @@ def _candidates(
     if base.graph is None or chosen is not None:
         chosen = np.flatnonzero(alive) if chosen is None and alive is not None else chosen
         return exact(base.vectors, queries, k, chosen)
-    found, missing = _walked(base.graph, alive, queries, k, base.ef if ef is None else ef)
+    found, missing = walked(base.graph, alive, queries, k, base.ef if ef is None else ef)
     if len(missing):
         rest = exact(base.vectors, queries[missing], k, None if alive is None else np.flatnonzero(alive))
         found[missing] = -1
         found[missing, : rest.shape[1]] = rest
     return found
-
-
-def _walked(
-    graph: Graph, alive: NDArray[np.bool_] | None, queries: Vectors, k: int, ef: int
-) -> tuple[Positions, NDArray[np.int64]]:
-    """What walks through a graph find, (q, m), and the queries for which comparing one by one is no more work.
-
-    Where only some may be found, a walk keeps more in sight, until about as many of those are among the nearest that it
-    has met as where all may: that is what its recall was measured with. It is no help to let the walk itself pass over
-    the others: it then answers with what it happened to meet on its way to the query.
-    """
-    total = graph.count
-    count = total if alive is None else int(np.count_nonzero(alive))
-    # Recall was measured for the ten nearest: more need more in sight.
-    wanted = min(max(ef, k, 2 * k - NEIGHBOURS), count)
-    scored = min(wanted, SCORED * k)
-    found = np.full((len(queries), max(scored, k)), -1, dtype=np.int64)
-    missing = np.arange(len(queries))
-    ef = math.ceil(wanted * total / max(1, count))
-    while len(missing) and ef * VISITED < count:
-        if alive is None:
-            met = graph.search(queries[missing], ef, scored)
-            enough = (met >= 0).all(axis=1)
-        else:
-            met = graph.search(queries[missing], ef)
-            met[~alive[met]] = -1
-            met = np.take_along_axis(met, np.argsort(met < 0, axis=1, kind="stable"), axis=1)
-            enough = (met >= 0).sum(axis=1) >= max(k, wanted // 2)
-        found[missing, :scored] = met[:, :scored]
-        missing = missing[~enough]
-        ef *= 4
-    return found, missing
 
 
 def _appended(head: NDArray[Any], tail: NDArray[Any]) -> NDArray[Any]:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from api.service import Service
 from api.settings import Settings
-from search import draft, follow, pages, publish, snapshot
+from search import ann, draft, follow, pages, publish, snapshot
 from search import index as index_module
 from search.ann import Graph, exact, scores
 from search.catalog import Catalog
@@ -39,7 +40,7 @@ DIM = 16
 def graphs_for_small_indexes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(draft, "EXACT_BYTES", 1000 * DIM * 4)
     monkeypatch.setattr(snapshot, "FEW", 100)
-    monkeypatch.setattr(snapshot, "VISITED", 2)
+    monkeypatch.setattr(ann, "VISITED", 2)
 
 
 def clusters(count: int, seed: int = 0) -> NDArray[np.float32]:
@@ -113,6 +114,28 @@ def test_a_graph_grows_by_what_is_new_and_shares_the_vectors(make_index: MakeInd
     with Index.open(index.path) as reopened:
         assert reopened.info().delta == 0
         assert recall(found(reopened, queries), true(data, queries, list(range(3000)))) >= 0.95
+
+
+def test_a_filter_too_narrow_for_walks_is_searched_exactly(
+    make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, queries = clusters(3000), clusters(20, seed=1)
+    walked = draft.walked
+
+    def lost(graph: Graph, alive: NDArray[np.bool_], *rest: Any) -> Any:
+        met, missing = walked(graph, alive, *rest)
+        return (np.full_like(met, -1) if alive.mean() < 0.2 else met), missing
+
+    monkeypatch.setattr(draft, "walked", lost)  # what is measured before it is published
+    index = make_index(data)
+    assert structure(index)["search"]["one_in"] == 4  # type: ignore[index]
+    with mock.patch.object(Graph, "search", side_effect=AssertionError("it walks")):
+        answers = found(index, queries, matching={"width": {"lt": 700}})
+    assert answers == true(data, queries, list(range(700)))
+    with mock.patch.object(Graph, "search", autospec=True, side_effect=Graph.search) as walks:
+        answers = found(index, queries, matching={"width": {"lt": 800}})
+    assert walks.called
+    assert recall(answers, true(data, queries, list(range(800)))) > 0.9
 
 
 def test_recall_is_measured_again_when_the_index_has_grown(make_index: MakeIndex) -> None:

@@ -21,7 +21,7 @@ from api.observer import Observer
 from api.publishing import publish_patiently
 from api.service import Service
 from api.settings import Settings
-from search import catalog, draft, snapshot
+from search import ann, catalog, draft, snapshot
 from search import index as index_module
 from search.catalog import Catalog
 from search.draft import _HashedFile
@@ -68,7 +68,7 @@ def test_searches_are_run_again_exactly_when_nobody_is_waiting(
     make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(draft, "EXACT_BYTES", 10_000)
-    monkeypatch.setattr(snapshot, "VISITED", 1)
+    monkeypatch.setattr(ann, "VISITED", 1)
     monkeypatch.setattr(observer, "IDLE", 0.02)
     index = make_index(vectors(2000))
     watching = Observer("watched", index)
@@ -87,7 +87,7 @@ def test_searches_are_run_again_exactly_when_nobody_is_waiting(
 
 def test_what_a_bad_graph_misses_is_counted(make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(draft, "EXACT_BYTES", 10_000)
-    monkeypatch.setattr(snapshot, "VISITED", 1)
+    monkeypatch.setattr(ann, "VISITED", 1)
     index = make_index(vectors(2000))
     walk = snapshot.Graph.search
     monkeypatch.setattr(snapshot.Graph, "search", lambda self, queries, *rest: walk(self, -queries, *rest))
@@ -132,7 +132,7 @@ def test_a_search_that_cannot_be_run_again_is_told_and_the_next_one_is(
     make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(draft, "EXACT_BYTES", 10_000)
-    monkeypatch.setattr(snapshot, "VISITED", 1)
+    monkeypatch.setattr(ann, "VISITED", 1)
     monkeypatch.setattr(observer, "IDLE", 0.02)
     walk, walks = snapshot.Graph.search, iter([MemoryError("no room"), RuntimeError("FAISS")])
 
@@ -158,7 +158,7 @@ def test_searches_are_run_again_only_while_no_index_of_the_process_is_busy(
     make_index: MakeIndex, serve: MakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(draft, "EXACT_BYTES", 10_000)
-    monkeypatch.setattr(snapshot, "VISITED", 1)
+    monkeypatch.setattr(ann, "VISITED", 1)
     monkeypatch.setattr(observer, "IDLE", 0.02)
     other = serve(make_index(vectors(20), name="other.index"))
     done = threading.Event()

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from search import draft, snapshot
+from search import ann, draft, snapshot
 from search.ann import Graph
 from search.catalog import Catalog
 from search.index import Index
@@ -85,14 +85,16 @@ class Pictures(RuleBasedStateMachine):
 
     @rule(numbers=NUMBERS, asked=ONE)
     def add(self, numbers: set[int], asked: int) -> None:
-        """Add images; those that are there already stay as they are."""
+        """Add images; those that are there already get back the labels that they were added with."""
 
         def change() -> None:
             with self.index.writing() as transaction:
                 for number in sorted(numbers):
                     transaction.add(new_image(number, DATA[number]))
 
-        new = {number: list(new_image(number, DATA[number]).labels) for number in numbers - set(self.model)}
+        new = {
+            number: sorted({*self.model.get(number, ()), *new_image(number, DATA[number]).labels}) for number in numbers
+        }
         self.beside(change, self.model | new, asked)
 
     @rule(numbers=NUMBERS, asked=ONE, erase=st.booleans())
@@ -151,7 +153,7 @@ class Pictures(RuleBasedStateMachine):
 def graphs_of_a_few_images() -> Iterator[None]:
     """A graph from 30 images on, which decides which of them are compared."""
     small = mock.patch.multiple(draft, EXACT_BYTES=30 * DATA[0].nbytes, FEWEST=4)
-    with small, mock.patch.multiple(snapshot, FEW=10, VISITED=1):
+    with small, mock.patch.object(snapshot, "FEW", 10), mock.patch.object(ann, "VISITED", 1):
         yield
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from search import draft, snapshot
+from search import ann, draft, snapshot
 from search.index import Index
 from search.recipe import Preprocessing, Recipe
 from search.types import Encoding, ImageFacts, Location, NewImage, Query, QueryPart, Space, Vector
@@ -23,7 +23,7 @@ NUMBERS = 600
 """Images that come and go."""
 SPACE = "layer1"
 # Graphs, for a few hundred images.
-draft.EXACT_BYTES, snapshot.FEW, snapshot.VISITED = 200 * DIM * 4, 30, 1
+draft.EXACT_BYTES, snapshot.FEW, ann.VISITED = 200 * DIM * 4, 30, 1
 
 Told = tuple[str, str, list[int]]
 """`try` or `done` or `failed`, a step, and its numbers."""
