@@ -251,7 +251,7 @@ class _Watched:
         self._task = asyncio.current_task()
         self.deadline: asyncio.Timeout
         self.seconds = 0.0
-        self.started = self.finished = False
+        self.started = self.finished = self._told_empty = False
         self.watching: asyncio.Task[None] | None = None
 
     def all_here(self) -> None:
@@ -262,8 +262,12 @@ class _Watched:
     async def heard(self) -> Message:
         """ASGI `receive`."""
         if self.watching is not None:
+            if not self._told_empty:  # nothing of a body has come, and nothing will
+                self._told_empty = True
+                return {"type": "http.request", "body": b"", "more_body": False}
             await self.watching  # only who waits for a disconnection asks again
             return {"type": "http.disconnect"}
+        self._told_empty = True
         message = await self._receive()
         if message["type"] == "http.disconnect":
             self._exchange.gone = not self.finished

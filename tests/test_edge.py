@@ -408,6 +408,15 @@ def test_strangers_hold_nothing_that_others_need(serve: Serve) -> None:
         assert found.status_code == 200
 
 
+@pytest.mark.parametrize("headers", ["", "Content-Length: 0\r\n"])
+def test_a_call_without_the_body_that_it_needs_is_answered(serve: Serve, headers: str) -> None:
+    port = int(serve().rpartition(":")[2])
+    for method, path in (("POST", "/v1/search"), ("POST", "/v1/search/image"), ("PATCH", f"/v1/images/{image_id(3)}")):
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+            client.sendall(f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n".encode())
+            assert client.recv(65536).split()[1] in (b"400", b"422")
+
+
 def test_a_body_that_no_call_reads_is_no_way_around_the_deadline(serve: Serve, encoder: HeldEncoder) -> None:
     url = serve(request_seconds=0.5)
     port = int(url.rpartition(":")[2])

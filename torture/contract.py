@@ -12,6 +12,9 @@ from torture.served import KEY, served
 from torture.world import Figures
 
 CONFIG = """
+[checks.negative_data_rejection]
+expected-statuses = ["400", "401", "403", "404", "405", "406", "409", "413", "415", "422", "428", "429", "5xx"]
+
 [checks.positive_data_acceptance]
 # What a schema cannot say: that bytes are a picture, that a text is a filter; and what else may be in a server's way.
 expected-statuses = ["2xx", "400", "401", "403", "404", "409", "413", "415", "422", "429", "503"]
@@ -23,8 +26,8 @@ EXAMPLES = 50
 
 
 def torture(folder: Path, seed: int, *, runs: int, minutes: float = 1e9, broken: bool = False) -> Figures:
-    """So many generated calls at least, a server and a seed after the other. broken: an encoder that fails every third
-    picture, as a control.
+    """So many generated calls at least, a server and a seed after the other. broken: a server that
+    fails on some of them, as a control.
     """
     figures, until = Figures(), time.monotonic() + 60 * minutes
     while figures.runs < runs and time.monotonic() < until and not figures.wrong:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import uvicorn
@@ -56,7 +57,7 @@ class FakeEncoder:
 def served(
     folder: Path, *, broken: bool = False, key: str | None = None
 ) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """The address and the process of a running server."""
+    """The address and the process of a running server. broken: its encoder fails now and then, and it knows no facts."""
     words = [sys.executable, "-m", "torture.served", str(folder / "served.index"), str(int(broken)), key or ""]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     try:
@@ -74,7 +75,10 @@ def main() -> None:
     path, broken, key = Path(sys.argv[1]), sys.argv[2] == "1", sys.argv[3]
     logs.install("text")
     create(path)
-    with Index.open(path, writable=True) as index:
+    with contextlib.ExitStack() as stack:
+        if broken:
+            stack.enter_context(mock.patch.object(Index, "info", side_effect=RuntimeError("broken")))
+        index = stack.enter_context(Index.open(path, writable=True))
         take(index, "add", list(range(IMAGES)))
         take(index, "publish", [])
         settings, keys = Settings(), Keys(read_keys([key] if key else []))

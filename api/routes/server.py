@@ -52,7 +52,7 @@ async def readyz(request: Request) -> StatusAnswer:
     return StatusAnswer(status="ready")
 
 
-@public.post("/session", status_code=204, responses=answers(404))
+@public.post("/session", status_code=204, responses=answers(404, 413))
 async def open_session(request: Request, body: SessionRequest) -> Response:
     """Exchange a key for a cookie with which a browser may do what the key allows, for twelve hours."""
     value = keys_of(request).session(body.key)
