@@ -57,7 +57,7 @@ class FakeEncoder:
 def served(
     folder: Path, *, broken: bool = False, key: str | None = None
 ) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """The address and the process of a running server. broken: its encoder fails now and then, and it knows no facts."""
+    """The address and the process of a running server. broken: its encoder fails now and then, and knows no facts."""
     words = [sys.executable, "-m", "torture.served", str(folder / "served.index"), str(int(broken)), key or ""]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     try:
