@@ -23,10 +23,15 @@ class Stage(Generic[Item, Result]):
     """Does for many tasks at once what each asks for. It waits for nothing: a free thread takes what is there."""
 
     def __init__(
-        self, name: str, work: Callable[[Sequence[Item]], Sequence[Result | Exception]], *, most: int, threads: int = 1
+        self,
+        name: str,
+        work: Callable[[Sequence[Item]], Sequence[Result | Exception]],
+        *,
+        most: int,
+        initializer: Callable[[], object] = lambda: None,
     ) -> None:
         """work: results, or what they failed with, in the order of the items; where it raises, each item is tried
-        alone. most: items at once. threads: how many may work side by side.
+        alone. most: items at once. initializer: called in the stage's thread before anything else.
         """
         self._work = work
         self._most = most
@@ -35,9 +40,9 @@ class Stage(Generic[Item, Result]):
         self._closing = False
         self._batches = metrics.BATCHES.labels(name)
         self._depth = metrics.WAITING.labels(name)
-        self._threads = [threading.Thread(target=self._run, name=name, daemon=True) for _ in range(threads)]
-        for thread in self._threads:
-            thread.start()
+        self._initializer = initializer
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
 
     async def __call__(self, item: Item) -> Result:
         """Wait for an item's result. Whoever gives up waiting leaves the queue. Raises what `work` says, and Closed."""
@@ -59,11 +64,11 @@ class Stage(Generic[Item, Result]):
         """Finish what is queued, then stop."""
         with self._changed:
             self._closing = True
-            self._changed.notify_all()
-        for thread in self._threads:
-            thread.join()
+            self._changed.notify()
+        self._thread.join()
 
     def _run(self) -> None:
+        self._initializer()
         while jobs := self._taken():
             futures, items = list(jobs), list(jobs.values())
             self._batches.observe(len(items))

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -49,14 +50,15 @@ class Service:
         self.name = name
         self.index = index
         self.embedding = Embedding(encoder, index.spaces[0].recipe.preprocessing, settings)
-        # Fixed threads: FAISS starts an OpenMP pool for every new thread that calls it.
-        self._searching: Stage[Query, list[Hit]] = Stage("search", index.search_many, most=TOGETHER)
-        self._readers = ThreadPoolExecutor(2, thread_name_prefix="read")
+        # On one core each: threads of FAISS that wait for each other spin, and take the other from the event loop.
+        one_core = partial(faiss.omp_set_num_threads, 1)
+        self._searching: Stage[Query, list[Hit]] = Stage(
+            "search", index.search_many, most=TOGETHER, initializer=one_core
+        )
+        self._readers = ThreadPoolExecutor(2, thread_name_prefix="read", initializer=one_core)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
         self._files = ThreadPoolExecutor(2, thread_name_prefix="files")
-        self._publisher = ThreadPoolExecutor(
-            1, thread_name_prefix="publish", initializer=faiss.omp_set_num_threads, initargs=(1,)
-        )
+        self._publisher = ThreadPoolExecutor(1, thread_name_prefix="publish", initializer=one_core)
         self._publishing: Future[None] | None = None
         self._closing = threading.Event()
         self._observer = Observer(name, index)

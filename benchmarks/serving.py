@@ -216,6 +216,19 @@ def by_id(index: Path, seconds: float) -> None:
                 f"{load.quantile(0.99, 200):.1f}",
                 share,
             )
+    with serving(index) as (one, _), serving(index) as (other, _):
+        for port in (one, other):
+            closed(port, ById(ids), clients=8, seconds=2)
+        with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+            asked = [pool.submit(closed, port, ById(ids), clients=32, seconds=seconds) for port in (one, other)]
+            loads: list[Load] = [answered.result() for answered in asked]
+        row(
+            "64, two servers",
+            f"{sum(load.rate(200) for load in loads):.0f}",
+            f"{max(load.quantile(0.5, 200) for load in loads):.1f}",
+            f"{max(load.quantile(0.99, 200) for load in loads):.1f}",
+            f"{sum(load.processor for load in loads) / seconds:.2f} of a core",
+        )
 
 
 def overload(index: Path, seconds: float) -> None:

@@ -47,7 +47,7 @@ def stage(encoder: HeldEncoder) -> Iterator[Stage[NDArray[np.uint8], NDArray[np.
     yield made
     encoder.let_go.set()
     made.close()
-    assert not any(thread.is_alive() for thread in made._threads)
+    assert not made._thread.is_alive()
 
 
 Made = Stage[NDArray[np.uint8], NDArray[np.float32]]

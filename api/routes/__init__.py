@@ -32,7 +32,7 @@ def choose(request: Request, name: str | None) -> Service:
     return services[name]
 
 
-def chosen(
+async def chosen(
     request: Request, index: Annotated[Name | None, Query(description="Default: the first one served.")] = None
 ) -> Service:
     """The service that the query parameter `index` names."""
