@@ -21,7 +21,7 @@ from api.observer import Observer
 from api.publishing import publish_patiently
 from api.service import Service
 from api.settings import Settings
-from search import ann, catalog, draft, snapshot
+from search import ann, catalog, draft
 from search import index as index_module
 from search.catalog import Catalog
 from search.draft import _HashedFile
@@ -89,8 +89,8 @@ def test_what_a_bad_graph_misses_is_counted(make_index: MakeIndex, monkeypatch: 
     monkeypatch.setattr(draft, "EXACT_BYTES", 10_000)
     monkeypatch.setattr(ann, "VISITED", 1)
     index = make_index(vectors(2000))
-    walk = snapshot.Graph.search
-    monkeypatch.setattr(snapshot.Graph, "search", lambda self, queries, *rest: walk(self, -queries, *rest))
+    walk = ann.Graph.search
+    monkeypatch.setattr(ann.Graph, "search", lambda self, queries, *rest: walk(self, -queries, *rest))
     found, true = map(sum, zip(*(index.observed(query(number)) or (0, 0) for number in range(20)), strict=True))
     assert true == 200
     assert found < 20
@@ -134,7 +134,7 @@ def test_a_search_that_cannot_be_run_again_is_told_and_the_next_one_is(
     monkeypatch.setattr(draft, "EXACT_BYTES", 10_000)
     monkeypatch.setattr(ann, "VISITED", 1)
     monkeypatch.setattr(observer, "IDLE", 0.02)
-    walk, walks = snapshot.Graph.search, iter([MemoryError("no room"), RuntimeError("FAISS")])
+    walk, walks = ann.Graph.search, iter([MemoryError("no room"), RuntimeError("FAISS")])
 
     def failing(*arguments: Any) -> Any:
         for failure in walks:
@@ -142,7 +142,7 @@ def test_a_search_that_cannot_be_run_again_is_told_and_the_next_one_is(
         return walk(*arguments)
 
     index = make_index(vectors(2000))
-    monkeypatch.setattr(snapshot.Graph, "search", failing)
+    monkeypatch.setattr(ann.Graph, "search", failing)
     watching = Observer("failing", index)
     try:
         for number in range(3):
