@@ -243,7 +243,7 @@ def overload(index: Path, seconds: float) -> None:
         print("|---|---|---|---|---|---|---|---|")
         for times in (0.9, 1.0, 2.0, 10.0):
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as beside:
-                probes = beside.submit(closed, port, health, clients=1, seconds=seconds)
+                probes = beside.submit(open_loop, port, health, rate=20, seconds=seconds)
                 load: Load = apart(
                     open_loop, port, Uploads(), rate=times * peak.rate(200), seconds=seconds, first=int(times * 10**8)
                 )
