@@ -38,7 +38,7 @@ class Problem(Exception):
 
 def unauthorized() -> Problem:
     """No key, or a wrong one."""
-    detail = "This server needs a key: send the header Authorization: Bearer KEY."
+    detail = "This server needs a key that it knows: send the header Authorization: Bearer KEY."
     return Problem(HTTPStatus.UNAUTHORIZED, "unauthorized", detail, {"WWW-Authenticate": "Bearer"})
 
 

@@ -982,6 +982,14 @@ def test_a_bar_shows_how_far_it_is(capfd: pytest.CaptureFixture[str]) -> None:
     assert "3/3" in capfd.readouterr().err
 
 
+def test_one_image_is_not_many(kind: Any) -> None:
+    for one in ("query.jpg", b"bytes", Path("query.jpg")):
+        with Recorder().client as client:
+            for call in (client.search_many, client.add_many):
+                with pytest.raises(TypeError, match="several"):
+                    next(iter(call(one)))
+
+
 def test_version_is_told_once() -> None:
     project = tomllib.loads((CLIENT / "pyproject.toml").read_text())["project"]
     assert project["version"] == lookalike_client.__version__

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from os import PathLike
 from typing import Any, Generic, TypeVar
 
 from lookalike_client._errors import LookalikeError
@@ -54,7 +55,7 @@ def run_many(
     call: Callable[[Input], Answer], inputs: Iterable[Input], concurrency: int, progress: Progress
 ) -> Iterator[Outcome[Input, Answer]]:
     """Call for each input in threads, `concurrency` at once; outcomes in the order of the inputs."""
-    _check(concurrency)
+    _check(inputs, concurrency)
     waiting: deque[tuple[Input, Future[Answer]]] = deque()
 
     def first() -> Outcome[Input, Answer]:
@@ -81,7 +82,7 @@ async def run_many_async(
     call: Callable[[Input], Awaitable[Answer]], inputs: Iterable[Input], concurrency: int, progress: Progress
 ) -> AsyncIterator[Outcome[Input, Answer]]:
     """`run_many`, in tasks."""
-    _check(concurrency)
+    _check(inputs, concurrency)
     waiting: deque[asyncio.Task[Outcome[Input, Answer]]] = deque()
     room = asyncio.Semaphore(concurrency)
 
@@ -105,7 +106,9 @@ async def run_many_async(
                 task.cancel()
 
 
-def _check(concurrency: int) -> None:
+def _check(inputs: object, concurrency: int) -> None:
+    if isinstance(inputs, str | bytes | PathLike):  # of which the first two are iterable
+        raise TypeError(f"images are several: a list of one for one image, not {type(inputs).__name__}.")
     if concurrency < 1:
         raise ValueError(f"concurrency is at least 1, not {concurrency}.")
 
