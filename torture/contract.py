@@ -13,11 +13,11 @@ from torture.world import Figures
 
 CONFIG = """
 [checks.negative_data_rejection]
-expected-statuses = ["400", "401", "403", "404", "405", "406", "409", "413", "415", "422", "428", "429", "5xx"]
+expected-statuses = ["400", "401", "403", "404", "405", "406", "409", "413", "415", "422", "428", "429", "431", "5xx"]
 
 [checks.positive_data_acceptance]
 # What a schema cannot say: that bytes are a picture, that a text is a filter; and what else may be in a server's way.
-expected-statuses = ["2xx", "400", "401", "403", "404", "409", "413", "415", "422", "429", "503"]
+expected-statuses = ["2xx", "400", "401", "403", "404", "409", "413", "415", "422", "429", "431", "503"]
 """
 
 

@@ -70,4 +70,4 @@ def rendered(answer: BaseModel) -> Response:
 def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The OpenAPI description of the problems that a call can answer with."""
     content = {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemAnswer"}}}
-    return {status: {"model": ProblemAnswer, "content": content} for status in (400, 401, 422, *statuses)}
+    return {status: {"model": ProblemAnswer, "content": content} for status in (400, 401, 422, 431, *statuses)}
