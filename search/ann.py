@@ -22,8 +22,6 @@ LINKS = 32
 """Links of a graph's node to others (M); twice as many on the bottom layer."""
 EF_CONSTRUCTION = 100
 """Candidates from which a new node's links are chosen."""
-EFS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
-"""Candidates that a search may keep (efSearch), the fastest first. What it finds at the last is all that it finds."""
 NEIGHBOURS = 10
 """Recall is promised for the ten nearest."""
 SCORED = 3
@@ -195,22 +193,6 @@ def walked(
         missing = missing[~enough]
         ef *= 4
     return found, missing
-
-
-def recall(graph: Graph, vectors: Vectors, queries: Vectors, ef: int, least: Vectors, k: int) -> float:
-    """The share of the k nearest of `queries` among `vectors` that a graph over these finds with `ef` candidates.
-
-    As a search does: of the candidates, SCORED times k are scored exactly. least: (q, 1) the scores of the k-th
-    nearest. What scores no less is found: of equal vectors, any will do.
-    """
-    found = np.sort(scores(vectors, queries, graph.search(queries, ef, SCORED * k)), axis=1)[:, -k:]
-    return float((found >= least).sum() / (len(queries) * k))
-
-
-def kth_scores(vectors: Vectors, queries: Vectors, k: int) -> Vectors:
-    """The score of each query's k-th nearest vector, (q, 1)."""
-    least: Vectors = scores(vectors, queries, exact(vectors, queries, k)).min(axis=1, keepdims=True)
-    return least
 
 
 def _blocks(vectors: Vectors) -> Iterator[Vectors]:

@@ -8,7 +8,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,24 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from search.ann import (
-    EF_CONSTRUCTION,
-    EFS,
-    LINKS,
-    NEIGHBOURS,
-    WALK,
-    Graph,
-    Vectors,
-    exact,
-    kth_scores,
-    recall,
-    scores,
-    walked,
-)
+from search.ann import EF_CONSTRUCTION, LINKS, WALK, Graph, Vectors, exact, scores
 from search.catalog import Catalog
 from search.errors import GenerationDamaged, PublicationStopped
 from search.files import sync
 from search.generation import FORMAT, Generation, SpaceSnapshot, hash_start, load, manifest_digest, map_vectors
+from search.measure import measured
 from search.types import JsonObject, Space
 
 PROBES = 16
@@ -44,8 +32,6 @@ EXACT_BYTES = 64 << 20
 """Vectors are searched one after the other up to here: two cores read that in 3 ms, a tenth of what a picture takes."""
 HELD_OUT, FEWEST = 512, 64
 """New vectors that are queries before they join a graph: its recall is that of pictures it has not seen."""
-THINNED, FILTERED = (2, 4, 8, 16), 100
-"""Filters that let one vector in so many through, of which recall is measured too, and with how many of the queries."""
 GROWTH = 1.1
 """Recall is measured again when a space has grown by so much."""
 MAX_DEAD = 0.2
@@ -212,7 +198,7 @@ class Draft:
     def _found(self, graph: Graph, vectors: Vectors, seen: int) -> JsonObject:
         """What a graph over the first `seen` vectors finds of the others' neighbours, and with how many candidates."""
         queries = vectors[seen:]
-        ef, share, one_in = _measured(graph, vectors[:seen], queries, self._min_recall, self._pause)
+        ef, share, one_in = measured(graph, vectors[:seen], queries, self._min_recall, self._pause)
         return {
             "links": LINKS,
             "ef_construction": EF_CONSTRUCTION,
@@ -285,48 +271,6 @@ def _share(old: Path, new: Path, entry: JsonObject) -> Any:
     return digest
 
 
-def _measured(
-    graph: Graph, vectors: Vectors, queries: Vectors, wanted: float, pause: Callable[[], None]
-) -> tuple[int, float, int]:
-    """The fewest candidates with which a graph over these vectors finds enough of the queries' neighbours; its recall.
-
-    And how few vectors a filter may let through, one in so many, so that it still does.
-    """
-    least = kth_scores(vectors, queries, NEIGHBOURS)
-    ef, found = 0, 0.0
-    for ef in EFS:
-        pause()
-        found = recall(graph, vectors, queries, ef, least, NEIGHBOURS)
-        if found >= wanted:
-            break
-    one_in = 1
-    for sparser in THINNED if found >= wanted else ():
-        alive = np.arange(len(vectors)) % sparser == 0
-        if _filtered_recall(graph, vectors, queries[:FILTERED], ef, alive, pause) < wanted:
-            break
-        one_in = sparser
-    return ef, found, one_in
-
-
-def _filtered_recall(
-    graph: Graph,
-    vectors: Vectors,
-    queries: Vectors,
-    ef: int,
-    alive: NDArray[np.bool_],
-    pause: Callable[[], None],
-) -> float:
-    """The share of each query's nearest among the vectors that are `alive` which walks find."""
-    found, chosen = 0, np.flatnonzero(alive)
-    for query in queries:
-        pause()
-        true = scores(vectors, query[None], exact(vectors, query[None], NEIGHBOURS, chosen)).min()
-        met, missing = walked(graph, alive, query[None], NEIGHBOURS, ef)
-        best = np.sort(scores(vectors, query[None], met)[0])[-NEIGHBOURS:]
-        found += NEIGHBOURS if len(missing) else int((best >= true).sum())
-    return found / (len(queries) * NEIGHBOURS)
-
-
 def _probe(space: SpaceSnapshot) -> None:
     """Ask for a few stored vectors again. Raises GenerationDamaged where they are not found."""
     if not len(space.rowids):
@@ -347,10 +291,10 @@ def needs_graph(count: int, dim: int, min_recall: float) -> bool:
 
 def settled(space: SpaceSnapshot, total: int, min_recall: float) -> bool:
     """Whether a graph's answers among so many vectors are known to be good enough, or those of any to be too bad."""
-    measured = space.facts["search"]
-    if not measured or total >= GROWTH * measured["count"] or any(measured.get(key) != WALK[key] for key in WALK):
+    known = space.facts["search"]
+    if not known or total >= GROWTH * known["count"] or any(known.get(key) != WALK[key] for key in WALK):
         return False
-    return bool((measured["recall"] < min_recall) == (space.graph is None))
+    return bool((known["recall"] < min_recall) == (space.graph is None))
 
 
 def stopped(stop: Event | None) -> bool:

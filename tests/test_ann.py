@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from api.service import Service
 from api.settings import Settings
-from search import ann, draft, follow, pages, publish, snapshot
+from search import ann, draft, follow, measure, pages, publish, snapshot
 from search import index as index_module
 from search.ann import Graph, exact, scores
 from search.catalog import Catalog
@@ -71,7 +71,7 @@ def recall(answers: list[set[int]], truth: list[set[int]]) -> float:
     return sum(len(a & b) for a, b in zip(answers, truth, strict=True)) / sum(map(len, truth))
 
 
-def structure(index: Index) -> dict[str, object]:
+def structure(index: Index) -> dict[str, Any]:
     index.refresh()
     return dict(index.info().spaces[0].structure)
 
@@ -120,15 +120,15 @@ def test_a_filter_too_narrow_for_walks_is_searched_exactly(
     make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, queries = clusters(3000), clusters(20, seed=1)
-    walked = draft.walked
+    walked = measure.walked
 
     def lost(graph: Graph, alive: NDArray[np.bool_], *rest: Any) -> Any:
         met, missing = walked(graph, alive, *rest)
         return (np.full_like(met, -1) if alive.mean() < 0.2 else met), missing
 
-    monkeypatch.setattr(draft, "walked", lost)  # what is measured before it is published
+    monkeypatch.setattr(measure, "walked", lost)  # what is measured before it is published
     index = make_index(data)
-    assert structure(index)["search"]["one_in"] == 4  # type: ignore[index]
+    assert structure(index)["search"]["one_in"] == 4
     with mock.patch.object(Graph, "search", side_effect=AssertionError("it walks")):
         answers = found(index, queries, matching={"width": {"lt": 700}})
     assert answers == true(data, queries, list(range(700)))
@@ -153,7 +153,7 @@ def test_recall_is_measured_again_when_the_index_has_grown(make_index: MakeIndex
 
 
 def test_what_no_graph_finds_is_searched_exactly(make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(draft, "EFS", (1,))
+    monkeypatch.setattr(measure, "EFS", (1,))
     data = clusters(3000)
     index = make_index(data[:2990])
     facts = structure(index)

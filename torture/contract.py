@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from torture.served import KEY, served
-from torture.world import Figures
+from torture.world import Figures, in_rounds
 
 CONFIG = """
 [checks.negative_data_rejection]
@@ -29,13 +28,7 @@ def torture(folder: Path, seed: int, *, runs: int, minutes: float = 1e9, broken:
     """So many generated calls at least, a server and a seed after the other. broken: a server that
     fails on some of them, as a control.
     """
-    figures, until = Figures(), time.monotonic() + 60 * minutes
-    while figures.runs < runs and time.monotonic() < until and not figures.wrong:
-        here = folder / str(seed)
-        here.mkdir()
-        figures.add(_round(here, seed, min(EXAMPLES, runs), broken))
-        seed += 1
-    return figures
+    return in_rounds(folder, seed, runs, minutes, lambda here, seed: _round(here, seed, min(EXAMPLES, runs), broken))
 
 
 def _round(folder: Path, seed: int, examples: int, broken: bool) -> Figures:

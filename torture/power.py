@@ -11,7 +11,6 @@ import os
 import random
 import shutil
 import struct
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from torture.shim import Shim, write
-from torture.world import Figures, Model, checked, in_child
+from torture.world import Figures, Model, checked, in_child, in_rounds
 
 Change = TypeVar("Change")
 STATES = 200
@@ -171,13 +170,7 @@ def torture(folder: Path, seed: int, *, runs: int, minutes: float = 1e9, broken:
 
     broken: a disk that flushes nothing, as a control.
     """
-    figures, until = Figures(), time.monotonic() + 60 * minutes
-    while figures.runs < runs and time.monotonic() < until and not figures.wrong:
-        here = folder / str(seed)
-        here.mkdir()
-        figures.add(_cuts(here, seed, min(runs, STATES), broken))
-        seed += 1
-    return figures
+    return in_rounds(folder, seed, runs, minutes, lambda here, seed: _cuts(here, seed, min(runs, STATES), broken))
 
 
 def _cuts(folder: Path, seed: int, states: int, broken: bool) -> Figures:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,6 +57,17 @@ class Figures:
             return set()
         self.wrong += [f"{run}: {problem}" for problem in answer["wrong"]]
         return set(answer["held"])
+
+
+def in_rounds(folder: Path, seed: int, runs: int, minutes: float, work: Callable[[Path, int], Figures]) -> Figures:
+    """Call `work` with a folder and a seed of its own, until there were so many runs or anything is wrong."""
+    figures, until = Figures(), time.monotonic() + 60 * minutes
+    while figures.runs < runs and time.monotonic() < until and not figures.wrong:
+        here = folder / str(seed)
+        here.mkdir()
+        figures.add(work(here, seed))
+        seed += 1
+    return figures
 
 
 @dataclass
