@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import secrets
 import time
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -21,16 +22,18 @@ from api.problems import Problem
 from api.settings import Settings
 
 LOG = logging.getLogger("lookalike.access")
+_PROCESS, _requests = secrets.token_hex(4), itertools.count()
+"""What ids of requests are made of: they are no secrets, but those of all processes differ."""
 
 SECURITY_HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' blob: data:; "
-        "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    b"content-security-policy": (
+        b"default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' blob: data:; "
+        b"connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
+    b"x-content-type-options": b"nosniff",
+    b"referrer-policy": b"no-referrer",
+    b"cross-origin-opener-policy": b"same-origin",
+    b"cross-origin-resource-policy": b"same-origin",
 }
 PROBES = frozenset(("/healthz", "/readyz"))
 """Asked by machines, by address, without a key, however much there is to do."""
@@ -114,10 +117,9 @@ class Edge:
         async def told(message: Message) -> None:
             if message["type"] == "http.response.start":
                 exchange.status = message["status"]
-                answer = MutableHeaders(scope=message)
-                for name, value in SECURITY_HEADERS.items():
-                    answer.setdefault(name, value)
-                answer["X-Request-ID"] = exchange.id
+                given = dict(message["headers"])
+                missing = [(name, value) for name, value in SECURITY_HEADERS.items() if name not in given]
+                message["headers"] = [*message["headers"], *missing, (b"x-request-id", exchange.id.encode())]
             else:
                 exchange.sent += len(message.get("body", b""))
             await send(message)
@@ -308,4 +310,4 @@ def _request_id(headers: Headers) -> str:
     given = headers.get("x-request-id", "")
     if 0 < len(given) <= 64 and given.isascii() and given.replace("-", "").replace("_", "").isalnum():
         return given
-    return secrets.token_hex(8)
+    return f"{_PROCESS}{next(_requests):08x}"

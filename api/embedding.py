@@ -7,7 +7,7 @@ import hashlib
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from api import activity, metrics, problems
 from api.batching import Stage
 from api.settings import Settings
-from indexer.decode import Box, DecodeLimits, decode, sniff, thumbnail
+from indexer.decode import Box, DecodeLimits, decode, decode_pixels, sniff, thumbnail
 from indexer.encoder import Encoder
 from indexer.sources import SNIFFED_BYTES
 from indexer.worker import Workers
@@ -26,6 +26,9 @@ from search.recipe import Preprocessing
 from search.types import ImageFacts, Vector
 
 Result = TypeVar("Result")
+Vectors = Mapping[str, Vector]
+"""One embedding a space ((dim,) float32)."""
+_Key = tuple[bytes, Box | None]
 
 DECODE_SECONDS = 5.0
 DECODE_MEMORY = 1024**3
@@ -39,14 +42,6 @@ class Timing:
     decode: float = 0.0
     encode: float = 0.0
     search: float = 0.0
-
-
-@dataclass(frozen=True)
-class Embedded:
-    """An image's facts, and one embedding a space ((dim,) float32)."""
-
-    facts: ImageFacts
-    vectors: dict[str, Vector]
 
 
 class Embedding:
@@ -69,7 +64,7 @@ class Embedding:
         self._encoding: Stage[NDArray[np.uint8], tuple[Vector, ...]] = Stage(
             "encode", self._encode, most=encoder.batch_size
         )
-        self._known: OrderedDict[tuple[bytes, Box | None], Embedded] = OrderedDict()
+        self._known: OrderedDict[_Key, Vectors] = OrderedDict()
         self._cached = settings.cached_embeddings
 
     def close(self) -> None:
@@ -83,40 +78,56 @@ class Embedding:
         """How many decoding processes had to be replaced."""
         return self._workers.replaced
 
-    async def embed(self, data: bytes, timing: Timing, *, box: Box | None = None, fresh: bool = False) -> Embedded:
-        """Decode and encode one image. fresh: also where its embedding is known.
+    async def embed(self, data: bytes, timing: Timing, *, box: Box | None = None, fresh: bool = False) -> Vectors:
+        """Decode and encode one image. fresh: also where its embeddings are known.
 
         Raises Problem (not an image; the encoder fails), ImageRejected (it cannot be decoded), WorkerFailed.
         """
-        if not sniff(data[:SNIFFED_BYTES]):
-            raise problems.not_an_image()
-        key = (hashlib.sha256(data).digest(), box)
-        if not fresh and key in self._known:
-            self._known.move_to_end(key)
-            metrics.CACHED.labels("hit").inc()
-            return self._known[key]
+        key = _key(data, box)
+        known = None if fresh else self._remembered(key)
+        if known is not None:
+            return known
         with activity.HERE.working():
-            embedded = await self._embedded(data, timing, box)
+            began = time.perf_counter()
+            pixels = await self._apart(decode_pixels, data, preprocessing=self._preprocessing, box=box)
+            decoded_at = time.perf_counter()
+            vectors = await self._encoded(pixels)
+        timing.decode += decoded_at - began
+        timing.encode += time.perf_counter() - decoded_at
         if not fresh:
-            metrics.CACHED.labels("miss").inc()
-            self._known[key] = embedded
-            while len(self._known) > self._cached:
-                self._known.popitem(last=False)
-        return embedded
+            self._remember(key, vectors)
+        return vectors
 
-    async def _embedded(self, data: bytes, timing: Timing, box: Box | None) -> Embedded:
-        began = time.perf_counter()
-        decoded = await self._apart(decode, data, preprocessing=self._preprocessing, box=box)
-        decoded_at = time.perf_counter()
+    async def describe(self, data: bytes) -> tuple[ImageFacts, Vectors]:
+        """An image's facts too: decoded, also where its embeddings are known. Raises as `embed`."""
+        key = _key(data, None)
+        with activity.HERE.working():
+            decoded = await self._apart(decode, data, preprocessing=self._preprocessing)
+            vectors = self._remembered(key)
+            if vectors is None:
+                vectors = await self._encoded(decoded.pixels)
+                self._remember(key, vectors)
+        return decoded.facts, vectors
+
+    def _remembered(self, key: _Key) -> Vectors | None:
+        known = self._known.get(key)
+        metrics.CACHED.labels("miss" if known is None else "hit").inc()
+        if known is not None:
+            self._known.move_to_end(key)
+        return known
+
+    def _remember(self, key: _Key, vectors: Vectors) -> None:
+        self._known[key] = vectors
+        while len(self._known) > self._cached:
+            self._known.popitem(last=False)
+
+    async def _encoded(self, pixels: NDArray[np.uint8]) -> Vectors:
         try:
-            vectors = await self._encoding(decoded.pixels)
+            vectors = await self._encoding(pixels)
         except Exception as error:  # of a backend, on pixels that are like any others
             problems.log.exception("the encoder failed")
             raise problems.not_ready() from error
-        now = time.perf_counter()
-        timing.decode += decoded_at - began
-        timing.encode += now - decoded_at
-        return Embedded(decoded.facts, dict(zip(self._encoder.names, vectors, strict=True)))
+        return dict(zip(self._encoder.names, vectors, strict=True))
 
     async def thumbnail(self, data: bytes, size: int) -> bytes:
         """`indexer.decode.thumbnail`, in a process of its own."""
@@ -132,6 +143,13 @@ class Embedding:
         spaces = self._encoder.encode(np.stack(pictures))
         # Copies: whoever keeps one embedding must not keep its whole batch.
         return [tuple(vectors[row].copy() for vectors in spaces) for row in range(len(pictures))]
+
+
+def _key(data: bytes, box: Box | None) -> _Key:
+    """What an embedding is remembered by. Raises Problem 415."""
+    if not sniff(data[:SNIFFED_BYTES]):
+        raise problems.not_an_image()
+    return hashlib.sha256(data).digest(), box
 
 
 def _cores() -> int:

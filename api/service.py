@@ -92,9 +92,9 @@ class Service:
         try:
             async with asyncio.timeout(CHECK_SECONDS):
                 await self.read(lambda index: index.unpublished())  # it may have been moved away meanwhile
-                embedded = await self.embedding.embed(PICTURE, Timing(), fresh=True)
+                vectors = await self.embedding.embed(PICTURE, Timing(), fresh=True)
                 space = self.index.spaces[0].name
-                query = Query(parts=[QueryPart(vector=embedded.vectors[space])], k=1, space=space)
+                query = Query(parts=[QueryPart(vector=vectors[space])], k=1, space=space)
                 await self._searching(query)
         except Exception as error:
             reason = "takes too long" if isinstance(error, TimeoutError) else f"fails: {error}"
@@ -142,18 +142,18 @@ class Service:
         """Add an image, durable when this returns. Returns it, and whether it is new. Adding it again is harmless."""
         image_id = hashlib.sha256(data).hexdigest()
         kept_labels, kept_metadata = checked_labels(labels), checked_metadata(metadata)
-        embedded = await self.embedding.embed(data, Timing())
+        facts, vectors = await self.embedding.describe(data)
 
         def store(index: Index) -> tuple[ImageRecord, bool]:
             # Stored among the uploads even where a file elsewhere is known: that one may be pruned, this was added.
-            location = _store_upload(index.uploads, image_id, embedded.facts.format, data)
+            location = _store_upload(index.uploads, image_id, facts.format, data)
             with index.writing() as transaction:
                 new = transaction.add(
                     NewImage(
                         id=image_id,
-                        facts=embedded.facts,
+                        facts=facts,
                         location=location,
-                        vectors=embedded.vectors,
+                        vectors=vectors,
                         labels=kept_labels,
                         metadata=kept_metadata,
                     )

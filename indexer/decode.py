@@ -100,11 +100,25 @@ def decode(data: bytes, preprocessing: Preprocessing, *, limits: DecodeLimits, b
     stay those of the whole. Raises ImageRejected, with a reason fit for a report, for anything that is wrong.
     """
     with _rejecting(data):
-        _check_box(box)
-        opened = _open(data, limits, needed_size(preprocessing), box)
-        part = opened.image if box is None else _cut(opened, box)
-        facts = replace(opened.facts, phash=perceptual_hash(opened.image))
-        return Decoded(facts=facts, pixels=to_input(part, preprocessing))
+        opened, pixels = _read(data, preprocessing, limits, box)
+        return Decoded(facts=replace(opened.facts, phash=perceptual_hash(opened.image)), pixels=pixels)
+
+
+def decode_pixels(
+    data: bytes, preprocessing: Preprocessing, *, limits: DecodeLimits, box: Box | None = None
+) -> NDArray[np.uint8]:
+    """What `decode` hands to the encoder, a tenth sooner: who only searches needs no facts."""
+    with _rejecting(data):
+        return _read(data, preprocessing, limits, box)[1]
+
+
+def _read(
+    data: bytes, preprocessing: Preprocessing, limits: DecodeLimits, box: Box | None
+) -> tuple[_Opened, NDArray[np.uint8]]:
+    _check_box(box)
+    opened = _open(data, limits, needed_size(preprocessing), box)
+    part = opened.image if box is None else _cut(opened, box)
+    return opened, to_input(part, preprocessing)
 
 
 def open_upright(data: bytes, *, limits: DecodeLimits, at_least: int | None) -> Image.Image:

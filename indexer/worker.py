@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from queue import Empty, LifoQueue
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -145,7 +145,7 @@ class Workers:
     def __init__(self, preprocessing: Preprocessing, limits: DecodeLimits, decoder: Decode = decode) -> None:
         """decoder: what a worker calls; another one only in tests."""
         self._job = _Job(preprocessing, limits, decoder)
-        self._idle: SimpleQueue[Worker] = SimpleQueue()
+        self._idle: LifoQueue[Worker] = LifoQueue()  # who has just worked has what it needs in the processor's cache
         self.replaced = 0
         """How many were of no more use before they were closed."""
 

@@ -6,11 +6,12 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Row, bindparam, func, select
+from sqlalchemy import Row, Select, bindparam, func, select
+from sqlalchemy.dialects import sqlite
 
 from search.errors import (
     IndexDamaged,
@@ -29,7 +30,7 @@ from search.schema import (
     tombstones,
 )
 from search.store import UPLOADS, Store
-from search.types import Encoding, Failure, ImageFacts, ImageRecord, JsonObject, Space, SpaceInfo, absolute
+from search.types import Encoding, Failure, ImageFacts, ImageRecord, JsonObject, Space, SpaceInfo, Vector, absolute
 from search.vectors import from_blobs, intact
 
 CHUNK = 500
@@ -42,16 +43,58 @@ VECTOR_CHUNK = 4_096
 """Embeddings read at once while a generation is built: 6 MB of 384-d vectors."""
 
 
-# The statements that every search runs are made once, and need no others for another number of images.
-_ASKED = images.c.rowid.in_(select(func.json_each(bindparam("rowids")).table_valued("value").c.value))
-_IDS = select(images.c.rowid, images.c.id).where(_ASKED)
-_RECORDS = select(
-    images,
+def _among(column: Any, asked: str) -> Any:
+    """Whether a column's value is one of a JSON array's, which is a parameter of this name."""
+    return column.in_(select(func.json_each(bindparam(asked)).table_valued("value").c.value))
+
+
+def _text(statement: Select[Any]) -> str:
+    return str(statement.compile(dialect=sqlite.dialect(paramstyle="named")))
+
+
+_PLACES = (
     select(func.json_group_array(func.json_array(locations.c.root, locations.c.path)))
     .where(locations.c.image == images.c.rowid)
     .scalar_subquery()
-    .label("places"),
-).where(_ASKED)
+    .label("places")
+)
+_RECORDS = select(images, _PLACES).where(_among(images.c.rowid, "rowids"))
+# What every search runs is text from the beginning, for SQLite's own cursor: through SQLAlchemy it takes twice as long.
+_IDS = _text(select(images.c.rowid, images.c.id).where(_among(images.c.rowid, "rowids")))
+_ENTRIES = _text(
+    select(
+        images.c.rowid,
+        images.c.id,
+        images.c.width,
+        images.c.height,
+        images.c.labels,
+        images.c.metadata,
+        _PLACES,
+    ).where(_among(images.c.rowid, "rowids"))
+)
+_STORED = _text(
+    select(images.c.id, embeddings.c.image_rowid, embeddings.c.vector, embeddings.c.crc32)
+    .join(embeddings, embeddings.c.image_rowid == images.c.rowid)
+    .join(spaces, spaces.c.space == embeddings.c.space_id)
+    .where(spaces.c.name == bindparam("space"), _among(images.c.id, "ids"))
+)
+
+
+class _Stored(NamedTuple):
+    image_rowid: int
+    vector: bytes
+    crc32: int
+
+
+class Entry(NamedTuple):
+    """What a hit tells of its image: see `Hit`."""
+
+    id: str
+    width: int
+    height: int
+    labels: tuple[str, ...]
+    metadata: JsonObject
+    paths: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,7 +217,7 @@ class Catalog(Store):
             last = int(rowids[-1])
             yield rowids, block
 
-    def _checked(self, rows: Sequence[Row[Any]], space: Space) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    def _checked(self, rows: Sequence[Any], space: Space) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         for row in rows:
             if not intact(row.vector, row.crc32):
                 raise IndexDamaged(
@@ -217,13 +260,34 @@ class Catalog(Store):
             rows = connection.execute(_RECORDS, {"rowids": json.dumps(wanted)}).all()
         return {row.rowid: _record(row) for row in rows}
 
+    def entries(self, rowids: Iterable[int]) -> dict[int, Entry]:
+        """What hits tell of these images, by rowid. Unknown rowids are left out."""
+        return {
+            rowid: Entry(image_id, width, height, tuple(json.loads(labels)), json.loads(metadata), _paths(places))
+            for rowid, image_id, width, height, labels, metadata, places in self._asked(_ENTRIES, rowids=[*rowids])
+        }
+
     def ids(self, rowids: Iterable[int]) -> dict[int, str]:
         """The ids of these images by rowid. Unknown rowids are left out."""
-        wanted = list(rowids)
-        if not wanted:
-            return {}
+        return dict(self._asked(_IDS, rowids=[*rowids]))
+
+    def stored(self, space: Space, ids: Iterable[str]) -> dict[str, Vector]:
+        """The embeddings in one space of those of these ids that are images, (dim,) float32 each.
+
+        Raises IndexDamaged where a vector's checksum is wrong.
+        """
+        rows = self._asked(_STORED, space=space.name, ids=[*ids])
+        _, block = self._checked([_Stored(*row[1:]) for row in rows], space)
+        return {row[0]: block[number] for number, row in enumerate(rows)}
+
+    def _asked(self, statement: str, **parameters: str | list[Any]) -> list[Any]:
+        """The rows of a statement's text; none, without asking, where an array among its parameters is empty."""
+        if not all(parameters.values()):
+            return []
+        values = {name: json.dumps(value) if isinstance(value, list) else value for name, value in parameters.items()}
         with self.reading() as connection:
-            return dict(connection.execute(_IDS, {"rowids": json.dumps(wanted)}).all())
+            rows: list[Any] = connection.connection.cursor().execute(statement, values).fetchall()
+        return rows
 
     def rowids(self, ids: Sequence[str]) -> dict[str, int]:
         """The rowids of those of these ids that are images."""
@@ -314,6 +378,10 @@ def _chunks(items: Any, size: int) -> Iterator[Any]:
         yield items[start : start + size]
 
 
+def _paths(places: str) -> tuple[str, ...]:
+    return tuple(absolute(root, path) for root, path in json.loads(places))
+
+
 def _record(row: Row[Any]) -> ImageRecord:
     return ImageRecord(
         id=row.id,
@@ -327,7 +395,7 @@ def _record(row: Row[Any]) -> ImageRecord:
             gps=None if row.latitude is None else (row.latitude, row.longitude),
             phash=row.phash,
         ),
-        paths=tuple(absolute(root, path) for root, path in json.loads(row.places)),
+        paths=_paths(row.places),
         labels=tuple(row.labels),
         metadata=row._mapping["metadata"],
     )

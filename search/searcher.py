@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.ann import NEIGHBOURS
-from search.catalog import Catalog
+from search.catalog import Catalog, Entry
 from search.errors import FilterInvalid, QueryInvalid, SearchError, UnknownImage, UnknownSpace
 from search.follow import Follower
 from search.query import query_vector
 from search.snapshot import EXACTLY, Selection, Snapshot
-from search.types import Hit, ImageRecord, JsonObject, Query, Space, Vector
+from search.types import Hit, JsonObject, Query, Space, Vector
 
 Found = tuple[NDArray[np.int64], NDArray[np.float32]]
 """Rowids and cosines of one query, best first."""
@@ -49,7 +49,7 @@ class Searcher:
     def vector(self, image_id: str, space: Space) -> Vector:
         """The stored embedding of an image ((dim,) float32). Raises UnknownImage."""
         try:
-            return self._vectors(space, {image_id})[image_id]
+            return self._catalog.stored(space, [image_id])[image_id]
         except KeyError as error:
             raise UnknownImage("The index has no image with this id.") from error
 
@@ -134,15 +134,8 @@ class Searcher:
         for named, wanted in ids.items():
             with suppress(UnknownSpace):
                 space = self._space(named)
-                stored |= {(space.name, name): vector for name, vector in self._vectors(space, wanted).items()}
+                stored |= {(space.name, name): vector for name, vector in self._catalog.stored(space, wanted).items()}
         return stored
-
-    def _vectors(self, space: Space, ids: set[str]) -> dict[str, Vector]:
-        if not ids:
-            return {}
-        id_of = {rowid: image_id for image_id, rowid in self._catalog.rowids(sorted(ids)).items()}
-        rowids, vectors = self._catalog.vectors(space, np.fromiter(id_of, dtype=np.int64))
-        return {id_of[rowid]: vectors[row] for row, rowid in enumerate(rowids.tolist())}
 
     def _asked(self, query: Query, stored: Mapping[tuple[str, str], Vector], version: int) -> _Asked:
         """Raises REFUSALS."""
@@ -162,18 +155,18 @@ class Searcher:
         scores = [dict(zip(rowids.tolist(), best.tolist(), strict=True)) for rowids, best in found]
         # Of pages before the wanted one, and of equal scores, only the ids count.
         few = [len(best) <= one.query.k + len(one.excluded) for one, best in zip(asked, scores, strict=True)]
-        records = self._catalog.records(set().union(*compress(scores, few)))
-        ids = {rowid: record.id for rowid, record in records.items()}
+        entries = self._catalog.entries(set().union(*compress(scores, few)))
+        ids = {rowid: entry.id for rowid, entry in entries.items()}
         ids |= self._catalog.ids(set().union(*compress(scores, map(operator.not_, few))))
         chosen = []
         for one, best in zip(asked, scores, strict=True):
             known = [(-score, ids[rowid], rowid) for rowid, score in best.items() if rowid in ids]
             ranked = sorted(entry for entry in known if entry[1] not in one.excluded)
             chosen.append([rowid for _, _, rowid in ranked[one.query.offset : one.query.offset + one.query.k]])
-        records |= self._catalog.records({rowid for rowids in chosen for rowid in rowids} - records.keys())
+        entries |= self._catalog.entries({rowid for rowids in chosen for rowid in rowids} - entries.keys())
         answers = []
         for best, rowids in zip(scores, chosen, strict=True):
-            hits = [_hit(records[rowid], best[rowid]) for rowid in rowids if rowid in records]
+            hits = [_hit(entries[rowid], best[rowid]) for rowid in rowids if rowid in entries]
             answers.append((hits, len(hits) == len(rowids) and all(rowid in ids for rowid in best)))
         return answers
 
@@ -226,13 +219,13 @@ def _enough(one: _Asked, rowids: NDArray[np.int64], scores: NDArray[np.float32])
     return rowids[enough], scores[enough]
 
 
-def _hit(record: ImageRecord, score: float) -> Hit:
+def _hit(entry: Entry, score: float) -> Hit:
     return Hit(
-        id=record.id,
+        id=entry.id,
         score=score,
-        paths=record.paths,
-        labels=record.labels,
-        metadata=record.metadata,
-        width=record.facts.width,
-        height=record.facts.height,
+        paths=entry.paths,
+        labels=entry.labels,
+        metadata=entry.metadata,
+        width=entry.width,
+        height=entry.height,
     )

@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,6 +105,22 @@ class FakeEncoder:
         seed = int.from_bytes(hashlib.sha256(image.tobytes()).digest()[:8], "big")
         vector = np.random.default_rng(seed).normal(size=DIM)
         return vector + self.noise * np.random.default_rng(seed + 1).normal(size=DIM)
+
+
+class HeldEncoder(FakeEncoder):
+    """Works while it is free, as it is at first; where it is not, `encode` has been `entered` and waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.free = threading.Event()
+        self.free.set()
+        self.entered = threading.Event()
+
+    def encode(self, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        """As FakeEncoder."""
+        self.entered.set()
+        assert self.free.wait(30)
+        return super().encode(pixels)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import FakeEncoder
+from conftest import FakeEncoder, HeldEncoder
 from numpy.typing import NDArray
 
 from api.batching import Closed, Stage
@@ -21,31 +20,18 @@ def image(number: int) -> NDArray[np.uint8]:
     return np.full((32, 32, 3), number, dtype=np.uint8)
 
 
-class HeldEncoder(FakeEncoder):
-    """Waits in each batch until it is let go."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.entered = threading.Event()
-        self.let_go = threading.Event()
-
-    def encode(self, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        """As FakeEncoder, later."""
-        self.entered.set()
-        assert self.let_go.wait(30)
-        return super().encode(pixels)
-
-
 @pytest.fixture
 def encoder() -> HeldEncoder:
-    return HeldEncoder()
+    held = HeldEncoder()
+    held.free.clear()
+    return held
 
 
 @pytest.fixture
 def stage(encoder: HeldEncoder) -> Iterator[Stage[NDArray[np.uint8], NDArray[np.float32]]]:
     made = Stage("test", lambda pictures: list(encoder.encode(np.stack(pictures))[0]), most=encoder.batch_size)
     yield made
-    encoder.let_go.set()
+    encoder.free.set()
     made.close()
     assert not made._thread.is_alive()
 
@@ -64,7 +50,7 @@ def test_waiting_images_share_a_forward_pass_and_each_gets_its_own_vector(encode
         await taken(encoder)  # the first is taken at once: nothing waits for company
         others = [asyncio.create_task(stage(image(number))) for number in range(1, 9)]
         await asyncio.sleep(0)
-        encoder.let_go.set()
+        encoder.free.set()
         return await asyncio.gather(first, *others)
 
     for number, vector in enumerate(asyncio.run(asked())):
@@ -78,7 +64,7 @@ def test_one_poisoned_image_does_not_fail_its_neighbours(encoder: HeldEncoder, s
         await taken(encoder)
         others = [asyncio.create_task(stage(image(number))) for number in (1, 255, 2)]
         await asyncio.sleep(0)
-        encoder.let_go.set()
+        encoder.free.set()
         return await asyncio.gather(first, *others, return_exceptions=True)
 
     first, one, poisoned, two = asyncio.run(asked())
@@ -96,7 +82,7 @@ def test_who_gives_up_leaves_the_queue_and_costs_no_forward_pass(encoder: HeldEn
         given_up.cancel()
         first.cancel()  # it is being encoded: nobody waits for what comes of it
         await asyncio.sleep(0)
-        encoder.let_go.set()
+        encoder.free.set()
         assert np.array_equal(await late, FakeEncoder().encode(image(2)[None])[0][0])
 
     asyncio.run(asked())
@@ -107,7 +93,7 @@ def test_a_stage_that_closes_answers_everybody_and_takes_no_more(encoder: HeldEn
     async def asked() -> None:
         waiting = [asyncio.create_task(stage(image(number))) for number in range(6)]
         await taken(encoder)
-        encoder.let_go.set()
+        encoder.free.set()
         await asyncio.to_thread(stage.close)
         await asyncio.gather(*waiting)
         with pytest.raises(Closed):

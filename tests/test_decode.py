@@ -20,7 +20,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, features
 
-from indexer.decode import EXTENSIONS, DecodeLimits, decode, open_upright, sniff, thumbnail
+from indexer.decode import EXTENSIONS, DecodeLimits, decode, decode_pixels, open_upright, sniff, thumbnail
 from indexer.errors import ImageRejected
 from search.recipe import Preprocessing
 
@@ -303,6 +303,15 @@ def test_box_cuts_the_upright_full_size_picture() -> None:
             decoded = decode(data, WHOLE, limits=LIMITS, box=box)
             assert np.abs(decoded.pixels.astype(int) - expected).max() <= 8
             assert decoded.facts == decode(data, WHOLE, limits=LIMITS).facts
+
+
+def test_pixels_alone_are_those_of_a_whole_decoding() -> None:
+    for data in (saved(scene(1600, 1200), "JPEG"), saved(scene(400, 600), exif=exif_of(x0112=6))):
+        for box in (None, (10.0, 20.0, 90.0, 70.0)):
+            whole = decode(data, CROP, limits=LIMITS, box=box).pixels
+            assert (decode_pixels(data, CROP, limits=LIMITS, box=box) == whole).all()
+    with pytest.raises(ImageRejected, match="truncated"):
+        decode_pixels(saved(scene(), "JPEG")[:-400], CROP, limits=LIMITS)
 
 
 def test_box_follows_the_orientation() -> None:

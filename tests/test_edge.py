@@ -17,11 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
 import uvicorn
-from conftest import FakeEncoder, draw_picture, image_id, run_cli, vectors
-from numpy.typing import NDArray
+from conftest import HeldEncoder, draw_picture, image_id, run_cli, vectors
 from test_api import check_problem, upload
 
 from api import logs
@@ -65,22 +63,6 @@ class Serve:
             thread.join(20)
             assert not thread.is_alive()
             service.close()
-
-
-class HeldEncoder(FakeEncoder):
-    """Works when it is let."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.free = threading.Event()
-        self.free.set()
-        self.entered = threading.Event()
-
-    def encode(self, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        """As FakeEncoder."""
-        self.entered.set()
-        assert self.free.wait(30)
-        return super().encode(pixels)
 
 
 @pytest.fixture
@@ -355,6 +337,22 @@ def test_what_was_embedded_is_remembered_by_content(serve: Serve, encoder: HeldE
         boxed = http.post("/v1/search/image", files=upload(picture(0)), data={"box": "0,0,40,40"})
         assert boxed.status_code == 200
         assert sum(encoder.batches) == 5
+
+
+def test_what_was_searched_for_is_added_without_encoding_it_again_and_found_as_what_was_added(
+    serve: Serve, encoder: HeldEncoder
+) -> None:
+    with httpx.Client(base_url=serve()) as http:
+        for number in (0, 1):
+            assert http.post("/v1/search/image", files=upload(picture(number))).status_code == 200
+        encoder.batches.clear()
+        added = [http.post("/v1/images", files=upload(picture(number))) for number in (0, 1, 2)]
+        assert [one.status_code for one in added] == [201, 201, 201]
+        assert [(one.json()["width"], one.json()["height"]) for one in added] == [(96, 80)] * 3
+        for number in (0, 1, 2):
+            best = http.post("/v1/search/image", files=upload(picture(number))).json()["hits"][0]
+            assert (best["id"], round(best["score"], 5)) == (added[number].json()["id"], 1)
+        assert sum(encoder.batches) == 1
 
 
 def test_one_bad_picture_ends_the_work_on_those_beside_it(serve: Serve, encoder: HeldEncoder) -> None:

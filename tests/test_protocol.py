@@ -282,6 +282,8 @@ def test_requests_without_end_in_one_packet_are_cut_off(server: uvicorn.Server, 
 
 def test_who_reads_too_slowly_is_cut_off(server: uvicorn.Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "BYTES_A_SECOND", 40_000_000)
+    # Accepted connections have the listener's: with a large one, the server would see nothing read for a second.
+    server.servers[0].sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 50_000)
     with socket.socket() as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 100_000)  # else much is sent before it is read
         slow.connect(server.servers[0].sockets[0].getsockname()[:2])

@@ -86,8 +86,8 @@ async def search_image(
     )
     check_window(draft)
     at = None if box is None else _box(box.split(","))
-    embedded = await service.embedding.embed(await image.read(), timing, box=at)
-    parts = [QueryPart(vector=embedded.vectors[str(draft.space)])]
+    vectors = await service.embedding.embed(await image.read(), timing, box=at)
+    parts = [QueryPart(vector=vectors[str(draft.space)])]
     return await _rendered(await _answer(service, draft, parts, timing, began), k)
 
 
@@ -147,7 +147,7 @@ async def embed(request: Request, body: EmbedRequest) -> EmbedAnswer:
     space = service.index.space(body.space)
 
     async def one(text: str) -> Vector:
-        return (await service.embedding.embed(parse_base64(text), Timing())).vectors[space.name]
+        return (await service.embedding.embed(parse_base64(text), Timing()))[space.name]
 
     with pictures_of(request).entered(min(len(body.input), TOGETHER)):
         vectors = await _each(one, body.input)
@@ -211,8 +211,8 @@ async def _part(service: Service, part: Part, space: str, timing: Timing) -> Que
         raise problems.invalid("Only a part with an image can have a box.")
     if part.image is not None:
         box = None if part.box is None else _box(part.box)
-        embedded = await service.embedding.embed(parse_base64(part.image), timing, box=box)
-        return QueryPart(vector=embedded.vectors[space], weight=part.weight)
+        vectors = await service.embedding.embed(parse_base64(part.image), timing, box=box)
+        return QueryPart(vector=vectors[space], weight=part.weight)
     vector = None if part.vector is None else _vector(part.vector)
     return QueryPart(id=part.id, vector=vector, weight=part.weight)
 
