@@ -33,6 +33,9 @@ _CODES, _BARE_CODES = faiss.ScalarQuantizer.QT_8bit, faiss.ScalarQuantizer.QT_8b
 them."""
 VISITED = 20
 """Nodes that a walk through a graph looks at for each candidate that it keeps."""
+TOGETHER = 4
+"""Queries from which on they are multiplied with all vectors as a matrix. By itself, FAISS 1.15 does that from 128,000
+numbers on, 334 queries of 384: until then each reads all vectors anew, 32 of them in 12 ms a core instead of 2."""
 BLOCK = 16_384
 """Vectors added to a graph at once."""
 
@@ -47,6 +50,7 @@ def exact(vectors: Vectors, queries: Vectors, k: int, chosen: Positions | None =
         k = min(k, len(vectors))
         if k == 0:
             return np.empty((len(queries), 0), dtype=np.int64)
+        faiss.cvar.distance_compute_blas_threshold = TOGETHER * queries.shape[1]  # of the process, and of no other use
         found: Positions = faiss.knn(queries, vectors, k, metric=faiss.METRIC_INNER_PRODUCT)[1]
         return found
     k = min(k, len(chosen))

@@ -355,6 +355,23 @@ def test_what_was_searched_for_is_added_without_encoding_it_again_and_found_as_w
         assert sum(encoder.batches) == 1
 
 
+def test_the_index_may_be_named_in_the_address_and_what_the_body_names_comes_first(serve: Serve) -> None:
+    query: dict[str, Any] = {"parts": [{"id": image_id(3)}]}
+    text = base64.b64encode(picture()).decode()
+    with httpx.Client(base_url=serve()) as http:
+        for path, body in (
+            ("/v1/search", query),
+            ("/v1/search/batch", {"queries": [query]}),
+            ("/v1/embed", {"input": [text]}),
+        ):
+            check_problem(http.post(f"{path}?index=none", json=body), 404, "unknown-index")
+            assert http.post(f"{path}?index=none", json=body | {"index": "test"}).status_code == 200
+        for path, status in (("/v1/search/image", 200), ("/v1/images", 201)):
+            check_problem(http.post(f"{path}?index=none", files=upload(picture())), 404, "unknown-index")
+            answer = http.post(f"{path}?index=none", files=upload(picture()), data={"index": "test"})
+            assert answer.status_code == status
+
+
 def test_one_bad_picture_ends_the_work_on_those_beside_it(serve: Serve, encoder: HeldEncoder) -> None:
     url = serve()
     encoder.free.clear()

@@ -22,14 +22,21 @@ def served(request: Request) -> dict[str, Service]:
     return services
 
 
-def choose(request: Request, name: str | None) -> Service:
-    """The service of an index name, or the default one. Raises Problem."""
+def choose(request: Request, *names: str | None) -> Service:
+    """The service of the first index name that is given, or the default one. Raises Problem."""
     services = served(request)
+    name = next((name for name in names if name is not None), None)
     if name is None:
         return next(iter(services.values()))
     if name not in services:
         raise problems.unknown_index(list(services))
     return services[name]
+
+
+InAddress = Annotated[
+    Name | None, Query(alias="index", description="The index, where the body names none. Default: the first served.")
+]
+"""Of calls whose body can name an index too."""
 
 
 async def chosen(

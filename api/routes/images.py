@@ -12,7 +12,7 @@ from fastapi import Path as PathParameter
 from fastapi.responses import StreamingResponse
 
 from api import problems
-from api.routes import Chosen, answers, choose
+from api.routes import Chosen, InAddress, answers, choose
 from api.schemas import ImageAnswer, ImageId, ImagePatch, ImagesAnswer, Name
 
 router = APIRouter(prefix="/v1/images", tags=["images"])
@@ -43,9 +43,10 @@ async def add_image(
     labels: Annotated[list[str] | None, Form()] = None,
     metadata: Annotated[str | None, Form(description='A JSON object, e.g. {"price": 12.5}.')] = None,
     index: Annotated[Name | None, Form()] = None,
+    in_address: InAddress = None,
 ) -> ImageAnswer:
     """Add an image; it is found by the next search. 201 if it is new, 200 if the index had it."""
-    service = choose(request, index)
+    service = choose(request, index, in_address)
     record, new = await service.add(await image.read(), labels or [], _object(metadata))
     if not new:
         response.status_code = 200

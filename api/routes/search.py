@@ -19,7 +19,7 @@ from api import metrics, problems
 from api.edge import Gate
 from api.embedding import Timing
 from api.problems import Problem
-from api.routes import Chosen, answers, choose, parse_base64, parse_filter, rendered
+from api.routes import Chosen, InAddress, answers, choose, parse_base64, parse_filter, rendered
 from api.schemas import (
     BatchAnswer,
     BatchEntry,
@@ -71,10 +71,11 @@ async def search_image(
     space: Annotated[Name | None, Form()] = None,
     index: Annotated[Name | None, Form()] = None,
     box: Annotated[str | None, Form(description="x,y,width,height in pixels: look at this part only.")] = None,
+    in_address: InAddress = None,
 ) -> Response:
     """Nearest images of an uploaded one."""
     began = time.perf_counter()
-    service = choose(request, index)
+    service = choose(request, index, in_address)
     timing = Timing()
     draft = IndexQuery(
         parts=(),
@@ -92,16 +93,16 @@ async def search_image(
 
 
 @router.post("/search", response_model=SearchAnswer, responses=answers(404, 413, 415, 429))
-async def search(request: Request, body: SearchRequest) -> Response:
+async def search(request: Request, body: SearchRequest, in_address: InAddress = None) -> Response:
     """Nearest images of a weighted query. Images that are parts by id are not among the hits."""
     with _admitted(request, [body]):
-        return await _rendered(await _search(choose(request, body.index), body), body.k)
+        return await _rendered(await _search(choose(request, body.index, in_address), body), body.k)
 
 
 @router.post("/search/batch", response_model=BatchAnswer, responses=answers(404, 413, 415, 429))
-async def search_batch(request: Request, body: BatchRequest) -> Response:
+async def search_batch(request: Request, body: BatchRequest, in_address: InAddress = None) -> Response:
     """Many queries in one call, each answered as `/v1/search` would, with hits or with an error of its own."""
-    service = choose(request, body.index)
+    service = choose(request, body.index, in_address)
     hits = sum(query.k for query in body.queries)
     if hits > MAX_WINDOW:
         raise problems.invalid(f"The queries of a batch may ask for {MAX_WINDOW:,} hits together, not {hits:,}.")
@@ -141,9 +142,9 @@ async def similar(
 
 
 @router.post("/embed", responses=answers(404, 413, 415, 429))
-async def embed(request: Request, body: EmbedRequest) -> EmbedAnswer:
+async def embed(request: Request, body: EmbedRequest, in_address: InAddress = None) -> EmbedAnswer:
     """Embeddings of images, as the index would store them: unit length, in the order of the input."""
-    service = choose(request, body.index)
+    service = choose(request, body.index, in_address)
     space = service.index.space(body.space)
 
     async def one(text: str) -> Vector:
