@@ -309,8 +309,14 @@ def slow(index: Path, seconds: float) -> None:
 
 
 def soak(index: Path, count: int) -> None:
-    """Many requests of all kinds; what the server's process holds before and after."""
-    with serving(index) as (port, process), httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
+    """Many requests of all kinds; what the server's process holds before and after.
+
+    With so few embeddings remembered by content that they are as many as there may be from the first row on.
+    """
+    with (
+        serving(index, LOOKALIKE_CACHED_EMBEDDINGS="500") as (port, process),
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as http,
+    ):
         ids = [image["id"] for image in http.get("/v1/images", params={"limit": 1000}).json()["images"]]
         upload, similar = Uploads(), ById(ids)
         added: list[str] = []
