@@ -18,7 +18,7 @@ import httpx
 import numpy as np
 from PIL import Image, ImageDraw
 
-from indexer.decode import Decoded, DecodeLimits, decode, sniff
+from indexer.decode import Decoded, DecodeLimits, decode, decode_pixels, sniff, thumbnail
 from indexer.errors import ImageRejected
 from indexer.worker import Workers
 from search.recipe import Preprocessing
@@ -91,17 +91,18 @@ def changed(data: bytes, chance: random.Random) -> bytes:
 
 
 def torture(folder: Path, seed: int, *, runs: int, minutes: float = 1e9, broken: bool = False) -> Figures:
-    """Mutate and decode so often, in as many processes as there are cores. broken: a decoder that hands out pixels as
-    they come, as a control.
+    """Mutate and decode so often, as builds, searches and thumbnails do, in as many processes as there are cores.
+
+    broken: a decoder that hands out pixels as they come, as a control.
     """
     del folder
     figures, until, guard = Figures(), time.monotonic() + 60 * minutes, threading.Lock()
     originals = seeds()
     numbers = iter(range(seed * 1_000_000_007, seed * 1_000_000_007 + runs))
 
-    def outcome(workers: Workers, data: bytes) -> str:
+    def outcome(workers: Workers, data: bytes, chance: random.Random) -> str:
         try:
-            decoded = workers.run(raw if broken else decode, data, preprocessing=INPUT)
+            fine = _fine(workers, data, chance, broken)
         except ImageRejected as error:
             return (
                 f"rejected: {str(error).partition(' (')[0]}"
@@ -110,7 +111,7 @@ def torture(folder: Path, seed: int, *, runs: int, minutes: float = 1e9, broken:
             )
         except Exception as error:
             return f"wrong: {type(error).__name__}: {error}"
-        return "decoded" if decoded.pixels.shape == (32, 32, 3) else "wrong: its pixels have another shape"
+        return "decoded" if fine else "wrong: its pixels have another shape"
 
     def work(workers: Workers) -> None:
         while time.monotonic() < until and not figures.wrong:
@@ -119,7 +120,7 @@ def torture(folder: Path, seed: int, *, runs: int, minutes: float = 1e9, broken:
             if number is None:
                 return
             chance = random.Random(number)
-            found = outcome(workers, changed(chance.choice(originals), chance))
+            found = outcome(workers, changed(chance.choice(originals), chance), chance)
             with guard:
                 figures.runs += 1
                 figures.count(found.partition(":")[0] if found.startswith("wrong") else found)
@@ -132,6 +133,19 @@ def torture(folder: Path, seed: int, *, runs: int, minutes: float = 1e9, broken:
             one.result()
         figures.count("processes replaced", workers.replaced)
     return figures
+
+
+def _fine(workers: Workers, data: bytes, chance: random.Random, broken: bool) -> bool:
+    """Do one of what is done with a picture; whether its outcome has the right form."""
+    kind = chance.randrange(4)
+    if broken or kind < 2:
+        decoded = workers.run(raw if broken else decode, data, preprocessing=INPUT)
+        return decoded.pixels.shape == (32, 32, 3)
+    if kind == 2:
+        with Image.open(BytesIO(workers.run(thumbnail, data, size=24))) as small:
+            return small.format == "JPEG" and max(small.size) <= 24
+    box = chance.choice((None, (1.0, 2.0, 20.0, 25.0), (chance.uniform(-9, 99), 0.0, chance.uniform(0, 1e9), 9.0)))
+    return workers.run(decode_pixels, data, preprocessing=INPUT, box=box).shape == (32, 32, 3)
 
 
 def raw(data: bytes, preprocessing: Preprocessing, *, limits: DecodeLimits) -> Decoded:
