@@ -108,7 +108,10 @@ def read_keys(entries: Iterable[str], file: Path | None = None) -> list[Key]:
         lines += [line for line in found if line and not line.startswith("#")]
         if not lines:
             raise KeysInvalid(f"{file} has no key in it. Write one a line: read:KEY or write:KEY.")
-    return [_key(line) for line in lines]
+    keys = [_key(line) for line in lines]
+    if len({key.hash for key in keys}) < len(keys):
+        raise KeysInvalid("A key is there twice, in the environment or in the file of keys. Keep it once.")
+    return keys
 
 
 def key_to_send(entries: str) -> str:

@@ -47,6 +47,8 @@ SMALL = 64 * 1024
 QUESTIONS = frozenset(("/v1/search", "/v1/search/image", "/v1/search/batch", "/v1/embed"))
 """POSTs that change nothing."""
 SAFE = frozenset(("GET", "HEAD", "OPTIONS"))
+WEIGHT = "lookalike.weight"
+"""Of a scope: what its request holds of the gate of pictures."""
 PICTURE_BYTES = 4 * 1024 * 1024
 """A larger body counts as several pictures of those that may wait."""
 
@@ -58,24 +60,20 @@ class Gate:
         self._limit = limit
         self.inside = 0
 
-    def enter(self, weight: int = 1) -> None:
-        """Raises Problem 429 where there is no room."""
-        if weight and self.inside and self.inside + weight > self._limit:
-            raise problems.overloaded()
-        self.inside += weight
-
-    def leave(self, weight: int = 1) -> None:
-        """What entered has ended."""
-        self.inside -= weight
-
     @contextmanager
-    def entered(self, weight: int = 1) -> Iterator[None]:
-        """`enter` and `leave`."""
-        self.enter(weight)
+    def entered(self, weight: int = 1, *, held: int = 0) -> Iterator[None]:
+        """While a block runs. Who is alone always enters. held: what the same request holds already, of its weight.
+
+        Raises Problem 429 where there is no room.
+        """
+        more = max(0, weight - held)
+        if more and self.inside > held and self.inside + more > self._limit:
+            raise problems.overloaded()
+        self.inside += more
         try:
             yield
         finally:
-            self.leave(weight)
+            self.inside -= more
 
 
 @dataclass
@@ -135,7 +133,7 @@ class Edge:
             return
         try:
             self._check_access(exchange, headers)
-            weight = self._weight(exchange, headers)
+            weight = scope[WEIGHT] = self._weight(exchange, headers)
             gate = self._strangers if _is_open(exchange.path) else self._requests
             with gate.entered(), self._pictures.entered(weight):
                 await _in_time(self._app, self._settings.request_seconds, exchange, scope, receive, send)
@@ -145,6 +143,10 @@ class Edge:
             if "expect" in headers:  # the body that was announced will not come
                 response.headers["Connection"] = "close"
             await response(scope, receive, send)
+        except Exception as error:
+            if exchange.status:  # an answer was begun: it can only be cut off
+                raise
+            await problems.response(problems.unforeseen(error))(scope, receive, send)
 
     def _check_access(self, exchange: _Exchange, headers: Headers) -> None:
         """Raises Problem 401, 403."""

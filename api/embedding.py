@@ -9,7 +9,9 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -61,6 +63,9 @@ class Embedding:
         self._workers = Workers(preprocessing, limits)
         self._workers.start(count)
         self._decoders = ThreadPoolExecutor(count, thread_name_prefix="decode")
+        # What a build has read is drawn, however large; these processes start with the first thumbnail.
+        self._drawing = Workers(preprocessing, DecodeLimits())
+        self._drawers = ThreadPoolExecutor(count, thread_name_prefix="draw")
         self._encoding: Stage[NDArray[np.uint8], tuple[Vector, ...]] = Stage(
             "encode", self._encode, most=encoder.batch_size
         )
@@ -70,13 +75,15 @@ class Embedding:
     def close(self) -> None:
         """Finish what is under way, and end the processes."""
         self._decoders.shutdown()
+        self._drawers.shutdown()
         self._encoding.close()
         self._workers.close()
+        self._drawing.close()
 
     @property
     def replaced(self) -> int:
         """How many decoding processes had to be replaced."""
-        return self._workers.replaced
+        return self._workers.replaced + self._drawing.replaced
 
     async def embed(self, data: bytes, timing: Timing, *, box: Box | None = None, fresh: bool = False) -> Vectors:
         """Decode and encode one image. fresh: also where its embeddings are known.
@@ -87,7 +94,8 @@ class Embedding:
         known = None if fresh else self._remembered(key)
         if known is not None:
             return known
-        with activity.HERE.working():
+        # A probe is no work that anybody should make room for: it comes every second.
+        with nullcontext() if fresh else activity.HERE.working():
             began = time.perf_counter()
             pixels = await self._apart(decode_pixels, data, preprocessing=self._preprocessing, box=box)
             decoded_at = time.perf_counter()
@@ -130,14 +138,13 @@ class Embedding:
         return dict(zip(self._encoder.names, vectors, strict=True))
 
     async def thumbnail(self, data: bytes, size: int) -> bytes:
-        """`indexer.decode.thumbnail`, in a process of its own."""
-        return await self._apart(thumbnail, data, size=size)
+        """`indexer.decode.thumbnail`, in a process of its own, within a build's limits."""
+        work = partial(self._drawing.run, thumbnail, data, size=size)
+        return await asyncio.get_running_loop().run_in_executor(self._drawers, work)
 
     async def _apart(self, function: Callable[..., Result], data: bytes, **arguments: Any) -> Result:
-        def run() -> Result:
-            return self._workers.run(function, data, **arguments)
-
-        return await asyncio.get_running_loop().run_in_executor(self._decoders, run)
+        work = partial(self._workers.run, function, data, **arguments)
+        return await asyncio.get_running_loop().run_in_executor(self._decoders, work)
 
     def _encode(self, pictures: Sequence[NDArray[np.uint8]]) -> Sequence[tuple[Vector, ...]]:
         spaces = self._encoder.encode(np.stack(pictures))

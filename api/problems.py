@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import Scope
 
+from api import metrics
 from indexer.errors import ImageRejected, IndexerError
 from search import errors as search_errors
 from search.errors import SearchError, StorageFailed
@@ -69,6 +70,13 @@ def overloaded() -> Problem:
     detail = "The server is busy. Try again in a moment."
     headers = {"Retry-After": str(RETRY_AFTER_S)}
     return Problem(HTTPStatus.TOO_MANY_REQUESTS, "overloaded", detail, headers)
+
+
+def unforeseen(error: Exception) -> Problem:
+    """A defect of ours, which goes into the log."""
+    log.error("unforeseen error", exc_info=error)
+    detail = "The server failed on this request. Its log says why."
+    return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal-error", detail)
 
 
 def not_ready() -> Problem:
@@ -184,6 +192,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Problem)
     async def problem(_request: Request, error: Problem) -> JSONResponse:
+        if error.status is HTTPStatus.TOO_MANY_REQUESTS:
+            metrics.REFUSED.labels(error.code).inc()
         return response(error)
 
     @app.exception_handler(SearchError)
@@ -205,6 +215,8 @@ def install(app: FastAPI) -> None:
             return response(too_large(request.app.state.settings.max_upload_bytes))
         if status is HTTPStatus.BAD_REQUEST:
             cause = error.__cause__
+            if isinstance(cause, Problem):  # found while the body was read
+                return response(cause)
             if isinstance(cause, OSError):  # of ours: a body is kept in a file while it comes
                 log.error("an upload could not be kept: %s", cause)
                 return response(from_error(StorageFailed(str(cause), disk_full=cause.errno == errno.ENOSPC)))
@@ -213,12 +225,6 @@ def install(app: FastAPI) -> None:
             return response(_no_such_method(request))
         code = status.phrase.lower().replace(" ", "-")
         return response(Problem(status, code, f"{status.description or status.phrase}.", error.headers))
-
-    @app.exception_handler(Exception)
-    async def unforeseen(_request: Request, error: Exception) -> JSONResponse:
-        log.exception("unforeseen error", exc_info=error)
-        detail = "The server failed on this request. Its log says why."
-        return response(Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal-error", detail))
 
 
 def path_of(scope: Scope) -> str:

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from api import problems
+from api import metrics, problems
 from api.problems import Problem
 
 MAX_CONNECTIONS = 4_000
@@ -147,6 +147,7 @@ class HTTPProtocol(HttpToolsProtocol):
         ):
             self._socket.abort()  # another answer is under way
             return
+        metrics.REFUSED.labels(problem.code).inc()
         body = json.dumps(problems.body(problem)).encode()
         head = f"content-type: {problems.MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
         self.transport.write(STATUS_LINE[problem.status] + head.encode() + body)

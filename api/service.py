@@ -19,6 +19,7 @@ from PIL import Image
 
 from api import activity, metrics, problems
 from api.batching import Stage
+from api.edge import Gate
 from api.embedding import Embedding, Timing
 from api.observer import Observer
 from api.publishing import publish_patiently
@@ -34,6 +35,9 @@ Result = TypeVar("Result")
 
 TOGETHER, LIGHT = 32, 200
 """Searches that are done at once, and how many hits each of them may look through."""
+HEAVY = 64
+"""Searches beyond these, or with filters, that are done or wait: the first of a filter takes some tenths of a second of
+a million images. More are refused (429)."""
 DRAWN = 4
 """Thumbnails that are made at once: each from a whole file in memory."""
 CHECK_SECONDS = 5.0
@@ -55,6 +59,8 @@ class Service:
         self._searching: Stage[Query, list[Hit]] = Stage(
             "search", index.search_many, most=TOGETHER, initializer=one_core
         )
+        self._searchers = ThreadPoolExecutor(2, thread_name_prefix="search", initializer=one_core)
+        self._heavy = Gate(HEAVY)
         self._readers = ThreadPoolExecutor(2, thread_name_prefix="read", initializer=one_core)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
         self._files = ThreadPoolExecutor(2, thread_name_prefix="files")
@@ -72,7 +78,7 @@ class Service:
     def close(self) -> None:
         """Finish what is under way, but for a publication, which is given up, and close the index."""
         self._closing.set()
-        for pool in (self._readers, self._writer, self._files, self._publisher):
+        for pool in (self._searchers, self._readers, self._writer, self._files, self._publisher):
             pool.shutdown()
         self._searching.close()
         self._observer.close()
@@ -104,13 +110,14 @@ class Service:
             self._checked = time.monotonic()
 
     async def search(self, query: Query, timing: Timing) -> list[Hit]:
-        """`Index.search`, together with others that wait; what may take long, beside them."""
+        """`Index.search`, together with others that wait; what may take long, beside them. Raises Problem 429 too."""
         began = time.perf_counter()
         with activity.HERE.working():
             if query.filter is None and query.k + query.offset <= LIGHT:
                 hits = await self._searching(query)
             else:
-                hits = await self.read(lambda index: index.search(query))
+                with self._heavy.entered():
+                    hits = await asyncio.get_running_loop().run_in_executor(self._searchers, self.index.search, query)
         timing.search += time.perf_counter() - began
         self._observer.asked(query)
         return hits
@@ -175,7 +182,11 @@ class Service:
         """Replace labels, merge metadata (RFC 7396: null removes a key). Raises UnknownImage, AnnotationInvalid."""
 
         def apply(index: Index) -> ImageRecord:
-            metadata = None if patch is None else checked_metadata(_merged(index.image(image_id).metadata, patch))
+            metadata = (
+                None
+                if patch is None
+                else checked_metadata(_merged(index.image(image_id).metadata, checked_metadata(patch)))
+            )
             return index.describe(
                 image_id, labels=None if labels is None else checked_labels(labels), metadata=metadata
             )

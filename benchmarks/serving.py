@@ -36,7 +36,7 @@ from load import Load, closed, open_loop
 from machine import machine
 from PIL import Image
 
-from indexer.decode import DecodeLimits, decode
+from indexer.decode import DecodeLimits, decode_pixels
 from indexer.encoder import encoder_for
 from search.index import Index
 
@@ -112,7 +112,7 @@ def costs(path: Path) -> dict[str, float]:
         encoder = encoder_for(index.spaces, index.models)
         preprocessing = index.spaces[0].recipe.preprocessing
         data = pictures()
-        decoded = [decode(one, preprocessing, limits=DecodeLimits()).pixels for one in data]
+        decoded = [decode_pixels(one, preprocessing, limits=DecodeLimits()) for one in data]
         full = np.stack([decoded[number % len(decoded)] for number in range(encoder.batch_size)])
         for _ in range(5):
             encoder.encode(full)
@@ -123,7 +123,7 @@ def costs(path: Path) -> dict[str, float]:
             encoder.encode(decoded[number][None])
             one.append(time.perf_counter() - began)
             began = time.perf_counter()
-            decode(data[number], preprocessing, limits=DecodeLimits())
+            decode_pixels(data[number], preprocessing, limits=DecodeLimits())
             decoding.append(time.perf_counter() - began)
         began, before = time.perf_counter(), time.process_time()
         for _ in range(BATCHES):
@@ -314,7 +314,7 @@ def soak(index: Path, count: int) -> None:
     With so few embeddings remembered by content that they are as many as there may be from the first row on.
     """
     with (
-        serving(index, LOOKALIKE_CACHED_EMBEDDINGS="500") as (port, process),
+        serving(index, LOOKALIKE_CACHED_EMBEDDINGS="100") as (port, process),
         httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as http,
     ):
         ids = [image["id"] for image in http.get("/v1/images", params={"limit": 1000}).json()["images"]]

@@ -107,7 +107,7 @@ def decode(data: bytes, preprocessing: Preprocessing, *, limits: DecodeLimits, b
 def decode_pixels(
     data: bytes, preprocessing: Preprocessing, *, limits: DecodeLimits, box: Box | None = None
 ) -> NDArray[np.uint8]:
-    """What `decode` hands to the encoder, a tenth sooner: who only searches needs no facts."""
+    """What `decode` hands to the encoder, a tenth sooner: who only searches needs no perceptual hash."""
     with _rejecting(data):
         return _read(data, preprocessing, limits, box)[1]
 

@@ -168,17 +168,14 @@ class Workers:
                 return work(worker)
         except WorkerGone:
             try:
-                with self._borrowed() as worker:
+                with self._borrowed(fresh=True) as worker:  # others that were idle may be gone too
                     return work(worker)
             except WorkerGone as error:  # a second time: it is the file after all
                 raise ImageRejected(str(error)) from error
 
     @contextmanager
-    def _borrowed(self) -> Iterator[Worker]:
-        try:
-            worker = self._idle.get_nowait()
-        except Empty:
-            worker = self._started()
+    def _borrowed(self, *, fresh: bool = False) -> Iterator[Worker]:
+        worker = self._started() if fresh else self._taken()
         try:
             yield worker
         except (ImageRejected, OSError):
@@ -191,6 +188,12 @@ class Workers:
                 raise ImageRejected(str(error)) from error
             raise
         self._idle.put(worker)
+
+    def _taken(self) -> Worker:
+        try:
+            return self._idle.get_nowait()
+        except Empty:
+            return self._started()
 
     def _started(self) -> Worker:
         try:

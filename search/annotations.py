@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -11,6 +12,8 @@ from search.errors import AnnotationInvalid
 MAX_LABELS = 1_000
 MAX_LABEL = 500
 """Characters. Generous: a label may be a folder's path."""
+MAX_METADATA = 256 * 1024
+"""Characters of JSON: every search that finds the image reads and sends them."""
 MAX_DEPTH = 10
 
 
@@ -32,6 +35,8 @@ def checked_metadata(metadata: Any) -> dict[str, Any]:
     if not isinstance(metadata, Mapping):
         raise AnnotationInvalid('Metadata is a JSON object, such as {"price": 12.5}.')
     _check(metadata, depth=0)
+    if len(json.dumps(metadata, ensure_ascii=False)) > MAX_METADATA:
+        raise AnnotationInvalid(f"An image's metadata is at most {MAX_METADATA:,} characters of JSON.")
     return dict(metadata)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import errno
+import hashlib
 import io
 import json
 import logging
@@ -13,13 +15,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import uvicorn
-from conftest import HeldEncoder, draw_picture, image_id, run_cli, vectors
+from conftest import HeldEncoder, draw_picture, image_id, new_image, run_cli, vectors
+from PIL import Image
 from test_api import check_problem, upload
 
 from api import logs
@@ -28,7 +32,9 @@ from api.app import create_app
 from api.protocol import HTTPProtocol
 from api.service import Service
 from api.settings import Settings
+from search.errors import AnnotationInvalid
 from search.index import Index
+from search.types import Location
 
 
 class Serve:
@@ -109,6 +115,12 @@ def test_keys_that_cannot_be_used_are_refused_and_not_shown(text: str) -> None:
     with pytest.raises(KeysInvalid) as raised:
         read_keys([text])
     assert text in ("", "read:", "sha256:") or text not in str(raised.value)
+
+
+def test_a_key_may_not_be_there_twice_with_different_scopes(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("write:same\n")
+    with pytest.raises(KeysInvalid, match="twice"):
+        read_keys(["read:same"], tmp_path / "keys")
 
 
 def test_the_command_line_sends_the_first_of_the_servers_keys() -> None:
@@ -262,6 +274,86 @@ def test_what_comes_on_top_is_refused_at_once_and_the_rest_is_answered(serve: Se
         assert [one.result().status_code for one in asked] == [200] * 4
         assert http.post("/v1/search/image", files=upload(picture(9))).status_code == 200
         assert 'lookalike_refused_total{code="overloaded"}' in http.get("/metrics").text
+
+
+def test_who_is_alone_enters_however_much_a_request_counts_for(serve: Serve) -> None:
+    url = serve(max_waiting=1)
+    large = base64.b64encode(picture() + b"\0" * 100_000).decode()  # more than SMALL: it counts before it is read, too
+    assert httpx.post(f"{url}/v1/search", json={"parts": [{"image": large}]}).status_code == 200
+    assert httpx.post(f"{url}/v1/embed", json={"input": [large, large]}).status_code == 200
+
+
+def test_searches_that_may_take_long_have_room_of_their_own(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.service.HEAVY", 3)
+    url = serve()
+    service = serve.services[0]
+    release, query = threading.Event(), {"parts": [{"id": image_id(3)}], "filter": {"width": {"gte": 1}}}
+    for _ in range(2):  # all that search with filters
+        service._searchers.submit(release.wait, 30)
+    with httpx.Client(base_url=url) as http, ThreadPoolExecutor(3) as pool:
+        try:
+            asked = [pool.submit(httpx.post, f"{url}/v1/search", json=query, timeout=30) for _ in range(3)]
+            wait_until_under_way(url, 3)
+            check_problem(http.post("/v1/search", json=query), 429, "overloaded")
+            assert http.post("/v1/search", json={"parts": [{"id": image_id(3)}]}).status_code == 200
+            assert http.get("/v1/images").status_code == http.get("/readyz").status_code == 200
+            assert 'lookalike_refused_total{code="overloaded"} ' in http.get("/metrics").text
+        finally:
+            release.set()
+        assert [one.result().status_code for one in asked] == [200] * 3
+
+
+def test_a_defect_is_an_answer_with_an_id_and_counted(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def defect(*_: object) -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(Service, "search", defect)
+    url = serve()
+    answer = httpx.get(f"{url}/v1/images/{image_id(3)}/similar", headers={"X-Request-ID": "mine"})
+    check_problem(answer, 500, "internal-error")
+    assert "a defect" not in answer.text
+    assert answer.headers["x-request-id"] == "mine"
+    assert "content-security-policy" in answer.headers
+    counted = r'lookalike_request_seconds_count{method="GET",route="/v1/images/{id}/similar",status="500"} 1.0'
+    assert counted in httpx.get(f"{url}/metrics").text
+
+
+def test_json_of_too_many_values_is_refused_before_it_is_parsed(serve: Serve) -> None:
+    url = serve()
+    for path in ("/v1/search", "/v1/search/batch", "/v1/embed"):
+        body = b'{"parts": [' + b"{}," * 200_000 + b"{}]}"
+        refused = httpx.post(f"{url}{path}", content=body, headers={"Content-Type": "application/json"})
+        check_problem(refused, 422, "invalid")
+        assert "300,000 values" in refused.json()["detail"]
+    queries = [{"parts": [{"vector": [0.1] * 32}]}] * 256
+    assert httpx.post(f"{url}/v1/search/batch", json={"queries": queries}, timeout=30).status_code == 200
+
+
+def test_what_a_build_has_read_is_drawn_however_large_an_upload_may_be(serve: Serve, tmp_path: Path) -> None:
+    url = serve(max_upload_bytes=5_000, max_pixels=5_000)
+    data = picture() + b"\0" * 10_000
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_bytes(data)
+    index = serve.services[0].index
+    location = Location(root=str(tmp_path / "photos"), path="a.png", mtime_ns=0, size=len(data))
+    new = replace(new_image(60, vectors(1)[0]), id=hashlib.sha256(data).hexdigest(), location=location)
+    with index.lock(), index.writing() as transaction:
+        transaction.add(new)
+    drawn = httpx.get(f"{url}/v1/images/{new.id}/thumbnail", params={"size": 32})
+    assert drawn.status_code == 200
+    assert max(Image.open(io.BytesIO(drawn.content)).size) == 32
+    check_problem(httpx.post(f"{url}/v1/search/image", files=upload(data)), 413, "too-large")
+
+
+def test_metadata_is_judged_before_it_is_merged(serve: Serve) -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(5_000):
+        deep = {"a": deep}
+    serve()
+    with pytest.raises(AnnotationInvalid, match="nested"):
+        asyncio.run(serve.services[0].change(image_id(3), None, deep))
+    with pytest.raises(AnnotationInvalid, match="at most"):
+        asyncio.run(serve.services[0].change(image_id(3), None, {"a": "x" * 300_000}))
 
 
 def test_a_server_that_is_full_is_ready_all_the_same(serve: Serve, encoder: HeldEncoder) -> None:

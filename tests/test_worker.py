@@ -21,7 +21,7 @@ from PIL import Image
 from rigged import rigged
 
 from indexer.build import Build
-from indexer.decode import DecodeLimits, decode
+from indexer.decode import DecodeLimits, decode, thumbnail
 from indexer.embedding import Embedder
 from indexer.errors import ImageRejected, IndexerError, PrecisionTooLow
 from indexer.pipeline import Decoded
@@ -103,6 +103,16 @@ def test_a_worker_that_was_killed_while_idle_costs_no_file(folder: Path) -> None
         child.kill()
         child.join()
         assert workers.load(str(folder / "picture-01.png"), lambda _: True)[1] is not None
+
+
+def test_workers_that_were_all_killed_while_idle_cost_no_file(folder: Path) -> None:
+    with Workers(PREPROCESSING, LIMITS) as workers:
+        workers.start(3)
+        for child in multiprocessing.active_children():
+            child.kill()
+            child.join()
+        assert workers.load(str(folder / "picture-01.png"), lambda _: True)[1] is not None
+        assert workers.run(thumbnail, (folder / "picture-01.png").read_bytes(), size=16)
 
 
 def test_no_process_to_be_had_is_no_file_s_fault(

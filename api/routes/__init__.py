@@ -5,15 +5,21 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
 from fastapi import Depends, Query, Request, Response
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 from api import problems
 from api.schemas import Name, ProblemAnswer
 from api.service import Service
 from search.filters import compile_filter
+
+MAX_VALUES = 300_000
+"""Of a JSON body: 256 queries by vectors of 1,024 numbers have 265,000, and take 50 ms to parse; 20 MB of `{}`, half a
+second and half a gigabyte."""
 
 
 def served(request: Request) -> dict[str, Service]:
@@ -59,6 +65,27 @@ def parse_filter(text: str | None) -> dict[str, Any] | None:
         raise problems.malformed('`filter` is not JSON. Send an object such as {"label": "cat"}.') from error
     compile_filter(value)
     return dict(value)
+
+
+class _Bounded(Request):
+    async def json(self) -> Any:
+        body = await self.body()
+        if sum(map(body.count, (b"{", b"[", b","))) > MAX_VALUES:
+            raise problems.invalid(f"The body has more than {MAX_VALUES:,} values. Send fewer at once.")
+        return await super().json()
+
+
+class BoundedRoute(APIRoute):
+    """A route whose JSON is counted before it is parsed: nothing else is answered meanwhile."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """As FastAPI calls it."""
+        handle = super().get_route_handler()
+
+        async def bounded(request: Request) -> Response:
+            return await handle(_Bounded(request.scope, request.receive))
+
+        return bounded
 
 
 def parse_base64(text: str) -> bytes:

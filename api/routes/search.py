@@ -16,10 +16,10 @@ from fastapi import Path as PathParameter
 from pydantic import BaseModel
 
 from api import metrics, problems
-from api.edge import Gate
+from api.edge import WEIGHT, Gate
 from api.embedding import Timing
 from api.problems import Problem
-from api.routes import Chosen, InAddress, answers, choose, parse_base64, parse_filter, rendered
+from api.routes import BoundedRoute, Chosen, InAddress, answers, choose, parse_base64, parse_filter, rendered
 from api.schemas import (
     BatchAnswer,
     BatchEntry,
@@ -56,7 +56,7 @@ MAX_HITS = 200
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-router = APIRouter(prefix="/v1", tags=["search"])
+router = APIRouter(prefix="/v1", tags=["search"], route_class=BoundedRoute)
 FilterText = Annotated[str | None, Query(description='A JSON object, e.g. {"label": "cat"}.', max_length=20_000)]
 
 
@@ -150,23 +150,21 @@ async def embed(request: Request, body: EmbedRequest, in_address: InAddress = No
     async def one(text: str) -> Vector:
         return (await service.embedding.embed(parse_base64(text), Timing()))[space.name]
 
-    with pictures_of(request).entered(min(len(body.input), TOGETHER)):
+    with _room(request, len(body.input)):
         vectors = await _each(one, body.input)
     data = [Embedding(index=number, embedding=vector.tolist()) for number, vector in enumerate(vectors)]
     return EmbedAnswer(data=data, model=space.recipe.model)
 
 
-def pictures_of(request: Request) -> Gate:
-    """What bounds the pictures under way."""
-    gate: Gate = request.app.state.pictures
-    return gate
-
-
 def _admitted(request: Request, queries: Sequence[QueryRequest]) -> AbstractContextManager[None]:
     """Room for the pictures of queries. Raises Problem 429, on entering, where there is none."""
-    return pictures_of(request).entered(
-        min(TOGETHER, sum(any(part.image is not None for part in query.parts) for query in queries))
-    )
+    return _room(request, sum(any(part.image is not None for part in query.parts) for query in queries))
+
+
+def _room(request: Request, pictures: int) -> AbstractContextManager[None]:
+    """For as many of them as are under way at once, beside what the request's size made it hold before."""
+    gate: Gate = request.app.state.pictures
+    return gate.entered(min(pictures, TOGETHER), held=request.scope[WEIGHT])
 
 
 async def _each(work: Callable[[Item], Awaitable[Result]], items: Sequence[Item]) -> list[Result]:
