@@ -57,6 +57,7 @@ from lookalike_client import (
     Unprocessable,
     UnsupportedImage,
 )
+from lookalike_client._many import run_many_async
 from PIL import Image as Pillow
 
 CLIENT = Path(lookalike_client.__file__).parents[1]
@@ -121,6 +122,9 @@ class Blocking:
                 yield self._runner.run(anext(items))
         except StopAsyncIteration:
             return
+        finally:
+            if hasattr(items, "aclose"):
+                self._runner.run(items.aclose())
 
 
 @pytest.fixture(params=[Client, Blocking], autouse=True, ids=["sync", "async"])
@@ -196,6 +200,30 @@ def problem(status: int, code: str = "some-code", **headers: str) -> httpx.Respo
 
 
 # What each call sends, and what it makes of the answer
+
+
+def test_who_stops_iterating_leaves_no_task_behind() -> None:
+    async def asked() -> None:
+        began, ended = [], []
+
+        async def call(number: int) -> int:
+            began.append(number)
+            try:
+                await asyncio.sleep(30 if number else 0)
+            finally:
+                await asyncio.sleep(0)  # as connections do, to be closed
+                ended.append(number)
+            return number
+
+        outcomes: Any = run_many_async(call, range(10), 3, False)
+        async for _ in outcomes:
+            break
+        await outcomes.aclose()
+        assert len(began) > 1
+        assert sorted(ended) == sorted(began)
+        assert len(asyncio.all_tasks()) == 1
+
+    asyncio.run(asked())
 
 
 def test_search_by_image_is_a_form() -> None:

@@ -104,6 +104,7 @@ async def run_many_async(
         finally:
             for task in waiting:
                 task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)  # they close what they have open
 
 
 def _check(inputs: object, concurrency: int) -> None:
