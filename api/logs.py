@@ -28,6 +28,9 @@ def install(form: Literal["text", "json"]) -> None:
     logging.getLogger("lookalike").setLevel(logging.INFO)
     # For people a line a request is noise: metrics count them, and problems say what they are.
     logging.getLogger("lookalike.access").setLevel(logging.INFO if form == "json" else logging.WARNING)
+    # What clients send is answered and counted; a line for each is theirs to fill the log with.
+    for others in ("python_multipart", "uvicorn.error"):
+        logging.getLogger(others).setLevel(logging.ERROR)
 
 
 def _json() -> logging.Formatter:

@@ -631,3 +631,20 @@ def test_every_answer_has_an_id_and_a_line_in_the_log(serve: Serve, capsys: pyte
     assert told["abc-1"]["route"] == "/v1/images/{id}"
     assert told[other.headers["x-request-id"]]["status"] == 404
     assert image_id(3) not in json.dumps(lines), "which image it was is nobody's business"
+
+
+def test_what_clients_do_wrong_is_counted_and_fills_no_log(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    logs.install("text")
+    try:
+        url = serve()
+        port = int(url.rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+            client.sendall(b"no HTTP\r\n\r\n")
+            assert b" 400 " in client.recv(65536)
+        form = b"--b\r\nContent-Disposition: form-data\rbad: x\r\n\r\nx\r\n--bX"
+        headers = {"Content-Type": "multipart/form-data; boundary=b"}
+        assert httpx.post(f"{url}/v1/search/image", content=form, headers=headers).status_code == 400
+        assert 'lookalike_refused_total{code="malformed"}' in httpx.get(f"{url}/metrics").text
+        assert capsys.readouterr().err == ""
+    finally:
+        logging.basicConfig(force=True)
