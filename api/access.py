@@ -19,7 +19,9 @@ from search.errors import SearchError
 SESSION_SECONDS = 12 * 3600
 COOKIE = "lookalike_session"
 _ENTRY = re.compile(
-    r"(?:(?P<scope>read|write):)?(?:sha256:(?P<hash>[0-9a-f]{64})|(?!(?:read|write|sha256):)(?P<key>[!-~]+))",
+    r"(?:(?P<scope>read|write):)?(?:sha256:(?P<hash>[0-9a-f]{64})"
+    # Without a scope there is no colon in a key: it may be a scope that is misspelled.
+    r"|(?!(?:read|write|sha256):)(?P<key>[!-9;-~]+|(?<=:)[!-~]+))",
     re.IGNORECASE,
 )
 

@@ -49,6 +49,9 @@ QUESTIONS = frozenset(("/v1/search", "/v1/search/image", "/v1/search/batch", "/v
 SAFE = frozenset(("GET", "HEAD", "OPTIONS"))
 WEIGHT = "lookalike.weight"
 """Of a scope: what its request holds of the gate of pictures."""
+NAMED = OPEN | PICTURES | QUESTIONS | {"/v1/indexes", "/metrics"}
+METHODS = SAFE | {"POST", "PUT", "PATCH", "DELETE"}
+"""What figures and logs name of a request whose route is not known yet: what clients invent would fill them."""
 PICTURE_BYTES = 4 * 1024 * 1024
 """A larger body counts as several pictures of those that may wait."""
 
@@ -198,8 +201,9 @@ class Edge:
         seconds = time.perf_counter() - exchange.began
         if exchange.gone:
             exchange.status = 0
-        route = getattr(scope.get("route"), "path", "unknown")
-        metrics.REQUESTS.labels(exchange.method if route != "unknown" else "?", route, exchange.status).observe(seconds)
+        route = getattr(scope.get("route"), "path", exchange.path if exchange.path in NAMED else "unknown")
+        method = exchange.method if exchange.method in METHODS else "?"
+        metrics.REQUESTS.labels(method, route, exchange.status).observe(seconds)
         level = logging.DEBUG if exchange.path in PROBES else logging.INFO
         LOG.log(
             level,

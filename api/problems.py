@@ -48,6 +48,11 @@ def invalid(detail: str) -> Problem:
     return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid", detail)
 
 
+def unknown_field(where: str) -> Problem:
+    """A typing slip must not be a silent no."""
+    return invalid(f"The {where} has a field that this call does not know. /docs lists the fields.")
+
+
 def malformed(detail: str) -> Problem:
     """A request that cannot be read."""
     return Problem(HTTPStatus.BAD_REQUEST, "malformed", detail)
@@ -217,6 +222,8 @@ def install(app: FastAPI) -> None:
             cause = error.__cause__
             if isinstance(cause, Problem):  # found while the body was read
                 return response(cause)
+            if "Too many files" in str(error.detail):
+                return response(malformed("The form has more than one file. Send one image a call."))
             if isinstance(cause, OSError):  # of ours: a body is kept in a file while it comes
                 log.error("an upload could not be kept: %s", cause)
                 return response(from_error(StorageFailed(str(cause), disk_full=cause.errno == errno.ENOSPC)))
@@ -250,13 +257,16 @@ def _from_validation(errors: Any) -> Problem:
     if first["type"] in ("json_invalid", "missing", "model_attributes_type") and len(first["loc"]) <= 2:
         if first["type"] != "missing" or first["loc"] == ("body",):
             return malformed(_UNREADABLE)
-        return malformed(f"The field {first['loc'][-1]!r} is missing.")
+        return malformed(f"The field {first['loc'][-1]!r} is missing.{_A_FORM if 'image' in first['loc'] else ''}")
+    if first["loc"] == ("body", "image"):
+        return invalid(f"image: is no file.{_A_FORM}")
     if first["type"] == "extra_forbidden":
-        return invalid("The request has a field that this call does not know. /docs lists the fields.")
+        return unknown_field("body")
     field = ".".join(str(part) for part in first["loc"][1:] if isinstance(part, int) or str(part) in _FIELDS)
     return invalid(f"{field or 'The request'}: {_RULES.get(first['type'], 'is not valid')}{_bound(first)}.")
 
 
+_A_FORM = " Send a multipart form with the file in it: curl -F image=@picture.jpg."
 _UNREADABLE = "The body cannot be read. Send what the content type says: JSON, or a multipart form."
 _FIELDS = frozenset(
     [

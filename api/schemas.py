@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from search.query import MAX_PARTS, MAX_WINDOW
 from search.types import Hit, ImageRecord
+
+
+def _whole(value: object) -> object:
+    """JSON has one kind of number: 10.0 is 10."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
 
 EXAMPLE_ID = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 ImageId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, StringConstraints(max_length=200)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1, le=MAX_WINDOW, description="How many hits.")]
-Offset = Annotated[int, Field(ge=0, le=MAX_WINDOW, description="How many hits to pass over first.")]
+Whole = Annotated[int, BeforeValidator(_whole)]
+Count = Annotated[Whole, Field(ge=1, le=MAX_WINDOW, description="How many hits.")]
+Offset = Annotated[Whole, Field(ge=0, le=MAX_WINDOW, description="How many hits to pass over first.")]
 MinScore = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False, description="Leave out hits below this cosine.")]
 Pair = Annotated[list[float], Field(min_length=2, max_length=2)]
 Box = Annotated[list[Finite], Field(min_length=4, max_length=4, description="x, y, width, height in pixels.")]
@@ -32,9 +39,9 @@ _EXAMPLE_HIT: dict[str, Any] = {
 
 
 class Request(BaseModel):
-    """A request: a field we do not know is an error, so that a typing slip is not a silent no."""
+    """A request: a field we do not know is an error, so that a slip is not a silent no; and `true` is no number."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class Part(Request):
@@ -62,7 +69,6 @@ class SearchRequest(QueryRequest):
     """A weighted query."""
 
     model_config = ConfigDict(
-        extra="forbid",
         json_schema_extra={"examples": [{"parts": [{"id": EXAMPLE_ID}], "k": 10, "filter": {"label": "2024"}}]},
     )
 
@@ -73,7 +79,6 @@ class BatchRequest(Request):
     """Many weighted queries of one index."""
 
     model_config = ConfigDict(
-        extra="forbid",
         json_schema_extra={"examples": [{"queries": [{"parts": [{"id": EXAMPLE_ID}], "k": 5}]}]},
     )
 
@@ -199,7 +204,7 @@ class ImagePatch(Request):
     """What to change. `labels` replaces all labels; `metadata` is merged in (RFC 7396): null removes a key."""
 
     model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"labels": ["cat"], "metadata": {"price": 9.5, "old": None}}]}
+        json_schema_extra={"examples": [{"labels": ["cat"], "metadata": {"price": 9.5, "old": None}}]}
     )
 
     labels: list[str] | None = Field(default=None, max_length=1_000)
@@ -209,7 +214,7 @@ class ImagePatch(Request):
 class EmbedRequest(Request):
     """Images to embed."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"input": ["/9j/4AAQSkZJRg..."]}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"input": ["/9j/4AAQSkZJRg..."]}]})
 
     input: list[str] = Field(min_length=1, max_length=64, description="The bytes of image files, in base64.")
     space: Name | None = None

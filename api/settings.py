@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import re
+from difflib import get_close_matches
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from search.errors import SearchError
@@ -15,8 +19,37 @@ def _words(value: object) -> object:
     return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
 
 
-Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
-"""Words in one text, separated by commas or white space."""
+def _site(value: str) -> str:
+    if re.fullmatch(r"https?://[^/\s]+|\*", value) is None:
+        raise ValueError("a site is its scheme and name, without a path, such as https://shop.example")
+    return value
+
+
+def _host_name(value: str) -> str:
+    if re.fullmatch(r"[\w.-]+|[0-9A-Fa-f:.]+", value) is None:
+        raise ValueError("a host is its name or address alone, such as photos.example")
+    return value
+
+
+def _prefix(value: str) -> str:
+    if re.fullmatch(r"(/[\w.~-]+)*", value) is None:
+        raise ValueError("a path begins with / and does not end with one, such as /lookalike")
+    return value
+
+
+def _proxies(value: str) -> str:
+    for proxy in (part.strip() for part in value.split(",")):
+        try:
+            _ = proxy == "*" or ip_network(proxy)
+        except ValueError as error:
+            raise ValueError("proxies are addresses, networks such as 10.0.0.0/8, or *") from error
+    return value
+
+
+_WORDS = (NoDecode, BeforeValidator(_words))
+"""What makes a setting words in one text, separated by commas or white space."""
+OF_OTHERS = frozenset(("LOOKALIKE_INDEX", "LOOKALIKE_CACHE", "LOOKALIKE_DEBUG"))
+"""Variables that are no settings of the server."""
 
 
 class SettingInvalid(SearchError):
@@ -39,13 +72,13 @@ class Settings(BaseSettings):
     """The same, one a line."""
     session_secret: str | None = Field(default=None, min_length=16)
     """What the page's sessions are signed with: servers behind one address share it. None: of this server alone."""
-    allowed_hosts: Words = ()
+    allowed_hosts: Annotated[tuple[Annotated[str, AfterValidator(_host_name)], ...], *_WORDS] = ()
     """Names, beside this machine's own, to which a server without a key answers."""
-    cors_origins: Words = ()
+    cors_origins: Annotated[tuple[Annotated[str, AfterValidator(_site)], ...], *_WORDS] = ()
     """Sites whose pages may ask, e.g. https://shop.example."""
-    root_path: str = ""
+    root_path: Annotated[str, AfterValidator(_prefix)] = ""
     """The path under which a proxy has this server."""
-    forwarded_allow_ips: str = "127.0.0.1"
+    forwarded_allow_ips: Annotated[str, AfterValidator(_proxies)] = "127.0.0.1"
     """Addresses of proxies whose X-Forwarded-For and -Proto are believed, comma-separated."""
     max_upload_bytes: int = Field(default=20_000_000, ge=1)
     """The largest request body. A 24-megapixel JPEG is about 12 MB."""
@@ -55,7 +88,7 @@ class Settings(BaseSettings):
     """Pictures under way, about two seconds' work of two cores; large ones count as several. More are refused (429)."""
     max_requests: int = Field(default=512, ge=1)
     """Requests of all kinds under way."""
-    request_seconds: float = Field(default=30, gt=0)
+    request_seconds: float = Field(default=30, gt=0, allow_inf_nan=False)
     """From the end of a request to its answer; then 504."""
     shutdown_seconds: int = Field(default=30, ge=0)
     """What requests under way may take once the server is told to stop."""
@@ -65,10 +98,19 @@ class Settings(BaseSettings):
 
 
 def read_settings(**flags: Any) -> Settings:
-    """The settings of a server started with these flags; None: not given. Raises SettingInvalid."""
+    """The settings of a server started with these flags; None: not given. Raises SettingInvalid.
+
+    Also for a variable that is none of ours: the one that was meant may be what keeps strangers out.
+    """
+    ours = {f"LOOKALIKE_{name.upper()}" for name in Settings.model_fields} | OF_OTHERS
+    for name in sorted(os.environ.keys() - ours):
+        if name.startswith("LOOKALIKE_"):
+            meant = get_close_matches(name, ours, 1)
+            raise SettingInvalid(f"There is no setting {name}.{f' Is it {meant[0]}?' if meant else ''} Unset it.")
     try:
         return Settings(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
         name = f"LOOKALIKE_{str(first['loc'][0]).upper()}"
-        raise SettingInvalid(f"{name} cannot be used: {first['msg']}.") from error
+        reason = str(first["msg"]).removeprefix("Value error, ")
+        raise SettingInvalid(f"{name} cannot be used: {reason}.") from error

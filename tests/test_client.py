@@ -690,11 +690,15 @@ def test_retry_after_may_be_a_date_or_nonsense() -> None:
 
 
 def test_overload_that_lasts_is_an_error() -> None:
-    api = Recorder(*[problem(429, "overloaded", **{"retry-after": "7"})] * 3)
+    api = Recorder(*[problem(429, "overloaded", **{"retry-after": "7"})] * 7)
     with pytest.raises(Overloaded) as caught:
         api.client.search(b"pixels")
     assert (caught.value.retry_after, caught.value.code) == (7.0, "overloaded")
-    assert len(api.slept) == 2
+    assert len(api.slept) == 6, "three times as often as for what else is tried again"
+    api = Recorder(*[problem(429), problem(503)] * 2, problem(429), problem(503))
+    with pytest.raises(Unavailable):
+        api.client.search(b"pixels")
+    assert len(api.slept) == 5
     api = Recorder(problem(503), retries=0)
     with pytest.raises(Unavailable):
         api.client.search(b"pixels")

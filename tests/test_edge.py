@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import logging
+import re
 import socket
 import threading
 import time
@@ -31,7 +32,7 @@ from api.access import Keys, KeysInvalid, Scope, crosses_sites, host_of, key_to_
 from api.app import create_app
 from api.protocol import HTTPProtocol
 from api.service import Service
-from api.settings import Settings
+from api.settings import SettingInvalid, Settings, read_settings
 from search.errors import AnnotationInvalid
 from search.index import Index
 from search.types import Location
@@ -110,11 +111,17 @@ def test_keys_are_kept_as_hashes_and_read_from_environment_and_file(tmp_path: Pa
     assert not Keys()
 
 
-@pytest.mark.parametrize("text", ["", "two words", "read:", "ümlaut", "sha256:", "read:SHA256:" + "a" * 63, "sha256:x"])
+@pytest.mark.parametrize(
+    "text", ["", "two words", "read:", "ümlaut", "sha256:", "read:SHA256:" + "a" * 63, "sha256:x", "reed:KEY"]
+)
 def test_keys_that_cannot_be_used_are_refused_and_not_shown(text: str) -> None:
     with pytest.raises(KeysInvalid) as raised:
         read_keys([text])
     assert text in ("", "read:", "sha256:") or text not in str(raised.value)
+
+
+def test_a_key_with_a_scope_may_have_colons() -> None:
+    assert Keys(read_keys(["read:a:b"])).scope("a:b") is Scope.READ
 
 
 def test_a_key_may_not_be_there_twice_with_different_scopes(tmp_path: Path) -> None:
@@ -648,3 +655,101 @@ def test_what_clients_do_wrong_is_counted_and_fills_no_log(serve: Serve, capsys:
         assert capsys.readouterr().err == ""
     finally:
         logging.basicConfig(force=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("LOOKALIKE_API_KEY_FIL", "keys", "no setting LOOKALIKE_API_KEY_FIL. Is it LOOKALIKE_API_KEY_FILE?"),
+        ("LOOKALIKE_CORS_ORIGINS", "https://a.example b.example", "a site is its scheme and name"),
+        ("LOOKALIKE_ROOT_PATH", "lookalike/", "begins with /"),
+        ("LOOKALIKE_ALLOWED_HOSTS", "http://x/", "its name or address alone"),
+        ("LOOKALIKE_FORWARDED_ALLOW_IPS", "127.0.0.1, 10.0.0.0/33", "10.0.0.0/8"),
+        ("LOOKALIKE_REQUEST_SECONDS", "inf", "finite"),
+    ],
+)
+def test_a_setting_that_cannot_be_meant_keeps_the_server_from_starting(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingInvalid, match=re.escape(says)) as raised:
+        read_settings()
+    assert name in str(raised.value)
+
+
+def test_settings_that_can_be_meant_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "CORS_ORIGINS": "https://a.example:8443, http://localhost",
+        "ROOT_PATH": "/apps/look-alike",
+        "ALLOWED_HOSTS": "photos.example ::1",
+        "FORWARDED_ALLOW_IPS": "10.0.0.0/8, ::1",
+        "INDEX": "x",
+        "CACHE": "y",
+    }.items():
+        monkeypatch.setenv(f"LOOKALIKE_{name}", value)
+    settings = read_settings(port=9)
+    assert settings.cors_origins == ("https://a.example:8443", "http://localhost")
+    assert (settings.root_path, settings.allowed_hosts, settings.port) == (
+        "/apps/look-alike",
+        ("photos.example", "::1"),
+        9,
+    )
+    monkeypatch.setenv("LOOKALIKE_FORWARDED_ALLOW_IPS", "*")
+    assert read_settings().forwarded_allow_ips == "*"
+
+
+def test_what_a_call_does_not_know_is_refused_wherever_it_stands(serve: Serve) -> None:
+    with httpx.Client(base_url=serve()) as http:
+        for path, field in (("/v1/search/image", "filters"), ("/v1/images", "label")):
+            refused = http.post(path, files=upload(picture()), data={field: "x"})
+            check_problem(refused, 422, "invalid")
+            assert "does not know" in refused.json()["detail"]
+        for path in ("/v1/images?label=x", f"/v1/images/{image_id(3)}/similar?min_scor=1", "/metrics?x=1"):
+            check_problem(http.get(path), 422, "invalid")
+        assert http.get(f"/v1/images/{image_id(3)}/similar?k=1&index=test").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "part", [{"box": [False, 0, 1, 1]}, {"weight": True}, {"weight": "1"}, {"vector": [True]}, {"id": 1}]
+)
+def test_true_and_texts_are_no_numbers(serve: Serve, part: dict[str, Any]) -> None:
+    url = serve()
+    query = {"parts": [{"id": image_id(3)} | part]}
+    check_problem(httpx.post(f"{url}/v1/search", json=query), 422, "invalid")
+    for k in ("10", True, 10.5):
+        check_problem(httpx.post(f"{url}/v1/search", json={"parts": [{"id": image_id(3)}], "k": k}), 422, "invalid")
+    answer = httpx.post(f"{url}/v1/search", json={"parts": [{"id": image_id(3), "weight": 1}], "k": 4.0})
+    assert len(answer.json()["hits"]) == 4
+
+
+def test_who_sends_no_file_is_told_how(serve: Serve) -> None:
+    with httpx.Client(base_url=serve()) as http:
+        path = "/v1/search/image"
+        raw = http.post(path, content=picture(), headers={"Content-Type": "image/png"})
+        check_problem(raw, 400, "malformed")
+        text = http.post(path, files={"image": (None, "hello")})
+        check_problem(text, 422, "invalid")
+        for refused in (raw, text):
+            assert "curl -F image=@picture.jpg" in refused.json()["detail"]
+        two = http.post(path, files=[("image", ("a", picture())), ("image", ("b", picture()))])
+        check_problem(two, 400, "malformed")
+        assert "more than one file" in two.json()["detail"]
+
+
+def test_probes_may_ask_for_the_head_alone(serve: Serve) -> None:
+    url = serve(Keys(read_keys(KEYS)))
+    for path in ("/healthz", "/readyz"):
+        answer = httpx.head(f"{url}{path}")
+        assert (answer.status_code, answer.content) == (200, b"")
+
+
+def test_refusals_are_counted_by_what_was_asked(serve: Serve, encoder: HeldEncoder) -> None:
+    url = serve(max_waiting=1)
+    encoder.free.clear()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(httpx.post, f"{url}/v1/search/image", files=upload(picture()), timeout=30)
+        wait_until_under_way(url, 1)
+        check_problem(httpx.post(f"{url}/v1/search/image", files=upload(picture(1))), 429, "overloaded")
+        encoder.free.set()
+    counted = 'lookalike_request_seconds_count{method="POST",route="/v1/search/image",status="429"} '
+    assert counted in httpx.get(f"{url}/metrics").text

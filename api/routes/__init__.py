@@ -6,11 +6,14 @@ import base64
 import binascii
 import json
 from collections.abc import Callable, Coroutine
+from collections.abc import Set as AbstractSet
 from typing import Annotated, Any
 
 from fastapi import Depends, Query, Request, Response
+from fastapi.dependencies.utils import get_flat_params
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
+from starlette.datastructures import FormData
 
 from api import problems
 from api.schemas import Name, ProblemAnswer
@@ -67,25 +70,43 @@ def parse_filter(text: str | None) -> dict[str, Any] | None:
     return dict(value)
 
 
-class _Bounded(Request):
+class _Checked(Request):
+    def __init__(self, request: Request, fields: AbstractSet[str]) -> None:
+        super().__init__(request.scope, request.receive)
+        self._fields = fields
+
     async def json(self) -> Any:
         body = await self.body()
         if sum(map(body.count, (b"{", b"[", b","))) > MAX_VALUES:
             raise problems.invalid(f"The body has more than {MAX_VALUES:,} values. Send fewer at once.")
         return await super().json()
 
+    async def _get_form(self, **limits: Any) -> FormData:
+        form = await super()._get_form(**limits)
+        if form.keys() - self._fields:
+            await form.close()
+            raise problems.unknown_field("form")
+        return form
 
-class BoundedRoute(APIRoute):
-    """A route whose JSON is counted before it is parsed: nothing else is answered meanwhile."""
+
+class CheckedRoute(APIRoute):
+    """A route that refuses what its call does not know, as fields of a form and in its address, and too large JSON.
+
+    JSON is counted before it is parsed: nothing else is answered meanwhile.
+    """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """As FastAPI calls it."""
         handle = super().get_route_handler()
+        known = {field.alias for field in get_flat_params(self.dependant)}
+        fields = {field.alias for field in self.dependant.body_params}
 
-        async def bounded(request: Request) -> Response:
-            return await handle(_Bounded(request.scope, request.receive))
+        async def checked(request: Request) -> Response:
+            if request.scope["query_string"] and request.query_params.keys() - known:
+                raise problems.unknown_field("address")
+            return await handle(_Checked(request, fields))
 
-        return bounded
+        return checked
 
 
 def parse_base64(text: str) -> bytes:

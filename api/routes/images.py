@@ -12,10 +12,10 @@ from fastapi import Path as PathParameter
 from fastapi.responses import StreamingResponse
 
 from api import problems
-from api.routes import BoundedRoute, Chosen, InAddress, answers, choose
+from api.routes import CheckedRoute, Chosen, InAddress, answers, choose
 from api.schemas import ImageAnswer, ImageId, ImagePatch, ImagesAnswer, Name
 
-router = APIRouter(prefix="/v1/images", tags=["images"], route_class=BoundedRoute)
+router = APIRouter(prefix="/v1/images", tags=["images"], route_class=CheckedRoute)
 Id = Annotated[ImageId, PathParameter(description="SHA-256 of the image file.")]
 FOREVER = "private, max-age=31536000, immutable"
 """An id names a content: what it leads to never changes."""

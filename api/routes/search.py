@@ -19,7 +19,7 @@ from api import metrics, problems
 from api.edge import WEIGHT, Gate
 from api.embedding import Timing
 from api.problems import Problem
-from api.routes import BoundedRoute, Chosen, InAddress, answers, choose, parse_base64, parse_filter, rendered
+from api.routes import CheckedRoute, Chosen, InAddress, answers, choose, parse_base64, parse_filter, rendered
 from api.schemas import (
     BatchAnswer,
     BatchEntry,
@@ -56,7 +56,7 @@ MAX_HITS = 200
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-router = APIRouter(prefix="/v1", tags=["search"], route_class=BoundedRoute)
+router = APIRouter(prefix="/v1", tags=["search"], route_class=CheckedRoute)
 FilterText = Annotated[str | None, Query(description='A JSON object, e.g. {"label": "cat"}.', max_length=20_000)]
 
 

@@ -10,11 +10,11 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from api import metrics, problems
 from api.access import COOKIE, SESSION_SECONDS, Keys
-from api.routes import answers, choose, served
+from api.routes import CheckedRoute, answers, choose, served
 from api.schemas import IndexAnswer, IndexesAnswer, SessionRequest, SpaceAnswer, StatusAnswer
 from api.service import Service
 
-router = APIRouter(tags=["server"])
+router = APIRouter(tags=["server"], route_class=CheckedRoute)
 public = APIRouter(tags=["server"])
 
 
@@ -38,12 +38,14 @@ async def read_metrics(request: Request) -> Response:
     return Response(generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
+@public.head("/healthz", include_in_schema=False)
 @public.get("/healthz")
 async def healthz() -> StatusAnswer:
     """Whether the server lives."""
     return StatusAnswer(status="ok")
 
 
+@public.head("/readyz", include_in_schema=False)
 @public.get("/readyz", responses={503: answers()[400]})
 async def readyz(request: Request) -> StatusAnswer:
     """Whether searches are answered now."""

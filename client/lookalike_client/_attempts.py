@@ -1,8 +1,8 @@
 """From one attempt to the next: what is sent again and when, and what a failure becomes. The only place that knows
 httpx's exceptions.
 
-Sent again, at most `retries` times: what met a refused or broken connection, and what was answered 429 or 503. Not sent
-again: what ran into a timeout. The caller has waited as long as they meant to, and a server that is too slow for one
+Sent again, at most `retries` times: what met a refused or broken connection, and what was answered 503; and what was
+answered 429, three times as often. Not sent again: what ran into a timeout. The caller has waited as long as they meant to, and a server that is too slow for one
 request does not get faster by a second.
 """
 
@@ -21,7 +21,10 @@ FIRST_BACKOFF_S = 0.5
 MAX_BACKOFF_S = 8.0
 MAX_WAIT_S = 30.0
 """A server may ask for any time; a caller who has waited this long and fails again reads `retry_after` in the error."""
-_PASSING_STATUS = frozenset([429, 503])
+BUSY_TIMES = 3
+"""A server that says 429 lives, and says when to come back: it is asked again so many times as often."""
+_BUSY = 429
+_PASSING_STATUS = frozenset([_BUSY, 503])
 _PASSING_ERRORS = (httpx.NetworkError, httpx.RemoteProtocolError)
 
 
@@ -30,7 +33,7 @@ class Attempts(Generic[Answer]):
 
     def __init__(self, call: Call[Answer], *, retries: int, server: str) -> None:
         self._call = call
-        self._left = retries
+        self._left, self._left_busy = retries, BUSY_TIMES * retries
         self._server = server
         self._backoff = FIRST_BACKOFF_S
         self._may_be_done = False
@@ -52,18 +55,21 @@ class Attempts(Generic[Answer]):
         error = _answers.refusal(response)
         if self._call.absence_is_success and self._may_be_done and _says_absent(error):
             return None
-        if self._left == 0 or error.status not in _PASSING_STATUS:
+        if error.status not in _PASSING_STATUS or (self._left_busy if error.status == _BUSY else self._left) == 0:
             raise error
         # A 503 that is not the server's own may be a proxy that lost the server's answer.
         self._may_be_done |= error.code == _answers.UNKNOWN
-        return self._next_wait(error.retry_after or 0.0)
+        return self._next_wait(error.retry_after or 0.0, busy=error.status == _BUSY)
 
     def answer(self, response: httpx.Response) -> Answer:
         """What a successful answer says. Raises ProtocolError."""
         return self._call.parse(response)
 
-    def _next_wait(self, asked: float) -> float:
-        self._left -= 1
+    def _next_wait(self, asked: float, *, busy: bool = False) -> float:
+        if busy:
+            self._left_busy -= 1
+        else:
+            self._left -= 1
         # Full jitter, so that clients who failed together do not come back together:
         # https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
         jitter = random.uniform(0, self._backoff)  # noqa: S311
