@@ -32,9 +32,9 @@ class AsyncClient:
     base_url: the server's address, with the path where a proxy puts it under one. api_key: sent as
     `Authorization: Bearer`; nothing is read from the environment. timeout: seconds without any progress of connecting,
     sending or receiving (not of a whole call), or an `httpx.Timeout`. retries: how often a call is repeated after a
-    refused or broken connection or a 503, and three times as often after a 429; the wait before it grows from up to 0.5 s to up to 8 s, on top of what
-    the server asks for (`Retry-After`), 30 s at most. Timeouts are not repeated. transport: what carries the requests
-    instead of the network, for tests.
+    refused or broken connection or a 503, and three times as often after a 429; the wait before it grows from up to
+    0.5 s to up to 8 s, on top of what the server asks for (`Retry-After`), 30 s at most. Timeouts are not repeated.
+    transport: what carries the requests instead of the network, for tests.
 
     An image is a path, the bytes of an image file, a binary file object (read once, from where it stands), a
     `PIL.Image.Image`, or a numpy array: uint8, (height, width), (height, width, 3) RGB or (height, width, 4) RGBA. The

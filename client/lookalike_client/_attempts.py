@@ -2,8 +2,8 @@
 httpx's exceptions.
 
 Sent again, at most `retries` times: what met a refused or broken connection, and what was answered 503; and what was
-answered 429, three times as often. Not sent again: what ran into a timeout. The caller has waited as long as they meant to, and a server that is too slow for one
-request does not get faster by a second.
+answered 429, three times as often. Not sent again: what ran into a timeout. The caller has waited as long as they meant
+to, and a server that is too slow for one request does not get faster by a second.
 """
 
 from __future__ import annotations
