@@ -24,6 +24,7 @@ class Load:
     """What came of some seconds of requests: (began, seconds, status) of each; 0 for a connection that broke."""
 
     seconds: float
+    began: float = field(default_factory=time.perf_counter)
     answers: list[tuple[float, float, int]] = field(default_factory=list)
     processor: float = 0.0
     """Seconds of processor time that the generator itself took."""
@@ -33,8 +34,9 @@ class Load:
         return [one for one in self.answers if one[2] in statuses]
 
     def rate(self, *statuses: int) -> float:
-        """Answers with one of these statuses a second."""
-        return len(self.of(*statuses)) / self.seconds
+        """Answers with one of these statuses a second; those that came after the end do not count."""
+        end = self.began + self.seconds
+        return sum(began + seconds <= end for began, seconds, _ in self.of(*statuses)) / self.seconds
 
     def quantile(self, share: float, *statuses: int) -> float:
         """Milliseconds in which this share of them was answered."""
