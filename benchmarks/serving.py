@@ -233,8 +233,8 @@ def overload(index: Path, seconds: float) -> None:
     with serving(index) as (port, _):
         closed(port, Uploads(), clients=8, seconds=3)
         print(
-            "\n| asked for | peak before, by 32 clients | accepted/s | of the peak | of what the generator leaves of it "
-            "| p99, ms | refused/s | p50, p99, ms | /healthz p99, ms | other |"
+            "\n| asked for | peak before, by 32 clients | accepted/s | of the peak "
+            "| of what the generator leaves of it | p99, ms | refused/s | p50, p99, ms | /healthz p99, ms | other |"
         )
         print("|---|---|---|---|---|---|---|---|---|---|")
         for number, times in enumerate((0.9, 1.0, 2.0, 10.0)):
