@@ -32,9 +32,12 @@ Vectors = Mapping[str, Vector]
 """One embedding a space ((dim,) float32)."""
 _Key = tuple[bytes, Box | None]
 
-DECODE_SECONDS = 5.0
+DECODE_SECONDS = 10.0
 DECODE_MEMORY = 1024**3
 """For one upload, in a process of its own: 100 megapixels are 300 MB, and as much again while they are turned."""
+
+NICE = 5
+"""Decoding comes after the event loop: refusals and probes wait a tenth of the time in an overload."""
 
 
 @dataclass(kw_only=True)
@@ -60,11 +63,11 @@ class Embedding:
             seconds=DECODE_SECONDS,
             max_memory=DECODE_MEMORY,
         )
-        self._workers = Workers(preprocessing, limits)
+        self._workers = Workers(preprocessing, limits, nice=NICE)
         self._workers.start(count)
         self._decoders = ThreadPoolExecutor(count, thread_name_prefix="decode")
         # What a build has read is drawn, however large; these processes start with the first thumbnail.
-        self._drawing = Workers(preprocessing, DecodeLimits())
+        self._drawing = Workers(preprocessing, DecodeLimits(), nice=NICE)
         self._drawers = ThreadPoolExecutor(count, thread_name_prefix="draw")
         self._encoding: Stage[NDArray[np.uint8], tuple[Vector, ...]] = Stage(
             "encode", self._encode, most=encoder.batch_size

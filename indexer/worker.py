@@ -41,6 +41,7 @@ class _Job:
     preprocessing: Preprocessing
     limits: DecodeLimits
     decode: Decode
+    nice: int
 
 
 class WorkerFailed(IndexerError):
@@ -142,9 +143,13 @@ class Worker:
 class Workers:
     """As many workers as are used at once. Thread-safe; a worker that dies is replaced."""
 
-    def __init__(self, preprocessing: Preprocessing, limits: DecodeLimits, decoder: Decode = decode) -> None:
-        """decoder: what a worker calls; another one only in tests."""
-        self._job = _Job(preprocessing, limits, decoder)
+    def __init__(
+        self, preprocessing: Preprocessing, limits: DecodeLimits, decoder: Decode = decode, *, nice: int = 0
+    ) -> None:
+        """decoder: what a worker calls; another one only in tests. nice: by how much others on these cores come first,
+        as `os.nice` has it.
+        """
+        self._job = _Job(preprocessing, limits, decoder, nice)
         self._idle: LifoQueue[Worker] = LifoQueue()  # who has just worked has what it needs in the processor's cache
         self.replaced = 0
         """How many were of no more use before they were closed."""
@@ -220,6 +225,8 @@ def _work(there: Connection, job: _Job) -> None:
         signal.signal(number, signal.SIG_IGN)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libraries write there what is wrong with a file
     _limit_memory(job.limits.max_memory)
+    if hasattr(os, "nice"):  # not on Windows
+        os.nice(job.nice)
     with suppress(EOFError, OSError):
         there.send("ready")
         while True:

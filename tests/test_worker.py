@@ -86,6 +86,15 @@ def test_a_file_that_ends_its_worker_is_rejected_and_the_next_one_is_read(folder
             assert workers.load(str(folder / "picture-00.png"), lambda _: True)[1] is not None
 
 
+def test_workers_let_others_on_their_cores_come_first_where_that_is_asked(folder: Path) -> None:
+    for nice in (0, 7):
+        with Workers(PREPROCESSING, LIMITS, nice=nice) as workers:
+            workers.load(str(folder / "picture-00.png"), lambda _: True)
+            (child,) = multiprocessing.active_children()
+            assert child.pid is not None
+            assert os.getpriority(os.PRIO_PROCESS, child.pid) == os.getpriority(os.PRIO_PROCESS, 0) + nice
+
+
 def test_missing_files_keep_their_errors_and_the_worker(folder: Path) -> None:
     with Workers(PREPROCESSING, LIMITS) as workers:
         with pytest.raises(FileNotFoundError):
