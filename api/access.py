@@ -24,6 +24,8 @@ _ENTRY = re.compile(
     r"|(?!(?:read|write|sha256):)(?P<key>[!-9;-~]+|(?<=:)[!-~]+))",
     re.IGNORECASE,
 )
+_BARE = re.compile(r"(?!(?:read|write|sha256):)[!-~]+", re.IGNORECASE)
+"""A key as a client has it, which may have colons."""
 
 
 class KeysInvalid(SearchError):
@@ -118,7 +120,10 @@ def read_keys(entries: Iterable[str], file: Path | None = None) -> list[Key]:
 
 def key_to_send(entries: str) -> str:
     """The first key of those a server is told, as a client sends it. Raises KeysInvalid for a hash, and for none."""
-    match = _ENTRY.fullmatch(entries.split()[0]) if entries.strip() else None
+    first = entries.split()[0] if entries.strip() else ""
+    if _BARE.fullmatch(first):
+        return first
+    match = _ENTRY.fullmatch(first)
     if match is None or match["key"] is None:
         raise KeysInvalid("The key that is to be sent cannot be told from LOOKALIKE_API_KEY. Give it with --api-key.")
     return match["key"]
@@ -128,7 +133,8 @@ def _key(text: str) -> Key:
     match = _ENTRY.fullmatch(text)
     if match is None:
         raise KeysInvalid(
-            "A key is written as KEY, read:KEY, write:KEY or read:sha256:HEX, in visible ASCII characters."
+            "A key is written as KEY, read:KEY, write:KEY or read:sha256:HEX, in visible ASCII characters; one with a "
+            "colon in it needs its scope: write:KEY."
         )
     scope = Scope.READ if (match["scope"] or "").lower() == "read" else Scope.WRITE
     if match["hash"]:

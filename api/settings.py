@@ -20,7 +20,7 @@ def _words(value: object) -> object:
 
 
 def _site(value: str) -> str:
-    if re.fullmatch(r"https?://[^/\s]+|\*", value) is None:
+    if re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s]+|\*", value) is None:
         raise ValueError("a site is its scheme and name, without a path, such as https://shop.example")
     return value
 
@@ -38,16 +38,20 @@ def _prefix(value: str) -> str:
 
 
 def _proxies(value: str) -> str:
-    for proxy in (part.strip() for part in value.split(",")):
+    if value.strip() == "*":
+        return "*"
+    for proxy in filter(None, (part.strip() for part in value.split(","))):
         try:
-            _ = proxy == "*" or ip_network(proxy)
+            ip_network(proxy)
         except ValueError as error:
-            raise ValueError("proxies are addresses, networks such as 10.0.0.0/8, or *") from error
+            raise ValueError("proxies are addresses and networks such as 10.0.0.0/8, or * alone") from error
     return value
 
 
 _WORDS = (NoDecode, BeforeValidator(_words))
 """What makes a setting words in one text, separated by commas or white space."""
+_OF_KUBERNETES = re.compile(r"_SERVICE_(HOST|PORT\w*)$|_PORT(_\d+_(TCP|UDP)\w*)?$")
+"""What it puts into every pod beside a service whose name begins with ours."""
 OF_OTHERS = frozenset(("LOOKALIKE_INDEX", "LOOKALIKE_CACHE", "LOOKALIKE_DEBUG"))
 """Variables that are no settings of the server."""
 
@@ -104,7 +108,7 @@ def read_settings(**flags: Any) -> Settings:
     """
     ours = {f"LOOKALIKE_{name.upper()}" for name in Settings.model_fields} | OF_OTHERS
     for name in sorted(os.environ.keys() - ours):
-        if name.startswith("LOOKALIKE_"):
+        if name.startswith("LOOKALIKE_") and not _OF_KUBERNETES.search(name):
             meant = get_close_matches(name, ours, 1)
             raise SettingInvalid(f"There is no setting {name}.{f' Is it {meant[0]}?' if meant else ''} Unset it.")
     try:

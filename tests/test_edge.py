@@ -132,6 +132,7 @@ def test_a_key_may_not_be_there_twice_with_different_scopes(tmp_path: Path) -> N
 
 def test_the_command_line_sends_the_first_of_the_servers_keys() -> None:
     assert [key_to_send(text) for text in ("one", "read:one", "write:one  read:two")] == ["one"] * 3
+    assert [key_to_send(text) for text in ("a:b", "write:a:b")] == ["a:b"] * 2
     for text in (f"sha256:{'a' * 64}", " "):
         with pytest.raises(KeysInvalid):
             key_to_send(text)
@@ -302,6 +303,7 @@ def test_searches_that_may_take_long_have_room_of_their_own(serve: Serve, monkey
             asked = [pool.submit(httpx.post, f"{url}/v1/search", json=query, timeout=30) for _ in range(3)]
             wait_until_under_way(url, 3)
             check_problem(http.post("/v1/search", json=query), 429, "overloaded")
+            check_problem(http.post("/v1/search/batch", json={"queries": [query]}), 429, "overloaded")
             assert http.post("/v1/search", json={"parts": [{"id": image_id(3)}]}).status_code == 200
             assert http.get("/v1/images").status_code == http.get("/readyz").status_code == 200
             assert 'lookalike_refused_total{code="overloaded"} ' in http.get("/metrics").text
@@ -328,10 +330,10 @@ def test_a_defect_is_an_answer_with_an_id_and_counted(serve: Serve, monkeypatch:
 def test_json_of_too_many_values_is_refused_before_it_is_parsed(serve: Serve) -> None:
     url = serve()
     for path in ("/v1/search", "/v1/search/batch", "/v1/embed"):
-        body = b'{"parts": [' + b"{}," * 200_000 + b"{}]}"
+        body = b'{"parts": [' + b"{}," * 400_000 + b"{}]}"
         refused = httpx.post(f"{url}{path}", content=body, headers={"Content-Type": "application/json"})
         check_problem(refused, 422, "invalid")
-        assert "300,000 values" in refused.json()["detail"]
+        assert "600,000 values" in refused.json()["detail"]
     queries = [{"parts": [{"vector": [0.1] * 32}]}] * 256
     assert httpx.post(f"{url}/v1/search/batch", json={"queries": queries}, timeout=30).status_code == 200
 
@@ -665,6 +667,7 @@ def test_what_clients_do_wrong_is_counted_and_fills_no_log(serve: Serve, capsys:
         ("LOOKALIKE_ROOT_PATH", "lookalike/", "begins with /"),
         ("LOOKALIKE_ALLOWED_HOSTS", "http://x/", "its name or address alone"),
         ("LOOKALIKE_FORWARDED_ALLOW_IPS", "127.0.0.1, 10.0.0.0/33", "10.0.0.0/8"),
+        ("LOOKALIKE_FORWARDED_ALLOW_IPS", "10.0.0.1, *", "* alone"),
         ("LOOKALIKE_REQUEST_SECONDS", "inf", "finite"),
     ],
 )
@@ -685,6 +688,9 @@ def test_settings_that_can_be_meant_are_taken(monkeypatch: pytest.MonkeyPatch) -
         "FORWARDED_ALLOW_IPS": "10.0.0.0/8, ::1",
         "INDEX": "x",
         "CACHE": "y",
+        "API_SERVICE_HOST": "10.0.0.7",
+        "API_PORT": "tcp://10.0.0.7:8000",
+        "API_PORT_8000_TCP_ADDR": "10.0.0.7",
     }.items():
         monkeypatch.setenv(f"LOOKALIKE_{name}", value)
     settings = read_settings(port=9)
@@ -694,8 +700,9 @@ def test_settings_that_can_be_meant_are_taken(monkeypatch: pytest.MonkeyPatch) -
         ("photos.example", "::1"),
         9,
     )
-    monkeypatch.setenv("LOOKALIKE_FORWARDED_ALLOW_IPS", "*")
-    assert read_settings().forwarded_allow_ips == "*"
+    for proxies in ("*", "", "127.0.0.1,"):
+        monkeypatch.setenv("LOOKALIKE_FORWARDED_ALLOW_IPS", proxies)
+        assert read_settings().forwarded_allow_ips == proxies
 
 
 def test_what_a_call_does_not_know_is_refused_wherever_it_stands(serve: Serve) -> None:

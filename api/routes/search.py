@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from http import HTTPStatus
 from typing import Annotated, TypeVar
 
 import numpy as np
@@ -112,6 +113,8 @@ async def search_batch(request: Request, body: BatchRequest, in_address: InAddre
             return BatchEntry(answer=await _search(service, query))
         except (Problem, SearchError, IndexerError) as error:
             problem = error if isinstance(error, Problem) else problems.from_error(error)
+            if problem.status is HTTPStatus.TOO_MANY_REQUESTS:  # is of the call, which is tried again as a whole
+                raise
             return BatchEntry(error=ProblemAnswer.model_validate(problems.body(problem)))
 
     with _admitted(request, body.queries):
