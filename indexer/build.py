@@ -9,22 +9,20 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+from indexer.comparison import LOOKUP, Comparison
 from indexer.decode import DecodeLimits
 from indexer.embedding import Embedded, Embedder
 from indexer.encoder import Encoder
-from indexer.errors import SourceMissing
 from indexer.pipeline import Decoded, Loader, Outcome, Recognised, failure, ordered_map
 from indexer.precision import GATE_SAMPLE
 from indexer.report import BuildOptions, BuildReport, Progress
-from indexer.sources import Ignored, Source, gone, renamed_away, scan
+from indexer.sources import Source, renamed_away
 from indexer.worker import Workers
 from search.index import Index
-from search.lookup import Content, KnownLocation, Lookup
+from search.lookup import Content, Lookup
 from search.transaction import Transaction
 from search.types import Failure, Location, NewImage
 
-LOOKUP = 500
-"""Files compared with the catalog in one query."""
 DECODED_AHEAD = 128
 """Files read ahead of the encoder: it does not wait for one slow file, and 128 decoded images are 19 MB at 224 px."""
 MIN_PUBLISH = 5_000
@@ -53,6 +51,7 @@ class Build:
         self._progress = progress
         self._stopped = stopped
         self._report = BuildReport()
+        self._comparison = Comparison(index, options, self._report, progress, stopped)
         self._foreseen: set[tuple[str, str]] = set()
         """Roots and paths from which a dry run would have moved files away."""
         self._began = began
@@ -72,14 +71,14 @@ class Build:
             self._prepare(sources)
         work: list[Location] = []
         for source in sources:
-            changed, candidates = self._changed_files(source)
-            self._check_not_unplugged(source, candidates)
+            changed, candidates = self._comparison.changed(source)
+            self._comparison.check_not_unplugged(source, candidates)
             work += changed
         self._progress.start(len(work))
         self._embed_and_commit(work if self._published else _sample_first(work))
         for source in sources:
             if source.paths is None and not self._stopped():
-                self._settle_missing(source)
+                self._comparison.settle_missing(source, self._foreseen)
         if self._options.annotations and not self._options.dry_run and not self._stopped():
             self._annotate(sources)
         report = self._report
@@ -105,68 +104,6 @@ class Build:
                         transaction.adopt_root(
                             str(root), str(source.root), f"{root.relative_to(source.root).as_posix()}/"
                         )
-
-    def _changed_files(self, source: Source) -> tuple[list[Location], int]:
-        """The files that must be read, about 300 bytes each, and how many files may be images."""
-        work: list[Location] = []
-        chunk: list[Location] = []
-        seen = candidates = 0
-        for entry in scan(source, exclude=self._options.exclude, skip=frozenset({self._index.path.resolve()})):
-            seen += 1
-            if isinstance(entry, Ignored):
-                self._report.ignored += 1
-            elif isinstance(entry, Failure):
-                self._fail(entry)
-            else:
-                candidates += 1
-                chunk.append(entry)
-            if len(chunk) == LOOKUP:
-                work += self._not_unchanged(chunk)
-                chunk = []
-                self._progress.found(seen)
-            if self._stopped():
-                return [], candidates
-        work += self._not_unchanged(chunk)
-        self._progress.found(seen)
-        return work, candidates
-
-    def _not_unchanged(self, chunk: Sequence[Location]) -> Iterator[Location]:
-        if not chunk:
-            return
-        root, paths = chunk[0].root, [location.path for location in chunk]
-        known = self._index.catalog.known(root, paths)
-        unlabelled: list[KnownLocation] = []
-        failed = {failed.path: failed for failed in self._index.catalog.failures(root, paths)}
-        for location in chunk:
-            earlier = failed.get(location.path)
-            if earlier and _same_file(earlier, location) and not self._options.retry_failed:
-                self._report.failed.append(earlier)
-                continue
-            before = known.get(location.path)
-            if before is None or not _same_file(before.location, location) or earlier:
-                yield location
-            elif before.image_id is not None:
-                self._report.unchanged += 1
-                if not set(self._folder_labels(location)) <= set(before.labels):
-                    unlabelled.append(before)
-            elif self._options.readd:
-                yield location
-            else:
-                self._report.ignored += 1  # removed by the user, and staying away
-        if unlabelled and not self._options.dry_run:  # built without --label-from-folder before
-            with self._index.writing() as transaction:
-                for found in unlabelled:
-                    assert found.image_id is not None
-                    transaction.annotate(found.image_id, labels=self._folder_labels(found.location))
-
-    def _check_not_unplugged(self, source: Source, candidates: int) -> None:
-        if self._options.prune and not candidates and source.paths is None and not self._stopped():
-            known = next(self._index.catalog.paths_under(str(source.root), source.prefix), None)
-            if known is not None:
-                raise SourceMissing(
-                    f"{source.root / source.prefix} holds no images, but the index knows some there. Is a drive not "
-                    "connected? Nothing was pruned. To drop them all the same, use: lookalike remove."
-                )
 
     def _embed_and_commit(self, work: Sequence[Location]) -> None:
         """Bring these files into the index. While one batch is written, the next is in the encoder."""
@@ -279,7 +216,7 @@ class Build:
         if self._stays_away(content):
             transaction.bar(outcome.location)
         else:
-            labels = self._folder_labels(outcome.location)
+            labels = self._options.folder_labels(outcome.location)
             if content.rowid is None:
                 transaction.add(replace(images[outcome.id], location=outcome.location, labels=labels))
                 return
@@ -287,7 +224,7 @@ class Build:
                 transaction.move(old, outcome.location)
             else:
                 transaction.locate(outcome.id, outcome.location)
-            transaction.annotate(outcome.id, labels=labels, without=self._folder_labels(old) if old else ())
+            transaction.annotate(outcome.id, labels=labels, without=self._options.folder_labels(old) if old else ())
 
     def _count(self, outcome: Decoded | Recognised, content: Content, lookup: Lookup) -> Location | None:
         """Count what becomes of a file; where it was renamed, the location it had before."""
@@ -309,41 +246,6 @@ class Build:
         else:
             report.added += 1
         return old
-
-    def _folder_labels(self, location: Location) -> tuple[str, ...]:
-        folder = location.path.rpartition("/")[0]
-        return (folder,) if self._options.label_from_folder and folder else ()
-
-    def _fail(self, failed: Failure) -> None:
-        self._report.failed.append(failed)
-        if not self._options.dry_run:
-            with self._index.writing() as transaction:
-                transaction.fail(failed)
-
-    def _settle_missing(self, source: Source) -> None:
-        """Count or, with `--prune`, drop what the index knows under a folder and the disk has no more."""
-        root = str(source.root)
-        known = self._index.catalog.paths_under(root, source.prefix)
-        missing = [path for path in known if (root, path) not in self._foreseen and gone(root, path)]
-        barred = [
-            path for path in self._index.catalog.paths_under(root, source.prefix, barred=True) if gone(root, path)
-        ]
-        stale = [
-            failed.path
-            for failed in self._index.catalog.failures(root)
-            if failed.path.startswith(source.prefix) and gone(root, failed.path)
-        ]
-        prune = self._options.prune
-        self._report.removed += len(missing) if prune else 0
-        self._report.missing += 0 if prune else len(missing)
-        if self._options.dry_run:
-            return
-        with self._index.writing() as transaction:
-            for path in stale:
-                transaction.forgive(root, path)
-            forgotten = [*barred, *(missing if prune else ())]
-            for start in range(0, len(forgotten), LOOKUP):
-                transaction.forget(root, forgotten[start : start + LOOKUP])
 
     def _annotate(self, sources: Sequence[Source]) -> None:
         """Attach what a metadata file says; a line about an image that is not there is listed as failed."""
@@ -377,7 +279,3 @@ def _sample_first(work: list[Location]) -> list[Location]:
     """Files from everywhere first, then the rest in order: by the first images of an index its encoding is judged."""
     step = max(1, -(-len(work) // GATE_SAMPLE))
     return work[::step] + [location for number, location in enumerate(work) if number % step]
-
-
-def _same_file(one: Location | Failure, other: Location) -> bool:
-    return one.mtime_ns == other.mtime_ns and one.size == other.size

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from indexer.metadata import Annotation
-from search.types import Failure
+from search.types import Failure, Location
 
 
 class Progress(Protocol):
@@ -35,6 +35,11 @@ class BuildOptions:
     readd: bool = False
     dry_run: bool = False
     min_recall: float | None = None
+
+    def folder_labels(self, location: Location) -> tuple[str, ...]:
+        """The label that a file's folder is, where that was asked for."""
+        folder = location.path.rpartition("/")[0]
+        return (folder,) if self.label_from_folder and folder else ()
 
 
 @dataclass(kw_only=True)

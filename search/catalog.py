@@ -6,12 +6,11 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Row, Select, bindparam, func, select
-from sqlalchemy.dialects import sqlite
+from sqlalchemy import Row, func, select
 
 from search.errors import (
     IndexDamaged,
@@ -29,6 +28,7 @@ from search.schema import (
     state,
     tombstones,
 )
+from search.statements import ENTRIES, IDS, RECORDS, STORED, Entry, Stored
 from search.store import UPLOADS, Store
 from search.types import Encoding, Failure, ImageFacts, ImageRecord, JsonObject, Space, SpaceInfo, Vector, absolute
 from search.vectors import from_blobs, intact
@@ -41,60 +41,6 @@ MIN_RECALL = 0.95
 """What a generation's answers must hold of the true ten nearest, if nobody has asked for another share."""
 VECTOR_CHUNK = 4_096
 """Embeddings read at once while a generation is built: 6 MB of 384-d vectors."""
-
-
-def _among(column: Any, asked: str) -> Any:
-    """Whether a column's value is one of a JSON array's, which is a parameter of this name."""
-    return column.in_(select(func.json_each(bindparam(asked)).table_valued("value").c.value))
-
-
-def _text(statement: Select[Any]) -> str:
-    return str(statement.compile(dialect=sqlite.dialect(paramstyle="named")))
-
-
-_PLACES = (
-    select(func.json_group_array(func.json_array(locations.c.root, locations.c.path)))
-    .where(locations.c.image == images.c.rowid)
-    .scalar_subquery()
-    .label("places")
-)
-_RECORDS = select(images, _PLACES).where(_among(images.c.rowid, "rowids"))
-# What every search runs is text from the beginning, for SQLite's own cursor: through SQLAlchemy it takes twice as long.
-_IDS = _text(select(images.c.rowid, images.c.id).where(_among(images.c.rowid, "rowids")))
-_ENTRIES = _text(
-    select(
-        images.c.rowid,
-        images.c.id,
-        images.c.width,
-        images.c.height,
-        images.c.labels,
-        images.c.metadata,
-        _PLACES,
-    ).where(_among(images.c.rowid, "rowids"))
-)
-_STORED = _text(
-    select(images.c.id, embeddings.c.image_rowid, embeddings.c.vector, embeddings.c.crc32)
-    .join(embeddings, embeddings.c.image_rowid == images.c.rowid)
-    .join(spaces, spaces.c.space == embeddings.c.space_id)
-    .where(spaces.c.name == bindparam("space"), _among(images.c.id, "ids"))
-)
-
-
-class _Stored(NamedTuple):
-    image_rowid: int
-    vector: bytes
-    crc32: int
-
-
-class Entry(NamedTuple):
-    """What a hit tells of its image: see `Hit`."""
-
-    id: str
-    width: int
-    height: int
-    labels: tuple[str, ...]
-    metadata: JsonObject
-    paths: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,27 +203,27 @@ class Catalog(Store):
         if not wanted:
             return {}
         with self.reading() as connection:
-            rows = connection.execute(_RECORDS, {"rowids": json.dumps(wanted)}).all()
+            rows = connection.execute(RECORDS, {"rowids": json.dumps(wanted)}).all()
         return {row.rowid: _record(row) for row in rows}
 
     def entries(self, rowids: Iterable[int]) -> dict[int, Entry]:
         """What hits tell of these images, by rowid. Unknown rowids are left out."""
         return {
             rowid: Entry(image_id, width, height, tuple(json.loads(labels)), json.loads(metadata), _paths(places))
-            for rowid, image_id, width, height, labels, metadata, places in self._asked(_ENTRIES, rowids=[*rowids])
+            for rowid, image_id, width, height, labels, metadata, places in self._asked(ENTRIES, rowids=[*rowids])
         }
 
     def ids(self, rowids: Iterable[int]) -> dict[int, str]:
         """The ids of these images by rowid. Unknown rowids are left out."""
-        return dict(self._asked(_IDS, rowids=[*rowids]))
+        return dict(self._asked(IDS, rowids=[*rowids]))
 
     def stored(self, space: Space, ids: Iterable[str]) -> dict[str, Vector]:
         """The embeddings in one space of those of these ids that are images, (dim,) float32 each.
 
         Raises IndexDamaged where a vector's checksum is wrong.
         """
-        rows = self._asked(_STORED, space=space.name, ids=[*ids])
-        _, block = self._checked([_Stored(*row[1:]) for row in rows], space)
+        rows = self._asked(STORED, space=space.name, ids=[*ids])
+        _, block = self._checked([Stored(*row[1:]) for row in rows], space)
         return {row[0]: block[number] for number, row in enumerate(rows)}
 
     def _asked(self, statement: str, **parameters: str | list[Any]) -> list[Any]:

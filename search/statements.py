@@ -1,0 +1,67 @@
+"""The statements that searches run, made once; and what their rows are."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from sqlalchemy import Select, bindparam, func, select
+from sqlalchemy.dialects import sqlite
+
+from search.schema import embeddings, images, locations, spaces
+from search.types import JsonObject
+
+
+def _among(column: Any, asked: str) -> Any:
+    """Whether a column's value is one of a JSON array's, which is a parameter of this name."""
+    return column.in_(select(func.json_each(bindparam(asked)).table_valued("value").c.value))
+
+
+def _text(statement: Select[Any]) -> str:
+    return str(statement.compile(dialect=sqlite.dialect(paramstyle="named")))
+
+
+_PLACES = (
+    select(func.json_group_array(func.json_array(locations.c.root, locations.c.path)))
+    .where(locations.c.image == images.c.rowid)
+    .scalar_subquery()
+    .label("places")
+)
+RECORDS = select(images, _PLACES).where(_among(images.c.rowid, "rowids"))
+# What every search runs is text from the beginning, for SQLite's own cursor: through SQLAlchemy it takes twice as long.
+IDS = _text(select(images.c.rowid, images.c.id).where(_among(images.c.rowid, "rowids")))
+ENTRIES = _text(
+    select(
+        images.c.rowid,
+        images.c.id,
+        images.c.width,
+        images.c.height,
+        images.c.labels,
+        images.c.metadata,
+        _PLACES,
+    ).where(_among(images.c.rowid, "rowids"))
+)
+STORED = _text(
+    select(images.c.id, embeddings.c.image_rowid, embeddings.c.vector, embeddings.c.crc32)
+    .join(embeddings, embeddings.c.image_rowid == images.c.rowid)
+    .join(spaces, spaces.c.space == embeddings.c.space_id)
+    .where(spaces.c.name == bindparam("space"), _among(images.c.id, "ids"))
+)
+
+
+class Stored(NamedTuple):
+    """An embedding as the catalog keeps it: a blob of `vectors.to_blob`, and its checksum."""
+
+    image_rowid: int
+    vector: bytes
+    crc32: int
+
+
+class Entry(NamedTuple):
+    """What a hit tells of its image: see `Hit`."""
+
+    id: str
+    width: int
+    height: int
+    labels: tuple[str, ...]
+    metadata: JsonObject
+    paths: tuple[str, ...]
