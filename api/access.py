@@ -19,13 +19,9 @@ from search.errors import SearchError
 SESSION_SECONDS = 12 * 3600
 COOKIE = "lookalike_session"
 _ENTRY = re.compile(
-    r"(?:(?P<scope>read|write):)?(?:sha256:(?P<hash>[0-9a-f]{64})"
-    # Without a scope there is no colon in a key: it may be a scope that is misspelled.
-    r"|(?!(?:read|write|sha256):)(?P<key>[!-9;-~]+|(?<=:)[!-~]+))",
+    r"(?:(?P<scope>read|write):)?(?:sha256:(?P<hash>[0-9a-f]{64})|(?!(?:read|write|sha256):)(?P<key>[!-~]+))",
     re.IGNORECASE,
 )
-_BARE = re.compile(r"(?!(?:read|write|sha256):)[!-~]+", re.IGNORECASE)
-"""A key as a client has it, which may have colons."""
 
 
 class KeysInvalid(SearchError):
@@ -120,10 +116,7 @@ def read_keys(entries: Iterable[str], file: Path | None = None) -> list[Key]:
 
 def key_to_send(entries: str) -> str:
     """The first key of those a server is told, as a client sends it. Raises KeysInvalid for a hash, and for none."""
-    first = entries.split()[0] if entries.strip() else ""
-    if _BARE.fullmatch(first):
-        return first
-    match = _ENTRY.fullmatch(first)
+    match = _ENTRY.fullmatch(entries.split()[0]) if entries.strip() else None
     if match is None or match["key"] is None:
         raise KeysInvalid("The key that is to be sent cannot be told from LOOKALIKE_API_KEY. Give it with --api-key.")
     return match["key"]
@@ -131,7 +124,8 @@ def key_to_send(entries: str) -> str:
 
 def _key(text: str) -> Key:
     match = _ENTRY.fullmatch(text)
-    if match is None:
+    # Without a scope, what stands before a colon may be one that is misspelled.
+    if match is None or (match["scope"] is None and ":" in (match["key"] or "")):
         raise KeysInvalid(
             "A key is written as KEY, read:KEY, write:KEY or read:sha256:HEX, in visible ASCII characters; one with a "
             "colon in it needs its scope: write:KEY."
