@@ -1,4 +1,4 @@
-"""Batching: a stage's thread takes what is queued, so that waiting clients share a forward pass, or a search."""
+"""Batching: a stage's threads take what is queued, so that waiting clients share a forward pass, or a search."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from api import metrics
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Work = Callable[[Sequence[Item]], Sequence[Result | Exception]]
+"""Results, or what they failed with, in the order of the items."""
 
 
 class Closed(Exception):
@@ -25,24 +27,36 @@ class Stage(Generic[Item, Result]):
     def __init__(
         self,
         name: str,
-        work: Callable[[Sequence[Item]], Sequence[Result | Exception]],
+        work: Work[Item, Result],
         *,
         most: int,
+        beside: Sequence[Work[Item, Result]] = (),
+        share: int = 1,
         initializer: Callable[[], object] = lambda: None,
     ) -> None:
-        """work: results, or what they failed with, in the order of the items; where it raises, each item is tried
-        alone. most: items at once. initializer: called in the stage's thread before anything else.
+        """work: where it raises, each item is tried alone. most: items at once. initializer: called in each of the
+        stage's threads before anything else.
+
+        beside: the same, each on a core of its own, with `share` items at once at most. They take over as soon as
+        there is something for each of them, until none is at work; `work` has all cores, and runs alone.
         """
         self._work = work
         self._most = most
+        self._beside = beside
+        self._share = share
+        self._busy = 0
+        self._alone = False
         self._waiting: dict[asyncio.Future[Result], Item] = {}
         self._changed = threading.Condition()
         self._closing = False
         self._batches = metrics.BATCHES.labels(name)
         self._depth = metrics.WAITING.labels(name)
         self._initializer = initializer
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=self._run, args=(one,), name=name, daemon=True) for one in beside or (work,)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     async def __call__(self, item: Item) -> Result:
         """Wait for an item's result. Whoever gives up waiting leaves the queue. Raises what `work` says, and Closed."""
@@ -64,36 +78,47 @@ class Stage(Generic[Item, Result]):
         """Finish what is queued, then stop."""
         with self._changed:
             self._closing = True
-            self._changed.notify()
-        self._thread.join()
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
 
-    def _run(self) -> None:
+    def _run(self, own: Work[Item, Result]) -> None:
         self._initializer()
         while jobs := self._taken():
             futures, items = list(jobs), list(jobs.values())
             self._batches.observe(len(items))
-            results = self._results(items)
+            results = _results(self._work if self._alone else own, items)
             del items, jobs
             with suppress(RuntimeError):  # the loop is closed: the server has stopped waiting
                 futures[0].get_loop().call_soon_threadsafe(_resolve, futures, results)
+            with self._changed:
+                self._busy, self._alone = self._busy - 1, False
+                self._changed.notify_all()
 
     def _taken(self) -> dict[asyncio.Future[Result], Item]:
-        """The next items; none once the stage is closed and empty."""
+        """The next items for a thread; none once the stage is closed and empty."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closing)
-            taken = dict(islice(self._waiting.items(), self._most))
+            self._changed.wait_for(lambda: not self._alone and (self._waiting or self._closing))
+            if not self._waiting:
+                return {}
+            waiting, free = len(self._waiting), len(self._threads) - self._busy
+            self._alone = not self._beside or (not self._busy and waiting < free)
+            most = self._most if self._alone else min(self._share, -(-waiting // free))
+            taken = dict(islice(self._waiting.items(), most))
             for future in taken:
                 del self._waiting[future]
+            self._busy += 1
             self._depth.dec(len(taken))
             return taken
 
-    def _results(self, items: Sequence[Item]) -> Sequence[Result | Exception]:
-        try:
-            return self._work(items)
-        except Exception as error:
-            if len(items) == 1:
-                return [error]
-            return [self._results([item])[0] for item in items]  # one bad item must not fail its neighbours
+
+def _results(work: Work[Item, Result], items: Sequence[Item]) -> Sequence[Result | Exception]:
+    try:
+        return work(items)
+    except Exception as error:
+        if len(items) == 1:
+            return [error]
+        return [_results(work, [item])[0] for item in items]  # one bad item must not fail its neighbours
 
 
 def _resolve(futures: Sequence[asyncio.Future[Result]], results: Sequence[Result | Exception]) -> None:

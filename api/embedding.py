@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +20,7 @@ from api import activity, metrics, problems
 from api.batching import Stage
 from api.settings import Settings
 from indexer.decode import Box, DecodeLimits, decode, decode_pixels, sniff, thumbnail
-from indexer.encoder import Encoder
+from indexer.encoder import Encoder, cores
 from indexer.sources import SNIFFED_BYTES
 from indexer.worker import Workers
 from search.recipe import Preprocessing
@@ -56,7 +55,7 @@ class Embedding:
         """Raises WorkerFailed where decoding processes cannot be had."""
         self._encoder = encoder
         self._preprocessing = preprocessing
-        count = _cores()
+        count = cores()
         limits = DecodeLimits(
             max_bytes=settings.max_upload_bytes,
             max_pixels=settings.max_pixels,
@@ -69,8 +68,13 @@ class Embedding:
         # What a build has read is drawn, however large; these processes start with the first thumbnail.
         self._drawing = Workers(preprocessing, DecodeLimits(), nice=NICE)
         self._drawers = ThreadPoolExecutor(count, thread_name_prefix="draw")
+        per_core = encoder.per_core()
         self._encoding: Stage[NDArray[np.uint8], tuple[Vector, ...]] = Stage(
-            "encode", self._encode, most=encoder.batch_size
+            "encode",
+            partial(_encode, encoder),
+            most=encoder.batch_size,
+            beside=[partial(_encode, one) for one in per_core],
+            share=max((one.batch_size for one in per_core), default=1),
         )
         self._known: OrderedDict[_Key, Vectors] = OrderedDict()
         self._cached = settings.cached_embeddings
@@ -149,10 +153,11 @@ class Embedding:
         work = partial(self._workers.run, function, data, **arguments)
         return await asyncio.get_running_loop().run_in_executor(self._decoders, work)
 
-    def _encode(self, pictures: Sequence[NDArray[np.uint8]]) -> Sequence[tuple[Vector, ...]]:
-        spaces = self._encoder.encode(np.stack(pictures))
-        # Copies: whoever keeps one embedding must not keep its whole batch.
-        return [tuple(vectors[row].copy() for vectors in spaces) for row in range(len(pictures))]
+
+def _encode(encoder: Encoder, pictures: Sequence[NDArray[np.uint8]]) -> Sequence[tuple[Vector, ...]]:
+    spaces = encoder.encode(np.stack(pictures))
+    # Copies: whoever keeps one embedding must not keep its whole batch.
+    return [tuple(vectors[row].copy() for vectors in spaces) for row in range(len(pictures))]
 
 
 def _key(data: bytes, box: Box | None) -> _Key:
@@ -160,8 +165,3 @@ def _key(data: bytes, box: Box | None) -> _Key:
     if not sniff(data[:SNIFFED_BYTES]):
         raise problems.not_an_image()
     return hashlib.sha256(data).digest(), box
-
-
-def _cores() -> int:
-    """What this process may use: a container may have fewer than the machine."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from indexer.encoder import cores
 from search.errors import SearchError
 
 
@@ -88,8 +89,8 @@ class Settings(BaseSettings):
     """The largest request body. A 24-megapixel JPEG is about 12 MB."""
     max_pixels: int = Field(default=100_000_000, ge=1)
     """The largest upload once decoded: 300 MB of RGB, for one image at a time."""
-    max_waiting: int = Field(default=64, ge=1)
-    """Pictures under way, about two seconds' work of two cores; large ones count as several. More are refused (429)."""
+    max_waiting: int = Field(default_factory=lambda: 16 * cores(), ge=1)
+    """Pictures under way, 16 a core, about a second's work; large ones count as several. More are refused (429)."""
     max_requests: int = Field(default=512, ge=1)
     """Requests of all kinds under way."""
     request_seconds: float = Field(default=30, gt=0, allow_inf_nan=False)

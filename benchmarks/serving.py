@@ -11,6 +11,7 @@ they did nothing but decode, encode full batches, and run this generator; all th
 from __future__ import annotations
 
 import argparse
+import functools
 import multiprocessing
 import os
 import re
@@ -27,7 +28,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import numpy as np
@@ -37,14 +38,17 @@ from machine import machine
 from PIL import Image
 
 from indexer.decode import DecodeLimits, decode_pixels
-from indexer.encoder import encoder_for
+from indexer.encoder import Encoder, encoder_for
 from search.index import Index
+from search.recipe import Preprocessing
 
 ROOT = Path(__file__).parent.parent
 COMMAND = [sys.executable, "-c", "from api.cli import main; main()"]
 SIZE = (640, 480)
 CLIENTS = (1, 4, 16, 64)
-BATCHES = 40
+REPEATED = (1, 1, 1, 1, 1, 4, 16, 16, 16, 64)
+"""Of uploads, what is promised several times: machines change their speed from minute to minute, by a quarter."""
+BATCHES = 15
 PARTS = ("latency", "byid", "overload", "slow", "soak")
 
 
@@ -106,36 +110,51 @@ def apart(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         return pool.submit(function, *arguments, **options).result()
 
 
-def costs(path: Path) -> dict[str, float]:
-    """Milliseconds of one encoder call and of one decoding; processor milliseconds an image of both at full batches."""
+class Costs(NamedTuple):
+    """Milliseconds of one encoder call and of one decoding; images a second, and processor milliseconds each, of full
+    batches.
+    """
+
+    encode_ms: float
+    decode_ms: float
+    batched_rate: float
+    batched_processor_ms: float
+
+
+@functools.cache
+def encoder_of(path: Path) -> tuple[Encoder, Preprocessing]:
+    """An index's encoder, loaded once a process."""
     with Index.open(path) as index:
-        encoder = encoder_for(index.spaces, index.models)
-        preprocessing = index.spaces[0].recipe.preprocessing
-        data = pictures()
-        decoded = [decode_pixels(one, preprocessing, limits=DecodeLimits()) for one in data]
-        full = np.stack([decoded[number % len(decoded)] for number in range(encoder.batch_size)])
-        for _ in range(5):
-            encoder.encode(full)
-            encoder.encode(full[:1])
-        one, decoding = [], []
-        for number in range(60):
-            began = time.perf_counter()
-            encoder.encode(decoded[number][None])
-            one.append(time.perf_counter() - began)
-            began = time.perf_counter()
-            decode_pixels(data[number], preprocessing, limits=DecodeLimits())
-            decoding.append(time.perf_counter() - began)
-        began, before = time.perf_counter(), time.process_time()
-        for _ in range(BATCHES):
-            encoder.encode(full)
-        images = BATCHES * encoder.batch_size
-        return {
-            "encode_ms": 1e3 * statistics.median(one),
-            "decode_ms": 1e3 * statistics.median(decoding),
-            "batched_rate": images / (time.perf_counter() - began),
-            "batched_processor_ms": 1e3 * (time.process_time() - before) / images,
-            "batch_size": encoder.batch_size,
-        }
+        return encoder_for(index.spaces, index.models), index.spaces[0].recipe.preprocessing
+
+
+def costs(path: Path) -> Costs:
+    """What decoding and encoding take by themselves."""
+    encoder, preprocessing = encoder_of(path)
+    data = pictures()
+    decoded = [decode_pixels(one, preprocessing, limits=DecodeLimits()) for one in data]
+    full = np.stack([decoded[number % len(decoded)] for number in range(encoder.batch_size)])
+    for _ in range(5):
+        encoder.encode(full)
+        encoder.encode(full[:1])
+    one, decoding = [], []
+    for number in range(40):
+        began = time.perf_counter()
+        encoder.encode(decoded[number][None])
+        one.append(time.perf_counter() - began)
+        began = time.perf_counter()
+        decode_pixels(data[number], preprocessing, limits=DecodeLimits())
+        decoding.append(time.perf_counter() - began)
+    began, before = time.perf_counter(), time.process_time()
+    for _ in range(BATCHES):
+        encoder.encode(full)
+    images = BATCHES * encoder.batch_size
+    return Costs(
+        encode_ms=1e3 * statistics.median(one),
+        decode_ms=1e3 * statistics.median(decoding),
+        batched_rate=images / (time.perf_counter() - began),
+        batched_processor_ms=1e3 * (time.process_time() - before) / images,
+    )
 
 
 @contextmanager
@@ -165,24 +184,40 @@ def row(*cells: Any) -> None:
 
 
 def latency(index: Path, seconds: float) -> None:
-    """Uploads by 1 to 64 clients beside what the encoder alone does."""
-    alone = apart(costs, index)
+    """Uploads by 1 to 64 clients, each beside what the encoder alone does just before and after."""
+    calls, shares = [], []
     print(
-        f"one encoder call {alone['encode_ms']:.1f} ms, decoding {alone['decode_ms']:.1f} ms; batches of "
-        f"{alone['batch_size']:.0f}: {alone['batched_rate']:.1f} images/s, {alone['batched_processor_ms']:.1f} ms of "
-        "processor each"
+        "\n| clients | answers/s | p50, ms | p99, ms | one encoder call, ms | p50 in calls | batched, images/s "
+        "| processor each, ms | decoding, ms | of the ceiling |\n" + 10 * "|---" + "|"
     )
-    print("\n| clients | answers/s | p50, ms | p99, ms | encoder calls | of the ceiling |\n|---|---|---|---|---|---|")
-    with serving(index) as (port, _):
+    with (
+        ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as aside,
+        serving(index, LOOKALIKE_MAX_WAITING=str(max(CLIENTS))) as (port, _),
+    ):
         closed(port, Uploads(), clients=8, seconds=3)
-        for clients in CLIENTS:
-            load: Load = apart(closed, port, Uploads(), clients=clients, seconds=seconds, first=clients * 10**6)
+        before = aside.submit(costs, index).result()
+        for number, clients in enumerate(REPEATED):
+            load: Load = apart(closed, port, Uploads(), clients=clients, seconds=seconds, first=number * 10**6)
+            after = aside.submit(costs, index).result()
+            alone = Costs(*(statistics.mean(both) for both in zip(before, after, strict=True)))
+            before = after
             own = 1e3 * load.processor / max(1, len(load.answers))
-            cores = os.cpu_count() or 1
-            ceiling = 1e3 * cores / (alone["decode_ms"] + alone["batched_processor_ms"] + own)
+            ceiling = 1e3 * (os.cpu_count() or 1) / (alone.decode_ms + alone.batched_processor_ms + own)
             rate, p50 = load.rate(200), load.quantile(0.5, 200)
-            share, times = f"{rate / ceiling:.2f} of {ceiling:.1f}/s", f"{p50 / alone['encode_ms']:.2f}"
-            row(clients, f"{rate:.1f}", f"{p50:.1f}", f"{load.quantile(0.99, 200):.1f}", times, share)
+            calls += [p50 / alone.encode_ms] if clients == 1 else []
+            shares += [rate / ceiling] if clients == 16 else []
+            row(
+                clients,
+                f"{rate:.1f}",
+                f"{p50:.1f}",
+                f"{load.quantile(0.99, 200):.1f}",
+                f"{alone.encode_ms:.1f}",
+                f"{p50 / alone.encode_ms:.2f}",
+                f"{alone.batched_rate:.1f}",
+                f"{alone.batched_processor_ms:.1f}",
+                f"{alone.decode_ms:.1f}",
+                f"{rate / ceiling:.2f} of {ceiling:.1f}/s",
+            )
             if set(load.statuses()) - {200}:
                 print("answers:", load.statuses())
         known: Load = apart(closed, port, Uploads(known=True), clients=16, seconds=seconds)
@@ -191,9 +226,12 @@ def latency(index: Path, seconds: float) -> None:
             f"{known.rate(200):.0f}",
             f"{known.quantile(0.5, 200):.1f}",
             f"{known.quantile(0.99, 200):.1f}",
-            "",
-            "",
+            *6 * ("",),
         )
+    print(
+        f"p50 of one client, in encoder calls, mean: {statistics.mean(calls):.3f}; of the ceiling, 16 clients, mean: "
+        f"{statistics.mean(shares):.3f}"
+    )
 
 
 def by_id(index: Path, seconds: float) -> None:
@@ -233,36 +271,43 @@ def overload(index: Path, seconds: float) -> None:
     with serving(index) as (port, _):
         closed(port, Uploads(), clients=8, seconds=3)
         print(
-            "\n| asked for | peak before, by 32 clients | accepted/s | of the peak "
-            "| of what the generator leaves of it | p99, ms | refused/s | p50, p99, ms | /healthz p99, ms | other |"
+            "\n| asked for | peak before and after, by 32 clients | accepted/s | of the peak "
+            "| of what the generator leaves of it | p99, ms | refused/s | p50, p99, ms | /healthz p99, ms "
+            "| one client in the 5 s after, p50, ms | other |\n" + 11 * "|---" + "|"
         )
-        print("|---|---|---|---|---|---|---|---|---|---|")
-        for number, times in enumerate((0.9, 1.0, 2.0, 10.0)):
-            # Each beside its own: what the machine does varies by a tenth from minute to minute.
-            peak: Load = apart(closed, port, Uploads(), clients=32, seconds=seconds / 3, first=(number + 1) * 10**6)
+
+        def peak_of(number: int) -> tuple[float, float]:
+            load = apart(closed, port, Uploads(), clients=32, seconds=seconds / 6, first=(number + 1) * 10**6)
+            return load.rate(200), 1 - load.processor / load.seconds / (os.cpu_count() or 1)
+
+        before = peak_of(0)
+        for number, times in enumerate((0.9, 1.0, 2.0, 10.0), start=1):
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as beside:
                 probes = beside.submit(open_loop, port, health, rate=20, seconds=seconds)
                 load: Load = apart(
-                    open_loop, port, Uploads(), rate=times * peak.rate(200), seconds=seconds, first=int(times * 10**8)
+                    open_loop, port, Uploads(), rate=times * before[0], seconds=seconds, first=int(times * 10**8)
                 )
                 probed: Load = probes.result()
-            share = load.rate(200) / peak.rate(200)
-            left = [1 - one.processor / one.seconds / (os.cpu_count() or 1) for one in (load, peak)]
+            normal: Load = apart(closed, port, Uploads(), clients=1, seconds=5, first=int((times + 20) * 10**8))
+            after = peak_of(number)
+            peak, peak_left = (statistics.mean(both) for both in zip(before, after, strict=True))
+            left = 1 - load.processor / load.seconds / (os.cpu_count() or 1)
+            share = load.rate(200) / peak
             other = {status: count for status, count in load.statuses().items() if status not in (200, 429)}
             row(
                 f"{times:g}x",
-                f"{peak.rate(200):.1f}",
+                f"{before[0]:.1f}, {after[0]:.1f}",
                 f"{load.rate(200):.1f}",
                 f"{share:.2f}",
-                f"{share * left[1] / left[0]:.2f}",
+                f"{share * peak_left / left:.2f}",
                 f"{load.quantile(0.99, 200):.0f}",
                 f"{load.rate(429):.0f}",
                 f"{load.quantile(0.5, 429):.1f}, {load.quantile(0.99, 429):.1f}",
                 f"{probed.quantile(0.99, 200):.1f}",
+                f"{normal.quantile(0.5, 200):.1f}",
                 other or "",
             )
-        after: Load = apart(closed, port, Uploads(), clients=1, seconds=5, first=2 * 10**9)
-        print(f"in the 5 s after that, one client: p50 {after.quantile(0.5, 200):.1f} ms, {after.statuses()}")
+            before = after
 
 
 def slow(index: Path, seconds: float) -> None:

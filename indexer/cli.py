@@ -76,6 +76,7 @@ def build(
     """Build an index of folders of images, or bring one up to date."""
     from indexer.build import Build
     from indexer.choice import ModelChoice, open_for_build
+    from indexer.encoder import cores
     from indexer.metadata import read_metadata
     from indexer.report import BuildOptions
     from indexer.sources import resolve_sources
@@ -85,7 +86,7 @@ def build(
     if not sources and not listed:
         raise typer.BadParameter("Name a folder of images: lookalike build PHOTOS", param_hint="SOURCE")
     options = BuildOptions(
-        workers=workers or max(2, os.cpu_count() or 2),
+        workers=workers or max(2, cores()),
         exclude=tuple(exclude or ()),
         label_from_folder=label_from_folder,
         annotations=tuple(read_metadata(metadata)) if metadata else (),

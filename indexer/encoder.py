@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -63,6 +64,13 @@ class Encoder(Protocol):
         Returns one (n, dim) float32 array a space, rows of unit length.
         """
 
+    def per_core(self) -> Sequence[Encoder]:
+        """Encoders of the same model on one core each, which may be called at the same time, by a thread each.
+
+        They do as much as this one on all cores, and more where others need these cores too: none waits for another
+        at every layer. None where that is of no use. Loads the model once more.
+        """
+
 
 def encoder_for(
     spaces: Sequence[Space],
@@ -109,6 +117,11 @@ def encoder_for(
         batch_size=batch_size,
         throughput=throughput,
     )
+
+
+def cores() -> int:
+    """Those that this process may use: in a container or under taskset, not all of the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def has_openvino() -> bool:

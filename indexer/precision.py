@@ -91,6 +91,10 @@ class CheckedEncoder:
         self._settle(pixels)
         return self._encoder.encode(pixels)
 
+    def per_core(self) -> Sequence[Encoder]:
+        """As `Encoder`."""
+        return self._encoder.per_core()
+
     def _check(self, pixels: NDArray[np.uint8]) -> Encoding:
         if self._quantise is not None:
             return self._gate(pixels[:GATE_SAMPLE], self._quantise)

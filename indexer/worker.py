@@ -57,7 +57,7 @@ class _Ended(WorkerDied):
 
 
 class WorkerGone(WorkerDied):
-    """The process had ended before it read the file: the kernel took it, say, and the next file is not to blame."""
+    """The process had ended before it had the file: the kernel took it, say, and the next file is not to blame."""
 
 
 class Worker:
@@ -104,7 +104,6 @@ class Worker:
         """
         try:
             self._tell((function, data, arguments))
-            self._hear(self._limits.seconds)
         except _Ended as error:
             raise WorkerGone(str(error)) from error
         answer: Result = self._hear(self._limits.seconds)
@@ -239,7 +238,6 @@ def _serve(there: Connection, job: _Job) -> None:
         _load(there, job, asked)
         return
     function, data, arguments = asked
-    there.send("read")
     there.send(_outcome(lambda: function(data, limits=job.limits, **arguments)))
 
 

@@ -73,7 +73,7 @@ class Searcher:
                 answers[number] = hits
             # An image that was removed after the snapshot is no hit any more, and may have kept another from being one.
             waiting = [number for number, (_, all_known) in found.items() if not all_known]
-            if self._catalog.version() == version:
+            if waiting and self._catalog.version() == version:
                 break
         return answers
 

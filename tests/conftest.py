@@ -101,6 +101,10 @@ class FakeEncoder:
             raise RuntimeError("poisoned")
         return [normalise(np.stack([self._vector(image) for image in pixels]))]
 
+    def per_core(self) -> tuple[FakeEncoder, ...]:
+        """As `Encoder`: none."""
+        return ()
+
     def _vector(self, image: NDArray[np.uint8]) -> NDArray[np.float64]:
         seed = int.from_bytes(hashlib.sha256(image.tobytes()).digest()[:8], "big")
         vector = np.random.default_rng(seed).normal(size=DIM)

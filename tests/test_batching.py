@@ -33,7 +33,7 @@ def stage(encoder: HeldEncoder) -> Iterator[Stage[NDArray[np.uint8], NDArray[np.
     yield made
     encoder.free.set()
     made.close()
-    assert not made._thread.is_alive()
+    assert not any(thread.is_alive() for thread in made._threads)
 
 
 Made = Stage[NDArray[np.uint8], NDArray[np.float32]]
@@ -100,6 +100,87 @@ def test_a_stage_that_closes_answers_everybody_and_takes_no_more(encoder: HeldEn
             await stage(image(7))
 
     asyncio.run(asked())
+
+
+@pytest.fixture
+def cores() -> list[HeldEncoder]:
+    return [HeldEncoder(), HeldEncoder()]
+
+
+@pytest.fixture
+def wide(encoder: HeldEncoder, cores: list[HeldEncoder]) -> Iterator[Made]:
+    def work(one: HeldEncoder) -> Any:
+        return lambda pictures: list(one.encode(np.stack(pictures))[0])
+
+    made = Stage("test", work(encoder), most=encoder.batch_size, beside=[work(one) for one in cores], share=3)
+    yield made
+    for one in (encoder, *cores):
+        one.free.set()
+    made.close()
+    assert not any(thread.is_alive() for thread in made._threads)
+
+
+def test_what_waits_is_shared_by_cores_side_by_side_and_who_is_alone_has_all_of_them(
+    encoder: HeldEncoder, cores: list[HeldEncoder], wide: Made
+) -> None:
+    for core in cores:
+        core.free.clear()
+
+    async def asked() -> list[NDArray[np.float32]]:
+        tasks = [asyncio.create_task(wide(image(0)))]
+        await taken(encoder)
+        tasks += [asyncio.create_task(wide(image(number))) for number in range(1, 11)]
+        await asyncio.sleep(0.1)
+        assert not any(core.entered.is_set() for core in cores), "beside what has all cores"
+        encoder.free.set()
+        for core in cores:  # neither waits for the other
+            await taken(core)
+        assert not tasks[1].done()
+        for core in cores:
+            core.free.set()
+        found = await asyncio.gather(*tasks)
+        return [*found, await wide(image(11))]
+
+    for number, vector in enumerate(asyncio.run(asked())):
+        assert np.array_equal(vector, FakeEncoder().encode(image(number)[None])[0][0])
+    assert encoder.batches == [1, 1]
+    shares = cores[0].batches + cores[1].batches
+    assert sum(shares) == 10
+    assert max(shares) == 3
+
+
+def test_few_are_shared_evenly(encoder: HeldEncoder, cores: list[HeldEncoder], wide: Made) -> None:
+    async def asked() -> None:
+        tasks = [asyncio.create_task(wide(image(0)))]
+        await taken(encoder)
+        for core in cores:
+            core.free.clear()
+        tasks += [asyncio.create_task(wide(image(number))) for number in range(1, 4)]
+        await asyncio.sleep(0)
+        encoder.free.set()
+        for core in cores:
+            await taken(core)
+            core.free.set()
+        await asyncio.gather(*tasks)
+
+    asyncio.run(asked())
+    assert sorted(core.batches for core in cores) == [[1], [2]]
+
+
+def test_a_core_that_fails_tries_each_alone_and_works_on(
+    encoder: HeldEncoder, cores: list[HeldEncoder], wide: Made
+) -> None:
+    async def asked() -> list[Any]:
+        first = asyncio.create_task(wide(image(0)))
+        await taken(encoder)
+        others = [asyncio.create_task(wide(image(number))) for number in (1, 255, 2, 3, 4)]
+        await asyncio.sleep(0)
+        encoder.free.set()
+        return await asyncio.gather(first, *others, wide(image(5)), return_exceptions=True)
+
+    found = asyncio.run(asked())
+    assert [isinstance(one, RuntimeError) for one in found] == [False, False, True, False, False, False, False]
+    assert cores[0].batches + cores[1].batches
 
 
 @pytest.mark.parametrize(

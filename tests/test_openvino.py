@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,20 @@ def test_many_images_side_by_side_come_back_in_order(wide: Path) -> None:
     wide_open = openvino.load_recipes(files, spaces, precision="fp32", batch_size=2, throughput=True)
     single = openvino.load_recipes(files, spaces, precision="fp32", batch_size=1)
     np.testing.assert_allclose(wide_open.encode(pixels)[0], single.encode(pixels)[0], atol=1e-6)
+
+
+def test_encoders_of_a_core_each_may_be_called_at_the_same_time(wide: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files, pixels = locate(str(wide)), pictures(40)
+    spaces = recipes_for(files, [])
+    encoder = openvino.load_recipes(files, spaces, precision="fp32")
+    monkeypatch.setattr(openvino, "cores", lambda: 3)
+    cores = encoder.per_core()
+    assert [(core.names, core.backend, core.precision) for core in cores] == 3 * [(tuple(spaces), "openvino", "fp32")]
+    with ThreadPoolExecutor(3) as pool:
+        parts = list(pool.map(lambda core, part: core.encode(part)[0], cores, np.array_split(pixels, 3)))
+    np.testing.assert_allclose(np.concatenate(parts), encoder.encode(pixels)[0], atol=1e-6)
+    monkeypatch.setattr(openvino, "cores", lambda: 1)
+    assert not encoder.per_core(), "of one core, that is all cores"
 
 
 def test_an_exported_model_needs_no_torch_and_a_damaged_export_is_made_again(wide: Path, cache: Path) -> None:

@@ -52,6 +52,10 @@ class FakeEncoder:
             raise RuntimeError("broken")
         return [normalise(np.stack([np.random.default_rng(seed).normal(size=DIM) for seed in seeds]))]
 
+    def per_core(self) -> Sequence[FakeEncoder]:
+        """As `Encoder`: itself, which any number of threads may call."""
+        return self, self
+
 
 @contextlib.contextmanager
 def served(

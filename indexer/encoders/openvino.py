@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import openvino
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from indexer.encoder import Precision
+from indexer.encoder import Precision, cores
 from indexer.encoders.taps import Tap, TapEncoder, all_taps
 from indexer.errors import ModelUnsupported
 from indexer.models import ModelFiles, check_weights
@@ -55,21 +56,33 @@ class OpenVinoEncoder(TapEncoder):
         single image sooner.
         """
         super().__init__(spaces, precision=precision, batch_size=batch_size or (STREAM_BATCH if throughput else BATCH))
-        core = openvino.Core()
-        fast = precision != "fp32" and _has_bf16()
+        wanted = [model.output(tap.name) for tap in self._taps]
+        self._model = openvino.Model([output.node for output in wanted], model.get_parameters())
+        self._throughput = throughput
+        self._streams = cores() if throughput else 1
+        self._requests = openvino.AsyncInferQueue(self._compiled(self._streams), self._streams)
+
+    def per_core(self) -> Sequence[OpenVinoEncoder]:
+        """As `Encoder`: none on a single core."""
+        streams = cores()
+        if streams == 1:
+            return ()
+        compiled, found = self._compiled(streams), []
+        for _ in range(streams):
+            one = copy(self)
+            one._requests, one._batch_size = openvino.AsyncInferQueue(compiled, 1), STREAM_BATCH
+            found.append(one)
+        return found
+
+    def _compiled(self, streams: int) -> openvino.CompiledModel:
         options = {
-            "PERFORMANCE_HINT": "THROUGHPUT" if throughput else "LATENCY",
-            "INFERENCE_PRECISION_HINT": "bf16" if fast else "f32",
-            "DYNAMIC_QUANTIZATION_GROUP_SIZE": GROUP if precision == "int8" else 0,
+            "NUM_STREAMS": streams,
+            "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
+            "INFERENCE_PRECISION_HINT": "bf16" if self._precision != "fp32" and _has_bf16() else "f32",
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": GROUP if self._precision == "int8" else 0,
             "ENABLE_CPU_PINNING": False,  # decoding, and other processes, need the same cores
         }
-        self._throughput = throughput
-        self._streams = _cores() if throughput else 1
-        wanted = [model.output(tap.name) for tap in self._taps]
-        used = openvino.Model([output.node for output in wanted], model.get_parameters())
-        self._requests = openvino.AsyncInferQueue(
-            core.compile_model(used, "CPU", {**options, "NUM_STREAMS": self._streams}), self._streams
-        )
+        return openvino.Core().compile_model(self._model, "CPU", options)
 
     @property
     def batch_size(self) -> int:
@@ -122,11 +135,6 @@ def load_stored(
             f"The index's int8 encoder {folder} is missing or damaged. Restore it from a backup, or build anew."
         )
     return OpenVinoEncoder(model, spaces, precision="int8", batch_size=batch_size, throughput=throughput)
-
-
-def _cores() -> int:
-    """Those that this process may use: in a container or under taskset, not all."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def precision_for(name: str) -> Precision:

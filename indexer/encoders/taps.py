@@ -105,6 +105,10 @@ class TapEncoder(ABC):
         pooled = [np.concatenate(column) for column in zip(*parts, strict=True)]
         return [concatenate([pooled[column] for column in columns]) for columns in self._columns]
 
+    def per_core(self) -> Sequence[TapEncoder]:
+        """As `Encoder`; of most backends none."""
+        return ()
+
     def _is_out_of_memory(self, error: Exception) -> bool:
         """Whether a backend's error says that a smaller batch might do."""
         return isinstance(error, MemoryError) or "alloc" in str(error)  # torch and OpenVINO raise RuntimeError
