@@ -37,7 +37,7 @@ from load import Load, closed, open_loop
 from machine import machine
 from PIL import Image
 
-from indexer.decode import DecodeLimits, decode_pixels
+from indexer.decode import DecodeLimits, decode_pixels, keep_memory
 from indexer.encoder import Encoder, encoder_for
 from search.index import Index
 from search.recipe import Preprocessing
@@ -131,6 +131,7 @@ def encoder_of(path: Path) -> tuple[Encoder, Preprocessing]:
 def costs(path: Path) -> Costs:
     """What decoding and encoding take by themselves."""
     encoder, preprocessing = encoder_of(path)
+    keep_memory()  # as decoding processes do
     data = pictures()
     decoded = [decode_pixels(one, preprocessing, limits=DecodeLimits()) for one in data]
     full = np.stack([decoded[number % len(decoded)] for number in range(encoder.batch_size)])

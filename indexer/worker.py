@@ -16,7 +16,7 @@ from queue import Empty, LifoQueue
 from types import TracebackType
 from typing import Any, TypeVar
 
-from indexer.decode import Decoded, DecodeLimits, decode
+from indexer.decode import Decoded, DecodeLimits, decode, keep_memory
 from indexer.errors import ImageRejected, IndexerError
 from search.recipe import Preprocessing
 
@@ -226,6 +226,7 @@ def _work(there: Connection, job: _Job) -> None:
     _limit_memory(job.limits.max_memory)
     if hasattr(os, "nice"):  # not on Windows
         os.nice(job.nice)
+    keep_memory()
     with suppress(EOFError, OSError):
         there.send("ready")
         while True:

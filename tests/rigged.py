@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from indexer.decode import Decoded, DecodeLimits, decode
 from search.types import ImageFacts
@@ -26,6 +27,12 @@ def rigged(data: bytes, preprocessing: Any, *, limits: DecodeLimits) -> Decoded:
             pass
     if data.startswith(b"swell"):
         return decode(b"x" * (2 * limits.max_memory), preprocessing, limits=limits)
+    if data.startswith(b"memory"):
+        for _ in range(3):
+            decode(data[6:], preprocessing, limits=limits)
+        pillow: Any = Image
+        facts = ImageFacts(width=pillow.core.get_stats()["reused_blocks"], height=1, format="memory", bytes=1)
+        return Decoded(facts=facts, pixels=np.zeros((1, 1, 3), "u1"))
     if data.startswith(b"modules"):
         loaded = ",".join(name for name in ("torch", "faiss", "transformers", "PIL") if name in sys.modules)
         return Decoded(facts=ImageFacts(width=1, height=1, format=loaded, bytes=1), pixels=np.zeros((1, 1, 3), "u1"))

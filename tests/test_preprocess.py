@@ -6,6 +6,7 @@ import itertools
 import time
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,20 @@ def test_any_aspect_takes_bounded_time_and_memory(size: tuple[int, int], geometr
     assert peak < 4_000_000
     centre = pixels[112, 112] if geometry != "pad" or max(size) < 600 * min(size) else (200, 100, 50)
     assert tuple(centre) == (200, 100, 50)
+
+
+@pytest.mark.parametrize("resample", [Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS])
+@pytest.mark.parametrize(("resize", "size"), [(256, 224), (224, 224), (248, 224), (64, 33), (224, 256)])
+def test_what_the_crop_drops_may_be_left_out_but_changes_no_pixel(resize: int, size: int, resample: int) -> None:
+    asked = replace(preprocessing(resize=resize, size=size), resample=resample)
+    for width, height in ((640, 480), (480, 640), (300, 300), (301, 300), (1000, 77), (225, 224), (90, 60), (777, 511)):
+        image = noise(width, height)
+        whole = image.resize(
+            (resize * width // min(width, height), resize * height // min(width, height)), Image.Resampling(resample)
+        )
+        left, top = (whole.width - size) // 2, (whole.height - size) // 2
+        expected = np.asarray(whole.crop((left, top, left + size, top + size)))
+        np.testing.assert_array_equal(to_input(image, asked), expected, err_msg=f"{width} x {height}")
 
 
 def test_beyond_20_to_1_the_centre_is_kept() -> None:

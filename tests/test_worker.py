@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,16 @@ def test_workers_import_neither_torch_nor_faiss(folder: Path) -> None:
         _, decoded = workers.load(str(folder / "modules"), lambda _: True)
     assert decoded is not None
     assert decoded.facts.format == "PIL"
+
+
+def test_workers_keep_a_picture_s_memory_for_the_next_one(folder: Path) -> None:
+    picture = BytesIO()
+    Image.effect_noise((640, 480), 50).convert("RGB").save(picture, "JPEG")
+    (folder / "memory").write_bytes(b"memory" + picture.getvalue())
+    with Workers(PREPROCESSING, LIMITS, rigged) as workers:
+        _, decoded = workers.load(str(folder / "memory"), lambda _: True)
+    assert decoded is not None
+    assert decoded.facts.width > 3
 
 
 @pytest.mark.parametrize(
