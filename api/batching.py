@@ -37,8 +37,8 @@ class Stage(Generic[Item, Result]):
         """work: where it raises, each item is tried alone. most: items at once. initializer: called in each of the
         stage's threads before anything else.
 
-        beside: the same, each on a core of its own, with `share` items at once at most. They take over as soon as
-        there is something for each of them, until none is at work; `work` has all cores, and runs alone.
+        beside: the same, each on a core of its own, with `share` items at once at most. They take over where there is
+        something for each of them; `work` has all cores, and runs alone.
         """
         self._work = work
         self._most = most
@@ -89,16 +89,16 @@ class Stage(Generic[Item, Result]):
             self._batches.observe(len(items))
             results = _results(self._work if self._alone else own, items)
             del items, jobs
-            with suppress(RuntimeError):  # the loop is closed: the server has stopped waiting
-                futures[0].get_loop().call_soon_threadsafe(_resolve, futures, results)
             with self._changed:
                 self._busy, self._alone = self._busy - 1, False
                 self._changed.notify_all()
+            with suppress(RuntimeError):  # the loop is closed: the server has stopped waiting
+                futures[0].get_loop().call_soon_threadsafe(_resolve, futures, results)
 
     def _taken(self) -> dict[asyncio.Future[Result], Item]:
         """The next items for a thread; none once the stage is closed and empty."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._alone and (self._waiting or self._closing))
+            self._changed.wait_for(lambda: not self._alone and (self._worth_it() or self._closing))
             if not self._waiting:
                 return {}
             waiting, free = len(self._waiting), len(self._threads) - self._busy
@@ -109,7 +109,14 @@ class Stage(Generic[Item, Result]):
                 del self._waiting[future]
             self._busy += 1
             self._depth.dec(len(taken))
+            if self._waiting:
+                self._changed.notify()
             return taken
+
+    def _worth_it(self) -> bool:
+        """Whether there is something for each free core, or for all of them together."""
+        waiting = len(self._waiting)
+        return waiting > 0 and (not self._busy or waiting >= len(self._threads) - self._busy)
 
 
 def _results(work: Work[Item, Result], items: Sequence[Item]) -> Sequence[Result | Exception]:

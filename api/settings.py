@@ -89,7 +89,7 @@ class Settings(BaseSettings):
     """The largest request body. A 24-megapixel JPEG is about 12 MB."""
     max_pixels: int = Field(default=100_000_000, ge=1)
     """The largest upload once decoded: 300 MB of RGB, for one image at a time."""
-    max_waiting: int = Field(default_factory=lambda: 16 * cores(), ge=1)
+    max_waiting: int = Field(default_factory=lambda: min(512, 16 * cores()), ge=1)
     """Pictures under way, 16 a core, about a second's work; large ones count as several. More are refused (429)."""
     max_requests: int = Field(default=512, ge=1)
     """Requests of all kinds under way."""

@@ -47,7 +47,8 @@ COMMAND = [sys.executable, "-c", "from api.cli import main; main()"]
 SIZE = (640, 480)
 CLIENTS = (1, 4, 16, 64)
 REPEATED = (1, 1, 1, 1, 1, 4, 16, 16, 16, 64)
-"""Of uploads, what is promised several times: machines change their speed from minute to minute, by a quarter."""
+"""Clients that upload; what is promised, several times: machines change their speed from minute to minute, by a
+quarter."""
 BATCHES = 15
 PARTS = ("latency", "byid", "overload", "slow", "soak")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from search.recipe import Pooling, Recipe
 from search.types import Space
 
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
+
+CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
+"""Microseconds of processor time in each so many: what `docker --cpus`, or a limit of Kubernetes, becomes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +72,7 @@ class Encoder(Protocol):
         """Encoders of the same model on one core each, which may be called at the same time, by a thread each.
 
         They do as much as this one on all cores, and more where others need these cores too: none waits for another
-        at every layer. None where that is of no use. Loads the model once more.
+        at every layer. Empty where that is of no use. Loads the model once more.
         """
 
 
@@ -120,8 +124,13 @@ def encoder_for(
 
 
 def cores() -> int:
-    """Those that this process may use: in a container or under taskset, not all of the machine's."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Those that this process may use: in a container, or under taskset, not all of the machine's."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = CPU_MAX.read_text().split()
+        return max(1, min(count, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError, ZeroDivisionError):  # not Linux, an older one, or "max"
+        return count
 
 
 def has_openvino() -> bool:

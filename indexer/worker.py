@@ -57,7 +57,7 @@ class _Ended(WorkerDied):
 
 
 class WorkerGone(WorkerDied):
-    """The process had ended before it had the file: the kernel took it, say, and the next file is not to blame."""
+    """The process may have ended before it had the file: the kernel took it, say, and the next file is not to blame."""
 
 
 class Worker:
@@ -104,9 +104,9 @@ class Worker:
         """
         try:
             self._tell((function, data, arguments))
-        except _Ended as error:
+            answer: Result = self._hear(self._limits.seconds)
+        except _Ended as error:  # it may have been about to end before it had this
             raise WorkerGone(str(error)) from error
-        answer: Result = self._hear(self._limits.seconds)
         return answer
 
     def close(self) -> None:

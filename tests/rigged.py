@@ -22,6 +22,9 @@ def rigged(data: bytes, preprocessing: Any, *, limits: DecodeLimits) -> Decoded:
         os._exit(3)
     if data.startswith(b"hang"):
         time.sleep(60)
+    if data.startswith(b"sleep"):
+        time.sleep(1)
+        return decode(data[5:], preprocessing, limits=limits)
     if data.startswith(b"spin"):
         while True:
             pass

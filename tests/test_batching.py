@@ -160,6 +160,7 @@ def test_few_are_shared_evenly(encoder: HeldEncoder, cores: list[HeldEncoder], w
         encoder.free.set()
         for core in cores:
             await taken(core)
+        for core in cores:
             core.free.set()
         await asyncio.gather(*tasks)
 
@@ -181,6 +182,7 @@ def test_a_core_that_fails_tries_each_alone_and_works_on(
     found = asyncio.run(asked())
     assert [isinstance(one, RuntimeError) for one in found] == [False, False, True, False, False, False, False]
     assert cores[0].batches + cores[1].batches
+    assert all(thread.is_alive() for thread in wide._threads)
 
 
 @pytest.mark.parametrize(

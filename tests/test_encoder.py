@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from indexer.encoder import Encoder, SpaceRequest
+from indexer.encoder import Encoder, SpaceRequest, cores
 from indexer.encoders.processor import preprocessing_of
 from indexer.encoders.recipes import recipes_for
 from indexer.encoders.torch import TorchEncoder, load, load_recipes
@@ -485,3 +485,13 @@ def test_torch_encoder_is_an_encoder(folders: Callable[[str], Path]) -> None:
     encoder: Encoder = load(files, [SpaceRequest(pooling=pooling) for pooling in POOLINGS])
     assert encoder.batch_size > 0
     assert len(encoder.encode(pictures(1))) == len(POOLINGS)
+
+
+@pytest.mark.parametrize(("limit", "allowed"), [("150000 100000", 2), ("20000 100000", 1), ("max 100000", 7), ("", 7)])
+def test_cores_are_those_that_a_container_may_use(
+    limit: str, allowed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(7), raising=False)
+    (tmp_path / "cpu.max").write_text(limit)
+    monkeypatch.setattr("indexer.encoder.CPU_MAX", tmp_path / "cpu.max")
+    assert cores() == allowed

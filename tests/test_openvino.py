@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -80,8 +81,16 @@ def test_encoders_of_a_core_each_may_be_called_at_the_same_time(wide: Path, monk
     monkeypatch.setattr(openvino, "cores", lambda: 3)
     cores = encoder.per_core()
     assert [(core.names, core.backend, core.precision) for core in cores] == 3 * [(tuple(spaces), "openvino", "fp32")]
+    together = threading.Barrier(3, timeout=30)
+
+    def encoded(core: openvino.OpenVinoEncoder, part: NDArray[np.uint8]) -> NDArray[np.float32]:
+        for _ in range(20):
+            together.wait()
+            found = core.encode(part)[0]
+        return found
+
     with ThreadPoolExecutor(3) as pool:
-        parts = list(pool.map(lambda core, part: core.encode(part)[0], cores, np.array_split(pixels, 3)))
+        parts = list(pool.map(encoded, cores, np.array_split(pixels, 3)))
     np.testing.assert_allclose(np.concatenate(parts), encoder.encode(pixels)[0], atol=1e-6)
     monkeypatch.setattr(openvino, "cores", lambda: 1)
     assert not encoder.per_core(), "of one core, that is all cores"

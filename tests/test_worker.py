@@ -135,6 +135,21 @@ def test_workers_that_were_all_killed_while_idle_cost_no_file(folder: Path) -> N
         assert workers.run(thumbnail, (folder / "picture-01.png").read_bytes(), size=16)
 
 
+def test_a_worker_that_ends_with_a_picture_is_given_a_second_try_and_then_the_picture_is_to_blame(folder: Path) -> None:
+    with Workers(PREPROCESSING, LIMITS) as workers:
+        with pytest.raises(ImageRejected, match=r"exit code 3"):
+            workers.run(rigged, b"exit", preprocessing=PREPROCESSING)
+        assert workers.replaced == 2
+        workers.start(1)
+        (child,) = multiprocessing.active_children()
+        killed = threading.Timer(0.3, child.kill)
+        killed.start()
+        picture = b"sleep" + (folder / "picture-01.png").read_bytes()
+        assert workers.run(rigged, picture, preprocessing=PREPROCESSING).facts.format == "png"
+        killed.join()
+        assert workers.replaced == 3
+
+
 def test_no_process_to_be_had_is_no_file_s_fault(
     folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,8 +29,9 @@ from search.recipe import Preprocessing, Recipe
 
 FORMAT = 2
 """Of exported models in the cache: a change to `tower` that changes them counts up."""
-BATCH, STREAM_BATCH = 8, 2
-"""Images of one inference: on all cores, and of one core's stream. More gain nothing, and take longer to wait for."""
+BATCH, STREAM_BATCH, CORE_BATCH = 8, 2, 4
+"""Images of one inference: on all cores, of one core's stream in a build, and of one core in a server, whose thread has
+more to do between two. More gain nothing, and take longer to wait for."""
 STREAM_IMAGES = 32
 """What one call brings each stream: 64 images on two cores, two seconds' work, after which one waits for the other."""
 GROUP = 128
@@ -57,24 +58,27 @@ class OpenVinoEncoder(TapEncoder):
         """
         super().__init__(spaces, precision=precision, batch_size=batch_size or (STREAM_BATCH if throughput else BATCH))
         wanted = [model.output(tap.name) for tap in self._taps]
-        self._model = openvino.Model([output.node for output in wanted], model.get_parameters())
+        used = openvino.Model([output.node for output in wanted], model.get_parameters())
         self._throughput = throughput
         self._streams = cores() if throughput else 1
-        self._requests = openvino.AsyncInferQueue(self._compiled(self._streams), self._streams)
+        compiled = self._compiled(used, self._streams)
+        self._model = None if throughput else used  # for `per_core`
+        self._queue = openvino.AsyncInferQueue(compiled, self._streams) if throughput else None
+        self._request = compiled.create_infer_request()
 
     def per_core(self) -> Sequence[OpenVinoEncoder]:
-        """As `Encoder`: none on a single core."""
+        """As `Encoder`; empty on a single core, and of one that works with all side by side."""
         streams = cores()
-        if streams == 1:
+        if streams == 1 or self._model is None:
             return ()
-        compiled, found = self._compiled(streams), []
+        compiled, found = self._compiled(self._model, streams), []
         for _ in range(streams):
             one = copy(self)
-            one._requests, one._batch_size = openvino.AsyncInferQueue(compiled, 1), STREAM_BATCH
+            one._model, one._request, one._batch_size = None, compiled.create_infer_request(), CORE_BATCH
             found.append(one)
         return found
 
-    def _compiled(self, streams: int) -> openvino.CompiledModel:
+    def _compiled(self, model: openvino.Model, streams: int) -> openvino.CompiledModel:
         options = {
             "NUM_STREAMS": streams,
             "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
@@ -82,7 +86,7 @@ class OpenVinoEncoder(TapEncoder):
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": GROUP if self._precision == "int8" else 0,
             "ENABLE_CPU_PINNING": False,  # decoding, and other processes, need the same cores
         }
-        return openvino.Core().compile_model(self._model, "CPU", options)
+        return openvino.Core().compile_model(model, "CPU", options)
 
     @property
     def batch_size(self) -> int:
@@ -100,10 +104,15 @@ class OpenVinoEncoder(TapEncoder):
         def keep(request: Any, number: int) -> None:
             answers[number] = [np.array(request.get_output_tensor(column).data) for column in range(len(self._taps))]
 
-        self._requests.set_callback(keep)
-        for number, batch in enumerate(batches):
-            self._requests.start_async({0: np.ascontiguousarray(batch)}, number)
-        self._requests.wait_all()
+        if self._queue is None:
+            for number, batch in enumerate(batches):
+                self._request.infer({0: np.ascontiguousarray(batch)}, share_inputs=True)
+                keep(self._request, number)
+        else:
+            self._queue.set_callback(keep)
+            for number, batch in enumerate(batches):
+                self._queue.start_async({0: np.ascontiguousarray(batch)}, number)
+            self._queue.wait_all()
         return [answers[number] for number in range(len(batches))]
 
 
