@@ -98,8 +98,8 @@ def sniff(header: bytes) -> bool:
 
 
 def keep_memory() -> None:
-    """Let Pillow keep, in this process, the memory of a picture for the next one: without that, the kernel hands out
-    and clears hundreds of pages for each, a quarter of what decoding 640 x 480 pixels takes.
+    """Let Pillow keep, in this process, the memory of a picture for the next one: else the kernel hands out and clears
+    hundreds of pages for each.
     """
     pillow: Any = Image  # whose types leave out `core`, unlike its documentation
     pillow.core.set_blocks_max(BLOCKS)

@@ -63,8 +63,9 @@ class OpenVinoEncoder(TapEncoder):
         self._streams = cores() if throughput else 1
         compiled = self._compiled(used, self._streams)
         self._model = None if throughput else used  # for `per_core`
-        self._queue = openvino.AsyncInferQueue(compiled, self._streams) if throughput else None
-        self._request = compiled.create_infer_request()
+        self._runs: openvino.AsyncInferQueue | openvino.InferRequest = (
+            openvino.AsyncInferQueue(compiled, self._streams) if throughput else compiled.create_infer_request()
+        )
 
     def per_core(self) -> Sequence[OpenVinoEncoder]:
         """As `Encoder`; empty on a single core, and of one that works with all side by side."""
@@ -74,7 +75,7 @@ class OpenVinoEncoder(TapEncoder):
         compiled, found = self._compiled(self._model, streams), []
         for _ in range(streams):
             one = copy(self)
-            one._model, one._request, one._batch_size = None, compiled.create_infer_request(), CORE_BATCH
+            one._model, one._runs, one._batch_size = None, compiled.create_infer_request(), CORE_BATCH
             found.append(one)
         return found
 
@@ -104,15 +105,15 @@ class OpenVinoEncoder(TapEncoder):
         def keep(request: Any, number: int) -> None:
             answers[number] = [np.array(request.get_output_tensor(column).data) for column in range(len(self._taps))]
 
-        if self._queue is None:
+        if isinstance(self._runs, openvino.AsyncInferQueue):
+            self._runs.set_callback(keep)
             for number, batch in enumerate(batches):
-                self._request.infer({0: np.ascontiguousarray(batch)}, share_inputs=True)
-                keep(self._request, number)
+                self._runs.start_async({0: np.ascontiguousarray(batch)}, number)
+            self._runs.wait_all()
         else:
-            self._queue.set_callback(keep)
             for number, batch in enumerate(batches):
-                self._queue.start_async({0: np.ascontiguousarray(batch)}, number)
-            self._queue.wait_all()
+                self._runs.infer({0: np.ascontiguousarray(batch)}, share_inputs=True)
+                keep(self._runs, number)
         return [answers[number] for number in range(len(batches))]
 
 
