@@ -65,13 +65,19 @@ def _centre(image: Image.Image, size: int) -> NDArray[np.uint8]:
     return np.asarray(image.crop((left, top, left + size, top + size)))
 
 
+def _kept(source: int, resized: int, size: int) -> tuple[float, float]:
+    """From where to where the source has what a centre crop of the resized side keeps."""
+    begin = (resized - size) // 2
+    return begin * source / resized, (begin + size) * source / resized
+
+
 def _kept_columns(image: Image.Image, resized: tuple[int, int], preprocessing: Preprocessing) -> NDArray[np.uint8]:
     """Resize across, then down only what the centre crop keeps: bit-equal to both at once, which Pillow does in this
     order where an image is no taller than wide.
     """
     size, (width, height), below = preprocessing.size, resized, image.height
-    left, top = (width - size) // 2, (height - size) // 2
-    begin, end, rows = top * below / height, (top + size) * below / height, size
+    left, rows = (width - size) // 2, size
+    begin, end = _kept(below, height, size)
     # Pillow takes a box in float32, and computes with it in float64: exactly, if the scale is a short binary fraction.
     exact = all(np.float32(value) == value for value in (begin, end, end - begin))
     if not exact or (below << FRACTION_BITS) % height:
@@ -90,12 +96,9 @@ def _kept_part(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.u
     """Resize only the source region that the centre crop would keep of the whole resized image."""
     size = preprocessing.size
     target = _shortest_edge(image.size, preprocessing.resize)
-    box: list[float] = []
-    for source, resized in zip(image.size, target, strict=True):
-        begin = (resized - size) // 2
-        box.append(begin * source / resized)
-        box.append((begin + size) * source / resized)
-    left, right, top, bottom = box
+    (left, right), (top, bottom) = (
+        _kept(source, resized, size) for source, resized in zip(image.size, target, strict=True)
+    )
     return np.asarray(image.resize((size, size), _filter(preprocessing), box=(left, top, right, bottom)))
 
 
