@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,8 +38,9 @@ Image.MAX_IMAGE_PIXELS = None
 # All plugins we use are registered now: Pillow would do it in the first thread that opens a file, without a lock.
 Image.preinit()
 _REGISTERED = (AvifImagePlugin, TiffImagePlugin, WebPImagePlugin)
-# Some plugins log what is wrong with a file; without any handler, Python prints that to stderr.
+# Some plugins log what is wrong with a file, or warn of it; Python prints both to stderr, if nobody is in between.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
+warnings.filterwarnings("ignore", module=r"PIL\.|indexer\.")
 
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -78,10 +78,13 @@ class Decoded:
 
 @dataclass(frozen=True, kw_only=True)
 class _Opened:
-    """An upright RGB picture, perhaps decoded at reduced size, and the facts of the whole (phash still missing)."""
+    """An upright RGB picture, perhaps decoded at reduced size; and of the whole what facts are made of."""
 
     image: Image.Image
-    facts: ImageFacts
+    width: int
+    height: int
+    format: str
+    exif: Image.Exif
 
 
 def sniff(header: bytes) -> bool:
@@ -113,13 +116,13 @@ def decode(data: bytes, preprocessing: Preprocessing, *, limits: DecodeLimits, b
     """
     with _rejecting(data):
         opened, pixels = _read(data, preprocessing, limits, box)
-        return Decoded(facts=replace(opened.facts, phash=perceptual_hash(opened.image)), pixels=pixels)
+        return Decoded(facts=_facts(opened, len(data)), pixels=pixels)
 
 
 def decode_pixels(
     data: bytes, preprocessing: Preprocessing, *, limits: DecodeLimits, box: Box | None = None
 ) -> NDArray[np.uint8]:
-    """What `decode` hands to the encoder, a tenth sooner: who only searches needs no perceptual hash."""
+    """What `decode` hands to the encoder, a tenth sooner: who only searches needs no facts."""
     with _rejecting(data):
         return _read(data, preprocessing, limits, box)[1]
 
@@ -175,7 +178,7 @@ def _open(data: bytes, limits: DecodeLimits, at_least: int | None, box: Box | No
         upright = upright.transpose(turn)
         full = full[::-1] if orientation >= 5 else full
     width, height = full if drafted else upright.size
-    return _Opened(image=upright, facts=_facts(exif, format_name, len(data), width, height))
+    return _Opened(image=upright, width=width, height=height, format=format_name, exif=exif)
 
 
 def _check_size(size: tuple[int, int], limits: DecodeLimits) -> None:
@@ -203,8 +206,9 @@ def _orientation(exif: Image.Exif) -> int:
         return 1
 
 
-def _facts(exif: Image.Exif, format_name: str, size: int, width: int, height: int) -> ImageFacts:
-    facts = ImageFacts(width=width, height=height, format=format_name, bytes=size)
+def _facts(opened: _Opened, size: int) -> ImageFacts:
+    exif, phash = opened.exif, perceptual_hash(opened.image)
+    facts = ImageFacts(width=opened.width, height=opened.height, format=opened.format, bytes=size, phash=phash)
     try:
         facts = replace(facts, camera=camera(exif))
         facts = replace(facts, taken_at=taken_at(exif.get_ifd(ExifTags.IFD.Exif)))
@@ -221,10 +225,10 @@ def _check_box(box: Box | None) -> None:
 def _cut(opened: _Opened, box: Box) -> Image.Image:
     """The box's part of the picture, which may have been decoded at reduced size; all pixels that it touches."""
     x, y, width, height = box
-    facts, image = opened.facts, opened.image
-    if x < 0 or y < 0 or x + width > facts.width + 1 or y + height > facts.height + 1:  # one pixel for rounding
-        raise ImageRejected(f"the box is not inside the image of {facts.width} x {facts.height} pixels")
-    across, down = image.width / facts.width, image.height / facts.height
+    image = opened.image
+    if x < 0 or y < 0 or x + width > opened.width + 1 or y + height > opened.height + 1:  # one pixel for rounding
+        raise ImageRejected(f"the box is not inside the image of {opened.width} x {opened.height} pixels")
+    across, down = image.width / opened.width, image.height / opened.height
     left, top = min(int(x * across), image.width - 1), min(int(y * down), image.height - 1)
     right = min(image.width, max(left + 1, math.ceil((x + width) * across)))
     bottom = min(image.height, max(top + 1, math.ceil((y + height) * down)))
@@ -235,8 +239,7 @@ def _cut(opened: _Opened, box: Box) -> Image.Image:
 def _rejecting(data: bytes) -> Iterator[None]:
     """Turn whatever Pillow raises into an ImageRejected whose text holds nothing of the file and no address."""
     try:
-        with _quiet:
-            yield
+        yield
     except ImageRejected:
         raise
     except MemoryError as error:
@@ -253,33 +256,3 @@ def _reason(data: bytes, error: Exception) -> str:
     if "truncated" in str(error).lower():
         return "truncated: the file ends before the picture does"
     return "damaged: it cannot be decoded"
-
-
-class _Quiet:
-    """Silences the warnings of Pillow while any thread decodes.
-
-    `warnings.catch_warnings` changes state of the whole process, and threads that overlap restore each other's: the
-    first one in saves, the last one out restores.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._saved = warnings.catch_warnings()
-
-    def __enter__(self) -> None:
-        with self._lock:
-            self._inside += 1
-            if self._inside == 1:
-                self._saved = warnings.catch_warnings()
-                self._saved.__enter__()
-                warnings.filterwarnings("ignore", module=r"PIL\.|indexer\.")
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if self._inside == 0:
-                self._saved.__exit__(None, None, None)
-
-
-_quiet = _Quiet()

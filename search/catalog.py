@@ -231,9 +231,7 @@ class Catalog(Store):
         if not all(parameters.values()):
             return []
         values = {name: json.dumps(value) if isinstance(value, list) else value for name, value in parameters.items()}
-        with self.reading() as connection:
-            rows: list[Any] = connection.connection.cursor().execute(statement, values).fetchall()
-        return rows
+        return self.rows(statement, values)
 
     def rowids(self, ids: Sequence[str]) -> dict[str, int]:
         """The rowids of those of these ids that are images."""

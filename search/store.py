@@ -8,13 +8,13 @@ import threading
 import time
 import uuid
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, Engine, PoolProxiedConnection, select
 
 from search import database, pages, schema
 from search.errors import IndexDamaged, IndexExists, IndexLocked, IndexMoved, IndexTooNew, SearchError, StorageFailed
@@ -39,7 +39,7 @@ class Store:
         self.outdated = False
         """Whether an older Lookalike made it: `search.migrate` first."""
         self._readers = schema.reading_engine(path)
-        self._watcher: Connection | None = None
+        self._watcher: PoolProxiedConnection | None = None
         self._watching = threading.Lock()
         self._writer = schema.writing_engine(path) if writable else None
         self.written = False
@@ -175,6 +175,17 @@ class Store:
                 connection.invalidate()
                 raise
 
+    def rows(self, statement: str, parameters: Mapping[str, str]) -> list[Any]:
+        """The rows of one statement's text, which needs no transaction to belong to one state of the catalog."""
+        self._must_be_open()
+        with translated(self.path), closing(self._readers.raw_connection()) as connection:
+            try:
+                rows: list[Any] = connection.cursor().execute(statement, parameters).fetchall()
+                return rows
+            except BaseException:
+                connection.invalidate()  # as in `reading`
+                raise
+
     @contextmanager
     def writing(self) -> Iterator[Transaction]:
         """A write transaction: committed, and on the disk, when the block ends; rolled back if it raises."""
@@ -221,9 +232,8 @@ class Store:
         self._must_be_open()
         with translated(self.path), self._watching:
             if self._watcher is None:
-                engine = schema.reading_engine(self.path, pooled=False)
-                self._watcher = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-            return int(self._watcher.connection.cursor().execute("PRAGMA data_version").fetchone()[0])
+                self._watcher = schema.reading_engine(self.path, pooled=False).raw_connection()
+            return int(self._watcher.cursor().execute("PRAGMA data_version").fetchone()[0])
 
     def _state(self, key: str) -> Any:
         with self.reading() as connection:
