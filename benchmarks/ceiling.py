@@ -16,7 +16,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import openvino
 import torch
 from embedding import SAMPLE, pictures
 from machine import machine
@@ -60,8 +59,10 @@ def peaks() -> dict[str, float]:
     }
 
 
-def shares(model: openvino.Model, precision: str, pixels: np.ndarray[Any, Any]) -> dict[str, float]:
-    """How much of one core's time each kind of operation takes."""
+def shares(model: Any, precision: str, pixels: np.ndarray[Any, Any]) -> dict[str, float]:
+    """How much of one core's time each kind of operation takes. model: an openvino.Model."""
+    import openvino  # after ours, which keeps it from reporting to its maker
+
     options = {
         "INFERENCE_PRECISION_HINT": "f32" if precision == "fp32" else "bf16",
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": ours.GROUP if precision == "int8" else 0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -18,7 +19,7 @@ import torch
 from conftest import draw_picture, run_cli, write_photos
 from numpy.typing import NDArray
 
-pytest.importorskip("openvino", reason="the extra is for x86 only")
+pytest.importorskip("indexer.encoders.openvino", reason="the extra is for x86 only")
 
 from indexer.encoder import SpaceRequest, encoder_for
 from indexer.encoders import int8, openvino
@@ -119,6 +120,24 @@ def test_an_exported_model_needs_no_torch_and_a_damaged_export_is_made_again(wid
     (export / openvino.WEIGHTS).write_bytes(weights)
     assert imports_torch()
     np.testing.assert_array_equal(openvino.load_recipes(files, spaces, precision="fp32").encode(pixels)[0], first)
+
+
+def test_openvino_reports_to_nobody(wide: Path, tmp_path: Path) -> None:
+    code = """if True:
+        import sys
+        sys.addaudithook(lambda event, facts: event in ("socket.connect", "socket.getaddrinfo") and print(event, facts))
+        from indexer.encoders import openvino
+        from indexer.encoders.recipes import recipes_for
+        from indexer.models import locate
+        files = locate(sys.argv[1])
+        openvino.load_recipes(files, recipes_for(files, []), precision="fp32")
+    """
+    home = tmp_path / "home"
+    home.mkdir()
+    fresh = {name: value for name, value in os.environ.items() if name != "CI"} | {"HOME": str(home)}
+    ran = subprocess.run([sys.executable, "-c", code, str(wide)], check=True, capture_output=True, text=True, env=fresh)
+    assert ran.stdout == ""
+    assert not list(home.iterdir())
 
 
 def test_without_a_cache_it_works_all_the_same(wide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

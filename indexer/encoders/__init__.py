@@ -1,1 +1,7 @@
-"""Backends that run a vision transformer. The only modules that import torch."""
+"""Backends that run a vision transformer. The only modules that import torch, or OpenVINO."""
+
+import sys
+from typing import Any, cast
+
+# With this module, OpenVINO tells its maker over the network who imports it and what is converted; without, nobody.
+cast("dict[str, Any]", sys.modules).setdefault("openvino_telemetry", None)
