@@ -277,6 +277,7 @@ _FIELDS = frozenset(
         "space",
         "index",
         "box",
+        "queries",
         "parts",
         "image",
         "id",
@@ -296,9 +297,15 @@ _RULES = {
     "greater_than": "must be more than",
     "less_than": "must be less than",
     "finite_number": "must be a finite number",
+    "float_parsing": "must be a number",
+    "float_type": "must be a number",
+    "int_parsing": "must be a whole number",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
     "too_long": "has too many entries; at most",
     "too_short": "has too few entries; at least",
-    "string_pattern_mismatch": "does not have the form of such a value; an id is 64 hexadecimal digits",
+    "string_pattern_mismatch": "does not have the form of such a value; an id is 64 hexadecimal digits, a cursor is "
+    "what the page before gave",
 }
 
 

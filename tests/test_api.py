@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import json
+import re
 import shutil
 import subprocess
 import time
@@ -277,6 +278,21 @@ def test_no_error_echoes_the_request(http: httpx.Client) -> None:
         assert marker not in response.text
 
 
+WORDS = [
+    ("GET", "/v1/images?cursor=abc", {}, "cursor: does not have the form of such a value; .* a cursor is what"),
+    ("GET", "/v1/images?limit=1.5", {}, "limit: must be a whole number"),
+    ("POST", "/v1/search/image", {"files": upload(b"GIF89a"), "data": {"min_score": "x"}}, "min_score: must be a num"),
+    ("POST", "/v1/search/batch", {"json": {"queries": [{"parts": [{"id": "x"}]}]}}, "queries.0.parts.0.id: "),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "request_", "words"), WORDS)
+def test_what_is_wrong_with_a_field_is_said_where_it_is(
+    http: httpx.Client, method: str, path: str, request_: dict[str, Any], words: str
+) -> None:
+    assert re.match(words, http.request(method, path, **request_).json()["detail"])
+
+
 def test_the_openapi_description_is_complete(http: httpx.Client) -> None:
     spec = http.get("/openapi.json").json()
     calls = {(method, path) for path, methods in spec["paths"].items() for method in methods}
@@ -306,6 +322,7 @@ def test_the_openapi_description_is_complete(http: httpx.Client) -> None:
         assert call["description"], (method, path)
         if path.startswith("/v1"):
             assert problems.MEDIA_TYPE in call["responses"]["422"]["content"]
+            assert {"401", "403", "503", "504"} <= set(call["responses"])
     for name in ("SearchRequest", "SearchAnswer", "ImageAnswer", "ImagePatch", "EmbedRequest", "ProblemAnswer"):
         assert spec["components"]["schemas"][name]["examples"], name
 

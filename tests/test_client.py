@@ -1014,6 +1014,16 @@ def test_a_bar_shows_how_far_it_is(capfd: pytest.CaptureFixture[str]) -> None:
     assert "3/3" in capfd.readouterr().err
 
 
+def test_without_what_a_bar_or_a_table_needs_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    api = Recorder(ok())
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    with pytest.raises(ImportError, match="pip install tqdm"):
+        next(iter(api.client.search_many([b"pixels"], progress=True)))
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match="pip install pandas"):
+        api.client.search(b"pixels").to_pandas()
+
+
 def test_one_image_is_not_many(kind: Any) -> None:
     for one in ("query.jpg", b"bytes", Path("query.jpg")):
         with Recorder().client as client:

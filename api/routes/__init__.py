@@ -20,6 +20,8 @@ from api.schemas import Name, ProblemAnswer
 from api.service import Service
 from search.filters import compile_filter
 
+ANYWHERE = (400, 401, 403, 408, 422, 431, 503, 504)
+"""Statuses of problems that any call may meet."""
 MAX_VALUES = 600_000
 """Of a JSON body: 256 queries by vectors of 2,304 numbers have 590,000, and take 100 ms to parse; 20 MB of `{}`, half a
 second and half a gigabyte."""
@@ -125,4 +127,4 @@ def rendered(answer: BaseModel) -> Response:
 def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The OpenAPI description of the problems that a call can answer with."""
     content = {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemAnswer"}}}
-    return {status: {"model": ProblemAnswer, "content": content} for status in (400, 401, 422, 431, *statuses)}
+    return {status: {"model": ProblemAnswer, "content": content} for status in (*ANYWHERE, *statuses)}

@@ -121,7 +121,7 @@ async def search_batch(request: Request, body: BatchRequest, in_address: InAddre
         return await _rendered(BatchAnswer(answers=await _each(one, body.queries)), hits)
 
 
-@router.get("/images/{id}/similar", response_model=SearchAnswer, responses=answers(404))
+@router.get("/images/{id}/similar", response_model=SearchAnswer, responses=answers(404, 429))
 async def similar(
     service: Chosen,
     id: Annotated[ImageId, PathParameter()],  # noqa: A002

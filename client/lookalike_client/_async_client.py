@@ -126,8 +126,8 @@ class AsyncClient:
         """`search` for each of many images, so many at once, as Outcomes in their order while you iterate.
 
         An image that fails is an Outcome with an `error`, and costs the others nothing. images: read when needed.
-        progress: True for a bar (tqdm: `pip install lookalike-client[progress]`), or a function that is told how many
-        are done. Raises ValueError for a concurrency below 1.
+        progress: True for a bar (it needs tqdm), or a function that is told how many are done.
+        Raises ValueError for a concurrency below 1.
         """
         options = SearchOptions(k=k, offset=0, min_score=min_score, filter=filter, space=space, index=index)
 

@@ -121,7 +121,7 @@ def _told(inputs: Iterable[Any], progress: Progress) -> Iterator[Callable[[Any],
         try:
             from tqdm import tqdm
         except ImportError as error:
-            raise TypeError("A progress bar needs tqdm: pip install 'lookalike-client[progress]'") from error
+            raise ImportError("A progress bar needs tqdm: pip install tqdm") from error
         with tqdm(total=len(inputs) if isinstance(inputs, Sized) else None, unit="image") as bar:
             yield lambda outcome: (bar.update(), outcome)[1]
         return

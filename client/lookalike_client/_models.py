@@ -97,12 +97,12 @@ class SearchResult(Sequence[Hit]):
     def to_pandas(self) -> Any:
         """A `pandas.DataFrame` with a row for each hit; every key of the metadata is a column, `metadata.price`.
 
-        Raises TypeError without pandas.
+        Raises ImportError without pandas.
         """
         try:
             import pandas
         except ImportError as error:
-            raise TypeError("This needs pandas: pip install pandas") from error
+            raise ImportError("This needs pandas: pip install pandas") from error
         facts = ("score", "id", "path", "labels", "width", "height")
         rows = [
             {name: getattr(hit, name) for name in facts} | {f"metadata.{key}": one for key, one in hit.metadata.items()}
