@@ -18,7 +18,7 @@ from starlette.types import Scope
 from api import metrics
 from indexer.errors import ImageRejected, IndexerError
 from search import errors as search_errors
-from search.errors import SearchError, StorageFailed
+from search.errors import IndexLocked, SearchError, StorageFailed
 
 log = logging.getLogger("lookalike")
 
@@ -205,7 +205,8 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(IndexerError)
     async def ours(_request: Request, error: SearchError | IndexerError) -> JSONResponse:
         answer = from_error(error)
-        if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        # A build that goes on elsewhere is nothing that anybody must look after.
+        if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, IndexLocked):
             log.error("%s", error)
         return response(answer)
 

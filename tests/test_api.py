@@ -19,10 +19,13 @@ import httpx
 import numpy as np
 import pytest
 from conftest import COMMAND, Server, another_writer, draw_picture, run_cli, start_server, stop_server, write_photos
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 from PIL import Image
 
 from api import problems
 from api.settings import Settings
+from search.errors import IndexLocked, SearchError, StorageFailed
 from search.index import Index
 
 UNKNOWN = "0" * 64
@@ -365,6 +368,21 @@ def test_a_writer_elsewhere_makes_changes_wait_not_fail(http: httpx.Client, serv
         added = http.post("/v1/images", files=upload(data))
         assert added.status_code == 201
         assert http.delete(f"/v1/images/{added.json()['id']}").status_code == 204
+
+
+@pytest.mark.parametrize(("error", "told"), [(IndexLocked("A build."), []), (StorageFailed("No disk."), ["No disk."])])
+def test_the_log_tells_of_a_failing_disk_and_not_of_a_build(
+    caplog: pytest.LogCaptureFixture, error: SearchError, told: list[str]
+) -> None:
+    app = FastAPI()
+    problems.install(app)
+
+    @app.get("/")
+    async def fail() -> None:
+        raise error
+
+    assert TestClient(app).get("/").status_code == 503
+    assert [record.getMessage() for record in caplog.records if record.name == "lookalike"] == told
 
 
 def test_many_clients_at_once_each_get_their_own_answer(http: httpx.Client, server: Server) -> None:
