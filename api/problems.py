@@ -264,7 +264,10 @@ def _from_validation(errors: Any) -> Problem:
     if first["type"] == "extra_forbidden":
         return unknown_field("body")
     field = ".".join(str(part) for part in first["loc"][1:] if isinstance(part, int) or str(part) in _FIELDS)
-    return invalid(f"{field or 'The request'}: {_RULES.get(first['type'], 'is not valid')}{_bound(first)}.")
+    rule = _RULES.get(first["type"], "is not valid") + _bound(first)
+    if first["type"] == "string_pattern_mismatch":
+        rule += _FORMS.get(first["loc"][-1], "")
+    return invalid(f"{field or 'The request'}: {rule}.")
 
 
 _A_FORM = " Send a multipart form with the file in it: curl -F image=@picture.jpg."
@@ -305,9 +308,9 @@ _RULES = {
     "int_from_float": "must be a whole number",
     "too_long": "has too many entries; at most",
     "too_short": "has too few entries; at least",
-    "string_pattern_mismatch": "does not have the form of such a value; an id is 64 hexadecimal digits, a cursor is "
-    "what the page before gave",
+    "string_pattern_mismatch": "does not have the form of such a value",
 }
+_FORMS = {"id": "; it is 64 hexadecimal digits", "cursor": "; it is `next_cursor` of the page before"}
 
 
 def _bound(error: Mapping[str, Any]) -> str:

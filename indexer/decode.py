@@ -40,7 +40,7 @@ Image.preinit()
 _REGISTERED = (AvifImagePlugin, TiffImagePlugin, WebPImagePlugin)
 # Some plugins log what is wrong with a file, or warn of it; Python prints both to stderr, if nobody is in between.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
-warnings.filterwarnings("ignore", module=r"PIL\.|indexer\.")
+warnings.filterwarnings("ignore", module=r"PIL\.|indexer\.(decode|colour|facts|preprocess)$")
 
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

@@ -218,7 +218,7 @@ def translated(path: Path, *, source: Path | None = None) -> Iterator[None]:
     except sqlite3.DatabaseError as error:
         raise _translate(error, path, source or path) from error
     except PoolTimeout as error:
-        raise IndexLocked(f"Too many read {path} at once. Try again.") from error
+        raise StorageFailed(f"Too many read {path} at once. Try again.") from error
 
 
 def _translate(error: BaseException | None, path: Path, source: Path) -> SearchError:

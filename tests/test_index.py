@@ -239,6 +239,15 @@ def test_a_closed_index_says_so(make_index: MakeIndex) -> None:
         pass
 
 
+def test_reads_that_fail_keep_no_connection(make_index: MakeIndex) -> None:
+    data = vectors(3)
+    index = make_index(data)
+    for _ in range(20):
+        with pytest.raises(StorageFailed, match="no such table"):
+            index.catalog.rows("SELECT 1 FROM nowhere", {})
+    assert ask(index, data[0])
+
+
 def test_generations_are_disposable_and_only_two_are_kept(make_index: MakeIndex) -> None:
     data = vectors(34)
     index = make_index(data[:30])

@@ -20,7 +20,7 @@ from api.schemas import Name, ProblemAnswer
 from api.service import Service
 from search.filters import compile_filter
 
-ANYWHERE = (400, 401, 403, 408, 422, 431, 503, 504)
+ANYWHERE = (400, 401, 403, 408, 422, 429, 431, 503, 504)
 """Statuses of problems that any call may meet."""
 MAX_VALUES = 600_000
 """Of a JSON body: 256 queries by vectors of 2,304 numbers have 590,000, and take 100 ms to parse; 20 MB of `{}`, half a

@@ -35,7 +35,7 @@ async def list_images(
     )
 
 
-@router.post("", status_code=201, responses=answers(404, 413, 415, 429, 507) | {200: {"model": ImageAnswer}})
+@router.post("", status_code=201, responses=answers(404, 413, 415, 507) | {200: {"model": ImageAnswer}})
 async def add_image(
     request: Request,
     response: Response,
@@ -60,7 +60,7 @@ async def read_image(service: Chosen, id: Id) -> ImageAnswer:  # noqa: A002
     return ImageAnswer.of(await service.read(lambda index: index.image(id)))
 
 
-@router.patch("/{id}", responses=answers(404, 507))
+@router.patch("/{id}", responses=answers(404, 413, 507))
 async def change_image(service: Chosen, id: Id, body: ImagePatch) -> ImageAnswer:  # noqa: A002
     """Change labels and metadata."""
     return ImageAnswer.of(await service.change(id, body.labels, body.metadata))

@@ -61,7 +61,7 @@ router = APIRouter(prefix="/v1", tags=["search"], route_class=CheckedRoute)
 FilterText = Annotated[str | None, Query(description='A JSON object, e.g. {"label": "cat"}.', max_length=20_000)]
 
 
-@router.post("/search/image", response_model=SearchAnswer, responses=answers(404, 413, 415, 429))
+@router.post("/search/image", response_model=SearchAnswer, responses=answers(404, 413, 415))
 async def search_image(
     request: Request,
     image: Annotated[UploadFile, File(description="The image file.")],
@@ -93,14 +93,14 @@ async def search_image(
     return await _rendered(await _answer(service, draft, parts, timing, began), k)
 
 
-@router.post("/search", response_model=SearchAnswer, responses=answers(404, 413, 415, 429))
+@router.post("/search", response_model=SearchAnswer, responses=answers(404, 413, 415))
 async def search(request: Request, body: SearchRequest, in_address: InAddress = None) -> Response:
     """Nearest images of a weighted query. Images that are parts by id are not among the hits."""
     with _admitted(request, [body]):
         return await _rendered(await _search(choose(request, body.index, in_address), body), body.k)
 
 
-@router.post("/search/batch", response_model=BatchAnswer, responses=answers(404, 413, 415, 429))
+@router.post("/search/batch", response_model=BatchAnswer, responses=answers(404, 413, 415))
 async def search_batch(request: Request, body: BatchRequest, in_address: InAddress = None) -> Response:
     """Many queries in one call, each answered as `/v1/search` would, with hits or with an error of its own."""
     service = choose(request, body.index, in_address)
@@ -121,7 +121,7 @@ async def search_batch(request: Request, body: BatchRequest, in_address: InAddre
         return await _rendered(BatchAnswer(answers=await _each(one, body.queries)), hits)
 
 
-@router.get("/images/{id}/similar", response_model=SearchAnswer, responses=answers(404, 429))
+@router.get("/images/{id}/similar", response_model=SearchAnswer, responses=answers(404))
 async def similar(
     service: Chosen,
     id: Annotated[ImageId, PathParameter()],  # noqa: A002
@@ -144,7 +144,7 @@ async def similar(
     return await _rendered(await _answer(service, draft, [QueryPart(id=id)], Timing(), began), k)
 
 
-@router.post("/embed", responses=answers(404, 413, 415, 429))
+@router.post("/embed", responses=answers(404, 413, 415))
 async def embed(request: Request, body: EmbedRequest, in_address: InAddress = None) -> EmbedAnswer:
     """Embeddings of images, as the index would store them: unit length, in the order of the input."""
     service = choose(request, body.index, in_address)

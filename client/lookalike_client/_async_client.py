@@ -127,7 +127,7 @@ class AsyncClient:
 
         An image that fails is an Outcome with an `error`, and costs the others nothing. images: read when needed.
         progress: True for a bar (it needs tqdm), or a function that is told how many are done.
-        Raises ValueError for a concurrency below 1.
+        Raises ValueError for a concurrency below 1, ImportError for a bar without tqdm.
         """
         options = SearchOptions(k=k, offset=0, min_score=min_score, filter=filter, space=space, index=index)
 
