@@ -1,6 +1,6 @@
 """Serving: latency, throughput, overload, slow clients and long running, of a real server on 127.0.0.1.
 
-    python benchmarks/serving.py [INDEX] [--only latency byid overload slow soak] [--seconds 20] [--soak 200000]
+    python benchmarks/serving.py [INDEX] [--only lone latency byid overload slow soak] [--seconds 20] [--soak 200000]
 
 INDEX: an index of the packaged model (`lookalike build`); without one, of the drawings in data/sample. Uploads are
 JPEGs of 640 x 480 pixels, each different, so that none is known by content. The ceiling is what cores could answer if
@@ -46,11 +46,14 @@ ROOT = Path(__file__).parent.parent
 COMMAND = [sys.executable, "-c", "from api.cli import main; main()"]
 SIZE = (640, 480)
 CLIENTS = (1, 4, 16, 64)
-REPEATED = (1, 1, 1, 1, 1, 4, 16, 16, 16, 64)
+REPEATED = (1, 4, 16, 16, 16, 64)
 """Clients that upload; what is promised, several times: machines change their speed from minute to minute, by a
 quarter."""
+BLOCKS, BLOCK_SECONDS = 40, 3.0
+STEADY = 1.03
+"""How many times as long a call may take before a block of one client's uploads as after it, or the other way round."""
 BATCHES = 15
-PARTS = ("latency", "byid", "overload", "slow", "soak")
+PARTS = ("lone", "latency", "byid", "overload", "slow", "soak")
 
 
 def pictures() -> list[bytes]:
@@ -129,16 +132,12 @@ def encoder_of(path: Path) -> tuple[Encoder, Preprocessing]:
         return encoder_for(index.spaces, index.models), index.spaces[0].recipe.preprocessing
 
 
-def costs(path: Path) -> Costs:
-    """What decoding and encoding take by themselves."""
+def singly(path: Path) -> tuple[float, float]:
+    """Milliseconds of one encoder call, and of one decoding, by themselves."""
     encoder, preprocessing = encoder_of(path)
     keep_memory()  # as decoding processes do
     data = pictures()
     decoded = [decode_pixels(one, preprocessing, limits=DecodeLimits()) for one in data]
-    full = np.stack([decoded[number % len(decoded)] for number in range(encoder.batch_size)])
-    for _ in range(5):
-        encoder.encode(full)
-        encoder.encode(full[:1])
     one, decoding = [], []
     for number in range(40):
         began = time.perf_counter()
@@ -147,13 +146,24 @@ def costs(path: Path) -> Costs:
         began = time.perf_counter()
         decode_pixels(data[number], preprocessing, limits=DecodeLimits())
         decoding.append(time.perf_counter() - began)
+    return 1e3 * statistics.median(one), 1e3 * statistics.median(decoding)
+
+
+def costs(path: Path) -> Costs:
+    """What decoding and encoding take by themselves."""
+    encoder, preprocessing = encoder_of(path)
+    some = [decode_pixels(one, preprocessing, limits=DecodeLimits()) for one in pictures()]
+    full = np.stack([some[number % len(some)] for number in range(encoder.batch_size)])
+    for _ in range(5):
+        encoder.encode(full)
+    encode_ms, decode_ms = singly(path)
     began, before = time.perf_counter(), time.process_time()
     for _ in range(BATCHES):
         encoder.encode(full)
     images = BATCHES * encoder.batch_size
     return Costs(
-        encode_ms=1e3 * statistics.median(one),
-        decode_ms=1e3 * statistics.median(decoding),
+        encode_ms=encode_ms,
+        decode_ms=decode_ms,
         batched_rate=images / (time.perf_counter() - began),
         batched_processor_ms=1e3 * (time.process_time() - before) / images,
     )
@@ -185,9 +195,35 @@ def row(*cells: Any) -> None:
     print("| " + " | ".join(str(cell) for cell in cells) + " |", flush=True)
 
 
+def lone(index: Path) -> None:
+    """One client's uploads in short blocks, each between two measurements of an encoder call: those beside which the
+    machine kept its speed, by what a call takes, to four milliseconds.
+    """
+    blocks: dict[int, list[tuple[float, float]]] = {}
+    with (
+        ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as aside,
+        serving(index) as (port, _),
+    ):
+        closed(port, Uploads(), clients=8, seconds=3)
+        before, _ = aside.submit(singly, index).result()
+        for number in range(BLOCKS):
+            load: Load = apart(closed, port, Uploads(), clients=1, seconds=BLOCK_SECONDS, first=number * 10**6)
+            after, _ = aside.submit(singly, index).result()
+            if max(before, after) <= STEADY * min(before, after):
+                call = (before + after) / 2
+                blocks.setdefault(round(call / 4), []).append((call, load.quantile(0.5, 200)))
+            before = after
+    print("\n| blocks of one client | one encoder call, ms | p50, ms | p50 in calls (range) |\n" + 4 * "|---" + "|")
+    for _, these in sorted(blocks.items()):
+        calls, p50s = zip(*these, strict=True)
+        ratios = [p50 / call for call, p50 in these]
+        spread = f"{statistics.median(ratios):.3f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        row(f"{len(these)} of {BLOCKS}", f"{statistics.median(calls):.1f}", f"{statistics.median(p50s):.1f}", spread)
+
+
 def latency(index: Path, seconds: float) -> None:
     """Uploads by 1 to 64 clients, each beside what the encoder alone does just before and after."""
-    calls, shares = [], []
+    shares = []
     print(
         "\n| clients | answers/s | p50, ms | p99, ms | one encoder call, ms | p50 in calls | batched, images/s "
         "| processor each, ms | decoding, ms | of the ceiling |\n" + 10 * "|---" + "|"
@@ -206,7 +242,6 @@ def latency(index: Path, seconds: float) -> None:
             own = 1e3 * load.processor / max(1, len(load.answers))
             ceiling = 1e3 * (os.cpu_count() or 1) / (alone.decode_ms + alone.batched_processor_ms + own)
             rate, p50 = load.rate(200), load.quantile(0.5, 200)
-            calls += [p50 / alone.encode_ms] if clients == 1 else []
             shares += [rate / ceiling] if clients == 16 else []
             row(
                 clients,
@@ -230,10 +265,7 @@ def latency(index: Path, seconds: float) -> None:
             f"{known.quantile(0.99, 200):.1f}",
             *6 * ("",),
         )
-    print(
-        f"p50 of one client, in encoder calls, mean: {statistics.mean(calls):.3f}; of the ceiling, 16 clients, mean: "
-        f"{statistics.mean(shares):.3f}"
-    )
+    print(f"of the ceiling, 16 clients, mean: {statistics.mean(shares):.3f}")
 
 
 def by_id(index: Path, seconds: float) -> None:
@@ -422,6 +454,8 @@ def main() -> None:
         if index is None:
             index = Path(folder) / "sample.index"
             subprocess.run([*COMMAND, "build", str(ROOT / "data" / "sample"), "--index", str(index)], check=True)
+        if "lone" in chosen.only:
+            lone(index)
         if "latency" in chosen.only:
             latency(index, chosen.seconds)
         if "byid" in chosen.only:
