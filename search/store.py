@@ -178,13 +178,12 @@ class Store:
     def rows(self, statement: str, parameters: Mapping[str, str]) -> list[Any]:
         """The rows of one statement's text, which needs no transaction to belong to one state of the catalog."""
         self._must_be_open()
-        with translated(self.path), closing(self._readers.raw_connection()) as connection:
-            try:
-                rows: list[Any] = connection.cursor().execute(statement, parameters).fetchall()
-                return rows
-            except BaseException:
-                connection.invalidate()  # as in `reading`
-                raise
+        with (
+            translated(self.path),
+            closing(self._readers.raw_connection()) as connection,
+            closing(connection.cursor()) as cursor,  # as in `reading`: it may not have been read to its end
+        ):
+            return list(cursor.execute(statement, parameters))
 
     @contextmanager
     def writing(self) -> Iterator[Transaction]:
