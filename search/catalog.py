@@ -28,8 +28,8 @@ from search.schema import (
     state,
     tombstones,
 )
+from search.sqlite.store import UPLOADS, Store
 from search.statements import ENTRIES, IDS, RECORDS, STORED, Entry, Stored
-from search.store import UPLOADS, Store
 from search.types import Encoding, Failure, ImageFacts, ImageRecord, JsonObject, Space, SpaceInfo, Vector, absolute
 from search.vectors import from_blobs, intact
 

@@ -33,7 +33,7 @@ from search.generation import Generation
 from search.lock import PATIENCE, write_lock
 from search.publish import publish
 from search.searcher import Searcher
-from search.store import UPLOADS
+from search.sqlite.store import UPLOADS
 from search.transaction import CHUNK, Transaction
 from search.types import Hit, ImageRecord, IndexInfo, JsonObject, Query, Space, Vector
 

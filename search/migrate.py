@@ -9,8 +9,8 @@ from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from sqlalchemy import func, select, true
 
-from search import pages
 from search.schema import SCHEMA_VERSION, images, labels, translated, writing_engine
+from search.sqlite import checksums
 
 
 def migrate(path: Path) -> None:
@@ -27,7 +27,7 @@ def migrate(path: Path) -> None:
                 _STEPS[number](operations)
             connection.exec_driver_sql(f"PRAGMA user_version={SCHEMA_VERSION}")
         with translated(path), engine.connect() as connection:
-            pages.settle(connection.connection.cursor(), path, wait=1)
+            checksums.settle(connection.connection.cursor(), path, wait=1)
     finally:
         engine.dispose()
 

@@ -32,8 +32,8 @@ from sqlalchemy.exc import DatabaseError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import NullPool, QueuePool
 
-from search.database import Database, hold, release
 from search.errors import IndexDamaged, IndexLocked, SearchError, StorageFailed
+from search.sqlite.descriptor import Database, hold, release
 
 APPLICATION_ID = 0x4C4B414C
 """`LKAL`: tells a catalog from any other SQLite file."""
@@ -143,7 +143,7 @@ state = Table(
 
 def writing_engine(path: Path) -> Engine:
     """The engine of the one writer: WAL, a COMMIT that has reached the disk, transactions that lock at once."""
-    # The log is emptied by `search.pages`, which notes checksums of what then lies in the database.
+    # The log is emptied by `search.sqlite.checksums`, which notes checksums of what then lies in the database.
     # FULL, not NORMAL: an acknowledged change must survive a power cut, and it costs under a millisecond.
     pragmas = [f"page_size={PAGE_BYTES}", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"]
     pragmas += ["wal_autocheckpoint=0", "journal_size_limit=0"]

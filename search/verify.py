@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 from sqlalchemy import func, select
 
-from search import pages
 from search.ann import NEIGHBOURS
 from search.catalog import NEWEST, Changes
 from search.errors import GenerationDamaged, IndexDamaged, SearchError
@@ -19,6 +18,7 @@ from search.generation import Generation, SpaceSnapshot, load
 from search.index import Index
 from search.measure import kth_scores, recall
 from search.schema import embeddings, images, labels, spaces
+from search.sqlite import checksums
 from search.types import Space
 from search.vectors import intact
 
@@ -80,7 +80,7 @@ def verify(index: Index) -> Verification:
 
 
 def _pages(index: Index, _: Verification) -> Iterator[Finding]:
-    if not pages.intact(index.catalog.path):
+    if not checksums.intact(index.catalog.path):
         yield Finding(problem="the checksums of the catalog are missing or damaged", advice=COMPACT)
     index.catalog.check()
 

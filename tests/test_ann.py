@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from api.service import Service
 from api.settings import Settings
-from search import ann, draft, follow, measure, pages, publish, snapshot
+from search import ann, draft, follow, measure, publish, snapshot
 from search import index as index_module
 from search.ann import Graph, exact, scores
 from search.catalog import Catalog
@@ -28,6 +28,7 @@ from search.errors import IndexLocked, PublicationStopped, QueryInvalid, Storage
 from search.generation import load
 from search.index import Index
 from search.snapshot import Snapshot
+from search.sqlite import checksums
 from search.types import Query, QueryPart
 from search.vectors import normalise
 from search.verify import verify

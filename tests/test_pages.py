@@ -17,11 +17,12 @@ import pytest
 from conftest import image_id, new_image, run_cli, vectors
 from sqlalchemy import select
 
-from search import pages, schema, store
+from search import schema
 from search.backup import backup
 from search.errors import IndexDamaged
 from search.index import Index
 from search.schema import images
+from search.sqlite import checksums, store
 from search.types import Query, QueryPart
 from search.verify import verify
 
@@ -119,7 +120,7 @@ def test_a_damaged_log_is_not_taken_for_a_shorter_one(make_index: MakeIndex, har
 def test_an_index_without_checksums_opens_and_gets_them_again(make_index: MakeIndex) -> None:
     index = make_index(vectors(20))
     index.close()
-    sums = pages.place(index.path / "catalog.sqlite")
+    sums = checksums.place(index.path / "catalog.sqlite")
     for harm in (Path.unlink, lambda path: flip(path, 60)):
         harm(sums)
         with Index.open(index.path) as opened:
@@ -128,7 +129,7 @@ def test_an_index_without_checksums_opens_and_gets_them_again(make_index: MakeIn
         run_cli("compact", index.path)
         with Index.open(index.path) as opened:
             assert verify(opened).findings == []
-        assert pages.intact(index.path / "catalog.sqlite")
+        assert checksums.intact(index.path / "catalog.sqlite")
 
 
 def test_pages_moved_by_a_writer_that_was_killed_are_no_false_alarm(make_index: MakeIndex) -> None:
@@ -196,7 +197,7 @@ def test_a_new_index_is_not_given_the_log_of_an_old_one(make_index: MakeIndex) -
 def test_who_may_read_the_catalog_may_read_its_checksums(make_index: MakeIndex) -> None:
     index = make_index(vectors(5))
     catalog_file = index.path / "catalog.sqlite"
-    assert pages.place(catalog_file).stat().st_mode == catalog_file.stat().st_mode
+    assert checksums.place(catalog_file).stat().st_mode == catalog_file.stat().st_mode
 
 
 def test_a_reader_does_not_keep_a_writer_from_closing(make_index: MakeIndex) -> None:
@@ -220,7 +221,7 @@ def test_while_a_reader_holds_the_log_it_is_not_moved_at_every_commit(
     monkeypatch.setattr(store, "LOG_BYTES", 100_000)
     index = make_index(vectors(20))
     settled = []
-    settle = pages.settle
+    settle = checksums.settle
     monkeypatch.setattr(pages, "settle", lambda *args, **options: settled.append(1) or settle(*args, **options))
     with Index.open(index.path) as reader, reader.catalog.reading() as connection:
         connection.exec_driver_sql("SELECT count(*) FROM images").scalar_one()
@@ -237,7 +238,7 @@ def test_the_log_does_not_grow_without_bound(make_index: MakeIndex, monkeypatch:
     sizes = []
     for number in range(30, 60):
         add(index, number)
-        sizes.append(pages.log_bytes(index.path / "catalog.sqlite"))
+        sizes.append(checksums.log_bytes(index.path / "catalog.sqlite"))
     assert max(sizes) < 250_000
     with Index.open(index.path) as opened:
         assert verify(opened).findings == []
@@ -298,7 +299,7 @@ def test_what_the_disk_lost_of_a_change_in_a_power_cut_is_no_false_alarm(make_in
     index = make_index(vectors(20))
     index.close()
     killed_while_adding(index.path, 1)
-    log, sums = index.path / "catalog.sqlite-wal", pages.place(index.path / "catalog.sqlite")
+    log, sums = index.path / "catalog.sqlite-wal", checksums.place(index.path / "catalog.sqlite")
     whole, known = log.stat().st_size, sums.read_bytes()
     python(BIG + "import os; add(); os._exit(0)", index.path)
     flip(log, whole + 1000)  # the first page of a change that was not acknowledged: all others are there, and its end
@@ -357,7 +358,7 @@ def test_what_fails_in_reading_the_original_is_not_said_of_its_copy(make_index: 
 def test_waiting_for_readers_of_the_log_leaves_the_connection_as_it_was(make_index: MakeIndex) -> None:
     connection = schema.FileConnection(make_index(vectors(20)).path / "catalog.sqlite", "rw")
     before = connection.execute("PRAGMA busy_timeout").fetchone()
-    assert pages.settle(connection, Path(connection.execute("PRAGMA database_list").fetchone()[2]), wait=1)
+    assert checksums.settle(connection, Path(connection.execute("PRAGMA database_list").fetchone()[2]), wait=1)
     assert connection.execute("PRAGMA busy_timeout").fetchone() == before
     connection.close()
 
@@ -380,7 +381,7 @@ def test_a_reader_that_compares_pages_while_they_are_moved_sees_no_damage(make_i
     index = make_index(vectors(20))
     index.close()
     code = (
-        "import test_pages; from search import store; from search.index import Index; store.LOG_BYTES = 50_000\n"
+        "import test_pages; from search.sqlite import store; from search.index import Index; store.LOG_BYTES = 50_000\n"
         "index = Index.open(path, writable=True)\n"
         "for number in range(100, 200): test_pages.add(index, number)\n"
         "index.close()\n"
@@ -390,7 +391,7 @@ def test_a_reader_that_compares_pages_while_they_are_moved_sees_no_damage(make_i
     )
     looks = 0
     while writer.poll() is None:
-        pages.check(index.path / "catalog.sqlite")
+        checksums.check(index.path / "catalog.sqlite")
         looks += 1
     assert writer.returncode == 0
     assert looks > 10

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from search.database import Database, opened
 from search.errors import IndexDamaged
 from search.files import draft_name, reading_errors, storage_errors, write_whole
+from search.sqlite.descriptor import Database, opened
 
 MAGIC = b"LKSUMS1\n"
 WITNESS = struct.Struct("<QI")

@@ -16,10 +16,11 @@ from typing import Any, Self
 
 from sqlalchemy import Connection, Engine, PoolProxiedConnection, select
 
-from search import database, pages, schema
+from search import schema
 from search.errors import IndexDamaged, IndexExists, IndexLocked, IndexMoved, IndexTooNew, SearchError, StorageFailed
 from search.files import storage_errors, sync
 from search.schema import FileConnection, spaces, state, translated
+from search.sqlite import checksums, descriptor
 from search.transaction import Transaction
 from search.types import Space
 
@@ -46,7 +47,7 @@ class Store:
         """Whether this process has changed it."""
         self._closed = False
         self._log_limit = LOG_BYTES
-        self._file = database.hold(path)
+        self._file = descriptor.hold(path)
         # At the end of the process too: SQLite would move the log into the database then, without our sums.
         self._finalizer = weakref.finalize(self, _close, path, self._file, self._readers, self._writer)
 
@@ -57,7 +58,7 @@ class Store:
             raise IndexExists(f"There is already an index at {path.parent}.")
         draft = path.with_suffix(".new")  # renamed when complete: a killed creation leaves no half catalog
         with storage_errors(path):
-            for left in (draft, draft.with_name(f"{draft.name}-wal"), pages.place(draft)):
+            for left in (draft, draft.with_name(f"{draft.name}-wal"), checksums.place(draft)):
                 left.unlink(missing_ok=True)
         engine = schema.writing_engine(draft)
         with translated(path), engine.begin() as connection:
@@ -74,10 +75,10 @@ class Store:
             connection.exec_driver_sql(f"PRAGMA user_version={schema.SCHEMA_VERSION}")
         with translated(path), engine.connect() as connection:
             # The last to close it empties the log too, and says nothing where that fails.
-            pages.settle(connection.connection.cursor(), draft, wait=1)
+            checksums.settle(connection.connection.cursor(), draft, wait=1)
         engine.dispose()
         with storage_errors(path):
-            pages.place(draft).replace(pages.place(path))
+            checksums.place(draft).replace(checksums.place(path))
             for suffix in ("-wal", "-shm"):  # of a catalog that was here before: SQLite would play them back
                 path.with_name(path.name + suffix).unlink(missing_ok=True)
             sync(path.parent)  # a power cut must not leave the catalog with those, or without its checksums
@@ -115,11 +116,11 @@ class Store:
 
     def check(self) -> None:
         """Raise IndexDamaged where a page is not what was written, or an acknowledged change is missing."""
-        acknowledged = pages.check(self.path)
+        acknowledged = checksums.check(self.path)
         if acknowledged:
             commits = self._state("commits") or 0
             if commits < acknowledged:
-                raise pages.lost(self.path, acknowledged - commits)
+                raise checksums.lost(self.path, acknowledged - commits)
 
     def close(self) -> None:
         """Close every connection. The catalog cannot be used afterwards."""
@@ -138,7 +139,7 @@ class Store:
         with translated(self.path), writer.connect() as connection:
             while True:
                 left = None if wait is None else max(0, until - time.monotonic())
-                if pages.settle(connection.connection.cursor(), self.path, wait=left):
+                if checksums.settle(connection.connection.cursor(), self.path, wait=left):
                     return True
                 if not left:
                     return False
@@ -157,7 +158,7 @@ class Store:
 
     def must_be_here(self) -> None:
         """Raise IndexMoved where something else, or nothing, has the catalog's name by now."""
-        if not database.is_at(self._file, self.path):  # a new connection would open what is there now
+        if not descriptor.is_at(self._file, self.path):  # a new connection would open what is there now
             raise IndexMoved(
                 f"The index {self.path.parent} was moved, replaced or deleted while it was open. Stop what uses it, "
                 "put the index where it belongs, and start again."
@@ -196,8 +197,8 @@ class Store:
         self.written = True
         self.must_be_here()  # what was written to an index that is gone is not acknowledged
         with suppress(SearchError):  # it is done, whatever becomes of this
-            pages.acknowledge(self.path, commits)
-            size = pages.log_bytes(self.path)
+            checksums.acknowledge(self.path, commits)
+            size = checksums.log_bytes(self.path)
             if size > self._log_limit:  # while readers keep it from being emptied, not again for every commit
                 self._log_limit = LOG_BYTES + (0 if self.settle() else size)
 
@@ -214,7 +215,7 @@ class Store:
         engine = schema.writing_engine(to)
         try:
             with translated(to), engine.connect() as connection:
-                pages.settle(connection.connection.cursor(), to, wait=1)
+                checksums.settle(connection.connection.cursor(), to, wait=1)
         finally:
             engine.dispose()
 
@@ -239,16 +240,16 @@ class Store:
             return connection.execute(select(state.c.value).where(state.c.key == key)).scalar()
 
 
-def _close(path: Path, file: database.Database, readers: Engine, writer: Engine | None) -> None:
+def _close(path: Path, file: descriptor.Database, readers: Engine, writer: Engine | None) -> None:
     """Close all connections, the writer's while another reads: then SQLite leaves the log to `settle`.
 
     The log of a database that was moved it leaves alone by itself.
     """
     if writer is not None:
-        if database.is_at(file, path):
+        if descriptor.is_at(file, path):
             with suppress(sqlite3.Error, StorageFailed), closing(FileConnection(path, "ro")) as reader:
                 reader.execute("SELECT count(*) FROM sqlite_master")
                 writer.dispose()
         writer.dispose()
     readers.dispose()
-    database.release(file)
+    descriptor.release(file)
