@@ -15,8 +15,8 @@ from indexer.decode import DecodeLimits, decode
 from indexer.encoder import encoder_for
 from indexer.errors import ImageRejected, SourceMissing
 from indexer.sheet import CELL, Picture, draw_sheet
+from search.catalog.filters import parse_short
 from search.errors import SearchError, StorageFailed
-from search.filters import parse_short
 from search.index import Index
 from search.types import Query, QueryPart
 

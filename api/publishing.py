@@ -7,7 +7,7 @@ import threading
 from contextlib import suppress
 
 from api import activity
-from search.catalog import NEWEST
+from search.catalog.catalog import NEWEST
 from search.errors import PublicationStopped, SearchError
 from search.index import Index
 

@@ -25,7 +25,7 @@ from api.observer import Observer
 from api.publishing import publish_patiently
 from api.settings import Settings
 from indexer.encoder import Encoder
-from search.annotations import checked_labels, checked_metadata
+from search.catalog.annotations import checked_labels, checked_metadata
 from search.errors import SearchError, UnknownImage
 from search.files import storage_errors, write_whole
 from search.index import Index

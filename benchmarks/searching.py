@@ -35,7 +35,7 @@ from machine import machine
 from numpy.typing import NDArray
 
 from search.ann import scores
-from search.catalog import NEWEST
+from search.catalog.catalog import NEWEST
 from search.index import Index
 from search.lock import write_lock
 from search.recipe import Preprocessing, Recipe

@@ -18,9 +18,9 @@ from indexer.precision import GATE_SAMPLE
 from indexer.report import BuildOptions, BuildReport, Progress
 from indexer.sources import Source, renamed_away
 from indexer.worker import Workers
+from search.catalog.lookup import Content, Lookup
+from search.catalog.transaction import Transaction
 from search.index import Index
-from search.lookup import Content, Lookup
-from search.transaction import Transaction
 from search.types import Failure, Location, NewImage
 
 DECODED_AHEAD = 128

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence, Set
 from indexer.errors import SourceMissing
 from indexer.report import BuildOptions, BuildReport, Progress
 from indexer.sources import Ignored, Source, gone, scan
+from search.catalog.lookup import KnownLocation
 from search.index import Index
-from search.lookup import KnownLocation
 from search.types import Failure, Location
 
 LOOKUP = 500

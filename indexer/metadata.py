@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from indexer.errors import MetadataInvalid
-from search.annotations import checked_labels, checked_metadata
+from search.catalog.annotations import checked_labels, checked_metadata
 from search.errors import AnnotationInvalid
 
 

@@ -8,7 +8,7 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from search.catalog import NEWEST, Catalog
+from search.catalog.catalog import NEWEST, Catalog
 from search.errors import GenerationDamaged, IndexExists, StorageFailed, UnknownImage
 from search.files import storage_errors, sync
 from search.generation import load

@@ -15,8 +15,8 @@ import typer
 from search.errors import IndexDamaged
 
 if TYPE_CHECKING:
+    from search.catalog.lookup import KnownLocation, Lookup
     from search.index import Index
-    from search.lookup import KnownLocation, Lookup
     from search.types import JsonObject, Location
 
 DEFAULT_INDEX = "$LOOKALIKE_INDEX or ./lookalike.index"

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.ann import EF_CONSTRUCTION, LINKS, WALK, Graph, Vectors, exact, scores
-from search.catalog import Catalog
+from search.catalog.catalog import Catalog
 from search.errors import GenerationDamaged, PublicationStopped
 from search.files import sync
 from search.generation import FORMAT, Generation, SpaceSnapshot, hash_start, load, manifest_digest, map_vectors

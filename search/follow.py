@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from search.catalog import NEWEST, Catalog, Changes
+from search.catalog.catalog import NEWEST, Catalog, Changes
 from search.generation import load_best
 from search.snapshot import Snapshot
 from search.types import Space

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.ann import Graph, Positions, Vectors
-from search.catalog import Changes
+from search.catalog.catalog import Changes
 from search.errors import GenerationDamaged
 from search.files import reading_errors
 from search.types import JsonObject, Space

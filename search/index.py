@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from search.catalog import Catalog
+from search.catalog.catalog import Catalog
+from search.catalog.transaction import CHUNK, Transaction
 from search.draft import MAX_DEAD
 from search.errors import (
     IndexLocked,
@@ -34,7 +35,6 @@ from search.lock import PATIENCE, write_lock
 from search.publish import publish
 from search.searcher import Searcher
 from search.sqlite.store import UPLOADS
-from search.transaction import CHUNK, Transaction
 from search.types import Hit, ImageRecord, IndexInfo, JsonObject, Query, Space, Vector
 
 PAUSE = 0.2
@@ -82,7 +82,7 @@ class Index:
             raise IndexMissing(f"There is no index at {path}. Make one with: lookalike build PHOTOS --index {path}")
         opened = Catalog.open(catalog, writable=writable, unchecked=unchecked)
         if opened.outdated:
-            from search.migrate import migrate  # imports alembic
+            from search.catalog.migrate import migrate  # imports alembic
 
             opened.close()
             with write_lock(path):
@@ -234,7 +234,7 @@ class Index:
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The k images nearest to each of many vectors, best first, without looking up what is known of them.
 
-        vectors: (q, dim) float32 of unit length. matching: a filter (`search.filters`). ef: how many candidates a graph
+        vectors: (q, dim) float32 of unit length. matching: a filter (`search.catalog.filters`). ef: how many candidates a graph
         keeps, instead of as many as its recall was measured with. Returns the images' rowids and cosines, both (q, m)
         with m <= k; -1 and -inf where a query has fewer than others. Raises QueryInvalid, FilterInvalid, UnknownSpace.
         """

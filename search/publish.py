@@ -10,7 +10,7 @@ from threading import Event
 
 from filelock import FileLock, Timeout
 
-from search.catalog import NEWEST, Catalog, Changes
+from search.catalog.catalog import NEWEST, Catalog, Changes
 from search.draft import Draft, go_on, needs_graph, settled, stopped
 from search.errors import GenerationDamaged, IndexLocked, SearchError, StorageFailed
 from search.files import make_folder, storage_errors

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.ann import NEIGHBOURS
-from search.catalog import Catalog
+from search.catalog.catalog import Catalog
+from search.catalog.hits import Entry
 from search.errors import FilterInvalid, QueryInvalid, SearchError, UnknownImage, UnknownSpace
 from search.follow import Follower
 from search.query import query_vector
 from search.snapshot import EXACTLY, Selection, Snapshot
-from search.statements import Entry
 from search.types import Hit, JsonObject, Query, Space, Vector
 
 Found = tuple[NDArray[np.int64], NDArray[np.float32]]

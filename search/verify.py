@@ -12,12 +12,12 @@ import numpy as np
 from sqlalchemy import func, select
 
 from search.ann import NEIGHBOURS
-from search.catalog import NEWEST, Changes
+from search.catalog.catalog import NEWEST, Changes
+from search.catalog.schema import embeddings, images, labels, spaces
 from search.errors import GenerationDamaged, IndexDamaged, SearchError
 from search.generation import Generation, SpaceSnapshot, load
 from search.index import Index
 from search.measure import kth_scores, recall
-from search.schema import embeddings, images, labels, spaces
 from search.sqlite import checksums
 from search.types import Space
 from search.vectors import intact

@@ -22,7 +22,7 @@ from api.settings import Settings
 from search import ann, draft, follow, measure, publish, snapshot
 from search import index as index_module
 from search.ann import Graph, exact, scores
-from search.catalog import Catalog
+from search.catalog.catalog import Catalog
 from search.draft import Draft, _HashedFile
 from search.errors import IndexLocked, PublicationStopped, QueryInvalid, StorageFailed
 from search.generation import load

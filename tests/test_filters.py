@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from conftest import image_id, vectors
 
+from search.catalog.filters import MAX_DEPTH, compile_filter, parse_short
 from search.errors import FilterInvalid
-from search.filters import MAX_DEPTH, compile_filter, parse_short
 from search.index import Index
 from search.types import Query, QueryPart
 

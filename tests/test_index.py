@@ -17,6 +17,7 @@ import pytest
 from conftest import DIM, another_writer, image_id, new_image, recipe, run_cli, vectors
 from numpy.typing import NDArray
 
+from search.catalog.schema import state
 from search.errors import (
     IndexDamaged,
     IndexExists,
@@ -31,7 +32,6 @@ from search.errors import (
 from search.files import storage_errors
 from search.index import Index
 from search.recipe import Recipe
-from search.schema import state
 from search.types import Encoding, Failure, Hit, Location, Query, QueryPart, Space
 from search.verify import verify
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from conftest import another_writer, image_id, new_image, vectors
 
+from search.catalog.schema import SCHEMA_VERSION
 from search.errors import IndexLocked
 from search.index import Index
 from search.lock import write_lock
-from search.schema import SCHEMA_VERSION
 from search.types import Query, QueryPart
 from search.verify import verify
 

@@ -21,9 +21,9 @@ from api.observer import Observer
 from api.publishing import publish_patiently
 from api.service import Service
 from api.settings import Settings
-from search import ann, catalog, draft
+from search import ann, draft
 from search import index as index_module
-from search.catalog import Catalog
+from search.catalog.catalog import Catalog, catalog
 from search.draft import _HashedFile
 from search.errors import SearchError
 from search.index import Index

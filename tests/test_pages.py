@@ -17,11 +17,11 @@ import pytest
 from conftest import image_id, new_image, run_cli, vectors
 from sqlalchemy import select
 
-from search import schema
 from search.backup import backup
+from search.catalog.catalog import schema
+from search.catalog.schema import images
 from search.errors import IndexDamaged
 from search.index import Index
-from search.schema import images
 from search.sqlite import checksums, store
 from search.types import Query, QueryPart
 from search.verify import verify
@@ -341,7 +341,7 @@ def test_what_fails_in_reading_the_original_is_not_said_of_its_copy(make_index: 
     index.close()
     killed_while_adding(index.path, 3)  # pages in the log are read one by one
     code = (
-        "from search.catalog import Catalog; from torture.shim import Fate, Shim; shim, at = Shim(), 1\n"
+        "from search.catalog.catalog import Catalog; from torture.shim import Fate, Shim; shim, at = Shim(), 1\n"
         "while True:\n"
         " with Path(sys.argv[2]).open('wb'): catalog = Catalog.open(path / 'catalog.sqlite')\n"
         " shim.start(path, at=at, fate=Fate(5), reads=True)\n"

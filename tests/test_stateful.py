@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 
 from search import ann, draft, snapshot
 from search.ann import Graph
-from search.catalog import Catalog
+from search.catalog.catalog import Catalog
 from search.index import Index
 from search.types import Encoding, JsonObject, Query, QueryPart, Space
 from search.verify import verify

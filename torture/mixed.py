@@ -17,7 +17,7 @@ from unittest import mock
 
 import numpy as np
 
-from search.catalog import Catalog
+from search.catalog.catalog import Catalog
 from search.errors import IndexLocked, UnknownImage
 from search.index import Index
 from search.types import JsonObject, Query, QueryPart

@@ -16,12 +16,12 @@ from typing import Any, Self
 
 from sqlalchemy import Connection, Engine, PoolProxiedConnection, select
 
-from search import schema
+from search.catalog.catalog import schema
+from search.catalog.schema import FileConnection, spaces, state, translated
+from search.catalog.transaction import Transaction
 from search.errors import IndexDamaged, IndexExists, IndexLocked, IndexMoved, IndexTooNew, SearchError, StorageFailed
 from search.files import storage_errors, sync
-from search.schema import FileConnection, spaces, state, translated
 from search.sqlite import checksums, descriptor
-from search.transaction import Transaction
 from search.types import Space
 
 LOG_BYTES = 8 << 20
@@ -38,7 +38,7 @@ class Store:
     def __init__(self, path: Path, *, writable: bool) -> None:
         self.path = path
         self.outdated = False
-        """Whether an older Lookalike made it: `search.migrate` first."""
+        """Whether an older Lookalike made it: `search.catalog.migrate` first."""
         self._readers = schema.reading_engine(path)
         self._watcher: PoolProxiedConnection | None = None
         self._watching = threading.Lock()

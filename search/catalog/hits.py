@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Select, bindparam, func, select
 from sqlalchemy.dialects import sqlite
 
-from search.schema import embeddings, images, locations, spaces
+from search.catalog.schema import embeddings, images, locations, spaces
 from search.types import JsonObject
 
 

@@ -9,7 +9,7 @@ from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from sqlalchemy import func, select, true
 
-from search.schema import SCHEMA_VERSION, images, labels, translated, writing_engine
+from search.catalog.schema import SCHEMA_VERSION, images, labels, translated, writing_engine
 from search.sqlite import checksums
 
 

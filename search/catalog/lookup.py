@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, bindparam, exists, select
 
-from search.schema import images, locations, tombstones
+from search.catalog.schema import images, locations, tombstones
 from search.types import Location
 
 # Statements of which a build runs one for each image are made once: making one takes longer than running it.

@@ -38,7 +38,7 @@ from search.sqlite.descriptor import Database, hold, release
 APPLICATION_ID = 0x4C4B414C
 """`LKAL`: tells a catalog from any other SQLite file."""
 SCHEMA_VERSION = 2
-"""`search.migrate` brings older ones up to it."""
+"""`search.catalog.migrate` brings older ones up to it."""
 _OF_READING = {
     sqlite3.SQLITE_CORRUPT,
     sqlite3.SQLITE_NOTADB,

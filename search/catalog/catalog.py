@@ -12,14 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Row, func, select
 
-from search.errors import (
-    IndexDamaged,
-    UnknownImage,
-)
-from search.filters import compile_filter
-from search.lookup import KnownLocation, Lookup, known_location
-from search.recipe import Recipe
-from search.schema import (
+from search.catalog.filters import compile_filter
+from search.catalog.hits import ENTRIES, IDS, RECORDS, STORED, Entry, Stored
+from search.catalog.lookup import KnownLocation, Lookup, known_location
+from search.catalog.schema import (
     embeddings,
     failures,
     images,
@@ -28,8 +24,12 @@ from search.schema import (
     state,
     tombstones,
 )
+from search.errors import (
+    IndexDamaged,
+    UnknownImage,
+)
+from search.recipe import Recipe
 from search.sqlite.store import UPLOADS, Store
-from search.statements import ENTRIES, IDS, RECORDS, STORED, Entry, Stored
 from search.types import Encoding, Failure, ImageFacts, ImageRecord, JsonObject, Space, SpaceInfo, Vector, absolute
 from search.vectors import from_blobs, intact
 

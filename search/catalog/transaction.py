@@ -10,9 +10,9 @@ from typing import Any, cast
 from sqlalchemy import Connection, bindparam, delete, exists, select, text, tuple_, update
 from sqlalchemy.dialects.sqlite import insert
 
-from search.lookup import Lookup
-from search.schema import embeddings, failures, images, locations, spaces, state, tombstones
-from search.schema import labels as labels_table
+from search.catalog.lookup import Lookup
+from search.catalog.schema import embeddings, failures, images, locations, spaces, state, tombstones
+from search.catalog.schema import labels as labels_table
 from search.types import Encoding, Failure, JsonObject, Location, NewImage
 from search.vectors import to_blob
 

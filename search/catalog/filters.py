@@ -24,8 +24,8 @@ from sqlalchemy import (
     true,
 )
 
+from search.catalog.schema import images, labels, locations
 from search.errors import FilterInvalid
-from search.schema import images, labels, locations
 
 COLUMNS = ("width", "height", "format", "taken_at")
 NUMBER_FIELDS = ("width", "height")
