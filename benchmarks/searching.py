@@ -34,8 +34,8 @@ import numpy as np
 from machine import machine
 from numpy.typing import NDArray
 
-from search.ann import scores
 from search.catalog.catalog import NEWEST
+from search.generations.ann import scores
 from search.index import Index
 from search.lock import write_lock
 from search.recipe import Preprocessing, Recipe

@@ -11,7 +11,7 @@ from pathlib import Path
 from search.catalog.catalog import NEWEST, Catalog
 from search.errors import GenerationDamaged, IndexExists, StorageFailed, UnknownImage
 from search.files import storage_errors, sync
-from search.generation import load
+from search.generations.generation import load
 from search.index import Index
 from search.lock import write_lock
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from search.catalog.catalog import NEWEST, Catalog, Changes
-from search.generation import load_best
+from search.generations.generation import load_best
 from search.snapshot import Snapshot
 from search.types import Space
 

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from search.catalog.catalog import Catalog
 from search.catalog.transaction import CHUNK, Transaction
-from search.draft import MAX_DEAD
 from search.errors import (
     IndexLocked,
     IndexMissing,
@@ -30,9 +29,10 @@ from search.errors import (
 )
 from search.files import make_folder, storage_errors
 from search.follow import Follower
-from search.generation import Generation
+from search.generations.draft import MAX_DEAD
+from search.generations.generation import Generation
+from search.generations.publish import publish
 from search.lock import PATIENCE, write_lock
-from search.publish import publish
 from search.searcher import Searcher
 from search.sqlite.store import UPLOADS
 from search.types import Hit, ImageRecord, IndexInfo, JsonObject, Query, Space, Vector

@@ -14,11 +14,11 @@ from itertools import compress
 import numpy as np
 from numpy.typing import NDArray
 
-from search.ann import NEIGHBOURS
 from search.catalog.catalog import Catalog
 from search.catalog.hits import Entry
 from search.errors import FilterInvalid, QueryInvalid, SearchError, UnknownImage, UnknownSpace
 from search.follow import Follower
+from search.generations.ann import NEIGHBOURS
 from search.query import query_vector
 from search.snapshot import EXACTLY, Selection, Snapshot
 from search.types import Hit, JsonObject, Query, Space, Vector

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from search.ann import Positions, Vectors, exact, scores, walked
-from search.generation import Generation, SpaceSnapshot
+from search.generations.ann import Positions, Vectors, exact, scores, walked
+from search.generations.generation import Generation, SpaceSnapshot
 from search.types import Space
 
 Rowids = NDArray[np.int64]

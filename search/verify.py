@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 from sqlalchemy import func, select
 
-from search.ann import NEIGHBOURS
 from search.catalog.catalog import NEWEST, Changes
 from search.catalog.schema import embeddings, images, labels, spaces
 from search.errors import GenerationDamaged, IndexDamaged, SearchError
-from search.generation import Generation, SpaceSnapshot, load
+from search.generations.ann import NEIGHBOURS
+from search.generations.generation import Generation, SpaceSnapshot, load
+from search.generations.recall import kth_scores, recall
 from search.index import Index
-from search.measure import kth_scores, recall
 from search.sqlite import checksums
 from search.types import Space
 from search.vectors import intact

@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 
 from api.service import Service
 from api.settings import Settings
-from search import ann, draft, follow, measure, publish, snapshot
+from search import follow, snapshot
 from search import index as index_module
-from search.ann import Graph, exact, scores
 from search.catalog.catalog import Catalog
-from search.draft import Draft, _HashedFile
 from search.errors import IndexLocked, PublicationStopped, QueryInvalid, StorageFailed
-from search.generation import load
+from search.generations import ann, draft, publish, recall
+from search.generations.ann import Graph, exact, scores
+from search.generations.draft import Draft, _HashedFile
+from search.generations.generation import load
 from search.index import Index
 from search.snapshot import Snapshot
 from search.sqlite import checksums
@@ -121,7 +122,7 @@ def test_a_filter_too_narrow_for_walks_is_searched_exactly(
     make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, queries = clusters(3000), clusters(20, seed=1)
-    walked = measure.walked
+    walked = recall.walked
 
     def lost(graph: Graph, alive: NDArray[np.bool_], *rest: Any) -> Any:
         met, missing = walked(graph, alive, *rest)

@@ -21,11 +21,11 @@ from api.observer import Observer
 from api.publishing import publish_patiently
 from api.service import Service
 from api.settings import Settings
-from search import ann, draft
 from search import index as index_module
 from search.catalog.catalog import Catalog, catalog
-from search.draft import _HashedFile
 from search.errors import SearchError
+from search.generations import ann, draft
+from search.generations.draft import _HashedFile
 from search.index import Index
 from search.query import MAX_PARTS
 from search.types import Query, QueryPart

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from conftest import image_id, run_cli, vectors
 
-from search import draft
-from search.generation import manifest_digest
+from search.generations import draft
+from search.generations.generation import manifest_digest
 from search.index import Index
 from search.verify import Verification, verify
 

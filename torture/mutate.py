@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path
 from unittest import mock
 
-from search import generation
 from search.errors import SearchError
+from search.generations import generation
 from search.index import Index
 from search.types import JsonObject, Query, QueryPart
 from search.verify import verify

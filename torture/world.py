@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from search import ann, draft, snapshot
+from search import snapshot
+from search.generations import ann, draft
 from search.index import Index
 from search.recipe import Preprocessing, Recipe
 from search.types import Encoding, ImageFacts, Location, NewImage, Query, QueryPart, Space, Vector

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from search.ann import NEIGHBOURS, SCORED, Graph, Vectors, exact, scores, walked
+from search.generations.ann import NEIGHBOURS, SCORED, Graph, Vectors, exact, scores, walked
 
 EFS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 """Candidates that a search may keep (efSearch), the fastest first. What it finds at the last is all that it finds."""

@@ -11,10 +11,10 @@ from threading import Event
 from filelock import FileLock, Timeout
 
 from search.catalog.catalog import NEWEST, Catalog, Changes
-from search.draft import Draft, go_on, needs_graph, settled, stopped
 from search.errors import GenerationDamaged, IndexLocked, SearchError, StorageFailed
 from search.files import make_folder, storage_errors
-from search.generation import Generation, load_best, numbers
+from search.generations.draft import Draft, go_on, needs_graph, settled, stopped
+from search.generations.generation import Generation, load_best, numbers
 from search.types import Space
 
 WAIT = 900

@@ -18,12 +18,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from search.ann import EF_CONSTRUCTION, LINKS, WALK, Graph, Vectors, exact, scores
 from search.catalog.catalog import Catalog
 from search.errors import GenerationDamaged, PublicationStopped
 from search.files import sync
-from search.generation import FORMAT, Generation, SpaceSnapshot, hash_start, load, manifest_digest, map_vectors
-from search.measure import measured
+from search.generations.ann import EF_CONSTRUCTION, LINKS, WALK, Graph, Vectors, exact, scores
+from search.generations.generation import (
+    FORMAT,
+    Generation,
+    SpaceSnapshot,
+    hash_start,
+    load,
+    manifest_digest,
+    map_vectors,
+)
+from search.generations.recall import measured
 from search.types import JsonObject, Space
 
 PROBES = 16

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from search.ann import Graph, Positions, Vectors
 from search.catalog.catalog import Changes
 from search.errors import GenerationDamaged
 from search.files import reading_errors
+from search.generations.ann import Graph, Positions, Vectors
 from search.types import JsonObject, Space
 
 FORMAT = 2
