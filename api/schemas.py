@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-from search.query import MAX_PARTS, MAX_WINDOW
+from search.query.parts import MAX_PARTS, MAX_WINDOW
 from search.types import Hit, ImageRecord
 
 

@@ -28,12 +28,12 @@ from search.errors import (
     UnknownSpace,
 )
 from search.files import make_folder, storage_errors
-from search.follow import Follower
 from search.generations.draft import MAX_DEAD
 from search.generations.generation import Generation
 from search.generations.publish import publish
 from search.lock import PATIENCE, write_lock
-from search.searcher import Searcher
+from search.query.follow import Follower
+from search.query.searcher import Searcher
 from search.sqlite.store import UPLOADS
 from search.types import Hit, ImageRecord, IndexInfo, JsonObject, Query, Space, Vector
 

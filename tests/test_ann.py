@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from api.service import Service
 from api.settings import Settings
-from search import follow, snapshot
 from search import index as index_module
 from search.catalog.catalog import Catalog
 from search.errors import IndexLocked, PublicationStopped, QueryInvalid, StorageFailed
@@ -28,7 +27,8 @@ from search.generations.ann import Graph, exact, scores
 from search.generations.draft import Draft, _HashedFile
 from search.generations.generation import load
 from search.index import Index
-from search.snapshot import Snapshot
+from search.query.parts import follow, snapshot
+from search.query.snapshot import Snapshot
 from search.sqlite import checksums
 from search.types import Query, QueryPart
 from search.vectors import normalise

@@ -27,7 +27,7 @@ from search.errors import SearchError
 from search.generations import ann, draft
 from search.generations.draft import _HashedFile
 from search.index import Index
-from search.query import MAX_PARTS
+from search.query.parts import MAX_PARTS
 from search.types import Query, QueryPart
 
 MakeIndex = Callable[..., Index]

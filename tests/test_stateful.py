@@ -15,11 +15,11 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from search import snapshot
 from search.catalog.catalog import Catalog
 from search.generations import ann, draft
 from search.generations.ann import Graph
 from search.index import Index
+from search.query.parts import snapshot
 from search.types import Encoding, JsonObject, Query, QueryPart, Space
 from search.verify import verify
 

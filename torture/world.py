@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from search import snapshot
 from search.generations import ann, draft
 from search.index import Index
+from search.query.parts import snapshot
 from search.recipe import Preprocessing, Recipe
 from search.types import Encoding, ImageFacts, Location, NewImage, Query, QueryPart, Space, Vector
 from search.vectors import normalise

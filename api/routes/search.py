@@ -45,7 +45,7 @@ from api.service import Service
 from indexer.decode import Box
 from indexer.errors import IndexerError
 from search.errors import SearchError
-from search.query import MAX_WINDOW, check_window
+from search.query.parts import MAX_WINDOW, check_window
 from search.types import Query as IndexQuery
 from search.types import QueryPart, Vector
 

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from search.catalog.catalog import Catalog
 from search.catalog.hits import Entry
 from search.errors import FilterInvalid, QueryInvalid, SearchError, UnknownImage, UnknownSpace
-from search.follow import Follower
 from search.generations.ann import NEIGHBOURS
-from search.query import query_vector
-from search.snapshot import EXACTLY, Selection, Snapshot
+from search.query.follow import Follower
+from search.query.parts import query_vector
+from search.query.snapshot import EXACTLY, Selection, Snapshot
 from search.types import Hit, JsonObject, Query, Space, Vector
 
 Found = tuple[NDArray[np.int64], NDArray[np.float32]]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from search.catalog.catalog import NEWEST, Catalog, Changes
 from search.generations.generation import load_best
-from search.snapshot import Snapshot
+from search.query.snapshot import Snapshot
 from search.types import Space
 
 
