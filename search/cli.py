@@ -116,7 +116,7 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Prove an index: read all of it, and say what is wrong and what to do. Exit code 65 where anything is."""
-    from search.verify import verify as check  # imports faiss and sqlalchemy: not for --help
+    from search.upkeep.verify import verify as check  # imports faiss and sqlalchemy: not for --help
 
     with _open(directory, unchecked=True) as index:
         result = check(index)
@@ -174,7 +174,7 @@ def backup(
     as_json: Json = False,
 ) -> None:
     """Copy an index, also while it is served: its catalog, its uploads, and what it needs to be searched."""
-    from search.backup import backup as copy  # imports faiss and sqlalchemy: not for --help
+    from search.upkeep.backup import backup as copy  # imports faiss and sqlalchemy: not for --help
 
     with _open(directory) as index, copy(index, to) as copied:
         count, size = copied.catalog.counts()[0], copied.bytes_on_disk()

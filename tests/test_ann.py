@@ -31,8 +31,8 @@ from search.query.parts import follow, snapshot
 from search.query.snapshot import Snapshot
 from search.sqlite import checksums
 from search.types import Query, QueryPart
+from search.upkeep.verify import verify
 from search.vectors import normalise
-from search.verify import verify
 
 MakeIndex = Callable[..., Index]
 DIM = 16

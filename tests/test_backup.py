@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from conftest import another_writer, image_id, new_image, run_cli, vectors
 
-from search.backup import backup
 from search.errors import IndexExists, IndexLocked, IndexMoved, RootMismatch, StorageFailed, UnknownRoot
 from search.index import Index
 from search.types import ImageFacts, Location, NewImage, Query, QueryPart
-from search.verify import verify
+from search.upkeep.backup import backup
+from search.upkeep.verify import verify
 
 MakeIndex = Callable[..., Index]
 

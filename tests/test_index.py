@@ -33,7 +33,7 @@ from search.files import storage_errors
 from search.index import Index
 from search.recipe import Recipe
 from search.types import Encoding, Failure, Hit, Location, Query, QueryPart, Space
-from search.verify import verify
+from search.upkeep.verify import verify
 
 MakeIndex = Callable[..., Index]
 

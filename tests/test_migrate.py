@@ -14,7 +14,7 @@ from search.errors import IndexLocked
 from search.index import Index
 from search.lock import write_lock
 from search.types import Query, QueryPart
-from search.verify import verify
+from search.upkeep.verify import verify
 
 MakeIndex = Callable[..., Index]
 

@@ -17,14 +17,14 @@ import pytest
 from conftest import image_id, new_image, run_cli, vectors
 from sqlalchemy import select
 
-from search.backup import backup
 from search.catalog.catalog import schema
 from search.catalog.schema import images
 from search.errors import IndexDamaged
 from search.index import Index
 from search.sqlite import checksums, store
 from search.types import Query, QueryPart
-from search.verify import verify
+from search.upkeep.backup import backup
+from search.upkeep.verify import verify
 
 MakeIndex = Callable[..., Index]
 COMPILED = pytest.mark.skipif(shutil.which(os.environ.get("CC", "cc")) is None, reason="needs a C compiler")

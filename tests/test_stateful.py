@@ -21,7 +21,7 @@ from search.generations.ann import Graph
 from search.index import Index
 from search.query.parts import snapshot
 from search.types import Encoding, JsonObject, Query, QueryPart, Space
-from search.verify import verify
+from search.upkeep.verify import verify
 
 COUNT = 120
 DATA = vectors(COUNT)

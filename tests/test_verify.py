@@ -17,7 +17,7 @@ from conftest import image_id, run_cli, vectors
 from search.generations import draft
 from search.generations.generation import manifest_digest
 from search.index import Index
-from search.verify import Verification, verify
+from search.upkeep.verify import Verification, verify
 
 MakeIndex = Callable[..., Index]
 

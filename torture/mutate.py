@@ -18,7 +18,7 @@ from search.errors import SearchError
 from search.generations import generation
 from search.index import Index
 from search.types import JsonObject, Query, QueryPart
-from search.verify import verify
+from search.upkeep.verify import verify
 from torture.world import Figures, create, in_child, take, vector
 
 BATCH = 100

@@ -17,8 +17,8 @@ from search.index import Index
 from search.query.parts import snapshot
 from search.recipe import Preprocessing, Recipe
 from search.types import Encoding, ImageFacts, Location, NewImage, Query, QueryPart, Space, Vector
+from search.upkeep.verify import verify
 from search.vectors import normalise
-from search.verify import verify
 
 DIM = 16
 NUMBERS = 600
