@@ -20,7 +20,7 @@ from api import activity, metrics, problems
 from api.batching import Stage
 from api.settings import Settings
 from indexer.decode import Box, DecodeLimits, decode, decode_pixels, sniff, thumbnail
-from indexer.encoder import Encoder, cores
+from indexer.encoders.encoder import Encoder, cores
 from indexer.sources import SNIFFED_BYTES
 from indexer.worker import Workers
 from search.recipe import Preprocessing

@@ -12,7 +12,7 @@ from typing import Any
 from lookalike_client import Client, LookalikeError, Unauthorized
 
 from indexer.decode import DecodeLimits, decode
-from indexer.encoder import encoder_for
+from indexer.encoders.encoder import encoder_for
 from indexer.errors import ImageRejected, SourceMissing
 from indexer.sheet import CELL, Picture, draw_sheet
 from search.catalog.filters import parse_short

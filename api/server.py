@@ -19,7 +19,7 @@ from api.app import create_app
 from api.protocol import MAX_CONNECTIONS, HTTPProtocol
 from api.service import Service
 from api.settings import Settings
-from indexer.encoder import encoder_for
+from indexer.encoders.encoder import encoder_for
 from search.errors import SearchError
 from search.index import Index
 

@@ -24,7 +24,7 @@ from api.embedding import Embedding, Timing
 from api.observer import Observer
 from api.publishing import publish_patiently
 from api.settings import Settings
-from indexer.encoder import Encoder
+from indexer.encoders.encoder import Encoder
 from search.catalog.annotations import checked_labels, checked_metadata
 from search.errors import SearchError, UnknownImage
 from search.files import storage_errors, write_whole

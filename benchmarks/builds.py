@@ -36,7 +36,7 @@ import psutil
 from machine import machine
 
 from indexer.decode import Decoded, DecodeLimits, decode
-from indexer.encoder import SpaceRequest, encoder_for
+from indexer.encoders.encoder import SpaceRequest, encoder_for
 from indexer.errors import ImageRejected
 from indexer.models import PACKAGED, locate
 from indexer.sources import Source, scan

@@ -22,9 +22,9 @@ from machine import machine
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from indexer.encoder import SpaceRequest
 from indexer.encoders import int8
-from indexer.encoders import openvino as ours
+from indexer.encoders import openvino_backend as ours
+from indexer.encoders.encoder import SpaceRequest
 from indexer.encoders.families import open_checkpoint
 from indexer.encoders.recipes import recipes_for
 from indexer.encoders.taps import all_taps

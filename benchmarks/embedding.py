@@ -32,9 +32,9 @@ from machine import machine
 from numpy.typing import NDArray
 
 from indexer.decode import DecodeLimits, decode
-from indexer.encoder import SpaceRequest, has_openvino
+from indexer.encoders.checked import overlap
+from indexer.encoders.encoder import SpaceRequest, has_openvino
 from indexer.models import PACKAGED, locate
-from indexer.precision import overlap
 from indexer.sources import Source, scan
 from search.recipe import Recipe
 from search.types import Location
@@ -110,16 +110,16 @@ def plain(model: str, layer: int | None, *, loader: bool) -> Run:
 
     def run(pixels: Pixels) -> NDArray[np.float32]:
         found = []
-        with torch.inference_mode():
+        with torch_backend.inference_mode():
             batches: Any = (pixels[at : at + 8] for at in range(0, len(pixels), 8))
             if loader:
-                fed: Any = torch.utils.data.DataLoader
+                fed: Any = torch_backend.utils.data.DataLoader
                 batches = fed(pixels, 8, collate_fn=normalised, num_workers=1)
             for batch in batches:
                 answer = whole(batch if loader else normalised(batch), output_hidden_states=True)
                 last = answer.last_hidden_state if normed else answer.hidden_states[-1]
                 found.append(last[:, 0])
-        return torch.nn.functional.normalize(torch.cat(found)).numpy()
+        return torch_backend.nn.functional.normalize(torch_backend.cat(found)).numpy()
 
     return run
 
@@ -134,21 +134,21 @@ def ours(name: str, model: str, layer: int | None, pixels: Pixels, *, throughput
     spaces = recipes_for(files, [SpaceRequest(layers=None if layer is None else (layer,))])
     encoder: Any
     if backend == "openvino":
-        from indexer.encoders import openvino
+        from indexer.encoders import openvino_backend
 
         if precision == "int8":
             from indexer.encoders import int8
 
             models = Path(tempfile.mkdtemp())
             _, store = int8.fit(files, spaces, pixels[:: max(1, len(pixels) // FITTED_TO)], models)
-            encoder = openvino.load_stored(models / store(), spaces, throughput=throughput)
+            encoder = openvino_backend.load_stored(models / store(), spaces, throughput=throughput)
         else:
-            encoder = openvino.load_recipes(files, spaces, precision=chosen, throughput=throughput)
+            encoder = openvino_backend.load_recipes(files, spaces, precision=chosen, throughput=throughput)
     else:
-        from indexer.encoders import torch
+        from indexer.encoders import torch_backend
 
         device = "cpu" if backend == "torch" else backend
-        encoder = torch.load_recipes(files, spaces, device=device, precision=chosen, throughput=throughput)
+        encoder = torch_backend.load_recipes(files, spaces, device=device, precision=chosen, throughput=throughput)
         if compiled:
             encoder.prepare(pixels, 10**9)
             assert encoder._compiled, "torch.compile did not work here"
@@ -295,7 +295,7 @@ def main() -> None:
 
     print(machine())
     variants = VARIANTS + (OPENVINO_VARIANTS if has_openvino() else ())
-    variants += GPU_VARIANTS if torch.cuda.is_available() else ()
+    variants += GPU_VARIANTS if torch_backend.cuda.is_available() else ()
     layers: list[int | None] = chosen.layer or [PACKAGED.layers, 7]
     rounds = LARGE_ROUNDS if chosen.vit_large else ROUNDS
     with tempfile.TemporaryDirectory() as temporary:

@@ -38,7 +38,7 @@ from machine import machine
 from PIL import Image
 
 from indexer.decode import DecodeLimits, decode_pixels, keep_memory
-from indexer.encoder import Encoder, encoder_for
+from indexer.encoders.encoder import Encoder, encoder_for
 from search.index import Index
 from search.recipe import Preprocessing
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from indexer.comparison import LOOKUP, Comparison
 from indexer.decode import DecodeLimits
 from indexer.embedding import Embedded, Embedder
-from indexer.encoder import Encoder
+from indexer.encoders.checked import GATE_SAMPLE
+from indexer.encoders.encoder import Encoder
 from indexer.pipeline import Decoded, Loader, Outcome, Recognised, failure, ordered_map
-from indexer.precision import GATE_SAMPLE
 from indexer.report import BuildOptions, BuildReport, Progress
 from indexer.sources import Source, renamed_away
 from indexer.worker import Workers

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.encoder import Encoder, SpaceRequest, encoder_for, has_openvino
+from indexer.encoders.checked import CheckedEncoder
+from indexer.encoders.encoder import Encoder, SpaceRequest, encoder_for, has_openvino
 from indexer.errors import ModelUnsupported
 from indexer.models import PACKAGED, ModelFiles, locate
-from indexer.precision import CheckedEncoder
 from search.errors import RecipeMismatch
 from search.index import Index
 from search.lock import write_lock
@@ -97,15 +97,17 @@ def _encoding(wanted: ModelChoice) -> Encoding:
     on_cpu = wanted.device in ("auto", "cpu")
     if not on_cpu and "openvino" in (wanted.backend, "openvino" if wanted.precision == "int8" else ""):
         raise ModelUnsupported(f"OpenVINO computes on the CPU here, not on {wanted.device}.")
-    from indexer.encoders import torch
+    from indexer.encoders import torch_backend
 
     asked = "auto" if wanted.precision == "int8" else wanted.precision
     fast = wanted.backend == "openvino" or wanted.precision == "int8"
-    if fast or (wanted.backend == "auto" and has_openvino() and torch.device_for(wanted.device).type == "cpu"):
-        from indexer.encoders import openvino
+    if fast or (wanted.backend == "auto" and has_openvino() and torch_backend.device_for(wanted.device).type == "cpu"):
+        from indexer.encoders import openvino_backend
 
-        return Encoding(backend="openvino", precision=openvino.precision_for(asked))
-    return Encoding(backend="torch", precision=torch.precision_for(asked, torch.device_for(wanted.device)))
+        return Encoding(backend="openvino", precision=openvino_backend.precision_for(asked))
+    return Encoding(
+        backend="torch", precision=torch_backend.precision_for(asked, torch_backend.device_for(wanted.device))
+    )
 
 
 def _checked(

@@ -18,7 +18,7 @@ from search.cli import DEFAULT_INDEX, EXIT_REJECTED, Json, default_index, plural
 from search.recipe import Pooling
 
 if TYPE_CHECKING:
-    from indexer.encoder import SpaceRequest
+    from indexer.encoders.encoder import SpaceRequest
     from indexer.report import BuildReport
     from search.index import Index
 
@@ -76,7 +76,7 @@ def build(
     """Build an index of folders of images, or bring one up to date."""
     from indexer.build import Build
     from indexer.choice import ModelChoice, open_for_build
-    from indexer.encoder import cores
+    from indexer.encoders.encoder import cores
     from indexer.metadata import read_metadata
     from indexer.report import BuildOptions
     from indexer.sources import resolve_sources
@@ -144,7 +144,7 @@ def _check_place(index: Path, sources: Sequence[Path]) -> None:
 
 
 def _requests(layers: Sequence[str], pooling: Pooling | None, final_norm: bool | None) -> tuple[SpaceRequest, ...]:
-    from indexer.encoder import SpaceRequest
+    from indexer.encoders.encoder import SpaceRequest
 
     if not layers and (pooling is not None or final_norm is not None):
         return (SpaceRequest(pooling=pooling, final_norm=final_norm),)

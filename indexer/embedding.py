@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from indexer.encoder import Encoder
+from indexer.encoders.encoder import Encoder
 from indexer.errors import IndexerError
 from indexer.pipeline import Decoded
 from search.errors import SearchError

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from api.cli import main
-from indexer.encoder import Precision
+from indexer.encoders.encoder import Precision
 from indexer.packaged import cache_folder
 from search.index import Index
 from search.recipe import Preprocessing, Recipe

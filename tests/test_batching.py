@@ -12,7 +12,7 @@ from conftest import FakeEncoder, HeldEncoder
 from numpy.typing import NDArray
 
 from api.batching import Closed, Stage
-from indexer.precision import MIN_COSINE, SAMPLE, CheckedEncoder
+from indexer.encoders.checked import MIN_COSINE, SAMPLE, CheckedEncoder
 from search.types import Encoding
 
 

@@ -133,8 +133,8 @@ def test_sharded_checkpoint_is_hashed_over_all_its_files(tmp_path: Path) -> None
     assert len(files.weights) > 1
     lines = sorted(f"{hashlib.sha256(path.read_bytes()).hexdigest()} {path.name}\n" for path in files.weights)
     assert files.weights_sha256 == hashlib.sha256("".join(lines).encode()).hexdigest()
-    from indexer.encoder import SpaceRequest
-    from indexer.encoders.torch import load
+    from indexer.encoders.encoder import SpaceRequest
+    from indexer.encoders.torch_backend import load
 
     load(files, [SpaceRequest(pooling="pooler")])
     files.weights[0].unlink()

@@ -19,17 +19,17 @@ import torch
 from conftest import draw_picture, run_cli, write_photos
 from numpy.typing import NDArray
 
-from indexer.encoder import SpaceRequest, encoder_for, has_openvino
+from indexer.encoders.encoder import SpaceRequest, encoder_for, has_openvino
 
 if not has_openvino():
     pytest.skip("the extra is for x86 only", allow_module_level=True)
 
-from indexer.encoders import int8, openvino
-from indexer.encoders import torch as torch_backend
+from indexer.encoders import int8, openvino_backend
+from indexer.encoders import torch_backend as torch_backend
+from indexer.encoders.checked import overlap
 from indexer.encoders.recipes import recipes_for
 from indexer.errors import ModelUnsupported
 from indexer.models import locate
-from indexer.precision import overlap
 from search.index import Index
 from search.recipe import Recipe
 
@@ -63,7 +63,7 @@ def test_fp32_equals_torch_in_every_family_at_every_layer(family: str, tmp_path:
     last = recipes_for(files, [SpaceRequest(layers=(checkpoints.LAYERS,))])  # siglip: its pooling head
     pixels = pictures(5)
     for spaces in (together, last):
-        ours = openvino.load_recipes(files, spaces, precision="fp32", batch_size=2).encode(pixels)
+        ours = openvino_backend.load_recipes(files, spaces, precision="fp32", batch_size=2).encode(pixels)
         theirs = torch_backend.load_recipes(files, spaces, precision="fp32").encode(pixels)
         for one, other in zip(ours, theirs, strict=True):
             np.testing.assert_allclose(one, other, atol=1e-5)
@@ -72,21 +72,21 @@ def test_fp32_equals_torch_in_every_family_at_every_layer(family: str, tmp_path:
 def test_many_images_side_by_side_come_back_in_order(wide: Path) -> None:
     files = locate(str(wide))
     spaces, pixels = recipes_for(files, []), pictures(37)
-    wide_open = openvino.load_recipes(files, spaces, precision="fp32", batch_size=2, throughput=True)
-    single = openvino.load_recipes(files, spaces, precision="fp32", batch_size=1)
+    wide_open = openvino_backend.load_recipes(files, spaces, precision="fp32", batch_size=2, throughput=True)
+    single = openvino_backend.load_recipes(files, spaces, precision="fp32", batch_size=1)
     np.testing.assert_allclose(wide_open.encode(pixels)[0], single.encode(pixels)[0], atol=1e-6)
 
 
 def test_encoders_of_a_core_each_may_be_called_at_the_same_time(wide: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files, pixels = locate(str(wide)), pictures(40)
     spaces = recipes_for(files, [])
-    encoder = openvino.load_recipes(files, spaces, precision="fp32")
+    encoder = openvino_backend.load_recipes(files, spaces, precision="fp32")
     monkeypatch.setattr(openvino, "cores", lambda: 3)
     cores = encoder.per_core()
     assert [(core.names, core.backend, core.precision) for core in cores] == 3 * [(tuple(spaces), "openvino", "fp32")]
     together = threading.Barrier(3, timeout=30)
 
-    def encoded(core: openvino.OpenVinoEncoder, part: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def encoded(core: openvino_backend.OpenVinoEncoder, part: NDArray[np.uint8]) -> NDArray[np.float32]:
         for _ in range(20):
             together.wait()
             found = core.encode(part)[0]
@@ -102,10 +102,10 @@ def test_encoders_of_a_core_each_may_be_called_at_the_same_time(wide: Path, monk
 def test_an_exported_model_needs_no_torch_and_a_damaged_export_is_made_again(wide: Path, cache: Path) -> None:
     files = locate(str(wide))
     spaces, pixels = recipes_for(files, []), pictures(2)
-    first = openvino.load_recipes(files, spaces, precision="fp32").encode(pixels)[0]
+    first = openvino_backend.load_recipes(files, spaces, precision="fp32").encode(pixels)[0]
     (recipe,) = spaces.values()
     code = (
-        "import json, sys; from indexer.encoders import openvino; from indexer.models import locate; "
+        "import json, sys; from indexer.encoders import openvino_backend; from indexer.models import locate; "
         "from search.recipe import Recipe; recipe = Recipe.from_json(json.loads(sys.argv[2])); "
         "openvino.load_recipes(locate(sys.argv[1]), {'space': recipe}, precision='fp32'); "
         "print('torch' in sys.modules)"
@@ -117,22 +117,24 @@ def test_an_exported_model_needs_no_torch_and_a_damaged_export_is_made_again(wid
 
     assert not imports_torch()
     (export,) = (path for path in (cache / "exports").iterdir() if path.is_dir())
-    weights = bytearray((export / openvino.WEIGHTS).read_bytes())
+    weights = bytearray((export / openvino_backend.WEIGHTS).read_bytes())
     weights[len(weights) // 2] ^= 1
-    (export / openvino.WEIGHTS).write_bytes(weights)
+    (export / openvino_backend.WEIGHTS).write_bytes(weights)
     assert imports_torch()
-    np.testing.assert_array_equal(openvino.load_recipes(files, spaces, precision="fp32").encode(pixels)[0], first)
+    np.testing.assert_array_equal(
+        openvino_backend.load_recipes(files, spaces, precision="fp32").encode(pixels)[0], first
+    )
 
 
 def test_openvino_reports_to_nobody(wide: Path, tmp_path: Path) -> None:
     code = """if True:
         import sys
         sys.addaudithook(lambda event, facts: event in ("socket.connect", "socket.getaddrinfo") and print(event, facts))
-        from indexer.encoders import openvino
+        from indexer.encoders import openvino_backend
         from indexer.encoders.recipes import recipes_for
         from indexer.models import locate
         files = locate(sys.argv[1])
-        openvino.load_recipes(files, recipes_for(files, []), precision="fp32")
+        openvino_backend.load_recipes(files, recipes_for(files, []), precision="fp32")
     """
     home = tmp_path / "home"
     home.mkdir()
@@ -146,7 +148,7 @@ def test_without_a_cache_it_works_all_the_same(wide: Path, tmp_path: Path, monke
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("LOOKALIKE_CACHE", str(tmp_path / "file"))
     files = locate(str(wide))
-    assert openvino.load_recipes(files, recipes_for(files, []), precision="fp32").encode(pictures(1))[0].shape
+    assert openvino_backend.load_recipes(files, recipes_for(files, []), precision="fp32").encode(pictures(1))[0].shape
 
 
 def test_rounding_makes_up_for_its_errors() -> None:
@@ -178,29 +180,29 @@ def fitted(folder: Path, models: Path) -> tuple[dict[str, Recipe], Any, str]:
 def test_int8_is_close_to_fp32_and_stored_as_it_was_judged(wide: Path, tmp_path: Path) -> None:
     spaces, encoder, name = fitted(wide, tmp_path / "models")
     pixels = pictures(60, seed=1)
-    exact = openvino.load_recipes(locate(str(wide)), spaces, precision="fp32").encode(pixels)
+    exact = openvino_backend.load_recipes(locate(str(wide)), spaces, precision="fp32").encode(pixels)
     ours = encoder.encode(pixels)
     for one, other in zip(ours, exact, strict=True):
         assert np.abs(one - other).max() > 0, "nothing was rounded"
         assert np.mean((one * other).sum(axis=1)) > 0.99
-    again = openvino.load_stored(tmp_path / "models" / name, spaces)
+    again = openvino_backend.load_stored(tmp_path / "models" / name, spaces)
     for one, other in zip(again.encode(pixels), ours, strict=True):
         np.testing.assert_allclose(one, other, atol=2e-3)  # in other batches, bf16 sums in another order
     only = {"layer1": spaces["layer1"]}
     np.testing.assert_allclose(
-        openvino.load_stored(tmp_path / "models" / name, only).encode(pixels)[0], ours[0], atol=2e-3
+        openvino_backend.load_stored(tmp_path / "models" / name, only).encode(pixels)[0], ours[0], atol=2e-3
     )
 
 
 @pytest.mark.parametrize("damage", ["flip", "delete"])
 def test_a_damaged_int8_encoder_is_refused(wide: Path, tmp_path: Path, damage: str) -> None:
     spaces, _, name = fitted(wide, tmp_path / "models")
-    weights = tmp_path / "models" / name / openvino.WEIGHTS
+    weights = tmp_path / "models" / name / openvino_backend.WEIGHTS
     content = bytearray(weights.read_bytes())
     content[len(content) // 3] ^= 4
     weights.unlink() if damage == "delete" else weights.write_bytes(content)
     with pytest.raises(ModelUnsupported, match="missing or damaged"):
-        openvino.load_stored(weights.parent, spaces)
+        openvino_backend.load_stored(weights.parent, spaces)
 
 
 def test_a_tower_too_narrow_for_int8_says_so(tmp_path: Path) -> None:

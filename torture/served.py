@@ -20,7 +20,7 @@ from api.app import create_app
 from api.protocol import HTTPProtocol
 from api.service import Service
 from api.settings import Settings
-from indexer.encoder import Precision
+from indexer.encoders.encoder import Precision
 from search.index import Index
 from search.recipe import Recipe
 from search.vectors import normalise

@@ -26,7 +26,7 @@ from openvino import opset13
 from torch import Tensor, nn
 
 from indexer.encoders.families import open_checkpoint
-from indexer.encoders.openvino import BATCH, GROUP, OpenVinoEncoder, convert, write_model
+from indexer.encoders.openvino_backend import BATCH, GROUP, OpenVinoEncoder, convert, write_model
 from indexer.encoders.taps import Tap, all_taps
 from indexer.encoders.tower import Tower, open_tower
 from indexer.errors import ModelUnsupported

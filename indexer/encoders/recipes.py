@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from indexer.encoder import SpaceRequest
+from indexer.encoders.encoder import SpaceRequest
 from indexer.encoders.families import Checkpoint, open_checkpoint
 from indexer.encoders.processor import preprocessing_of
 from indexer.encoders.spaces import resolve

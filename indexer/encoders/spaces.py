@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from indexer.encoder import SpaceRequest
+from indexer.encoders.encoder import SpaceRequest
 from indexer.errors import ModelUnsupported
 from search.recipe import Pooling
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.encoder import Precision
+from indexer.encoders.encoder import Precision
 from search.recipe import Pooling, Recipe
 from search.vectors import concatenate
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from indexer.encoder import Precision, SpaceRequest
+from indexer.encoders.encoder import Precision, SpaceRequest
 from indexer.encoders.families import open_checkpoint
 from indexer.encoders.recipes import recipes_for
 from indexer.encoders.taps import TapEncoder, all_taps

@@ -94,10 +94,10 @@ def encoder_for(
 
     recipes, encoding = {space.name: space.recipe for space in spaces}, spaces[0].encoding
     if encoding.backend == "torch":
-        from indexer.encoders import torch
+        from indexer.encoders import torch_backend
 
         files = locate(spaces[0].recipe.model)
-        return torch.load_recipes(
+        return torch_backend.load_recipes(
             files,
             recipes,
             device=device,
@@ -109,12 +109,12 @@ def encoder_for(
         raise ModelUnsupported(
             "The index was built with OpenVINO, which is not installed here: pip install 'lookalike[openvino]'"
         )
-    from indexer.encoders import openvino
+    from indexer.encoders import openvino_backend
 
     if encoding.model is not None:
         folder = models / encoding.model
-        return openvino.load_stored(folder, recipes, batch_size=batch_size, throughput=throughput)
-    return openvino.load_recipes(
+        return openvino_backend.load_stored(folder, recipes, batch_size=batch_size, throughput=throughput)
+    return openvino_backend.load_recipes(
         locate(spaces[0].recipe.model),
         recipes,
         precision="bf16" if encoding.precision == "bf16" else "fp32",

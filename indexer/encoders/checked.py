@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.encoder import Encoder, Precision
+from indexer.encoders.encoder import Encoder, Precision
 from indexer.errors import PrecisionTooLow
 from search.recipe import Recipe
 from search.types import Encoding

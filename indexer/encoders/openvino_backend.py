@@ -18,7 +18,7 @@ import openvino
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from indexer.encoder import Precision, cores
+from indexer.encoders.encoder import Precision, cores
 from indexer.encoders.taps import Tap, TapEncoder, all_taps
 from indexer.errors import ModelUnsupported
 from indexer.models import ModelFiles, check_weights
