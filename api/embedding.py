@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from api import activity, metrics, problems
 from api.batching import Stage
 from api.settings import Settings
-from indexer.decode import Box, DecodeLimits, decode, decode_pixels, sniff, thumbnail
 from indexer.encoders.encoder import Encoder, cores
+from indexer.pictures.decode import Box, DecodeLimits, decode, decode_pixels, sniff, thumbnail
+from indexer.pictures.worker import Workers
 from indexer.sources import SNIFFED_BYTES
-from indexer.worker import Workers
 from search.recipe import Preprocessing
 from search.types import ImageFacts, Vector
 
@@ -145,7 +145,7 @@ class Embedding:
         return dict(zip(self._encoder.names, vectors, strict=True))
 
     async def thumbnail(self, data: bytes, size: int) -> bytes:
-        """`indexer.decode.thumbnail`, in a process of its own, within a build's limits."""
+        """`indexer.pictures.decode.thumbnail`, in a process of its own, within a build's limits."""
         work = partial(self._drawing.run, thumbnail, data, size=size)
         return await asyncio.get_running_loop().run_in_executor(self._drawers, work)
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from lookalike_client import Client, LookalikeError, Unauthorized
 
-from indexer.decode import DecodeLimits, decode
 from indexer.encoders.encoder import encoder_for
 from indexer.errors import ImageRejected, SourceMissing
-from indexer.sheet import CELL, Picture, draw_sheet
+from indexer.pictures.decode import DecodeLimits, decode
+from indexer.pictures.sheet import CELL, Picture, draw_sheet
 from search.catalog.filters import parse_short
 from search.errors import SearchError, StorageFailed
 from search.index import Index

@@ -35,12 +35,12 @@ import PIL.Image
 import psutil
 from machine import machine
 
-from indexer.decode import Decoded, DecodeLimits, decode
 from indexer.encoders.encoder import SpaceRequest, encoder_for
 from indexer.errors import ImageRejected
 from indexer.models import PACKAGED, locate
+from indexer.pictures.decode import Decoded, DecodeLimits, decode
+from indexer.pictures.worker import Workers
 from indexer.sources import Source, scan
-from indexer.worker import Workers
 from search.index import Index
 from search.lock import write_lock
 from search.recipe import Preprocessing, Recipe

@@ -31,10 +31,10 @@ import numpy as np
 from machine import machine
 from numpy.typing import NDArray
 
-from indexer.decode import DecodeLimits, decode
 from indexer.encoders.checked import overlap
 from indexer.encoders.encoder import SpaceRequest, has_openvino
 from indexer.models import PACKAGED, locate
+from indexer.pictures.decode import DecodeLimits, decode
 from indexer.sources import Source, scan
 from search.recipe import Recipe
 from search.types import Location

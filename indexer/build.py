@@ -10,14 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from indexer.comparison import LOOKUP, Comparison
-from indexer.decode import DecodeLimits
-from indexer.embedding import Embedded, Embedder
+from indexer.embedder import Embedded, Embedder
 from indexer.encoders.checked import GATE_SAMPLE
 from indexer.encoders.encoder import Encoder
+from indexer.pictures.decode import DecodeLimits
+from indexer.pictures.worker import Workers
 from indexer.pipeline import Decoded, Loader, Outcome, Recognised, failure, ordered_map
 from indexer.report import BuildOptions, BuildReport, Progress
 from indexer.sources import Source, renamed_away
-from indexer.worker import Workers
 from search.catalog.lookup import Content, Lookup
 from search.catalog.transaction import Transaction
 from search.index import Index

@@ -218,7 +218,7 @@ def _counters(index: str, report: BuildReport) -> dict[str, Any]:
 
 
 def _print_report(report: BuildReport, answer: dict[str, Any], *, dry_run: bool) -> None:
-    from indexer.worker import TOO_SLOW
+    from indexer.pictures.worker import TOO_SLOW
 
     counted = ("added", "updated", "moved", "unchanged", "missing", "removed", "ignored")
     counters = ", ".join(f"{answer[name]:,} {name}" for name in counted if answer[name]) or "nothing to do"

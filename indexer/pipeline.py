@@ -11,9 +11,9 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.decode import DecodeLimits
 from indexer.errors import ImageRejected
-from indexer.worker import Workers
+from indexer.pictures.decode import DecodeLimits
+from indexer.pictures.worker import Workers
 from search.types import Failure, ImageFacts, Location
 
 Item = TypeVar("Item")

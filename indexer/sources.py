@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-from indexer.decode import EXTENSIONS, sniff
 from indexer.errors import SourceMissing
+from indexer.pictures.decode import EXTENSIONS, sniff
 from search.types import Failure, Location
 
 SNIFFED_BYTES = 32

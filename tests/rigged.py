@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from indexer.decode import Decoded, DecodeLimits, decode
+from indexer.pictures.decode import Decoded, DecodeLimits, decode
 from search.types import ImageFacts
 
 

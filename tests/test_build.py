@@ -21,7 +21,7 @@ import pytest
 from conftest import COLOURS, COMMAND, SHAPES, another_writer, draw_picture, run_cli, write_photos
 from PIL import Image
 
-from indexer.decode import DecodeLimits
+from indexer.pictures.decode import DecodeLimits
 from search.index import Index
 
 COUNTERS = ("added", "updated", "moved", "unchanged", "missing", "removed", "embedded")

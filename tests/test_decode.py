@@ -21,8 +21,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, features
 
-from indexer.decode import EXTENSIONS, DecodeLimits, decode, decode_pixels, open_upright, sniff, thumbnail
 from indexer.errors import ImageRejected
+from indexer.pictures.decode import EXTENSIONS, DecodeLimits, decode, decode_pixels, open_upright, sniff, thumbnail
 from search.recipe import Preprocessing
 
 LIMITS = DecodeLimits()
@@ -531,7 +531,7 @@ def test_what_pillow_warns_of_is_not_printed() -> None:
     code = """if True:
         import pickle, sys, warnings
         files, preprocessing = pickle.load(sys.stdin.buffer)
-        from indexer.decode import DecodeLimits, ImageRejected, decode
+        from indexer.pictures.decode import DecodeLimits, ImageRejected, decode
         if len(sys.argv) > 1:
             warnings.simplefilter("always")
         for data in files:
@@ -551,5 +551,5 @@ def test_what_pillow_warns_of_is_not_printed() -> None:
 
 
 def test_decoding_needs_no_torch() -> None:
-    code = "import sys, indexer.decode; print([name for name in ('torch', 'transformers') if name in sys.modules])"
+    code = "import sys, indexer.pictures.decode; print([name for name in ('torch', 'transformers') if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -24,7 +24,7 @@ from indexer.encoders.recipes import recipes_for
 from indexer.encoders.torch_backend import TorchEncoder, load, load_recipes
 from indexer.errors import ModelUnsupported
 from indexer.models import PACKAGED, ModelFiles, locate
-from indexer.preprocess import to_input
+from indexer.pictures.preprocess import to_input
 from search.recipe import POOLINGS, Pooling
 
 LAST = checkpoints.LAYERS

@@ -17,7 +17,7 @@ import transformers
 from PIL import Image
 
 from indexer.encoders.processor import preprocessing_of
-from indexer.preprocess import needed_size, to_input
+from indexer.pictures.preprocess import needed_size, to_input
 from search.recipe import Geometry, Preprocessing
 
 SIDES = (1, 2, 7, 31, 32, 33, 40, 41, 64, 100, 255, 333, 640)

@@ -22,13 +22,13 @@ from PIL import Image
 from rigged import rigged
 
 from indexer.build import Build
-from indexer.decode import DecodeLimits, decode, thumbnail
-from indexer.embedding import Embedder
+from indexer.embedder import Embedder
 from indexer.errors import ImageRejected, IndexerError, PrecisionTooLow
+from indexer.pictures.decode import DecodeLimits, decode, thumbnail
+from indexer.pictures.worker import WorkerFailed, Workers
 from indexer.pipeline import Decoded
 from indexer.report import BuildOptions, BuildReport
 from indexer.sources import resolve_sources
-from indexer.worker import WorkerFailed, Workers
 from search.index import Index
 from search.types import Encoding, ImageFacts, Location, Space
 
@@ -166,7 +166,7 @@ def test_no_process_to_be_had_is_no_file_s_fault(
 
 def test_an_owner_that_forgets_its_workers_still_ends(folder: Path) -> None:
     program = (
-        "from indexer.decode import DecodeLimits; from indexer.worker import Workers; from conftest import recipe\n"
+        "from indexer.pictures.decode import DecodeLimits; from indexer.pictures.worker import Workers; from conftest import recipe\n"
         "workers = Workers(recipe().preprocessing, DecodeLimits())\n"
         f"print(workers.load({str(folder / 'picture-00.png')!r}, lambda _: True)[0])"
     )

@@ -18,9 +18,9 @@ import httpx
 import numpy as np
 from PIL import Image, ImageDraw
 
-from indexer.decode import Decoded, DecodeLimits, decode, decode_pixels, sniff, thumbnail
 from indexer.errors import ImageRejected
-from indexer.worker import Workers
+from indexer.pictures.decode import Decoded, DecodeLimits, decode, decode_pixels, sniff, thumbnail
+from indexer.pictures.worker import Workers
 from search.recipe import Preprocessing
 from search.types import ImageFacts
 from torture.mutate import mutated

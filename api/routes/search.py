@@ -42,8 +42,8 @@ from api.schemas import (
     Took,
 )
 from api.service import Service
-from indexer.decode import Box
 from indexer.errors import IndexerError
+from indexer.pictures.decode import Box
 from search.errors import SearchError
 from search.query.parts import MAX_WINDOW, check_window
 from search.types import Query as IndexQuery

@@ -16,8 +16,8 @@ from queue import Empty, LifoQueue
 from types import TracebackType
 from typing import Any, TypeVar
 
-from indexer.decode import Decoded, DecodeLimits, decode, keep_memory
 from indexer.errors import ImageRejected, IndexerError
+from indexer.pictures.decode import Decoded, DecodeLimits, decode, keep_memory
 from search.recipe import Preprocessing
 
 TOO_SLOW = "it takes longer than"

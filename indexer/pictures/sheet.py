@@ -9,8 +9,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from indexer.decode import DecodeLimits, thumbnail
 from indexer.errors import ImageRejected
+from indexer.pictures.decode import DecodeLimits, thumbnail
 
 CELL = 180
 """Pixels of a picture's side on the sheet."""

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import AvifImagePlugin, ExifTags, Image, TiffImagePlugin, WebPImagePlugin
 
-from indexer.colour import to_rgb
 from indexer.errors import ImageRejected
-from indexer.facts import camera, gps, perceptual_hash, taken_at
-from indexer.preprocess import needed_size, to_input
+from indexer.pictures.colour import to_rgb
+from indexer.pictures.facts import camera, gps, perceptual_hash, taken_at
+from indexer.pictures.preprocess import needed_size, to_input
 from search.recipe import Preprocessing
 from search.types import ImageFacts
 
