@@ -16,7 +16,7 @@ from api import problems
 from api.access import Keys
 from api.edge import Edge, Gate
 from api.routes import images, search, server
-from api.service import Service
+from api.serving.service import Service
 from api.settings import Settings
 
 FIELDS = 50

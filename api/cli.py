@@ -70,7 +70,7 @@ def search_command(
 ) -> None:
     """Find the indexed images nearest to a picture."""
     from api.access import key_to_send
-    from api.lookup import Question, ask_index, ask_server, draw, pictures_of_index, pictures_of_server
+    from api.ask import Question, ask_index, ask_server, draw, pictures_of_index, pictures_of_server
 
     if (image is None) == (id is None):
         raise typer.BadParameter("Name one picture, or --id of an indexed one.", param_hint="IMAGE")

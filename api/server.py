@@ -17,7 +17,7 @@ from api import logs
 from api.access import Keys, is_loopback, read_keys
 from api.app import create_app
 from api.protocol import MAX_CONNECTIONS, HTTPProtocol
-from api.service import Service
+from api.serving.service import Service
 from api.settings import Settings
 from indexer.encoders.encoder import encoder_for
 from search.errors import SearchError

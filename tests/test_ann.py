@@ -17,7 +17,7 @@ import pytest
 from conftest import FakeEncoder, another_writer, image_id, new_image
 from numpy.typing import NDArray
 
-from api.service import Service
+from api.serving.service import Service
 from api.settings import Settings
 from search import index as index_module
 from search.catalog.catalog import Catalog

@@ -11,7 +11,7 @@ import pytest
 from conftest import FakeEncoder, HeldEncoder
 from numpy.typing import NDArray
 
-from api.batching import Closed, Stage
+from api.serving.batching import Closed, Stage
 from indexer.encoders.checked import MIN_COSINE, SAMPLE, CheckedEncoder
 from search.types import Encoding
 

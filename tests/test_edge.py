@@ -31,7 +31,7 @@ from api import logs
 from api.access import Keys, KeysInvalid, Scope, crosses_sites, host_of, key_to_send, read_keys
 from api.app import create_app
 from api.protocol import HTTPProtocol
-from api.service import Service
+from api.serving.service import Service
 from api.settings import SettingInvalid, Settings, read_settings
 from search.errors import AnnotationInvalid
 from search.index import Index
@@ -292,7 +292,7 @@ def test_who_is_alone_enters_however_much_a_request_counts_for(serve: Serve) -> 
 
 
 def test_searches_that_may_take_long_have_room_of_their_own(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.service.HEAVY", 3)
+    monkeypatch.setattr("api.serving.service.HEAVY", 3)
     url = serve()
     service = serve.services[0]
     release, query = threading.Event(), {"parts": [{"id": image_id(3)}], "filter": {"width": {"gte": 1}}}
@@ -612,8 +612,8 @@ def test_a_method_that_a_path_has_not_is_told_which_it_has(serve: Serve) -> None
 def test_readiness_is_a_search_and_health_is_not(
     serve: Serve, encoder: HeldEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.service.CHECK_SECONDS", 0.3)
-    monkeypatch.setattr("api.service.CHECKED_SECONDS", 0)
+    monkeypatch.setattr("api.serving.service.CHECK_SECONDS", 0.3)
+    monkeypatch.setattr("api.serving.service.CHECKED_SECONDS", 0)
     url = serve()
     assert httpx.get(f"{url}/readyz").status_code == 200
     assert sum(encoder.batches) == 1

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from conftest import FakeEncoder, another_writer, image_id, new_image, vectors
 
-from api import activity, observer
-from api.embedding import Timing
-from api.observer import Observer
-from api.publishing import publish_patiently
-from api.service import Service
+from api.serving import activity, observer
+from api.serving.embedding import Timing
+from api.serving.observer import Observer
+from api.serving.publishing import publish_patiently
+from api.serving.service import Service
 from api.settings import Settings
 from search import index as index_module
 from search.catalog.catalog import Catalog, catalog

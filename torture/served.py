@@ -18,7 +18,7 @@ from api import logs
 from api.access import Keys, read_keys
 from api.app import create_app
 from api.protocol import HTTPProtocol
-from api.service import Service
+from api.serving.service import Service
 from api.settings import Settings
 from indexer.encoders.encoder import Precision
 from search.index import Index

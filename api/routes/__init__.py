@@ -17,7 +17,7 @@ from starlette.datastructures import FormData
 
 from api import problems
 from api.schemas import Name, ProblemAnswer
-from api.service import Service
+from api.serving.service import Service
 from search.catalog.filters import compile_filter
 
 ANYWHERE = (400, 401, 403, 408, 422, 429, 431, 503, 504)

@@ -18,7 +18,6 @@ from pydantic import BaseModel
 
 from api import metrics, problems
 from api.edge import WEIGHT, Gate
-from api.embedding import Timing
 from api.problems import Problem
 from api.routes import CheckedRoute, Chosen, InAddress, answers, choose, parse_base64, parse_filter, rendered
 from api.schemas import (
@@ -41,7 +40,8 @@ from api.schemas import (
     SearchRequest,
     Took,
 )
-from api.service import Service
+from api.serving.embedding import Timing
+from api.serving.service import Service
 from indexer.errors import IndexerError
 from indexer.pictures.decode import Box
 from search.errors import SearchError

@@ -12,7 +12,7 @@ from api import metrics, problems
 from api.access import COOKIE, SESSION_SECONDS, Keys
 from api.routes import CheckedRoute, answers, choose, served
 from api.schemas import IndexAnswer, IndexesAnswer, SessionRequest, SpaceAnswer, StatusAnswer
-from api.service import Service
+from api.serving.service import Service
 
 router = APIRouter(tags=["server"], route_class=CheckedRoute)
 public = APIRouter(tags=["server"])

@@ -16,8 +16,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from api import activity, metrics, problems
-from api.batching import Stage
+from api import metrics, problems
+from api.serving import activity
+from api.serving.batching import Stage
 from api.settings import Settings
 from indexer.encoders.encoder import Encoder, cores
 from indexer.pictures.decode import Box, DecodeLimits, decode, decode_pixels, sniff, thumbnail

@@ -6,7 +6,7 @@ import logging
 import threading
 from contextlib import suppress
 
-from api import activity
+from api.serving import activity
 from search.catalog.catalog import NEWEST
 from search.errors import PublicationStopped, SearchError
 from search.index import Index

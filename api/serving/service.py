@@ -17,12 +17,13 @@ from typing import BinaryIO, TypeVar
 import faiss
 from PIL import Image
 
-from api import activity, metrics, problems
-from api.batching import Stage
+from api import metrics, problems
 from api.edge import Gate
-from api.embedding import Embedding, Timing
-from api.observer import Observer
-from api.publishing import publish_patiently
+from api.serving import activity
+from api.serving.batching import Stage
+from api.serving.embedding import Embedding, Timing
+from api.serving.observer import Observer
+from api.serving.publishing import publish_patiently
 from api.settings import Settings
 from indexer.encoders.encoder import Encoder
 from search.catalog.annotations import checked_labels, checked_metadata

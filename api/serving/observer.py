@@ -9,7 +9,7 @@ from collections import deque
 import faiss
 from prometheus_client import Counter
 
-from api import activity
+from api.serving import activity
 from search.errors import SearchError
 from search.index import Index
 from search.types import Query
