@@ -69,8 +69,8 @@ def search_command(
     as_json: Json = False,
 ) -> None:
     """Find the indexed images nearest to a picture."""
-    from api.access import key_to_send
     from api.ask import Question, ask_index, ask_server, draw, pictures_of_index, pictures_of_server
+    from api.http.access import key_to_send
 
     if (image is None) == (id is None):
         raise typer.BadParameter("Name one picture, or --id of an indexed one.", param_hint="IMAGE")
@@ -146,7 +146,7 @@ def serve(
     log_format: Annotated[str | None, typer.Option(metavar="text|json", help="[default: text]")] = None,
 ) -> None:
     """Serve indexes over HTTP, with a web page. The first is the default one."""
-    from api.server import run
+    from api.http.server import run
     from api.settings import read_settings
 
     settings = read_settings(host=host, port=port, api_key=api_key, api_key_file=api_key_file, log_format=log_format)

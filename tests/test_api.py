@@ -23,7 +23,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from api import problems
+from api.http import problems
 from api.settings import Settings
 from search.errors import IndexLocked, SearchError, StorageFailed
 from search.index import Index

@@ -1062,9 +1062,9 @@ class InProcess(httpx.BaseTransport):
 
 @pytest.fixture(scope="module")
 def application(built: tuple[Path, Path, Path]) -> Iterator[Any]:
-    from api.access import Keys, read_keys  # imports torch: not for tests that need none
-    from api.app import create_app
-    from api.server import open_services
+    from api.http.access import Keys, read_keys  # imports torch: not for tests that need none
+    from api.http.app import create_app
+    from api.http.server import open_services
     from api.settings import Settings
 
     settings = Settings()

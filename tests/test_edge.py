@@ -27,10 +27,10 @@ from conftest import HeldEncoder, draw_picture, image_id, new_image, run_cli, ve
 from PIL import Image
 from test_api import check_problem, upload
 
-from api import logs
-from api.access import Keys, KeysInvalid, Scope, crosses_sites, host_of, key_to_send, read_keys
-from api.app import create_app
-from api.protocol import HTTPProtocol
+from api.http import logs
+from api.http.access import Keys, KeysInvalid, Scope, crosses_sites, host_of, key_to_send, read_keys
+from api.http.app import create_app
+from api.http.protocol import HTTPProtocol
 from api.serving.service import Service
 from api.settings import SettingInvalid, Settings, read_settings
 from search.errors import AnnotationInvalid
@@ -191,7 +191,7 @@ def test_a_session_stands_for_its_key_until_it_ends(serve: Serve, monkeypatch: p
         assert http.delete("/session").status_code == 204
         check_problem(http.get("/v1/indexes"), 401, "unauthorized")
         late = time.time() + 13 * 3600
-        monkeypatch.setattr("api.access.time.time", lambda: late)
+        monkeypatch.setattr("api.http.access.time.time", lambda: late)
         check_problem(
             httpx.get(f"{url}/v1/indexes", headers={"Cookie": f"lookalike_session={value}"}), 401, "unauthorized"
         )

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import uvicorn
 
-from api import problems, protocol
-from api.protocol import HTTPProtocol
+from api.http import problems, protocol
+from api.http.protocol import HTTPProtocol
 
 LARGE = 20_000_000
 

@@ -14,10 +14,10 @@ import numpy as np
 import uvicorn
 from numpy.typing import NDArray
 
-from api import logs
-from api.access import Keys, read_keys
-from api.app import create_app
-from api.protocol import HTTPProtocol
+from api.http import logs
+from api.http.access import Keys, read_keys
+from api.http.app import create_app
+from api.http.protocol import HTTPProtocol
 from api.serving.service import Service
 from api.settings import Settings
 from indexer.encoders.encoder import Precision

@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from api import metrics, problems
+from api import metrics
+from api.http import problems
 from api.serving import activity
 from api.serving.batching import Stage
 from api.settings import Settings

@@ -17,8 +17,9 @@ from typing import BinaryIO, TypeVar
 import faiss
 from PIL import Image
 
-from api import metrics, problems
-from api.edge import Gate
+from api import metrics
+from api.http import problems
+from api.http.edge import Gate
 from api.serving import activity
 from api.serving.batching import Stage
 from api.serving.embedding import Embedding, Timing

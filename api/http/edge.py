@@ -15,10 +15,11 @@ from starlette.datastructures import Headers
 from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api import logs, metrics, problems
-from api.access import COOKIE, Keys, crosses_sites, host_of, is_loopback
-from api.access import Scope as KeyScope
-from api.problems import Problem
+from api import metrics
+from api.http import logs, problems
+from api.http.access import COOKIE, Keys, crosses_sites, host_of, is_loopback
+from api.http.access import Scope as KeyScope
+from api.http.problems import Problem
 from api.settings import Settings
 
 LOG = logging.getLogger("lookalike.access")

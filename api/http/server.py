@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import uvicorn
 
-from api import logs
-from api.access import Keys, is_loopback, read_keys
-from api.app import create_app
-from api.protocol import MAX_CONNECTIONS, HTTPProtocol
+from api.http import logs
+from api.http.access import Keys, is_loopback, read_keys
+from api.http.app import create_app
+from api.http.protocol import MAX_CONNECTIONS, HTTPProtocol
 from api.serving.service import Service
 from api.settings import Settings
 from indexer.encoders.encoder import encoder_for

@@ -12,10 +12,10 @@ from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.staticfiles import StaticFiles
 
-from api import problems
-from api.access import Keys
-from api.edge import Edge, Gate
-from api.routes import images, search, server
+from api.http import problems
+from api.http.access import Keys
+from api.http.edge import Edge, Gate
+from api.http.routes import images, search, server
 from api.serving.service import Service
 from api.settings import Settings
 

@@ -15,8 +15,8 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.datastructures import FormData
 
-from api import problems
-from api.schemas import Name, ProblemAnswer
+from api.http import problems
+from api.http.schemas import Name, ProblemAnswer
 from api.serving.service import Service
 from search.catalog.filters import compile_filter
 

@@ -16,11 +16,12 @@ from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
 from fastapi import Path as PathParameter
 from pydantic import BaseModel
 
-from api import metrics, problems
-from api.edge import WEIGHT, Gate
-from api.problems import Problem
-from api.routes import CheckedRoute, Chosen, InAddress, answers, choose, parse_base64, parse_filter, rendered
-from api.schemas import (
+from api import metrics
+from api.http import problems
+from api.http.edge import WEIGHT, Gate
+from api.http.problems import Problem
+from api.http.routes import CheckedRoute, Chosen, InAddress, answers, choose, parse_base64, parse_filter, rendered
+from api.http.schemas import (
     BatchAnswer,
     BatchEntry,
     BatchRequest,

@@ -9,8 +9,9 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from api import metrics, problems
-from api.problems import Problem
+from api import metrics
+from api.http import problems
+from api.http.problems import Problem
 
 MAX_CONNECTIONS = 4_000
 """Held at once; each may be a request of its own, whose upload may be a file of its own."""

@@ -8,10 +8,11 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from api import metrics, problems
-from api.access import COOKIE, SESSION_SECONDS, Keys
-from api.routes import CheckedRoute, answers, choose, served
-from api.schemas import IndexAnswer, IndexesAnswer, SessionRequest, SpaceAnswer, StatusAnswer
+from api import metrics
+from api.http import problems
+from api.http.access import COOKIE, SESSION_SECONDS, Keys
+from api.http.routes import CheckedRoute, answers, choose, served
+from api.http.schemas import IndexAnswer, IndexesAnswer, SessionRequest, SpaceAnswer, StatusAnswer
 from api.serving.service import Service
 
 router = APIRouter(tags=["server"], route_class=CheckedRoute)

@@ -11,9 +11,9 @@ from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
 from fastapi import Path as PathParameter
 from fastapi.responses import StreamingResponse
 
-from api import problems
-from api.routes import CheckedRoute, Chosen, InAddress, answers, choose
-from api.schemas import ImageAnswer, ImageId, ImagePatch, ImagesAnswer, Name
+from api.http import problems
+from api.http.routes import CheckedRoute, Chosen, InAddress, answers, choose
+from api.http.schemas import ImageAnswer, ImageId, ImagePatch, ImagesAnswer, Name
 
 router = APIRouter(prefix="/v1/images", tags=["images"], route_class=CheckedRoute)
 Id = Annotated[ImageId, PathParameter(description="SHA-256 of the image file.")]
