@@ -110,16 +110,16 @@ def plain(model: str, layer: int | None, *, loader: bool) -> Run:
 
     def run(pixels: Pixels) -> NDArray[np.float32]:
         found = []
-        with torch_backend.inference_mode():
+        with torch.inference_mode():
             batches: Any = (pixels[at : at + 8] for at in range(0, len(pixels), 8))
             if loader:
-                fed: Any = torch_backend.utils.data.DataLoader
+                fed: Any = torch.utils.data.DataLoader
                 batches = fed(pixels, 8, collate_fn=normalised, num_workers=1)
             for batch in batches:
                 answer = whole(batch if loader else normalised(batch), output_hidden_states=True)
                 last = answer.last_hidden_state if normed else answer.hidden_states[-1]
                 found.append(last[:, 0])
-        return torch_backend.nn.functional.normalize(torch_backend.cat(found)).numpy()
+        return torch.nn.functional.normalize(torch.cat(found)).numpy()
 
     return run
 
@@ -295,7 +295,7 @@ def main() -> None:
 
     print(machine())
     variants = VARIANTS + (OPENVINO_VARIANTS if has_openvino() else ())
-    variants += GPU_VARIANTS if torch_backend.cuda.is_available() else ()
+    variants += GPU_VARIANTS if torch.cuda.is_available() else ()
     layers: list[int | None] = chosen.layer or [PACKAGED.layers, 7]
     rounds = LARGE_ROUNDS if chosen.vit_large else ROUNDS
     with tempfile.TemporaryDirectory() as temporary:

@@ -234,9 +234,10 @@ class Index:
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The k images nearest to each of many vectors, best first, without looking up what is known of them.
 
-        vectors: (q, dim) float32 of unit length. matching: a filter (`search.catalog.filters`). ef: how many candidates a graph
-        keeps, instead of as many as its recall was measured with. Returns the images' rowids and cosines, both (q, m)
-        with m <= k; -1 and -inf where a query has fewer than others. Raises QueryInvalid, FilterInvalid, UnknownSpace.
+        vectors: (q, dim) float32 of unit length. matching: a filter (`search.catalog.filters`). ef: how many candidates
+        a graph keeps, instead of as many as its recall was measured with. Returns the images' rowids and cosines, both
+        (q, m) with m <= k; -1 and -inf where a query has fewer than others. Raises QueryInvalid, FilterInvalid,
+        UnknownSpace.
         """
         return self._searcher.nearest(vectors, k, space, matching, ef)
 

@@ -143,8 +143,8 @@ class QueryPart:
 class Query:
     """What to look for. Its vector is the normalised weighted sum of its parts' embeddings.
 
-    `filter` is the JSON object of `search.catalog.filters`; `space` None means the index's first. Images that are parts by
-    id are not among the hits.
+    `filter` is the JSON object of `search.catalog.filters`; `space` None means the index's first. Images that are parts
+    by id are not among the hits.
     """
 
     parts: Sequence[QueryPart]

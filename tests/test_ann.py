@@ -22,12 +22,13 @@ from api.settings import Settings
 from search import index as index_module
 from search.catalog.catalog import Catalog
 from search.errors import IndexLocked, PublicationStopped, QueryInvalid, StorageFailed
-from search.generations import ann, draft, publish, recall
+from search.generations import ann, draft, publish
+from search.generations import recall as recall_module
 from search.generations.ann import Graph, exact, scores
 from search.generations.draft import Draft, _HashedFile
 from search.generations.generation import load
 from search.index import Index
-from search.query.parts import follow, snapshot
+from search.query import follow, snapshot
 from search.query.snapshot import Snapshot
 from search.sqlite import checksums
 from search.types import Query, QueryPart
@@ -122,13 +123,13 @@ def test_a_filter_too_narrow_for_walks_is_searched_exactly(
     make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, queries = clusters(3000), clusters(20, seed=1)
-    walked = recall.walked
+    walked = recall_module.walked
 
     def lost(graph: Graph, alive: NDArray[np.bool_], *rest: Any) -> Any:
         met, missing = walked(graph, alive, *rest)
         return (np.full_like(met, -1) if alive.mean() < 0.2 else met), missing
 
-    monkeypatch.setattr(measure, "walked", lost)  # what is measured before it is published
+    monkeypatch.setattr(recall_module, "walked", lost)  # what is measured before it is published
     index = make_index(data)
     assert structure(index)["search"]["one_in"] == 4
     with mock.patch.object(Graph, "search", side_effect=AssertionError("it walks")):
@@ -155,7 +156,7 @@ def test_recall_is_measured_again_when_the_index_has_grown(make_index: MakeIndex
 
 
 def test_what_no_graph_finds_is_searched_exactly(make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "EFS", (1,))
+    monkeypatch.setattr(recall_module, "EFS", (1,))
     data = clusters(3000)
     index = make_index(data[:2990])
     facts = structure(index)
@@ -483,7 +484,7 @@ def test_an_interrupt_after_the_commit_leaves_the_new_generation(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pages, "acknowledge", interrupted)
+    monkeypatch.setattr(checksums, "acknowledge", interrupted)
     with pytest.raises(KeyboardInterrupt):
         index.publish()
     monkeypatch.undo()

@@ -551,5 +551,8 @@ def test_what_pillow_warns_of_is_not_printed() -> None:
 
 
 def test_decoding_needs_no_torch() -> None:
-    code = "import sys, indexer.pictures.decode; print([name for name in ('torch', 'transformers') if name in sys.modules])"
+    code = (
+        "import sys, indexer.pictures.decode; "
+        "print([name for name in ('torch', 'transformers') if name in sys.modules])"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -81,7 +81,7 @@ def test_encoders_of_a_core_each_may_be_called_at_the_same_time(wide: Path, monk
     files, pixels = locate(str(wide)), pictures(40)
     spaces = recipes_for(files, [])
     encoder = openvino_backend.load_recipes(files, spaces, precision="fp32")
-    monkeypatch.setattr(openvino, "cores", lambda: 3)
+    monkeypatch.setattr(openvino_backend, "cores", lambda: 3)
     cores = encoder.per_core()
     assert [(core.names, core.backend, core.precision) for core in cores] == 3 * [(tuple(spaces), "openvino", "fp32")]
     together = threading.Barrier(3, timeout=30)
@@ -95,7 +95,7 @@ def test_encoders_of_a_core_each_may_be_called_at_the_same_time(wide: Path, monk
     with ThreadPoolExecutor(3) as pool:
         parts = list(pool.map(encoded, cores, np.array_split(pixels, 3)))
     np.testing.assert_allclose(np.concatenate(parts), encoder.encode(pixels)[0], atol=1e-6)
-    monkeypatch.setattr(openvino, "cores", lambda: 1)
+    monkeypatch.setattr(openvino_backend, "cores", lambda: 1)
     assert not encoder.per_core(), "of one core, that is all cores"
 
 

@@ -17,7 +17,7 @@ import pytest
 from conftest import image_id, new_image, run_cli, vectors
 from sqlalchemy import select
 
-from search.catalog.catalog import schema
+from search.catalog import schema
 from search.catalog.schema import images
 from search.errors import IndexDamaged
 from search.index import Index
@@ -145,7 +145,7 @@ def test_pages_moved_by_a_writer_that_was_killed_are_no_false_alarm(make_index: 
                 raise KeyboardInterrupt
             path.write_bytes(data)
 
-        with mock.patch.object(pages, "write_whole", killed), pytest.raises(KeyboardInterrupt), opened.lock():
+        with mock.patch.object(checksums, "write_whole", killed), pytest.raises(KeyboardInterrupt), opened.lock():
             opened.catalog.settle()
         with Index.open(index.path) as other:
             assert other.info().images == 23
@@ -222,7 +222,7 @@ def test_while_a_reader_holds_the_log_it_is_not_moved_at_every_commit(
     index = make_index(vectors(20))
     settled = []
     settle = checksums.settle
-    monkeypatch.setattr(pages, "settle", lambda *args, **options: settled.append(1) or settle(*args, **options))
+    monkeypatch.setattr(checksums, "settle", lambda *args, **options: settled.append(1) or settle(*args, **options))
     with Index.open(index.path) as reader, reader.catalog.reading() as connection:
         connection.exec_driver_sql("SELECT count(*) FROM images").scalar_one()
         for number in range(30, 60):

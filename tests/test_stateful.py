@@ -19,7 +19,7 @@ from search.catalog.catalog import Catalog
 from search.generations import ann, draft
 from search.generations.ann import Graph
 from search.index import Index
-from search.query.parts import snapshot
+from search.query import snapshot
 from search.types import Encoding, JsonObject, Query, QueryPart, Space
 from search.upkeep.verify import verify
 

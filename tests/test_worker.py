@@ -166,7 +166,8 @@ def test_no_process_to_be_had_is_no_file_s_fault(
 
 def test_an_owner_that_forgets_its_workers_still_ends(folder: Path) -> None:
     program = (
-        "from indexer.pictures.decode import DecodeLimits; from indexer.pictures.worker import Workers; from conftest import recipe\n"
+        "from indexer.pictures.decode import DecodeLimits; from indexer.pictures.worker import Workers\n"
+        "from conftest import recipe\n"
         "workers = Workers(recipe().preprocessing, DecodeLimits())\n"
         f"print(workers.load({str(folder / 'picture-00.png')!r}, lambda _: True)[0])"
     )

@@ -14,7 +14,7 @@ import numpy as np
 
 from search.generations import ann, draft
 from search.index import Index
-from search.query.parts import snapshot
+from search.query import snapshot
 from search.recipe import Preprocessing, Recipe
 from search.types import Encoding, ImageFacts, Location, NewImage, Query, QueryPart, Space, Vector
 from search.upkeep.verify import verify

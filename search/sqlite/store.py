@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from sqlalchemy import Connection, Engine, PoolProxiedConnection, select
 
-from search.catalog.catalog import schema
+from search.catalog import schema
 from search.catalog.schema import FileConnection, spaces, state, translated
 from search.catalog.transaction import Transaction
 from search.errors import IndexDamaged, IndexExists, IndexLocked, IndexMoved, IndexTooNew, SearchError, StorageFailed
