@@ -17,11 +17,10 @@ import pytest
 from conftest import image_id, new_image, run_cli, vectors
 from sqlalchemy import select
 
-from search.catalog import schema
 from search.catalog.schema import images
 from search.errors import IndexDamaged
 from search.index import Index
-from search.sqlite import checksums, store
+from search.sqlite import checksums, connections, store
 from search.types import Query, QueryPart
 from search.upkeep.backup import backup
 from search.upkeep.verify import verify
@@ -250,7 +249,7 @@ def test_a_disk_that_nobody_can_write_to_can_be_read(make_index: MakeIndex, monk
     index.close()
     for left in index.path.glob("catalog.sqlite-*"):
         left.unlink()
-    monkeypatch.setattr(schema, "_on_read_only_disk", lambda _: True)
+    monkeypatch.setattr(connections, "_on_read_only_disk", lambda _: True)
     with Index.open(index.path) as opened:
         hits = opened.search(Query(parts=[QueryPart(vector=data[3])], k=1))
         assert [hit.id for hit in hits] == [image_id(3)]
@@ -356,7 +355,7 @@ def test_what_fails_in_reading_the_original_is_not_said_of_its_copy(make_index: 
 
 
 def test_waiting_for_readers_of_the_log_leaves_the_connection_as_it_was(make_index: MakeIndex) -> None:
-    connection = schema.FileConnection(make_index(vectors(20)).path / "catalog.sqlite", "rw")
+    connection = connections.FileConnection(make_index(vectors(20)).path / "catalog.sqlite", "rw")
     before = connection.execute("PRAGMA busy_timeout").fetchone()
     assert checksums.settle(connection, Path(connection.execute("PRAGMA database_list").fetchone()[2]), wait=1)
     assert connection.execute("PRAGMA busy_timeout").fetchone() == before

@@ -9,8 +9,9 @@ from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from sqlalchemy import func, select, true
 
-from search.catalog.schema import SCHEMA_VERSION, images, labels, translated, writing_engine
+from search.catalog.schema import SCHEMA_VERSION, images, labels
 from search.sqlite import checksums
+from search.sqlite.connections import translated, writing_engine
 
 
 def migrate(path: Path) -> None:

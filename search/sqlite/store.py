@@ -17,11 +17,12 @@ from typing import Any, Self
 from sqlalchemy import Connection, Engine, PoolProxiedConnection, select
 
 from search.catalog import schema
-from search.catalog.schema import FileConnection, spaces, state, translated
+from search.catalog.schema import spaces, state
 from search.catalog.transaction import Transaction
 from search.errors import IndexDamaged, IndexExists, IndexLocked, IndexMoved, IndexTooNew, SearchError, StorageFailed
 from search.files import storage_errors, sync
 from search.sqlite import checksums, descriptor
+from search.sqlite.connections import FileConnection, reading_engine, translated, writing_engine
 from search.types import Space
 
 LOG_BYTES = 8 << 20
@@ -39,10 +40,10 @@ class Store:
         self.path = path
         self.outdated = False
         """Whether an older Lookalike made it: `search.catalog.migrate` first."""
-        self._readers = schema.reading_engine(path)
+        self._readers = reading_engine(path)
         self._watcher: PoolProxiedConnection | None = None
         self._watching = threading.Lock()
-        self._writer = schema.writing_engine(path) if writable else None
+        self._writer = writing_engine(path) if writable else None
         self.written = False
         """Whether this process has changed it."""
         self._closed = False
@@ -60,7 +61,7 @@ class Store:
         with storage_errors(path):
             for left in (draft, draft.with_name(f"{draft.name}-wal"), checksums.place(draft)):
                 left.unlink(missing_ok=True)
-        engine = schema.writing_engine(draft)
+        engine = writing_engine(draft)
         with translated(path), engine.begin() as connection:
             schema.tables.create_all(connection)
             rows = [
@@ -212,7 +213,7 @@ class Store:
             driver: Any = source.connection.driver_connection
             with closing(FileConnection(to, "rwc")) as copy:
                 driver.backup(copy)  # with its size of pages, and its kind of log
-        engine = schema.writing_engine(to)
+        engine = writing_engine(to)
         try:
             with translated(to), engine.connect() as connection:
                 checksums.settle(connection.connection.cursor(), to, wait=1)
@@ -232,7 +233,7 @@ class Store:
         self._must_be_open()
         with translated(self.path), self._watching:
             if self._watcher is None:
-                self._watcher = schema.reading_engine(self.path, pooled=False).raw_connection()
+                self._watcher = reading_engine(self.path, pooled=False).raw_connection()
             return int(self._watcher.cursor().execute("PRAGMA data_version").fetchone()[0])
 
     def _state(self, key: str) -> Any:
