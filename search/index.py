@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from search.catalog.catalog import Catalog
+from search.catalog.catalog import UPLOADS, Catalog
 from search.catalog.transaction import CHUNK, Transaction
 from search.errors import (
     IndexLocked,
@@ -34,7 +34,6 @@ from search.generations.publish import publish
 from search.lock import PATIENCE, write_lock
 from search.query.follow import Follower
 from search.query.searcher import Searcher
-from search.sqlite.store import UPLOADS
 from search.types import Hit, ImageRecord, IndexInfo, JsonObject, Query, Space, Vector
 
 PAUSE = 0.2
@@ -112,7 +111,7 @@ class Index:
         self._follower.wait()
         if self.catalog.written:
             with suppress(SearchError), self.lock():
-                self.catalog.settle(wait=PAUSE)
+                self.catalog.checkpoint(wait=PAUSE)
         self.catalog.close()
 
     def __enter__(self) -> Index:

@@ -532,7 +532,7 @@ def test_what_is_written_anew_takes_the_place_of_all_before(make_index: MakeInde
     index = make_index(data)
     index.publish(anew=True)
     assert [path.name for path in index.generations.iterdir()] == ["000002"]
-    index.catalog.settle(wait=5)
+    index.catalog.checkpoint(wait=5)
     assert index.bytes_on_disk() < 3.5 * data.nbytes
 
 

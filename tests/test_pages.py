@@ -145,7 +145,7 @@ def test_pages_moved_by_a_writer_that_was_killed_are_no_false_alarm(make_index: 
             path.write_bytes(data)
 
         with mock.patch.object(checksums, "write_whole", killed), pytest.raises(KeyboardInterrupt), opened.lock():
-            opened.catalog.settle()
+            opened.catalog.checkpoint()
         with Index.open(index.path) as other:
             assert other.info().images == 23
         add(opened, 50)  # the log begins anew
@@ -175,12 +175,12 @@ def test_a_program_that_ends_without_closing_leaves_no_false_alarm(make_index: M
 
 def test_damage_under_a_log_that_was_moved_is_found_and_not_noted_as_right(make_index: MakeIndex) -> None:
     index = make_index(vectors(60))
-    assert index.catalog.settle()  # the log still names the pages; readers read them from the database
+    assert index.catalog.checkpoint()  # the log still names the pages; readers read them from the database
     file = index.path / "catalog.sqlite"
     flip(file, file.read_bytes().index(b'"strange"') + 3)
     with pytest.raises(IndexDamaged):
         Index.open(index.path)
-    index.close()  # settles again
+    index.close()  # checkpoints again
     with pytest.raises(IndexDamaged):
         Index.open(index.path)
 
@@ -217,27 +217,29 @@ def test_a_reader_does_not_keep_a_writer_from_closing(make_index: MakeIndex) -> 
 def test_while_a_reader_holds_the_log_it_is_not_moved_at_every_commit(
     make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "LOG_BYTES", 100_000)
+    monkeypatch.setattr(store, "WAL_LIMIT_BYTES", 100_000)
     index = make_index(vectors(20))
-    settled = []
-    settle = checksums.settle
-    monkeypatch.setattr(checksums, "settle", lambda *args, **options: settled.append(1) or settle(*args, **options))
+    moved = []
+    checkpoint = checksums.checkpoint
+    monkeypatch.setattr(
+        checksums, "checkpoint", lambda *args, **options: moved.append(1) or checkpoint(*args, **options)
+    )
     with Index.open(index.path) as reader, reader.catalog.reading() as connection:
         connection.exec_driver_sql("SELECT count(*) FROM images").scalar_one()
         for number in range(30, 60):
             add(index, number)
-    assert 1 < len(settled) < 20  # of 30
+    assert 1 < len(moved) < 20  # of 30
     with Index.open(index.path) as opened:
         assert verify(opened).findings == []
 
 
 def test_the_log_does_not_grow_without_bound(make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "LOG_BYTES", 100_000)
+    monkeypatch.setattr(store, "WAL_LIMIT_BYTES", 100_000)
     index = make_index(vectors(20))
     sizes = []
     for number in range(30, 60):
         add(index, number)
-        sizes.append(checksums.log_bytes(index.path / "catalog.sqlite"))
+        sizes.append(checksums.wal_bytes(index.path / "catalog.sqlite"))
     assert max(sizes) < 250_000
     with Index.open(index.path) as opened:
         assert verify(opened).findings == []
@@ -259,13 +261,13 @@ def test_a_disk_that_nobody_can_write_to_can_be_read(make_index: MakeIndex, monk
 @pytest.mark.parametrize(
     "look",
     [
-        lambda index: index.catalog.settle(),
+        lambda index: index.catalog.checkpoint(),
         lambda index: index.catalog.check(),
         lambda index: verify(index),
         lambda index: Index.open(index.path, writable=True).close(),
         lambda index: backup(index, index.path.with_name("copy.index")).close(),
     ],
-    ids=["settle", "check", "verify", "open and close", "backup"],
+    ids=["checkpoint", "check", "verify", "open and close", "backup"],
 )
 def test_another_program_that_closes_the_catalog_does_not_take_its_log_away(
     make_index: MakeIndex, look: Callable[[Index], object]
@@ -357,7 +359,7 @@ def test_what_fails_in_reading_the_original_is_not_said_of_its_copy(make_index: 
 def test_waiting_for_readers_of_the_log_leaves_the_connection_as_it_was(make_index: MakeIndex) -> None:
     connection = connections.FileConnection(make_index(vectors(20)).path / "catalog.sqlite", "rw")
     before = connection.execute("PRAGMA busy_timeout").fetchone()
-    assert checksums.settle(connection, Path(connection.execute("PRAGMA database_list").fetchone()[2]), wait=1)
+    assert checksums.checkpoint(connection, Path(connection.execute("PRAGMA database_list").fetchone()[2]), 0, wait=1)
     assert connection.execute("PRAGMA busy_timeout").fetchone() == before
     connection.close()
 
@@ -368,7 +370,7 @@ def test_who_closes_last_lets_go_of_the_file(make_index: MakeIndex) -> None:
     index.close()
     code = (
         "from search.index import Index; first, second = Index.open(path), Index.open(path, writable=True)\n"
-        "import test_pages; first.info(); test_pages.add(second, 30); first.info(); second.catalog.settle()\n"
+        "import test_pages; first.info(); test_pages.add(second, 30); first.info(); second.catalog.checkpoint()\n"
         "fds = Path('/proc/self/fd')\n"
         "def held(): return [link.name for link in fds.iterdir() if 'catalog' in str(link.resolve())]\n"
         "second.close(); print(bool(held())); first.close(); print(held())\n"
@@ -380,7 +382,8 @@ def test_a_reader_that_compares_pages_while_they_are_moved_sees_no_damage(make_i
     index = make_index(vectors(20))
     index.close()
     code = (
-        "import test_pages; from search.sqlite import store; from search.index import Index; store.LOG_BYTES = 50_000\n"
+        "import test_pages; from search.sqlite import store; from search.index import Index\n"
+        "store.WAL_LIMIT_BYTES = 50_000\n"
         "index = Index.open(path, writable=True)\n"
         "for number in range(100, 200): test_pages.add(index, number)\n"
         "index.close()\n"
@@ -427,4 +430,4 @@ def test_a_read_that_failed_keeps_no_state_of_the_catalog_open(make_index: MakeI
         index.remove([image_id(number) for number in range(40)])
     assert index.catalog.counts()[0] == 10
     left.clear()  # as the end of whoever handles the error does
-    assert index.catalog.settle(wait=0.5), "somebody reads its log"
+    assert index.catalog.checkpoint(wait=0.5), "somebody reads its log"

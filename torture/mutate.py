@@ -42,7 +42,7 @@ def make(path: Path) -> None:
     take(index, "add", list(range(300, 340)))
     take(index, "remove", [7, 8, 9])
     take(index, "publish", [])
-    index.catalog.settle(wait=1)
+    index.catalog.checkpoint(wait=1)
     take(index, "add", [400, 401])
     take(index, "remove", [10, 401])
     take(index, "describe", [11])

@@ -3,38 +3,46 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Row, func, select
+from sqlalchemy import Connection, Row, func, select
 
 from search.catalog.filters import compile_filter
 from search.catalog.hits import ENTRIES, IDS, RECORDS, STORED, Entry, Stored
 from search.catalog.lookup import KnownLocation, Lookup, known_location
 from search.catalog.schema import (
+    APPLICATION_ID,
+    SCHEMA_VERSION,
     embeddings,
     failures,
     images,
     locations,
     spaces,
     state,
+    tables,
     tombstones,
 )
+from search.catalog.transaction import Transaction
 from search.errors import (
     IndexDamaged,
     UnknownImage,
 )
 from search.recipe import Recipe
-from search.sqlite.store import UPLOADS, Store
+from search.sqlite.store import Store
 from search.types import Encoding, Failure, ImageFacts, ImageRecord, JsonObject, Space, SpaceInfo, Vector, absolute
 from search.vectors import from_blobs, intact
 
 CHUNK = 500
 """Values in one SQL `IN`: large enough to hide the round trip, far below SQLite's limit of 32,766."""
+UPLOADS = "uploads"
+"""The folder in an index for images added over HTTP."""
 NEWEST = 2**62
 """A `seq` that no catalog reaches: asks for the state without any change."""
 MIN_RECALL = 0.95
@@ -61,6 +69,39 @@ class Changes:
 
 class Catalog(Store):
     """One open catalog, and what it can be asked. Safe to use from several threads."""
+
+    application_id = APPLICATION_ID
+    schema_version = SCHEMA_VERSION
+    commits_sql = "SELECT max(value) FROM state WHERE key = 'commits'"
+    count_commit_sql = (
+        "INSERT INTO state VALUES ('commits', 1) ON CONFLICT (key) DO UPDATE SET value = value + 1 RETURNING value"
+    )
+
+    @classmethod
+    def create(cls, path: Path, new_spaces: Sequence[Space]) -> Self:
+        """Make a new catalog with these spaces, the first of them the default. Raises IndexExists, StorageFailed."""
+
+        def fill(connection: Connection) -> None:
+            tables.create_all(connection)
+            rows = [
+                {"name": space.name, "recipe": space.recipe.to_json(), "encoding": asdict(space.encoding)}
+                for space in new_spaces
+            ]
+            connection.execute(spaces.insert(), rows)
+            home = str(path.parent.resolve() / UPLOADS)
+            values = {"catalog": uuid.uuid4().hex, "seq": 0, "generation": None, "uploads": home}
+            connection.execute(state.insert(), [{"key": key, "value": value} for key, value in values.items()])
+
+        return cls.create_file(path, fill)
+
+    @contextmanager
+    def writing(self) -> Iterator[Transaction]:
+        """A write transaction: committed, and on the disk, when the block ends; rolled back if it raises.
+
+        Only in the process that holds the index's lock. Raises StorageFailed, IndexLocked, IndexMoved.
+        """
+        with self.writing_connection() as connection:
+            yield Transaction(connection)
 
     def spaces(self) -> tuple[Space, ...]:
         """All spaces, the default first."""
@@ -90,6 +131,10 @@ class Catalog(Store):
                 connection.execute(select(func.count(locations.c.image))).scalar_one(),
                 connection.execute(select(func.count()).select_from(failures)).scalar_one(),
             )
+
+    def _state(self, key: str) -> Any:
+        with self.reading() as connection:
+            return connection.execute(select(state.c.value).where(state.c.key == key)).scalar()
 
     def min_recall(self) -> float:
         """The share of the true ten nearest that a generation must find."""

@@ -9,8 +9,8 @@ from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from sqlalchemy import func, select, true
 
+from search.catalog.catalog import Catalog
 from search.catalog.schema import SCHEMA_VERSION, images, labels
-from search.sqlite import checksums
 from search.sqlite.connections import translated, writing_engine
 
 
@@ -28,7 +28,7 @@ def migrate(path: Path) -> None:
                 _STEPS[number](operations)
             connection.exec_driver_sql(f"PRAGMA user_version={SCHEMA_VERSION}")
         with translated(path), engine.connect() as connection:
-            checksums.settle(connection.connection.cursor(), path, wait=1)
+            Catalog.checkpoint_file(connection, path)
     finally:
         engine.dispose()
 

@@ -40,10 +40,6 @@ _LOCATE = _SEEN.on_conflict_do_update(
 _FORGIVE = delete(failures).where(failures.c.root == bindparam("in_root"), failures.c.path == bindparam("in_path"))
 _NEXT_SEQ = text("UPDATE state SET value = value + :count WHERE key = 'seq' RETURNING value")
 
-_COUNT = text(
-    "INSERT INTO state VALUES ('commits', 1) ON CONFLICT (key) DO UPDATE SET value = value + 1 RETURNING value"
-)
-
 
 class Transaction(Lookup):
     """A write transaction of a catalog, open while `Catalog.writing` is. Its lookups see its own changes."""
@@ -253,11 +249,6 @@ class Transaction(Lookup):
     def _set(self, key: str, value: object) -> None:
         entry = insert(state).values(key=key, value=value)
         self._connection.execute(entry.on_conflict_do_update(index_elements=["key"], set_={"value": value}))
-
-    def count(self) -> int:
-        """Count this transaction. Returns how many there were, with it; for its end."""
-        commits: int = self._connection.execute(_COUNT).scalar_one()
-        return commits
 
     def _next_seq(self, count: int = 1) -> int:
         """Take so many numbers; returns the last of them."""

@@ -142,7 +142,7 @@ def _wal(catalog: Path) -> Path:
     return catalog.with_name(f"{catalog.name}-wal")
 
 
-def log_bytes(catalog: Path) -> int:
+def wal_bytes(catalog: Path) -> int:
     """The size of the log. Raises StorageFailed."""
     with storage_errors(catalog), suppress(FileNotFoundError):
         return _wal(catalog).stat().st_size
@@ -196,13 +196,13 @@ def acknowledge(catalog: Path, commits: int) -> None:
             os.close(descriptor)
 
 
-def settle(connection: Any, catalog: Path, *, wait: float | None = None) -> bool:
-    """Move what is in the log into the database, and note the sums. Returns False where readers keep a part of it back.
+def checkpoint(connection: Any, catalog: Path, acknowledged: int, *, wait: float | None = None) -> bool:
+    """Move the WAL into the database, and store the new checksums. Returns False where readers keep a part of it back.
 
-    connection: the writer's (sqlite3), outside any transaction. wait: then empty the log, waiting so many seconds for
-    readers of it. Only in the process that holds the lock. Raises sqlite3.DatabaseError, StorageFailed.
+    connection: the writer's (sqlite3), outside any transaction. acknowledged: how many transactions the file counts.
+    wait: also empty the WAL, waiting so many seconds for its readers. Only in the process that holds the lock. Raises
+    sqlite3.DatabaseError, StorageFailed.
     """
-    (acknowledged,) = connection.execute("SELECT max(value) FROM state WHERE key = 'commits'").fetchone()
     with storage_errors(catalog), opened(catalog) as database:
         known = _Sums.read(place(catalog))
         if known is not None:
@@ -214,10 +214,10 @@ def settle(connection: Any, catalog: Path, *, wait: float | None = None) -> bool
         busy, held, moved = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         complete = not busy and held == moved
         if known is None:
-            _write(catalog, _first(catalog, database, acknowledged or 0, complete=complete))
+            _write(catalog, _first(catalog, database, acknowledged, complete=complete))
         elif complete and (changes or known.moving):
             sums = _moved(catalog, database, known, log, held)
-            _write(catalog, _Sums(page=known.page, sums=sums, moving=frozenset(), acknowledged=acknowledged or 0))
+            _write(catalog, _Sums(page=known.page, sums=sums, moving=frozenset(), acknowledged=acknowledged))
     if complete and wait is not None:
         (before,) = connection.execute("PRAGMA busy_timeout").fetchone()
         connection.execute(f"PRAGMA busy_timeout={round(1000 * wait)}")

@@ -1,4 +1,4 @@
-"""What is under the catalog: an SQLite file, its connections and transactions, and the log that is moved into it."""
+"""A checksummed SQLite file: connections, transactions, and the WAL that is moved into it. It knows no table."""
 
 from __future__ import annotations
 
@@ -6,35 +6,40 @@ import os
 import sqlite3
 import threading
 import time
-import uuid
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
-from sqlalchemy import Connection, Engine, PoolProxiedConnection, select
+from sqlalchemy import Connection, Engine, PoolProxiedConnection
 
-from search.catalog import schema
-from search.catalog.schema import spaces, state
-from search.catalog.transaction import Transaction
 from search.errors import IndexDamaged, IndexExists, IndexLocked, IndexMoved, IndexTooNew, SearchError, StorageFailed
 from search.files import storage_errors, sync
 from search.sqlite import checksums, descriptor
 from search.sqlite.connections import FileConnection, reading_engine, translated, writing_engine
-from search.types import Space
 
-LOG_BYTES = 8 << 20
-"""Size of the log at which it is emptied."""
-UPLOADS = "uploads"
-"""The folder in an index for images added over HTTP."""
-LOOK_AGAIN = 0.05
-"""Seconds between two tries to move the log while somebody reads it."""
+WAL_LIMIT_BYTES = 8 << 20
+"""Size of the WAL at which it is moved into the database."""
+CHECKPOINT_RETRY_SECONDS = 0.05
+"""Between two tries to move the WAL while somebody reads it."""
 
 
 class Store:
-    """One open catalog's file. Safe to use from several threads; `writing` only in the process that holds the lock."""
+    """One open SQLite file, whose tables a subclass knows. Safe to use from several threads.
+
+    Only the process that holds the index's lock may write.
+    """
+
+    application_id: ClassVar[int]
+    """Tells this kind of file from any other SQLite file."""
+    schema_version: ClassVar[int]
+    """The newest schema that can be read."""
+
+    commits_sql: ClassVar[str]
+    """Selects how many transactions the file counts: one row, NULL in a file without any."""
+    count_commit_sql: ClassVar[str]
+    """Counts the open transaction, and returns how many there are with it."""
 
     def __init__(self, path: Path, *, writable: bool) -> None:
         self.path = path
@@ -47,14 +52,14 @@ class Store:
         self.written = False
         """Whether this process has changed it."""
         self._closed = False
-        self._log_limit = LOG_BYTES
+        self._wal_limit = WAL_LIMIT_BYTES
         self._file = descriptor.hold(path)
         # At the end of the process too: SQLite would move the log into the database then, without our sums.
         self._finalizer = weakref.finalize(self, _close, path, self._file, self._readers, self._writer)
 
     @classmethod
-    def create(cls, path: Path, new_spaces: Sequence[Space]) -> Self:
-        """Make a new catalog with these spaces, the first of them the default. Raises IndexExists, StorageFailed."""
+    def create_file(cls, path: Path, fill: Callable[[Connection], None]) -> Self:
+        """Make a new file. fill: creates its tables and first rows. Raises IndexExists, StorageFailed."""
         if path.exists():
             raise IndexExists(f"There is already an index at {path.parent}.")
         draft = path.with_suffix(".new")  # renamed when complete: a killed creation leaves no half catalog
@@ -63,20 +68,12 @@ class Store:
                 left.unlink(missing_ok=True)
         engine = writing_engine(draft)
         with translated(path), engine.begin() as connection:
-            schema.tables.create_all(connection)
-            rows = [
-                {"name": space.name, "recipe": space.recipe.to_json(), "encoding": asdict(space.encoding)}
-                for space in new_spaces
-            ]
-            connection.execute(spaces.insert(), rows)
-            home = str(path.parent.resolve() / UPLOADS)
-            values = {"catalog": uuid.uuid4().hex, "seq": 0, "generation": None, "uploads": home}
-            connection.execute(state.insert(), [{"key": key, "value": value} for key, value in values.items()])
-            connection.exec_driver_sql(f"PRAGMA application_id={schema.APPLICATION_ID}")
-            connection.exec_driver_sql(f"PRAGMA user_version={schema.SCHEMA_VERSION}")
+            fill(connection)
+            connection.exec_driver_sql(f"PRAGMA application_id={cls.application_id}")
+            connection.exec_driver_sql(f"PRAGMA user_version={cls.schema_version}")
         with translated(path), engine.connect() as connection:
-            # The last to close it empties the log too, and says nothing where that fails.
-            checksums.settle(connection.connection.cursor(), draft, wait=1)
+            # The last to close it empties the WAL too, and says nothing where that fails.
+            cls.checkpoint_file(connection, draft, wait=1)
         engine.dispose()
         with storage_errors(path):
             checksums.place(draft).replace(checksums.place(path))
@@ -102,24 +99,25 @@ class Store:
             with catalog.reading() as connection:
                 application = connection.exec_driver_sql("PRAGMA application_id").scalar_one()
                 version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
-            if application != schema.APPLICATION_ID:
+            if application != cls.application_id:
                 raise IndexDamaged(f"{path} is not a Lookalike catalog. Give the folder that `lookalike build` made.")
-            if version > schema.SCHEMA_VERSION:
+            if version > cls.schema_version:
                 raise IndexTooNew(
-                    f"{path} has schema version {version}, this Lookalike reads up to {schema.SCHEMA_VERSION}. "
+                    f"{path} has schema version {version}, this Lookalike reads up to {cls.schema_version}. "
                     "Upgrade Lookalike to open it."
                 )
         except SearchError:
             catalog.close()
             raise
-        catalog.outdated = version < schema.SCHEMA_VERSION
+        catalog.outdated = version < cls.schema_version
         return catalog
 
     def check(self) -> None:
         """Raise IndexDamaged where a page is not what was written, or an acknowledged change is missing."""
         acknowledged = checksums.check(self.path)
         if acknowledged:
-            commits = self._state("commits") or 0
+            with self.reading() as connection:
+                commits = connection.exec_driver_sql(self.commits_sql).scalar() or 0
             if commits < acknowledged:
                 raise checksums.lost(self.path, acknowledged - commits)
 
@@ -130,21 +128,28 @@ class Store:
             self._watcher.close()
         self._finalizer()
 
-    def settle(self, *, wait: float | None = None) -> bool:
-        """Move the log into the database, whose pages get their checksums. Returns False where somebody reads it.
+    def checkpoint(self, *, wait: float | None = None) -> bool:
+        """Move the WAL into the database, whose pages get their checksums. Returns False where somebody reads it.
 
-        wait: empty it too, waiting so many seconds for readers. Only in the process that holds the lock. Raises
+        wait: empty the WAL too, waiting so many seconds for readers. Only in the process that holds the lock. Raises
         StorageFailed.
         """
         writer, until = self._open_writer(), time.monotonic() + (wait or 0)
         with translated(self.path), writer.connect() as connection:
             while True:
                 left = None if wait is None else max(0, until - time.monotonic())
-                if checksums.settle(connection.connection.cursor(), self.path, wait=left):
+                if self.checkpoint_file(connection, self.path, wait=left):
                     return True
                 if not left:
                     return False
-                time.sleep(LOOK_AGAIN)
+                time.sleep(CHECKPOINT_RETRY_SECONDS)
+
+    @classmethod
+    def checkpoint_file(cls, connection: Connection, path: Path, *, wait: float | None = None) -> bool:
+        """`checkpoint` of a file by a connection of its one writer."""
+        cursor = connection.connection.cursor()  # SQLite's own: a checkpoint runs outside any transaction
+        (commits,) = cursor.execute(cls.commits_sql).fetchone()
+        return checksums.checkpoint(cursor, path, commits or 0, wait=wait)
 
     def _open_writer(self) -> Engine:
         self._must_be_open()
@@ -188,20 +193,19 @@ class Store:
             return list(cursor.execute(statement, parameters))
 
     @contextmanager
-    def writing(self) -> Iterator[Transaction]:
+    def writing_connection(self) -> Iterator[Connection]:
         """A write transaction: committed, and on the disk, when the block ends; rolled back if it raises."""
         writer = self._open_writer()
         with translated(self.path), writer.begin() as connection:
-            transaction = Transaction(connection)
-            yield transaction
-            commits = transaction.count()
+            yield connection
+            commits = connection.exec_driver_sql(self.count_commit_sql).scalar_one()
         self.written = True
         self.must_be_here()  # what was written to an index that is gone is not acknowledged
         with suppress(SearchError):  # it is done, whatever becomes of this
             checksums.acknowledge(self.path, commits)
-            size = checksums.log_bytes(self.path)
-            if size > self._log_limit:  # while readers keep it from being emptied, not again for every commit
-                self._log_limit = LOG_BYTES + (0 if self.settle() else size)
+            size = checksums.wal_bytes(self.path)
+            if size > self._wal_limit:  # while readers keep it from being emptied, not again for every commit
+                self._wal_limit = WAL_LIMIT_BYTES + (0 if self.checkpoint() else size)
 
     def copy(self, to: Path) -> None:
         """Write what the catalog holds now to a new database, while others go on reading and writing.
@@ -216,7 +220,7 @@ class Store:
         engine = writing_engine(to)
         try:
             with translated(to), engine.connect() as connection:
-                checksums.settle(connection.connection.cursor(), to, wait=1)
+                self.checkpoint_file(connection, to, wait=1)
         finally:
             engine.dispose()
 
@@ -225,7 +229,7 @@ class Store:
         writer = self._open_writer()
         with translated(self.path), writer.connect() as connection:
             connection.connection.cursor().execute("VACUUM")
-        if not self.settle(wait=10):
+        if not self.checkpoint(wait=10):
             raise IndexLocked(f"{self.path} is being read: its log could not be emptied. Run lookalike compact again.")
 
     def version(self) -> int:
@@ -236,13 +240,9 @@ class Store:
                 self._watcher = reading_engine(self.path, pooled=False).raw_connection()
             return int(self._watcher.cursor().execute("PRAGMA data_version").fetchone()[0])
 
-    def _state(self, key: str) -> Any:
-        with self.reading() as connection:
-            return connection.execute(select(state.c.value).where(state.c.key == key)).scalar()
-
 
 def _close(path: Path, file: descriptor.Database, readers: Engine, writer: Engine | None) -> None:
-    """Close all connections, the writer's while another reads: then SQLite leaves the log to `settle`.
+    """Close all connections, the writer's while another reads: then SQLite leaves the log to `checkpoint`.
 
     The log of a database that was moved it leaves alone by itself.
     """
