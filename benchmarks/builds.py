@@ -42,7 +42,6 @@ from indexer.pictures.decode import Decoded, DecodeLimits, decode
 from indexer.pictures.worker import Workers
 from indexer.sources import Source, scan
 from search.index import Index
-from search.lock import write_lock
 from search.recipe import Preprocessing, Recipe
 from search.types import Encoding, Location, NewImage, Space
 
@@ -98,10 +97,10 @@ def commit_seconds(spaces: list[Space], sample: list[Decoded]) -> float:
     random = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "i")
-        with write_lock(path), Index.create(path, spaces) as index:
+        with Index.create(path, spaces) as index, index.writer() as writer:
             began = time.process_time()
             for batch in range(COMMITS):
-                with index.writing() as transaction:
+                with writer.transaction() as transaction:
                     for number in range(batch * 64, batch * 64 + 64):
                         vector = random.standard_normal(spaces[0].recipe.dim, np.float32)
                         transaction.add(

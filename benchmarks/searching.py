@@ -37,7 +37,6 @@ from numpy.typing import NDArray
 from search.catalog.catalog import NEWEST
 from search.generations.ann import scores
 from search.index import Index
-from search.lock import write_lock
 from search.recipe import Preprocessing, Recipe
 from search.types import Encoding, ImageFacts, JsonObject, Location, NewImage, Space
 from search.vectors import normalise
@@ -174,11 +173,11 @@ def make_index(folder: Path) -> float:
     began = time.perf_counter()
     with (
         Peak() as peak,
-        write_lock(path),
         Index.create(path, [Space(name=SPACE, recipe=recipe, encoding=Encoding())]) as index,
+        index.writer() as writer,
     ):
         for start in range(0, len(data), 10_000):
-            with index.writing() as transaction:
+            with writer.transaction() as transaction:
                 for number in range(start, min(start + 10_000, len(data))):
                     transaction.add(numbered(number, data[number]))
         added = time.perf_counter() - began
@@ -436,14 +435,14 @@ def changes(folder: Path) -> None:
     """Our index while images are added and removed: how fast, and what the next search pays."""
     queries = np.load(folder / "queries.npy")
     path = folder / "lookalike.index"
-    with Index.open(path, writable=True) as index, index.lock():
+    with Index.open(path, writable=True) as index, index.writer() as writer:
         index.refresh()
         first = index.catalog.counts()[0] + 1_000_000_000
         for batch in (1, 100):
             count = 200 * min(batch, 10)
             began, searching = time.perf_counter(), 0.0
             for start in range(0, count, batch):
-                with index.writing() as transaction:
+                with writer.transaction() as transaction:
                     for number in range(first + start, first + start + batch):
                         transaction.add(numbered(number, queries[number % len(queries)]))
                 asked = time.perf_counter()
@@ -456,7 +455,7 @@ def changes(folder: Path) -> None:
                 f"{searching / (count // batch) * 1e3:.2f} ms"
             )
             began = time.perf_counter()
-            removed = index.remove([f"{number:064x}" for number in range(first, first + count)])
+            removed = writer.remove([f"{number:064x}" for number in range(first, first + count)])
             print(f"remove, all in one transaction: {removed / (time.perf_counter() - began):,.0f} images a second")
             first += count
         began = time.perf_counter()
@@ -471,9 +470,9 @@ def removal(folder: Path) -> None:
     shutil.copytree(folder / "lookalike.index", path)
     with Index.open(path, writable=True) as index:
         index.refresh()
-        with Peak() as peak, index.lock():
+        with Peak() as peak, index.writer() as writer:
             began = time.perf_counter()
-            removed = index.remove(f"{number:064x}" for number in range(0, index.catalog.counts()[0], 10))
+            removed = writer.remove(f"{number:064x}" for number in range(0, index.catalog.counts()[0], 10))
             seconds = time.perf_counter() - began
             began = time.perf_counter()
             index.nearest(queries[:1], K)

@@ -22,6 +22,7 @@ from search.catalog.lookup import Content, Lookup
 from search.catalog.transaction import Transaction
 from search.index import Index
 from search.types import Failure, Location, NewImage
+from search.writer import Writer
 
 DECODED_AHEAD = 128
 """Files read ahead of the encoder: it does not wait for one slow file, and 128 decoded images are 19 MB at 224 px."""
@@ -30,28 +31,32 @@ MIN_PUBLISH = 5_000
 
 
 class Build:
-    """One run over one index. The caller holds the index's lock."""
+    """One run over one index."""
 
     def __init__(
         self,
         index: Index,
+        writer: Writer | None,
         encoder: Callable[[], Encoder],
         options: BuildOptions,
         progress: Progress,
         stopped: Callable[[], bool],
         began: float,
     ) -> None:
-        """encoder: loads it on the first call; a build that embeds nothing never pays for that.
+        """writer: of this index; None for a dry run, which changes nothing.
 
+        encoder: loads it on the first call; a build that embeds nothing never pays for that.
         began: `time.perf_counter()` when the command began, so that loading the model counts as start-up.
         """
         self._index = index
+        self._dry_run = writer is None
+        self._open_writer = writer
         self._load_encoder = encoder
         self._options = options
         self._progress = progress
         self._stopped = stopped
         self._report = BuildReport()
-        self._comparison = Comparison(index, options, self._report, progress, stopped)
+        self._comparison = Comparison(index, writer, options, self._report, progress, stopped)
         self._foreseen: set[tuple[str, str]] = set()
         """Roots and paths from which a dry run would have moved files away."""
         self._began = began
@@ -67,7 +72,7 @@ class Build:
 
         Interrupted (`stopped`), what is in flight is committed, and the rest left for the next build.
         """
-        if not self._options.dry_run:
+        if not self._dry_run:
             self._prepare(sources)
         work: list[Location] = []
         for source in sources:
@@ -78,14 +83,14 @@ class Build:
         self._embed_and_commit(work if self._published else _sample_first(work))
         for source in sources:
             if source.paths is None and not self._stopped():
-                self._comparison.settle_missing(source, self._foreseen)
-        if self._options.annotations and not self._options.dry_run and not self._stopped():
+                self._comparison.note_missing(source, self._foreseen)
+        if self._options.annotations and not self._dry_run and not self._stopped():
             self._annotate(sources)
         report = self._report
         report.interrupted = self._stopped()
-        if not self._options.dry_run and not report.interrupted:
-            with self._index.writing() as transaction:
-                transaction.drop_unlocated()
+        if not self._dry_run and not report.interrupted:
+            with self._writer.transaction() as transaction:
+                transaction.remove_unlocated()
             self._publish()
         report.failed.sort(key=lambda failed: (failed.root, failed.path))
         report.seconds = time.perf_counter() - self._began
@@ -93,15 +98,20 @@ class Build:
             report.images_per_second = report.embedded / (self._last_commit - self._first_decode)
         return report
 
+    @property
+    def _writer(self) -> Writer:
+        assert self._open_writer is not None, "a dry run changes nothing"
+        return self._open_writer
+
     def _prepare(self, sources: Sequence[Source]) -> None:
         roots = [Path(root) for root in self._index.catalog.roots() if root != str(self._index.uploads)]
-        with self._index.writing() as transaction:
+        with self._writer.transaction() as transaction:
             if self._options.min_recall is not None:
                 transaction.set_min_recall(self._options.min_recall)
             for source in sources:  # photos/2024 was built before, photos is now: the files there are the same files
                 for root in roots:
                     if root != source.root and root.is_relative_to(source.root):
-                        transaction.adopt_root(
+                        transaction.change_root(
                             str(root), str(source.root), f"{root.relative_to(source.root).as_posix()}/"
                         )
 
@@ -158,7 +168,7 @@ class Build:
         self._report.startup_seconds += seconds
 
     def _needs_no_decoding(self, image_id: str) -> bool:
-        if self._options.dry_run:
+        if self._dry_run:
             return True
         with self._index.catalog.lookup() as lookup:
             content = lookup.content(image_id)
@@ -177,7 +187,7 @@ class Build:
         """Record everything about a batch in one transaction, once its new images are embedded."""
         embedded = embedding.result()
         self._not_embedded |= embedded.failed
-        if self._options.dry_run:
+        if self._dry_run:
             with self._index.catalog.lookup() as lookup:
                 for outcome in batch:
                     if isinstance(outcome, Failure):
@@ -187,7 +197,7 @@ class Build:
                         self._foreseen |= {(old.root, old.path)} if old is not None else set()
             self._progress.done(len(batch))
             return
-        with self._index.writing() as transaction:
+        with self._writer.transaction() as transaction:
             for outcome in batch:
                 if not isinstance(outcome, Failure) and outcome.id in self._not_embedded:
                     outcome = failure(outcome.location, self._not_embedded[outcome.id])
@@ -214,7 +224,7 @@ class Build:
         content = transaction.content(outcome.id)
         old = self._count(outcome, content, transaction)
         if self._stays_away(content):
-            transaction.bar(outcome.location)
+            transaction.locate_removed(outcome.location)
         else:
             labels = self._options.folder_labels(outcome.location)
             if content.rowid is None:
@@ -250,7 +260,7 @@ class Build:
     def _annotate(self, sources: Sequence[Source]) -> None:
         """Attach what a metadata file says; a line about an image that is not there is listed as failed."""
         roots = list(dict.fromkeys(str(source.root) for source in sources))
-        with self._index.writing() as transaction:
+        with self._writer.transaction() as transaction:
             for annotation in self._options.annotations:
                 image_id = annotation.id
                 if annotation.path is not None:

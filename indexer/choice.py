@@ -20,6 +20,7 @@ from search.index import Index
 from search.lock import write_lock
 from search.recipe import Recipe
 from search.types import Encoding, Space
+from search.writer import Writer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +39,10 @@ class ModelChoice:
 
 def open_for_build(
     stack: ExitStack, path: Path, wanted: ModelChoice, *, dry_run: bool
-) -> tuple[Index, Callable[[], Encoder]]:
-    """The index, locked until `stack` closes, and what loads its encoder. Makes the index where there is none.
+) -> tuple[Index, Writer | None, Callable[[], Encoder]]:
+    """The index, its writer until `stack` closes, and what loads its encoder. Makes the index where there is none.
+
+    A dry run has no writer.
 
     Raises ModelUnavailable, ModelUnsupported, RecipeMismatch (the index was built with another model), IndexLocked.
     """
@@ -51,15 +54,20 @@ def open_for_build(
         encoder = _load(spaces, path, wanted)  # first: without a model, nothing is left behind
         stack.enter_context(write_lock(path))
         index = stack.enter_context(Index.create(path, spaces))
-        return index, cache(lambda: _checked(index, encoder, files, recipes, wanted))
+        creator = stack.enter_context(index.writer())
+        return index, creator, cache(lambda: _checked(creator, encoder, files, recipes, wanted))
     if not dry_run:
-        stack.enter_context(write_lock(path))
+        stack.enter_context(write_lock(path))  # before the index is opened, which may bring it up to date
     index = stack.enter_context(Index.open(path, writable=not dry_run))
-    found = _check_same(index, wanted, dry_run=dry_run)
-    if not index.catalog.counts()[0]:  # no image has settled the encoding yet
+    writer = None if dry_run else stack.enter_context(index.writer())
+    found = _check_same(index, writer, wanted)
+    if not index.catalog.counts()[0]:  # the encoding is chosen with the first images
         spaces = [replace(space, encoding=_encoding(wanted)) for space in index.spaces]
         recipes = {space.name: space.recipe for space in spaces}
-        return index, cache(lambda: _checked(index, _load(spaces, path, wanted), found(), recipes, wanted))
+        load = partial(_load, spaces, path, wanted)
+        if writer is None:
+            return index, None, cache(load)
+        return index, writer, cache(lambda: _checked(writer, load(), found(), recipes, wanted))
     encoding = index.spaces[0].encoding
     for name, asked, used in (
         ("--backend", wanted.backend, encoding.backend),
@@ -75,7 +83,7 @@ def open_for_build(
             f"{index.path} is encoded with OpenVINO, which computes on the CPU here, not on {wanted.device}. Leave "
             "--device out, or build another index with --index."
         )
-    return index, cache(lambda: _load(index.spaces, path, wanted))
+    return index, writer, cache(lambda: _load(index.spaces, path, wanted))
 
 
 def _load(spaces: list[Space] | tuple[Space, ...], path: Path, wanted: ModelChoice) -> Encoder:
@@ -111,16 +119,17 @@ def _encoding(wanted: ModelChoice) -> Encoding:
 
 
 def _checked(
-    index: Index, encoder: Encoder, files: ModelFiles, recipes: Mapping[str, Recipe], wanted: ModelChoice
+    writer: Writer, encoder: Encoder, files: ModelFiles, recipes: Mapping[str, Recipe], wanted: ModelChoice
 ) -> Encoder:
     """The encoder of an index without images, to be compared with fp32 on the first of them."""
+    index = writer.index
 
     def reference() -> Encoder:
         exact = Encoding(backend=encoder.backend, precision="fp32")
         return _load([replace(space, encoding=exact) for space in index.spaces], index.path, wanted)
 
-    def settled(encoding: Encoding) -> None:
-        with index.writing() as transaction:
+    def store(encoding: Encoding) -> None:
+        with writer.transaction() as transaction:
             for space in index.spaces:
                 transaction.set_encoding(space.name, encoding)
 
@@ -132,14 +141,14 @@ def _checked(
     return CheckedEncoder(
         encoder,
         reference,
-        settled,
+        store,
         may_fall_back=wanted.precision == "auto",
         quantise=quantise if wanted.precision == "int8" else None,
         min_overlap=wanted.min_overlap,
     )
 
 
-def _check_same(index: Index, wanted: ModelChoice, *, dry_run: bool) -> Callable[[], ModelFiles]:
+def _check_same(index: Index, writer: Writer | None, wanted: ModelChoice) -> Callable[[], ModelFiles]:
     """Refuse another model or other spaces than the index has. A model that was moved is still the same one."""
     recipe = index.spaces[0].recipe
     held = ", ".join(space.name for space in index.spaces)
@@ -150,8 +159,8 @@ def _check_same(index: Index, wanted: ModelChoice, *, dry_run: bool) -> Callable
                 f"{index.path} holds {held} of {recipe.model}; {files.name} is another model. Leave --model out to go "
                 "on with it, or build another index with --index."
             )
-        if files.name != recipe.model and not dry_run:
-            index.rename_model(files.name)
+        if files.name != recipe.model and writer is not None:
+            writer.rename_model(files.name)
     if wanted.spaces or wanted.pad:
         asked = _recipes(locate(index.spaces[0].recipe.model), wanted)
         if tuple(asked.values()) != tuple(space.recipe for space in index.spaces):

@@ -93,7 +93,6 @@ def build(
         prune=prune,
         retry_failed=retry_failed,
         readd=readd,
-        dry_run=dry_run,
         min_recall=min_recall,
     )
     wanted = ModelChoice(
@@ -115,9 +114,9 @@ def build(
         progress = stack.enter_context(_progress())  # first: loading a model takes seconds
         # before anything native is loaded, which does not bear a KeyboardInterrupt
         stopped = stack.enter_context(_graceful_interrupt())
-        opened, encoder = open_for_build(stack, index, wanted, dry_run=dry_run)
+        opened, writer, encoder = open_for_build(stack, index, wanted, dry_run=dry_run)
         known_roots = [root for root in opened.catalog.roots() if root != str(opened.uploads)]
-        report = Build(opened, encoder, options, progress, stopped, began).run(
+        report = Build(opened, writer, encoder, options, progress, stopped, began).run(
             resolve_sources(sources, listed, known_roots)
         )
         answer = _answer(opened, report)

@@ -10,6 +10,7 @@ from indexer.sources import Ignored, Source, gone, scan
 from search.catalog.lookup import KnownLocation
 from search.index import Index
 from search.types import Failure, Location
+from search.writer import Writer
 
 LOOKUP = 500
 """Files compared with the catalog in one query."""
@@ -21,12 +22,15 @@ class Comparison:
     def __init__(
         self,
         index: Index,
+        writer: Writer | None,
         options: BuildOptions,
         report: BuildReport,
         progress: Progress,
         stopped: Callable[[], bool],
     ) -> None:
+        """writer: of this index; None for a dry run, which changes nothing."""
         self._index = index
+        self._writer = writer
         self._options = options
         self._report = report
         self._progress = progress
@@ -79,8 +83,8 @@ class Comparison:
                 yield location
             else:
                 self._report.ignored += 1  # removed by the user, and staying away
-        if unlabelled and not self._options.dry_run:  # built without --label-from-folder before
-            with self._index.writing() as transaction:
+        if unlabelled and self._writer is not None:  # built without --label-from-folder before
+            with self._writer.transaction() as transaction:
                 for found in unlabelled:
                     assert found.image_id is not None
                     transaction.annotate(found.image_id, labels=self._options.folder_labels(found.location))
@@ -97,11 +101,11 @@ class Comparison:
 
     def _fail(self, failed: Failure) -> None:
         self._report.failed.append(failed)
-        if not self._options.dry_run:
-            with self._index.writing() as transaction:
+        if self._writer is not None:
+            with self._writer.transaction() as transaction:
                 transaction.fail(failed)
 
-    def settle_missing(self, source: Source, foreseen: Set[tuple[str, str]]) -> None:
+    def note_missing(self, source: Source, foreseen: Set[tuple[str, str]]) -> None:
         """Count or, with `--prune`, drop what the index knows under a folder and the disk has no more.
 
         foreseen: roots and paths from which a dry run would have moved files away.
@@ -120,14 +124,14 @@ class Comparison:
         prune = self._options.prune
         self._report.removed += len(missing) if prune else 0
         self._report.missing += 0 if prune else len(missing)
-        if self._options.dry_run:
+        if self._writer is None:
             return
-        with self._index.writing() as transaction:
+        with self._writer.transaction() as transaction:
             for path in stale:
-                transaction.forgive(root, path)
+                transaction.clear_failure(root, path)
             forgotten = [*barred, *(missing if prune else ())]
             for start in range(0, len(forgotten), LOOKUP):
-                transaction.forget(root, forgotten[start : start + LOOKUP])
+                transaction.forget_paths(root, forgotten[start : start + LOOKUP])
 
 
 def _same_file(one: Location | Failure, other: Location) -> bool:

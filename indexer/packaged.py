@@ -115,7 +115,7 @@ def _onnx_file() -> Path:
 
 
 def _replace(folder: Path, onnx_file: Path) -> None:
-    """Convert into a folder beside `folder`, then put it in its place. The caller holds the lock."""
+    """Convert into a folder beside `folder`, then put it in its place. Under the lock of `packaged_folder`."""
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         for name, text in _TEXTS.items():

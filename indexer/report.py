@@ -33,7 +33,6 @@ class BuildOptions:
     prune: bool = False
     retry_failed: bool = False
     readd: bool = False
-    dry_run: bool = False
     min_recall: float | None = None
 
     def folder_labels(self, location: Location) -> tuple[str, ...]:

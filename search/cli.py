@@ -191,10 +191,13 @@ def move_root(
     as_json: Json = False,
 ) -> None:
     """Tell an index that a folder of pictures is somewhere else now. No picture is read."""
+
+    from search.upkeep import roots  # imports sqlalchemy: not for --help
+
     if not new.is_dir():
         raise typer.BadParameter(f"There is no folder {new}. Mount the drive, or name the folder as it is called now.")
-    with _open(directory, writable=True) as index, index.lock():
-        moved = index.move_root(old, new)
+    with _open(directory, writable=True) as index, index.writer() as writer:
+        moved = roots.move_root(writer, old, new)
     if as_json:
         print_json({"index": str(directory), "roots": moved})
     else:
@@ -217,17 +220,17 @@ def remove(
     if directory.is_file():
         raise typer.BadParameter(f"Name the index first: lookalike remove {default_index()} {directory}")
     with _open(directory, writable=True) as index:
-        with index.lock():
+        with index.writer() as writer:
             found = {name: _resolve(index, name) for name in images}
             barred = {name: _barred(index, name) if erase else [] for name in images}
             files = index.catalog.counts()[1]
-            removed = index.remove(dict.fromkeys(image_id for image_id in found.values() if image_id), erase=erase)
+            removed = writer.remove(dict.fromkeys(image_id for image_id in found.values() if image_id), erase=erase)
             files -= index.catalog.counts()[1]
             erased = {location for locations in barred.values() for location in locations}
             if erased:
-                with index.writing() as transaction:
+                with writer.transaction() as transaction:
                     for location in erased:
-                        transaction.erase(location)
+                        transaction.forget_path(location)
         if erase:
             index.compact()
         unknown = [name for name, image_id in found.items() if image_id is None and not barred[name]]

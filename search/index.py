@@ -5,26 +5,22 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from search.catalog.catalog import UPLOADS, Catalog
-from search.catalog.transaction import CHUNK, Transaction
 from search.errors import (
     IndexLocked,
     IndexMissing,
-    RootMismatch,
     SearchError,
     StorageFailed,
     UnknownImage,
-    UnknownRoot,
     UnknownSpace,
 )
 from search.files import make_folder, storage_errors
@@ -35,13 +31,12 @@ from search.lock import PATIENCE, write_lock
 from search.query.follow import Follower
 from search.query.searcher import Searcher
 from search.types import Hit, ImageRecord, IndexInfo, JsonObject, Query, Space, Vector
+from search.writer import Writer
 
-PAUSE = 0.2
-"""Seconds that closing an index waits for readers of its log."""
+CLOSING_WAIT_SECONDS = 0.2
+"""Seconds that closing an index waits for readers of its WAL."""
 MIN_DELTA, MAX_DELTA = 5_000, 0.05
 """Images that may be newer than the generation, at least, and as a share of it: 5,000 are searched in a millisecond."""
-LOOKED_FOR = 1_000
-"""Pictures of a root, of which one must be where it is said to have moved to."""
 KEPT_UNDER_ID = re.compile(r"(?P<id>[0-9a-f]{64})[-.].+")
 """Files of uploads and thumbnails: each begins with its image's id."""
 
@@ -56,9 +51,9 @@ class Index:
     def __init__(self, path: Path, catalog: Catalog) -> None:
         self.path = path
         self.catalog = catalog
-        self.spaces = catalog.spaces()
-        self._by_name = {space.name: space for space in self.spaces}
-        self._writing = threading.Lock()
+        self.reload_spaces()
+        self.one_transaction = threading.Lock()
+        """Held by the transaction under way: threads that share a writer wait for one another."""
         self._follower = Follower(catalog, self.generations, self.spaces)
         self._searcher = Searcher(catalog, self._follower, self.space)
 
@@ -90,28 +85,28 @@ class Index:
         try:
             index = cls(path, opened)
             if writable:
-                index._settle_in()
+                index._move_uploads()
         except BaseException:
             opened.close()
             raise
         return index
 
-    def _settle_in(self) -> None:
+    def _move_uploads(self) -> None:
         """Where the index's folder was moved, what was added over HTTP has moved with it."""
         before, here = self.catalog.uploads(), str(self.uploads)
         if before != here:
             # A build that writes now will have done it, or whoever opens the index next.
-            with suppress(IndexLocked, StorageFailed), self.lock(), self.writing() as transaction:
+            with suppress(IndexLocked, StorageFailed), self.writer() as writer, writer.transaction() as transaction:
                 if before is not None:
-                    transaction.adopt_root(before, here, "")
+                    transaction.change_root(before, here, "")
                 transaction.set_uploads(here)
 
     def close(self) -> None:
         """Close the catalog. The index cannot be used afterwards."""
         self._follower.wait()
         if self.catalog.written:
-            with suppress(SearchError), self.lock():
-                self.catalog.checkpoint(wait=PAUSE)
+            with suppress(SearchError), self.writer():
+                self.catalog.checkpoint(wait=CLOSING_WAIT_SECONDS)
         self.catalog.close()
 
     def __enter__(self) -> Index:
@@ -121,20 +116,19 @@ class Index:
         self.close()
 
     @contextmanager
-    def lock(self, timeout: float = 0) -> Iterator[None]:
-        """`write_lock` of this index. Raises IndexMoved too."""
+    def writer(self, timeout: float = 0) -> Iterator[Writer]:
+        """The index's writer, who holds its lock while the block runs.
+
+        timeout: seconds to wait for another process that holds it. Raises IndexLocked, IndexMoved, StorageFailed.
+        """
         self.catalog.must_be_here()  # else the lock would lie in a new folder of the index's old name
         with write_lock(self.path, timeout=timeout):
-            yield
+            yield Writer(self)
 
-    @contextmanager
-    def writing(self) -> Iterator[Transaction]:
-        """A transaction on the catalog, visible to every later search of this process once the block has ended.
-
-        The caller holds `lock`, for this transaction or for a whole run.
-        """
-        with self._writing, self.catalog.writing() as transaction:
-            yield transaction  # searches catch up by themselves; a build never searches, and holds no vectors
+    def reload_spaces(self) -> None:
+        """Read names, recipes and encodings of the spaces again."""
+        self.spaces = self.catalog.spaces()
+        self._by_name = {space.name: space for space in self.spaces}
 
     def space(self, name: str | None = None) -> Space:
         """A space by name, or the default. Raises UnknownSpace."""
@@ -147,26 +141,26 @@ class Index:
     def publish(self, *, anew: bool = False, stop: threading.Event | None = None) -> str:
         """Make everything the current generation, where it is not yet. Returns its name.
 
-        `lock` is taken for a moment at the end: where the caller does not hold it, others can write meanwhile.
+        The writer is taken for a moment at the end: where the caller does not have it, others can write meanwhile.
         anew: written from scratch, without what was removed, which is not begun while another process writes. stop: set
         to give up. Raises StorageFailed, IndexDamaged, IndexLocked, PublicationStopped.
         """
         self.catalog.must_be_here()  # else a folder would be made where the index was
         if anew:  # it takes minutes, and others who publish wait for it
-            with self.lock():
+            with self.writer():
                 pass
-        lock = partial(self.lock, timeout=PATIENCE)
+        lock = partial(self.writer, timeout=PATIENCE)
         return publish(self.generations, self.catalog, self.spaces, anew=anew, lock=lock, stop=stop)
 
     def compact(self) -> str:
-        """Write generation and catalog anew, and nothing that was removed with them.
+        """Write generation and catalog from scratch, without what was removed.
 
-        Files that belong to no image are deleted: uploads, thumbnails, drafts of killed writers. `lock` is taken for
-        the second half: better not held before, since somebody who publishes waits for it. Returns the generation's
-        name. Raises as `publish`, and IndexLocked while somebody reads the catalog.
+        Files that belong to no image are deleted: uploads, thumbnails, drafts of killed writers. The lock is taken for
+        the second half only; a caller that holds it before keeps others from publishing. Returns the generation's name.
+        Raises as `publish`, and IndexLocked while another process reads the catalog.
         """
         name = self.publish(anew=True)
-        with self.lock(timeout=PATIENCE):
+        with self.writer(timeout=PATIENCE):
             self._sweep()
             self.catalog.vacuum()
         return name
@@ -195,7 +189,7 @@ class Index:
 
     def refresh(self) -> None:
         """Catch up with the catalog, and wait until the newest generation is loaded."""
-        self._follower.settle()
+        self._follower.wait_for_newest()
 
     def vector(self, image_id: str, space: Space) -> Vector:
         """The stored embedding of an image ((dim,) float32). Raises UnknownImage."""
@@ -248,66 +242,6 @@ class Index:
             raise UnknownImage("The index has no image with this id.")
         return records[rowid]
 
-    def remove(self, image_ids: Iterable[str], *, erase: bool = False) -> int:
-        """Remove images and keep their content away from later builds. Returns how many there were.
-
-        Uploaded files of theirs are deleted too. erase: their paths are forgotten, and after `compact` no trace is left
-        but the content's hash. The caller holds `lock`.
-        """
-        ids = list(image_ids)
-        with self.writing() as transaction:
-            uploads = transaction.paths_of(ids, str(self.uploads))
-            removed = transaction.remove(ids, erase=erase)
-            for start in range(0, len(uploads), CHUNK):
-                transaction.forget(str(self.uploads), uploads[start : start + CHUNK])
-        # After the commit: a file without a row is litter, which `compact` takes away; the reverse is a loss.
-        gone = set(ids)
-        small = (path for folder in {name[:2] for name in gone} for path in (self.thumbnails / folder).glob("*.jpg"))
-        files = [self.uploads / name for name in uploads]
-        for path in (*files, *(path for path in small if path.name.partition("-")[0] in gone)):
-            with suppress(OSError):
-                path.unlink(missing_ok=True)
-        return removed
-
-    def move_root(self, old: Path, new: Path) -> list[str]:
-        """Note that a root, or all roots in a folder, lie elsewhere now. Returns what they are called now.
-
-        The caller holds `lock`. Raises UnknownRoot where there is none at `old`, RootMismatch where none of its
-        pictures is at `new`, or others are known there by their names.
-        """
-        roots = [Path(root) for root in self.catalog.roots() if root != str(self.uploads)]
-        place = Path(os.path.abspath(old))  # noqa: PTH100 - a drive that is not mounted cannot be resolved
-        moving = [root for root in roots if root.is_relative_to(place)]
-        if not moving:
-            raise UnknownRoot(f"The index has no pictures of {place}. Its folders are: {', '.join(map(str, roots))}.")
-        moved = []
-        there = new.resolve()
-        # A root may move to where another of them was: that one first.
-        moving.sort(key=lambda root: len(root.parts), reverse=there.is_relative_to(place))
-        with self.writing() as transaction:
-            for root in moving:
-                target = there / root.relative_to(place)
-                around = [other for other in roots if other not in moving and target.is_relative_to(other)]
-                into = around[0] if around else target  # a folder inside a root belongs to that root
-                prefix = "" if target == into else f"{target.relative_to(into).as_posix()}/"
-                self._must_be_there(root, target)
-                if taken := transaction.taken(str(root), str(into), prefix):
-                    raise RootMismatch(
-                        f"{taken[0]:,} pictures of {root} have the names of others that are known in {target}, such as "
-                        f"{taken[1]}. Nothing was changed: remove the others first, or give these their own folder."
-                    )
-                transaction.adopt_root(str(root), str(into), prefix)
-                moved.append(str(target))
-        return moved
-
-    def _must_be_there(self, root: Path, target: Path) -> None:
-        """Raises RootMismatch where a root's pictures are somewhere else."""
-        paths = list(islice(self.catalog.paths_under(str(root), ""), LOOKED_FOR))
-        if paths and not any((target / path).is_file() for path in paths):
-            raise RootMismatch(
-                f"None of the pictures of {root}, such as {paths[0]}, is in {target}. Name the folder that has them."
-            )
-
     @property
     def uploads(self) -> Path:
         """The root of images added over HTTP."""
@@ -323,26 +257,10 @@ class Index:
         """Encoders that cannot be had elsewhere."""
         return self.path / "models"
 
-    def rename_model(self, name: str) -> None:
-        """Note that the model is found under another name now. The caller holds `lock`, and reopens the index."""
-        with self.writing() as transaction:
-            transaction.rename_model(name)
-        self.spaces = self.catalog.spaces()
-        self._by_name = {space.name: space for space in self.spaces}
-
     @property
     def thumbnails(self) -> Path:
         """The cache of small pictures: disposable."""
         return self.path / "thumbnails"
-
-    def describe(
-        self, image_id: str, *, labels: Sequence[str] | None = None, metadata: JsonObject | None = None
-    ) -> ImageRecord:
-        """Replace an image's labels, metadata, or both. The caller holds `lock`. Raises UnknownImage."""
-        self.catalog.rowid(image_id)
-        with self.writing() as transaction:
-            transaction.describe(image_id, labels=labels, metadata=metadata)
-        return self.image(image_id)
 
     def bytes_on_disk(self) -> int:
         """The size of all files of the index; it looks at each of them."""

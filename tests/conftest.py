@@ -146,8 +146,8 @@ def make_index(tmp_path: Path) -> Iterator[Callable[..., Index]]:
         space = Space(name="layer2", recipe=recipe(dim=data.shape[1]), encoding=Encoding())
         index = Index.create(tmp_path / name, [space])
         opened.append(index)
-        with index.lock():
-            with index.writing() as transaction:
+        with index.writer() as writer:
+            with writer.transaction() as transaction:
                 for number, vector in enumerate(data):
                     transaction.add(new_image(number, vector))
             if publish:

@@ -54,7 +54,7 @@ def clusters(count: int, seed: int = 0) -> NDArray[np.float32]:
 
 
 def add(index: Index, data: NDArray[np.float32], numbers: range) -> None:
-    with index.lock(), index.writing() as transaction:
+    with index.writer() as writer, writer.transaction() as transaction:
         for number in numbers:
             transaction.add(new_image(number, data[number]))
 
@@ -107,7 +107,7 @@ def test_a_graph_grows_by_what_is_new_and_shares_the_vectors(make_index: MakeInd
     first = index.path / "generations" / "000001"
     before = load(first)
     add(index, data, range(2500, 3000))
-    with index.lock():
+    with index.writer():
         assert index.publish() == "000002"
     second = index.path / "generations" / "000002"
     assert (first / "layer2.vectors").samefile(second / "layer2.vectors")
@@ -146,11 +146,11 @@ def test_recall_is_measured_again_when_the_index_has_grown(make_index: MakeIndex
     index = make_index(data[:2500])
     measured = structure(index)["search"]
     add(index, data, range(2500, 2600))
-    with index.lock():
+    with index.writer():
         index.publish()
     assert structure(index)["search"] == measured
     add(index, data, range(2600, 4000))
-    with index.lock():
+    with index.writer():
         index.publish()
     assert structure(index)["search"]["count"] > 3000  # type: ignore[index]
 
@@ -164,7 +164,7 @@ def test_what_no_graph_finds_is_searched_exactly(make_index: MakeIndex, monkeypa
     assert facts["search"]["recall"] < 0.95  # type: ignore[index]
     assert found(index, data[:50]) == true(data, data[:50], list(range(2990)))
     add(index, data, range(2990, 3000))
-    with index.lock():
+    with index.writer():
         index.publish()
     assert structure(index)["search"] == facts["search"], "it was tried again for ten images"
 
@@ -172,13 +172,13 @@ def test_what_no_graph_finds_is_searched_exactly(make_index: MakeIndex, monkeypa
 def test_a_higher_promise_is_measured_at_the_next_publication(make_index: MakeIndex) -> None:
     data, queries = clusters(3000), clusters(100, seed=1)
     index = make_index(data)
-    with index.lock():
-        with index.writing() as transaction:
+    with index.writer() as writer:
+        with writer.transaction() as transaction:
             transaction.set_min_recall(0.995)
         index.publish(anew=True)
     assert structure(index)["search"]["recall"] >= 0.995  # type: ignore[index]
-    with index.lock():
-        with index.writing() as transaction:
+    with index.writer() as writer:
+        with writer.transaction() as transaction:
             transaction.set_min_recall(1)
         index.publish(anew=True)
     assert structure(index)["structure"] == "exact"
@@ -189,12 +189,12 @@ def test_removed_images_are_never_found_and_k_is_filled_from_the_rest(make_index
     data = clusters(3000)
     index = make_index(data)
     near = np.argsort(-(data @ data[7]))[:500].tolist()  # all that a walk near this query meets
-    with index.lock():
-        index.remove(image_id(number) for number in near)
+    with index.writer() as writer:
+        writer.remove(image_id(number) for number in near)
     left = sorted(set(range(3000)) - set(near))
     assert recall(found(index, data[7:8]), true(data, data[7:8], left)) == 1
     assert len(found(index, clusters(20, seed=3), k=2500)[0]) == 2500
-    with index.lock():
+    with index.writer() as writer:
         index.publish()
     with Index.open(index.path) as reopened:
         assert recall(found(reopened, data[7:8]), true(data, data[7:8], left)) == 1
@@ -204,8 +204,8 @@ def test_removed_images_are_never_found_and_k_is_filled_from_the_rest(make_index
 def test_an_index_of_which_much_was_removed_is_written_anew(make_index: MakeIndex) -> None:
     data = clusters(3000)
     index = make_index(data)
-    with index.lock():
-        index.remove(image_id(number) for number in range(900))
+    with index.writer() as writer:
+        writer.remove(image_id(number) for number in range(900))
         index.publish()
     assert len(load(index.path / "generations" / "000002").spaces["layer2"].rowids) == 2100
 
@@ -227,8 +227,8 @@ def test_a_filter_far_from_the_query_is_answered_in_full(make_index: MakeIndex) 
     query = data[:1]
     far = np.argsort(data @ query[0])[:700]  # the 700 that are farthest from what is asked
     for number in far.tolist():
-        with index.lock():
-            index.describe(image_id(number), labels=["far"])
+        with index.writer() as writer:
+            writer.describe(image_id(number), labels=["far"])
     answers = found(index, query, matching={"label": "far"})
     assert recall(answers, true(data, query, far.tolist())) == 1
 
@@ -287,7 +287,7 @@ def test_a_publication_that_fails_leaves_the_last_generation_and_its_files_alone
         return write(self, block)
 
     monkeypatch.setattr(_HashedFile, "write", full)
-    with index.lock(), pytest.raises(StorageFailed):
+    with index.writer(), pytest.raises(StorageFailed):
         index.publish()
     monkeypatch.undo()
     assert vectors.stat().st_size == size
@@ -304,7 +304,7 @@ def test_what_a_killed_publication_left_behind_the_vectors_is_not_gone_on_from(m
     add(index, data, range(2500, 3000))
     with Index.open(index.path) as reopened:
         assert reopened.info().generation == "000001"
-    with index.lock():
+    with index.writer():
         index.publish()
     second = index.path / "generations" / "000002"
     assert (second / "layer2.vectors").stat().st_size == 3000 * DIM * 4
@@ -332,14 +332,14 @@ def test_searches_go_on_while_a_new_generation_is_loaded(
         return load_best(*arguments)  # type: ignore[arg-type]
 
     add(index, data, range(2500, 2900))
-    with index.lock():
+    with index.writer() as writer:
         index.publish()
     monkeypatch.setattr(follow, "load_best", slowly)
     assert found(index, data[2700:2701], k=1) == [{2700}]  # from the old generation, and the delta
     assert loads.wait(20)
     add(index, data, range(2900, 3000))
-    with index.lock():
-        index.remove([image_id(2700)])
+    with index.writer() as writer:
+        writer.remove([image_id(2700)])
     assert found(index, data[2950:2951], k=1) == [{2950}]
     assert found(index, data[2700:2701], k=1) != [{2700}]
     assert index.info().generation == "000001"
@@ -361,7 +361,7 @@ def test_a_server_publishes_beside_its_writes_once_much_is_new(
     add_some = lambda numbers: lambda opened: [add_one(opened, data, number) for number in numbers]  # noqa: E731
 
     def add_one(opened: Index, data: NDArray[np.float32], number: int) -> None:
-        with opened.writing() as transaction:
+        with opened.writer() as writer, writer.transaction() as transaction:
             transaction.add(new_image(number, data[number]))
 
     def delta(opened: Index) -> tuple[str | None, int]:
@@ -408,8 +408,8 @@ def test_what_changes_while_a_generation_is_written_is_neither_lost_nor_doubled(
     def and_change(self: Draft, *arguments: object) -> object:
         result = write_vectors(self, *arguments)  # type: ignore[arg-type]
         add(index, data, range(2600, 2700))
-        with index.lock():
-            index.remove([image_id(number) for number in (3, 2550)])
+        with index.writer() as writer:
+            writer.remove([image_id(number) for number in (3, 2550)])
         return result
 
     add(index, data, range(2500, 2600))
@@ -542,8 +542,8 @@ def test_compacting_does_not_lock_the_index_while_it_waits_for_a_publication(mak
         compacting = pool.submit(index.compact)
         with pytest.raises(TimeoutError):
             compacting.result(0.3)
-        with index.lock():
-            index.remove([image_id(3)])
+        with index.writer() as writer:
+            writer.remove([image_id(3)])
     assert compacting.result() == "000002"
     assert verify(index).findings == []
 

@@ -361,7 +361,7 @@ def test_a_key_is_asked_for_where_the_server_has_one(built: tuple[Path, Path, Pa
 def test_a_writer_elsewhere_makes_changes_wait_not_fail(http: httpx.Client, server: Server) -> None:
     data = png(draw_picture("black", "circle", 6))
     with Index.open(server.index, writable=True) as index:
-        with index.lock():
+        with index.writer():
             refused = http.post("/v1/images", files=upload(data))
             check_problem(refused, 503, "index-locked")
             assert refused.headers["retry-after"]

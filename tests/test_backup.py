@@ -17,7 +17,9 @@ from search.errors import IndexExists, IndexLocked, IndexMoved, RootMismatch, St
 from search.index import Index
 from search.types import ImageFacts, Location, NewImage, Query, QueryPart
 from search.upkeep.backup import backup
+from search.upkeep.roots import move_root
 from search.upkeep.verify import verify
+from search.writer import Writer
 
 MakeIndex = Callable[..., Index]
 
@@ -31,7 +33,7 @@ def upload(index: Index, data: bytes) -> str:
     location = Location(root=str(index.uploads), path=f"{name[:2]}/{name}.png", mtime_ns=1, size=len(data))
     facts = ImageFacts(width=1, height=1, format="png", bytes=len(data))
     vector = vectors(1, seed=int(name[:8], 16))[0]
-    with index.lock(), index.writing() as transaction:
+    with index.writer() as writer, writer.transaction() as transaction:
         transaction.add(NewImage(id=name, facts=facts, location=location, vectors={"layer2": vector}))
     return name
 
@@ -53,8 +55,8 @@ def test_a_copy_is_an_index_with_everything_in_it(make_index: MakeIndex, tmp_pat
         assert verify(copy).findings == []
         assert copy.info().generation == index.info().generation
     shutil.rmtree(index.path)
-    with Index.open(to, writable=True) as alone, alone.lock():
-        assert alone.remove([image_id(3)]) == 1
+    with Index.open(to, writable=True) as alone, alone.writer() as writer:
+        assert writer.remove([image_id(3)]) == 1
         assert [path.name for path in to.parent.iterdir()] == ["monday.index"]
 
 
@@ -67,14 +69,14 @@ def test_a_copy_is_made_while_the_index_changes(make_index: MakeIndex, tmp_path:
         with Index.open(index.path, writable=True) as other:
             number = 100
             while not stop.is_set() and number < 400:
-                with other.lock(), other.writing() as transaction:
+                with other.writer() as writer, writer.transaction() as transaction:
                     transaction.add(new_image(number, data[number]))
                 number += 1
                 added[0] = number
                 uploaded = upload(other, b"picture %d" % number)
                 if number % 3 == 0:
-                    with other.lock():
-                        other.remove([uploaded])
+                    with other.writer() as writer:
+                        writer.remove([uploaded])
 
     writer = threading.Thread(target=change)
     writer.start()
@@ -138,8 +140,8 @@ def test_an_index_that_is_moved_takes_its_uploads_along(make_index: MakeIndex, t
     index.path.rename(moved)
     with Index.open(moved, writable=True) as opened:
         assert Path(opened.image(name).paths[0]).read_bytes() == b"picture"
-        with opened.lock():
-            opened.remove([name])
+        with opened.writer() as writer:
+            writer.remove([name])
     assert not list((moved / "uploads").rglob("*.png"))
 
 
@@ -155,8 +157,8 @@ def test_pictures_on_a_drive_mounted_elsewhere_are_found_again(make_index: MakeI
     assert answer["roots"] == [str(new)]
     with Index.open(index.path, writable=True) as opened:
         assert opened.image(image_id(7)).paths == (str(new / "7" / "7.png"),)
-        with pytest.raises(UnknownRoot, match=str(new)), opened.lock():
-            opened.move_root(Path("/photos"), new)
+        with pytest.raises(UnknownRoot, match=str(new)), opened.writer() as writer:
+            move_root(writer, Path("/photos"), new)
     run_cli("move-root", index.path, new, tmp_path / "nowhere", check=2)
 
 
@@ -165,17 +167,17 @@ def test_pictures_are_not_moved_over_others(make_index: MakeIndex, tmp_path: Pat
     index = make_index(vectors(3))
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "x.png").write_bytes(b"of the second image")
-    with index.lock(), index.writing() as transaction:
+    with index.writer() as writer, writer.transaction() as transaction:
         for number, root in ((1, "/a"), (2, str(tmp_path / "b"))):
             transaction.locate(image_id(number), Location(root=root, path="x.png", mtime_ns=1, size=2))
     before = [index.image(image_id(number)).paths for number in range(3)]
-    with index.lock(), pytest.raises(RootMismatch, match=r"1 pictures of /a .* such as x\.png"):
-        index.move_root(Path("/a"), tmp_path / "b")
+    with index.writer() as writer, pytest.raises(RootMismatch, match=r"1 pictures of /a .* such as x\.png"):
+        move_root(writer, Path("/a"), tmp_path / "b")
     assert [index.image(image_id(number)).paths for number in range(3)] == before
-    with index.lock(), index.writing() as transaction:
+    with index.writer() as writer, writer.transaction() as transaction:
         transaction.locate(image_id(2), Location(root="/a", path="x.png", mtime_ns=1, size=2))
-    with index.lock():
-        index.move_root(Path("/a"), tmp_path / "b")  # the same picture: it is there already
+    with index.writer() as writer:
+        move_root(writer, Path("/a"), tmp_path / "b")  # the same picture: it is there already
 
 
 def test_a_picture_moves_to_where_one_was_removed(make_index: MakeIndex, tmp_path: Path) -> None:
@@ -184,13 +186,13 @@ def test_a_picture_moves_to_where_one_was_removed(make_index: MakeIndex, tmp_pat
     here = tmp_path / "b"
     here.mkdir()
     (here / "x.png").write_bytes(b"of the first image")
-    with index.lock():
-        with index.writing() as transaction:
+    with index.writer() as writer:
+        with writer.transaction() as transaction:
             transaction.locate(image_id(2), Location(root=str(here), path="x.png", mtime_ns=1, size=2))
-        index.remove([image_id(2)])
-        with index.writing() as transaction:
+        writer.remove([image_id(2)])
+        with writer.transaction() as transaction:
             transaction.locate(image_id(1), Location(root="/a", path="x.png", mtime_ns=1, size=2))
-        index.move_root(Path("/a"), here)
+        move_root(writer, Path("/a"), here)
     assert str(here / "x.png") in index.image(image_id(1)).paths
 
 
@@ -205,8 +207,8 @@ def test_an_index_that_is_moved_while_it_is_open_takes_no_change(make_index: Mak
 
     def refused() -> None:
         changes: list[Callable[[], object]] = [
-            lambda: index.remove([image_id(3)]),
-            lambda: index.describe(image_id(3), labels=["a"]),
+            lambda: Writer(index).remove([image_id(3)]),
+            lambda: Writer(index).describe(image_id(3), labels=["a"]),
             index.publish,
             index.compact,
             lambda: index.search(Query(parts=[QueryPart(vector=data[0])])),
@@ -214,7 +216,7 @@ def test_an_index_that_is_moved_while_it_is_open_takes_no_change(make_index: Mak
         for change in changes:
             with pytest.raises(IndexMoved, match="was moved"):
                 change()
-        with pytest.raises(IndexMoved), index.lock():
+        with pytest.raises(IndexMoved), index.writer():
             pass
 
     refused()
@@ -222,7 +224,7 @@ def test_an_index_that_is_moved_while_it_is_open_takes_no_change(make_index: Mak
     copied.rename(place)
     kept = {path.name: path.read_bytes() for path in place.iterdir() if path.is_file()}
     refused()
-    with pytest.raises(IndexMoved), index.writing() as transaction:
+    with pytest.raises(IndexMoved), Writer(index).transaction() as transaction:
         transaction.add(new_image(5, data[5]))
     index.close()
     assert {path.name: path.read_bytes() for path in place.iterdir() if path.is_file()} == kept
@@ -238,7 +240,7 @@ def test_what_was_written_to_an_index_that_went_away_meanwhile_is_not_acknowledg
     index = make_index(vectors(5))
 
     def change() -> None:
-        with index.lock(), index.writing() as transaction:
+        with index.writer() as writer, writer.transaction() as transaction:
             transaction.describe(image_id(3), labels=["a"], metadata=None)
             index.path.rename(tmp_path / "away.index")
 
@@ -250,12 +252,12 @@ def test_roots_in_a_folder_that_moved_move_with_it_and_into_a_root_around_them(
     make_index: MakeIndex, tmp_path: Path
 ) -> None:
     index = make_index(vectors(2))
-    with index.lock(), index.writing() as transaction:
+    with index.writer() as writer, writer.transaction() as transaction:
         transaction.locate(image_id(1), Location(root="/old/drive/2024", path="a.png", mtime_ns=1, size=2))
         transaction.locate(image_id(1), Location(root=str(tmp_path), path="b.png", mtime_ns=1, size=2))
     (tmp_path / "in" / "2024").mkdir(parents=True)
     (tmp_path / "in" / "2024" / "a.png").write_bytes(b"there")
-    with index.lock():
-        assert index.move_root(Path("/old/drive"), tmp_path / "in") == [str(tmp_path / "in" / "2024")]
+    with index.writer() as writer:
+        assert move_root(writer, Path("/old/drive"), tmp_path / "in") == [str(tmp_path / "in" / "2024")]
     assert index.catalog.roots() == ["/photos", str(tmp_path)]
     assert str(tmp_path / "in" / "2024" / "a.png") in index.image(image_id(1)).paths

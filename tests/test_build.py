@@ -377,7 +377,7 @@ def test_overlapping_sources_count_each_file_once(photos: Path, build: Build, tm
 def test_a_file_seen_under_two_roots_is_merged(photos: Path, build: Build) -> None:
     index = Path(build(photos / "red")["index"])
     seen = photos / "red" / "circle-0.png"
-    with Index.open(index, writable=True) as opened, opened.writing() as transaction:
+    with Index.open(index, writable=True) as opened, opened.writer() as writer, writer.transaction() as transaction:
         located = transaction.known(str(photos / "red"), "circle-0.png")
         assert located is not None
         assert located.image_id is not None

@@ -346,7 +346,7 @@ def test_what_a_build_has_read_is_drawn_however_large_an_upload_may_be(serve: Se
     index = serve.services[0].index
     location = Location(root=str(tmp_path / "photos"), path="a.png", mtime_ns=0, size=len(data))
     new = replace(new_image(60, vectors(1)[0]), id=hashlib.sha256(data).hexdigest(), location=location)
-    with index.lock(), index.writing() as transaction:
+    with index.writer() as writer, writer.transaction() as transaction:
         transaction.add(new)
     drawn = httpx.get(f"{url}/v1/images/{new.id}/thumbnail", params={"size": 32})
     assert drawn.status_code == 200

@@ -94,9 +94,9 @@ def test_a_value_is_compared_with_values_of_its_own_json_type(
     make_index: MakeIndex, condition: object, matches: set[int]
 ) -> None:
     index = make_index(vectors(len(VALUES)))
-    with index.lock():
+    with index.writer() as writer:
         for number, value in enumerate(VALUES):
-            index.describe(image_id(number), metadata={} if value == "absent" else {"x": value})
+            writer.describe(image_id(number), metadata={} if value == "absent" else {"x": value})
     filter_ = {"metadata.x": condition}
     assert number_of(filter_, index) == matches
     assert number_of({"not": filter_}, index) == set(range(len(VALUES))) - matches
@@ -243,5 +243,5 @@ def test_a_filter_asked_again_sees_what_has_changed_meanwhile(make_index: MakeIn
     for count in range(3):
         found = index.search(Query(parts=[QueryPart(vector=vectors(1)[0])], k=50, filter={"label": "new"}))
         assert len(found) == count
-        with index.lock():
-            index.describe(image_id(count), labels=["new"])
+        with index.writer() as writer:
+            writer.describe(image_id(count), labels=["new"])

@@ -50,11 +50,11 @@ def brute_force(data: NDArray[np.float32], query: NDArray[np.float32], numbers: 
 def test_search_equals_brute_force_over_generation_delta_and_deletions(make_index: MakeIndex) -> None:
     data, queries = vectors(600), vectors(20, seed=1)
     index = make_index(data[:400])
-    with index.lock():
-        with index.writing() as transaction:
+    with index.writer() as writer:
+        with writer.transaction() as transaction:
             for number in range(400, 600):
                 transaction.add(new_image(number, data[number]))
-        index.remove([image_id(number) for number in (*range(50), *range(450, 480))])
+        writer.remove([image_id(number) for number in (*range(50), *range(450, 480))])
     left = [*range(50, 450), *range(480, 600)]
     for query in queries:
         assert [hit.id for hit in ask(index, query)] == brute_force(data, query, left, 10)
@@ -63,15 +63,15 @@ def test_search_equals_brute_force_over_generation_delta_and_deletions(make_inde
 
 def test_a_change_by_another_process_is_seen_by_the_next_search(make_index: MakeIndex) -> None:
     data = vectors(30)
-    writer = make_index(data[:20])
-    with Index.open(writer.path) as reader:
+    index = make_index(data[:20])
+    with Index.open(index.path) as reader:
         assert len(ask(reader, data[25], k=50)) == 20
-        with writer.lock(), writer.writing() as transaction:
+        with index.writer() as writer, writer.transaction() as transaction:
             transaction.add(new_image(25, data[25]))
         assert ask(reader, data[25], k=1)[0].id == image_id(25)
-        with writer.lock():
+        with index.writer() as writer:
             writer.remove([image_id(25)])
-            writer.publish()
+            index.publish()
         assert len(ask(reader, data[25], k=50)) == 20
 
 
@@ -79,7 +79,7 @@ def test_adding_the_same_image_twice_changes_nothing(make_index: MakeIndex) -> N
     data = vectors(5)
     index = make_index(data)
     before = index.info()
-    with index.lock(), index.writing() as transaction:
+    with index.writer() as writer, writer.transaction() as transaction:
         assert not transaction.add(new_image(3, data[4]))
     assert index.info().seq == before.seq
     assert np.array_equal(index.vector(image_id(3), index.space()), data[3])
@@ -164,7 +164,7 @@ def test_a_damaged_generation_is_never_answered_from(make_index: MakeIndex, vict
     with Index.open(index.path) as reopened:
         assert reopened.info().generation is None, "the damage went unnoticed"
         assert [hit.id for hit in ask(reopened, data[5])] == brute_force(data, data[5], list(range(200)), 10)
-    with index.lock():
+    with index.writer():
         assert index.publish() == "000002"
     assert index.info().generation == "000002"
 
@@ -172,8 +172,8 @@ def test_a_damaged_generation_is_never_answered_from(make_index: MakeIndex, vict
 def test_a_damaged_generation_falls_back_to_the_one_before(make_index: MakeIndex) -> None:
     data = vectors(40)
     index = make_index(data[:20])
-    with index.lock():
-        with index.writing() as transaction:
+    with index.writer() as writer:
+        with writer.transaction() as transaction:
             for number in range(20, 40):
                 transaction.add(new_image(number, data[number]))
         assert index.publish() == "000002"
@@ -215,8 +215,8 @@ def test_a_generation_of_another_future_of_the_catalog_is_never_answered_from(
     other = tmp_path / "other.index"
     shutil.copytree(index.path, other)
     for path, numbers in ((index.path, range(100, 200)), (other, range(200, 300))):
-        with Index.open(path, writable=True) as opened, opened.lock():
-            with opened.writing() as transaction:
+        with Index.open(path, writable=True) as opened, opened.writer() as writer:
+            with writer.transaction() as transaction:
                 for number in numbers:
                     transaction.add(new_image(number, data[number]))
             assert opened.publish() == "000002"
@@ -235,7 +235,7 @@ def test_a_closed_index_says_so(make_index: MakeIndex) -> None:
     index.close()
     with pytest.raises(StorageFailed, match="closed"):
         ask(index, data[0])
-    with pytest.raises(StorageFailed, match="closed"), index.lock(), index.writing():
+    with pytest.raises(StorageFailed, match="closed"), index.writer() as writer, writer.transaction():
         pass
 
 
@@ -246,7 +246,8 @@ def test_reads_that_fail_keep_no_connection_and_no_state(make_index: MakeIndex) 
         with pytest.raises(StorageFailed, match="UTF-8") as one:
             index.catalog.rows("SELECT CAST(x'ff' AS TEXT) FROM images", {})
         failed.append(one)
-    index.remove([record.id for record in index.catalog.page(0, 1)[0]])
+    with index.writer() as writer:
+        writer.remove([record.id for record in index.catalog.page(0, 1)[0]])
     assert index.catalog.rows("SELECT count(*) FROM images", {}) == [(2,)]
 
 
@@ -254,7 +255,7 @@ def test_generations_are_disposable_and_only_two_are_kept(make_index: MakeIndex)
     data = vectors(34)
     index = make_index(data[:30])
     for number in range(30, 33):
-        with index.lock(), index.writing() as transaction:
+        with index.writer() as writer, writer.transaction() as transaction:
             transaction.add(new_image(number, data[number]))
         index.publish()
     assert sorted(path.name for path in (index.path / "generations").iterdir()) == ["000003", "000004"]
@@ -269,7 +270,7 @@ def test_a_killed_publication_leaves_the_old_state(make_index: MakeIndex) -> Non
     (index.path / "generations" / "000002.tmp" / "layer2.vectors").write_bytes(b"half")
     with Index.open(index.path) as reopened:
         assert reopened.info().generation == "000001"
-    with index.lock():
+    with index.writer():
         assert index.publish(anew=True) == "000002"
     assert not (index.path / "generations" / "000002.tmp").exists()
 
@@ -284,9 +285,9 @@ def test_a_vector_with_a_wrong_checksum_is_damage_not_an_answer(make_index: Make
 
 def test_a_second_writer_is_refused_at_once_and_says_why(make_index: MakeIndex) -> None:
     index = make_index(vectors(3))
-    with another_writer(index.path), pytest.raises(IndexLocked, match="Another process"), index.lock():
+    with another_writer(index.path), pytest.raises(IndexLocked, match="Another process"), index.writer():
         pass
-    with index.lock():
+    with index.writer():
         pass
 
 
@@ -295,10 +296,10 @@ def test_threads_of_one_process_wait_for_one_another_to_write(make_index: MakeIn
     happened = []
 
     def write() -> None:
-        with index.lock():
+        with index.writer():
             happened.append("second")
 
-    with index.lock(), index.lock():
+    with index.writer(), index.writer():
         other = threading.Thread(target=write)
         other.start()
         other.join(0.2)
@@ -376,11 +377,11 @@ def test_recipes_are_equal_by_what_they_compute_not_by_where_the_model_lies() ->
 def test_an_image_needs_a_vector_for_every_space(tmp_path: Path) -> None:
     spaces = [Space(name=f"layer{layer}", recipe=recipe(layer), encoding=Encoding()) for layer in (1, 2)]
     data = vectors(2)
-    with Index.create(tmp_path / "two.index", spaces) as index, index.lock():
-        with pytest.raises(ValueError, match="one vector for each"), index.writing() as transaction:
+    with Index.create(tmp_path / "two.index", spaces) as index, index.writer() as writer:
+        with pytest.raises(ValueError, match="one vector for each"), writer.transaction() as transaction:
             transaction.add(new_image(0, data[0], spaces=("layer1",)))
         assert index.info().images == 0
-        with index.writing() as transaction:
+        with writer.transaction() as transaction:
             transaction.add(new_image(0, data[0], spaces=("layer1", "layer2")))
         index.publish()
         assert [entry.count for entry in index.info().spaces] == [1, 1]
@@ -390,10 +391,10 @@ def test_an_image_needs_a_vector_for_every_space(tmp_path: Path) -> None:
 def test_two_files_that_swap_names_lose_nothing(make_index: MakeIndex) -> None:
     index = make_index(vectors(2))
     a, b = (Location(root="/photos", path=f"{number}/{number}.png", mtime_ns=9, size=9) for number in (0, 1))
-    with index.lock(), index.writing() as transaction:
+    with index.writer() as writer, writer.transaction() as transaction:
         transaction.locate(image_id(1), a)
         transaction.locate(image_id(0), b)
-        assert transaction.drop_unlocated() == 0
+        assert transaction.remove_unlocated() == 0
     assert index.image(image_id(1)).paths == (str(Path("/photos/0/0.png")),)
 
 
@@ -407,9 +408,9 @@ def test_a_catalog_that_may_not_be_read_is_told(make_index: MakeIndex, monkeypat
 def test_an_erased_image_leaves_no_trace(make_index: MakeIndex) -> None:
     data = vectors(60)
     index = make_index(data)
-    with index.lock():
-        index.describe(image_id(7), labels=["somebody's name"], metadata={"secret": "nobody's business"})
-        with index.writing() as transaction:  # its file was changed since, and is broken now
+    with index.writer() as writer:
+        writer.describe(image_id(7), labels=["somebody's name"], metadata={"secret": "nobody's business"})
+        with writer.transaction() as transaction:  # its file was changed since, and is broken now
             transaction.fail(Failure(root="/photos", path="7/7.png", mtime_ns=2, size=2, reason="cut off"))
         index.publish(anew=True)
     traces = [data[7].astype("<f4").tobytes(), b"somebody's name", b"nobody's business", b"7/7.png"]
@@ -433,7 +434,7 @@ def test_an_erased_image_leaves_no_trace(make_index: MakeIndex) -> None:
 def test_what_was_removed_before_is_erased_by_its_path(make_index: MakeIndex) -> None:
     index = make_index(vectors(20))
     failure = Failure(root="/photos", path="7/7.png", mtime_ns=2, size=2, reason="cut off")
-    with index.lock(), index.writing() as transaction:
+    with index.writer() as writer, writer.transaction() as transaction:
         transaction.fail(failure)  # its file was changed since, and is broken now
     index.close()
     run_cli("remove", index.path, image_id(7), image_id(8))
@@ -474,8 +475,8 @@ def test_compact_gives_back_the_room_of_what_was_removed(make_index: MakeIndex) 
     data = vectors(2000, dim=256)
     index = make_index(data)
     before = index.bytes_on_disk()
-    with index.lock():
-        index.remove([image_id(number) for number in range(1500)])
+    with index.writer() as writer:
+        writer.remove([image_id(number) for number in range(1500)])
         index.compact()
     assert index.bytes_on_disk() < before / 2
     assert [hit.id for hit in ask(index, data[1700], k=1)] == [image_id(1700)]

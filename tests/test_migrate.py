@@ -54,9 +54,9 @@ def test_an_older_catalog_is_brought_up_to_date_when_it_is_opened(make_index: Ma
     with Index.open(index.path, writable=True) as opened:
         hits = opened.search(Query(parts=[QueryPart(vector=data[7])], k=40, filter={"label": "odd"}))
         assert {hit.id for hit in hits} == {image_id(number) for number in range(1, 40, 2)}
-        with opened.lock():
-            opened.describe(image_id(1), labels=["changed"])
-            assert opened.remove([image_id(3)]) == 1
+        with opened.writer() as writer:
+            writer.describe(image_id(1), labels=["changed"])
+            assert writer.remove([image_id(3)]) == 1
         assert verify(opened).findings == []
     assert structure(index.path) == new
     assert execute(index.path, "PRAGMA user_version") == [(SCHEMA_VERSION,)]
@@ -66,7 +66,12 @@ def test_a_writer_that_opens_an_older_catalog_needs_no_second_lock(make_index: M
     index = make_index(vectors(5))
     index.close()
     made_by_version_1(index.path)
-    with write_lock(index.path), Index.open(index.path, writable=True) as opened, opened.writing() as transaction:
+    with (
+        write_lock(index.path),
+        Index.open(index.path, writable=True) as opened,
+        opened.writer() as writer,
+        writer.transaction() as transaction,
+    ):
         assert transaction.add(new_image(7, vectors(8)[7]))
 
 

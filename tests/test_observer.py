@@ -22,13 +22,15 @@ from api.serving.publishing import publish_patiently
 from api.serving.service import Service
 from api.settings import Settings
 from search import index as index_module
-from search.catalog.catalog import Catalog, catalog
+from search.catalog import catalog
+from search.catalog.catalog import Catalog
 from search.errors import SearchError
 from search.generations import ann, draft
 from search.generations.draft import _HashedFile
 from search.index import Index
 from search.query.parts import MAX_PARTS
 from search.types import Query, QueryPart
+from search.writer import Writer
 
 MakeIndex = Callable[..., Index]
 MakeService = Callable[[Index], Service]
@@ -302,7 +304,7 @@ def test_what_comes_while_a_server_publishes_is_no_failure(
     def filled(self: Index, **arguments: Any) -> str:
         publications.append(published(self, **arguments))
         if len(publications) < 4:
-            with index.lock(), index.writing() as transaction:
+            with index.writer() as writer, writer.transaction() as transaction:
                 for number in range(20):
                     number += 50 + 20 * len(publications)
                     transaction.add(new_image(number, vectors(1, seed=number)[0]))
@@ -321,9 +323,9 @@ def test_writes_after_a_failure_to_publish_start_no_other(
     service = serve(make_index(vectors(50), publish=False))
     until(lambda: told(caplog, "The disk is full."))
 
-    def add(number: int) -> Callable[[Index], None]:
-        def added(index: Index) -> None:
-            with index.writing() as transaction:
+    def add(number: int) -> Callable[[Writer], None]:
+        def added(writer: Writer) -> None:
+            with writer.transaction() as transaction:
                 transaction.add(new_image(number, vectors(1, seed=number)[0]))
 
         return added

@@ -30,7 +30,7 @@ COMPILED = pytest.mark.skipif(shutil.which(os.environ.get("CC", "cc")) is None, 
 
 
 def add(index: Index, number: int) -> None:
-    with index.lock(), index.writing() as transaction:
+    with index.writer() as writer, writer.transaction() as transaction:
         transaction.add(new_image(number, vectors(number + 1)[number]))
 
 
@@ -144,7 +144,11 @@ def test_pages_moved_by_a_writer_that_was_killed_are_no_false_alarm(make_index: 
                 raise KeyboardInterrupt
             path.write_bytes(data)
 
-        with mock.patch.object(checksums, "write_whole", killed), pytest.raises(KeyboardInterrupt), opened.lock():
+        with (
+            mock.patch.object(checksums, "write_whole", killed),
+            pytest.raises(KeyboardInterrupt),
+            opened.writer(),
+        ):
             opened.catalog.checkpoint()
         with Index.open(index.path) as other:
             assert other.info().images == 23
@@ -291,7 +295,7 @@ def test_another_program_that_closes_the_catalog_does_not_take_its_log_away(
 BIG = (
     "import test_pages; from search.index import Index; index = Index.open(path, writable=True)\n"
     "def add():\n"
-    " with index.lock(), index.writing() as transaction:\n"
+    " with index.writer() as writer, writer.transaction() as transaction:\n"
     "  for number in range(200, 300): transaction.add(test_pages.new_image(number, test_pages.vectors(300)[number]))\n"
 )
 
@@ -426,8 +430,8 @@ def test_a_read_that_failed_keeps_no_state_of_the_catalog_open(make_index: MakeI
 
     with pytest.raises(OSError, match="disk"):
         fail()
-    with index.lock():
-        index.remove([image_id(number) for number in range(40)])
+    with index.writer() as writer:
+        writer.remove([image_id(number) for number in range(40)])
     assert index.catalog.counts()[0] == 10
     left.clear()  # as the end of whoever handles the error does
     assert index.catalog.checkpoint(wait=0.5), "somebody reads its log"

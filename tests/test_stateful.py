@@ -22,6 +22,7 @@ from search.index import Index
 from search.query import snapshot
 from search.types import Encoding, JsonObject, Query, QueryPart, Space
 from search.upkeep.verify import verify
+from search.writer import Writer
 
 COUNT = 120
 DATA = vectors(COUNT)
@@ -68,12 +69,12 @@ class Pictures(RuleBasedStateMachine):
         hits = self.index.search(Query(parts=[QueryPart(vector=DATA[number])], k=k, filter=matching))
         return [hit.id for hit in hits]
 
-    def beside(self, change: Callable[[], object], after: dict[int, list[str]], number: int) -> None:
+    def beside(self, change: Callable[[Writer], object], after: dict[int, list[str]], number: int) -> None:
         """Make a change while every thread searches: each sees what was there before it, or after it."""
         allowed = [self.brute_force(model, number, COUNT, None) for model in (self.model, after)]
         asked = [self.threads.submit(self.ask, number, COUNT, None) for _ in range(THREADS)]
-        with self.index.lock():
-            change()
+        with self.index.writer() as writer:
+            change(writer)
         assert all(one.result() in allowed for one in asked)
         self.model = after
 
@@ -88,8 +89,8 @@ class Pictures(RuleBasedStateMachine):
     def add(self, numbers: set[int], asked: int) -> None:
         """Add images; those that are there already get back the labels that they were added with."""
 
-        def change() -> None:
-            with self.index.writing() as transaction:
+        def change(writer: Writer) -> None:
+            with writer.transaction() as transaction:
                 for number in sorted(numbers):
                     transaction.add(new_image(number, DATA[number]))
 
@@ -102,24 +103,24 @@ class Pictures(RuleBasedStateMachine):
     def remove(self, numbers: set[int], asked: int, erase: bool) -> None:
         """Remove images, there or not."""
         left = {number: labels for number, labels in self.model.items() if number not in numbers}
-        self.beside(lambda: self.index.remove([image_id(number) for number in numbers], erase=erase), left, asked)
+        self.beside(lambda writer: writer.remove([image_id(number) for number in numbers], erase=erase), left, asked)
 
     @rule(number=ONE, asked=ONE)
     def describe(self, number: int, asked: int) -> None:
         """Give an image another label."""
         if number in self.model:
-            change = lambda: self.index.describe(image_id(number), labels=["new"])  # noqa: E731
+            change = lambda writer: writer.describe(image_id(number), labels=["new"])  # noqa: E731
             self.beside(change, self.model | {number: ["new"]}, asked)
 
     @rule(asked=ONE, anew=st.booleans())
     def publish(self, asked: int, anew: bool) -> None:
         """Write a generation."""
-        self.beside(lambda: self.index.publish(anew=anew), self.model, asked)
+        self.beside(lambda _: self.index.publish(anew=anew), self.model, asked)
 
     @rule()
     def compact(self) -> None:
         """Write everything anew."""
-        with self.index.lock():
+        with self.index.writer():
             self.index.compact()
 
     @rule()

@@ -37,8 +37,8 @@ def execute(path: Path, statement: str) -> None:
 def test_a_whole_index_is_called_whole(make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(draft, "EXACT_BYTES", 10_000)
     index = make_index(vectors(400))
-    with index.lock():
-        index.remove([image_id(3)])
+    with index.writer() as writer:
+        writer.remove([image_id(3)])
     result = check(index.path)
     assert result.findings == []
     assert (result.images, result.vectors) == (399, 399)

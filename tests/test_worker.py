@@ -206,9 +206,9 @@ def build(tmp_path: Path, folder: Path, encoder: FakeEncoder) -> BuildReport:
         index = Index.open(path, writable=True)
     else:
         index = Index.create(path, [Space(name="layer2", recipe=recipe(), encoding=Encoding())])
-    with index, index.lock():
+    with index, index.writer() as writer:
         options = BuildOptions(workers=2)
-        return Build(index, lambda: encoder, options, SilentProgress(), lambda: False, time.perf_counter()).run(
+        return Build(index, writer, lambda: encoder, options, SilentProgress(), lambda: False, time.perf_counter()).run(
             resolve_sources([folder], [], [])
         )
 

@@ -151,7 +151,7 @@ def take(index: Index, step: str, numbers: list[int]) -> None:
     elif step in ("publish", "anew"):
         index.publish(anew=step == "anew")
     else:
-        with index.lock(), index.writing() as transaction:
+        with index.writer() as writer, writer.transaction() as transaction:
             if step == "add":
                 for number in numbers:
                     transaction.add(image(number))

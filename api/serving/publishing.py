@@ -49,8 +49,8 @@ def publish_patiently(index: Index, stop: threading.Event) -> None:
 def _published(index: Index, stop: threading.Event) -> bool:
     """One try. Returns whether nothing is left to publish: others may have done it, or changed much meanwhile."""
     if index.unpublished():
-        with index.lock(), index.writing():  # where nothing can be written, that is known now, not in some minutes
-            pass
+        with index.writer() as writer, writer.transaction():
+            pass  # where nothing can be written, that is known now, not in some minutes
         index.publish(stop=stop)
         index.refresh()
     return not index.unpublished()

@@ -32,6 +32,7 @@ from search.errors import SearchError, UnknownImage
 from search.files import storage_errors, write_whole
 from search.index import Index
 from search.types import Hit, ImageRecord, JsonObject, Location, NewImage, Query, QueryPart
+from search.writer import Writer
 
 Result = TypeVar("Result")
 
@@ -128,12 +129,12 @@ class Service:
         """Read from the index, off the event loop. Too little for `activity`: probes do it every second."""
         return await asyncio.get_running_loop().run_in_executor(self._readers, work, self.index)
 
-    async def write(self, work: Callable[[Index], Result]) -> Result:
+    async def write(self, work: Callable[[Writer], Result]) -> Result:
         """Change the index, one change at a time, under its lock. Raises IndexLocked."""
 
         def locked() -> Result:
-            with self.index.lock():
-                result = work(self.index)
+            with self.index.writer() as writer:
+                result = work(writer)
             self._publish_if_worth_it()
             return result
 
@@ -153,10 +154,10 @@ class Service:
         kept_labels, kept_metadata = checked_labels(labels), checked_metadata(metadata)
         facts, vectors = await self.embedding.describe(data)
 
-        def store(index: Index) -> tuple[ImageRecord, bool]:
+        def store(writer: Writer) -> tuple[ImageRecord, bool]:
             # Stored among the uploads even where a file elsewhere is known: that one may be pruned, this was added.
-            location = _store_upload(index.uploads, image_id, facts.format, data)
-            with index.writing() as transaction:
+            location = _store_upload(self.index.uploads, image_id, facts.format, data)
+            with writer.transaction() as transaction:
                 new = transaction.add(
                     NewImage(
                         id=image_id,
@@ -167,15 +168,15 @@ class Service:
                         metadata=kept_metadata,
                     )
                 )
-            return index.image(image_id), new
+            return self.index.image(image_id), new
 
         return await self.write(store)
 
     async def delete(self, image_id: str) -> None:
         """Remove an image for good. Raises UnknownImage."""
 
-        def remove(index: Index) -> None:
-            if not index.remove([image_id]):
+        def remove(writer: Writer) -> None:
+            if not writer.remove([image_id]):
                 raise UnknownImage("The index has no image with this id.")
 
         await self.write(remove)
@@ -183,13 +184,13 @@ class Service:
     async def change(self, image_id: str, labels: Sequence[str] | None, patch: JsonObject | None) -> ImageRecord:
         """Replace labels, merge metadata (RFC 7396: null removes a key). Raises UnknownImage, AnnotationInvalid."""
 
-        def apply(index: Index) -> ImageRecord:
+        def apply(writer: Writer) -> ImageRecord:
             metadata = (
                 None
                 if patch is None
-                else checked_metadata(_merged(index.image(image_id).metadata, checked_metadata(patch)))
+                else checked_metadata(_merged(self.index.image(image_id).metadata, checked_metadata(patch)))
             )
-            return index.describe(
+            return writer.describe(
                 image_id, labels=None if labels is None else checked_labels(labels), metadata=metadata
             )
 

@@ -23,7 +23,7 @@ GATE_MINIMUM = 32
 """With fewer images, everything is among the ten nearest, and no overlap tells anything."""
 NEIGHBOURS = 10
 
-Settled = Callable[[Encoding], None]
+OnChoice = Callable[[Encoding], None]
 Quantise = Callable[[NDArray[np.uint8]], tuple[Encoder, Callable[[], str]]]
 """Fits an int8 encoder to pixels ((n, size, size, 3) uint8). Returns it, and what stores it and returns its name."""
 
@@ -35,18 +35,18 @@ class CheckedEncoder:
         self,
         encoder: Encoder,
         reference: Callable[[], Encoder],
-        settled: Settled,
+        on_choice: OnChoice,
         *,
         may_fall_back: bool,
         quantise: Quantise | None = None,
         min_overlap: float = 0.0,
     ) -> None:
-        """encoder: in bf16 or fp32. reference: loads the same model in fp32. settled: told once what is used, and the
+        """encoder: in bf16 or fp32. reference: loads the same model in fp32. on_choice: told once what is used, and the
         figures. may_fall_back: to fp32, where bf16 is not good enough. quantise: makes the encoder of int8, to be used
         if it keeps `min_overlap` of the nearest neighbours."""
         self._encoder = encoder
         self._reference = reference
-        self._settled: Settled | None = settled
+        self._on_choice: OnChoice | None = on_choice
         self._may_fall_back = may_fall_back
         self._quantise = quantise
         self._min_overlap = min_overlap
@@ -74,21 +74,21 @@ class CheckedEncoder:
     @property
     def batch_size(self) -> int:
         """As `Encoder`; the first batch is the sample."""
-        return GATE_SAMPLE if self._quantise is not None and self._settled is not None else self._encoder.batch_size
+        return GATE_SAMPLE if self._quantise is not None and self._on_choice is not None else self._encoder.batch_size
 
     def prepare(self, pixels: NDArray[np.uint8], remaining: int) -> None:
-        """Compare with fp32, and settle. Raises PrecisionTooLow, with the figures, where int8 loses too much."""
-        self._settle(pixels)
+        """Compare with fp32, and choose. Raises PrecisionTooLow, with the figures, where int8 loses too much."""
+        self._choose(pixels)
         self._encoder.prepare(pixels, remaining)
 
-    def _settle(self, pixels: NDArray[np.uint8]) -> None:
-        if self._settled is not None and len(pixels):
-            self._settled(self._check(pixels))
-            self._settled = None
+    def _choose(self, pixels: NDArray[np.uint8]) -> None:
+        if self._on_choice is not None and len(pixels):
+            self._on_choice(self._check(pixels))
+            self._on_choice = None
 
     def encode(self, pixels: NDArray[np.uint8]) -> Sequence[NDArray[np.float32]]:
-        """As `Encoder`. Settles if that was not done yet."""
-        self._settle(pixels)
+        """As `Encoder`. Chooses if that was not done yet."""
+        self._choose(pixels)
         return self._encoder.encode(pixels)
 
     def per_core(self) -> Sequence[Encoder]:

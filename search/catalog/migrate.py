@@ -15,7 +15,7 @@ from search.sqlite.connections import translated, writing_engine
 
 
 def migrate(path: Path) -> None:
-    """Bring the catalog at `path` up to SCHEMA_VERSION, in one transaction. The caller holds the index's lock.
+    """Bring the catalog at `path` up to SCHEMA_VERSION, in one transaction, under `write_lock`.
 
     Raises IndexDamaged, StorageFailed.
     """

@@ -20,24 +20,28 @@ CHUNK = 500
 """Images removed by one statement."""
 
 # Statements of which a build runs one for each image are made once: making one takes longer than running it.
-_ADD, _EMBED, _LABEL = images.insert(), embeddings.insert(), labels_table.insert()
-_UNLABEL = delete(labels_table).where(labels_table.c.image == bindparam("image_rowid"))
-_UNEMBED = delete(embeddings).where(embeddings.c.image_rowid == bindparam("image_rowid"))
-_UNLOCATE = update(locations).where(locations.c.image == bindparam("image_rowid")).values(image=None)
-_EXCUSE = delete(failures).where(
+_ADD_IMAGE, _ADD_EMBEDDING, _ADD_LABEL = images.insert(), embeddings.insert(), labels_table.insert()
+_DELETE_LABELS = delete(labels_table).where(labels_table.c.image == bindparam("image_rowid"))
+_DELETE_EMBEDDINGS = delete(embeddings).where(embeddings.c.image_rowid == bindparam("image_rowid"))
+_UNLINK_LOCATIONS = update(locations).where(locations.c.image == bindparam("image_rowid")).values(image=None)
+_CLEAR_FAILURES = delete(failures).where(
     tuple_(failures.c.root, failures.c.path).in_(
         select(locations.c.root, locations.c.path).where(locations.c.image == bindparam("image_rowid"))
     )
 )
-_FORGET = delete(locations).where(locations.c.image == bindparam("image_rowid"))
-_DROP = delete(images).where(images.c.rowid == bindparam("image_rowid"))
-_BURY = tombstones.insert()
-_INVITE = update(tombstones).where(tombstones.c.id == bindparam("image_id"), tombstones.c.barred == 1).values(barred=0)
-_SEEN = insert(locations)
-_LOCATE = _SEEN.on_conflict_do_update(
-    index_elements=["root", "path"], set_={name: _SEEN.excluded[name] for name in ("mtime_ns", "size", "image")}
+_DELETE_LOCATIONS = delete(locations).where(locations.c.image == bindparam("image_rowid"))
+_DELETE_IMAGE = delete(images).where(images.c.rowid == bindparam("image_rowid"))
+_ADD_TOMBSTONE = tombstones.insert()
+_LIFT_TOMBSTONE = (
+    update(tombstones).where(tombstones.c.id == bindparam("image_id"), tombstones.c.barred == 1).values(barred=0)
 )
-_FORGIVE = delete(failures).where(failures.c.root == bindparam("in_root"), failures.c.path == bindparam("in_path"))
+_NEW_LOCATION = insert(locations)
+_SET_LOCATION = _NEW_LOCATION.on_conflict_do_update(
+    index_elements=["root", "path"], set_={name: _NEW_LOCATION.excluded[name] for name in ("mtime_ns", "size", "image")}
+)
+_CLEAR_FAILURE = delete(failures).where(
+    failures.c.root == bindparam("in_root"), failures.c.path == bindparam("in_path")
+)
 _NEXT_SEQ = text("UPDATE state SET value = value + :count WHERE key = 'seq' RETURNING value")
 
 
@@ -72,15 +76,15 @@ class Transaction(Lookup):
             "metadata": dict(image.metadata),
             "seq": self._next_seq(),
         }
-        inserted = self._connection.execute(_ADD, values)
+        inserted = self._connection.execute(_ADD_IMAGE, values)
         rowid = cast("tuple[int]", inserted.inserted_primary_key)[0]
         rows = []
         for name, vector in image.vectors.items():
             blob, crc32 = to_blob(vector)
             rows.append({"image_rowid": rowid, "space_id": self._space_ids[name], "vector": blob, "crc32": crc32})
-        self._connection.execute(_EMBED, rows)
+        self._connection.execute(_ADD_EMBEDDING, rows)
         self._label(rowid, values["labels"])
-        self._connection.execute(_INVITE, {"image_id": image.id})
+        self._connection.execute(_LIFT_TOMBSTONE, {"image_id": image.id})
         self._locate(rowid, image.location)
         return True
 
@@ -91,10 +95,10 @@ class Transaction(Lookup):
         self._locate(rowid, location)
 
     def _locate(self, rowid: int | None, location: Location) -> None:
-        self._connection.execute(_LOCATE, {**asdict(location), "image": rowid})
-        self.forgive(location.root, location.path)
+        self._connection.execute(_SET_LOCATION, {**asdict(location), "image": rowid})
+        self.clear_failure(location.root, location.path)
 
-    def bar(self, location: Location) -> None:
+    def locate_removed(self, location: Location) -> None:
         """Record that this file holds a content which the user removed: it stays away, and is not read again."""
         self._locate(None, location)
 
@@ -105,15 +109,15 @@ class Transaction(Lookup):
         self._connection.execute(delete(locations).where(here))
         self._locate(image, new)
 
-    def forget(self, root: str, paths: Sequence[str]) -> None:
-        """Drop locations that are gone from the disk. `drop_unlocated` then drops the images that went with them."""
+    def forget_paths(self, root: str, paths: Sequence[str]) -> None:
+        """Drop locations that are gone from the disk. `remove_unlocated` then drops the images that went with them."""
         here = (locations.c.root == root) & locations.c.path.in_(paths)
         self._connection.execute(delete(locations).where(here))
 
-    def erase(self, location: Location) -> None:
+    def forget_path(self, location: Location) -> None:
         """Forget a file whose content was removed before: where it lies, and whether it failed since."""
-        self.forget(location.root, [location.path])
-        self.forgive(location.root, location.path)
+        self.forget_paths(location.root, [location.path])
+        self.clear_failure(location.root, location.path)
 
     def remove(self, image_ids: Iterable[str], *, erase: bool = False) -> int:
         """Remove images for good: later builds leave their content alone. Returns how many there were.
@@ -125,9 +129,9 @@ class Transaction(Lookup):
             here = images.c.id.in_(ids[start : start + CHUNK])
             found = self._connection.execute(select(images.c.rowid, images.c.id).where(here)).all()
             if found:
-                for statement in (_EXCUSE, _FORGET) if erase else (_UNLOCATE,):
+                for statement in (_CLEAR_FAILURES, _DELETE_LOCATIONS) if erase else (_UNLINK_LOCATIONS,):
                     self._connection.execute(statement, [{"image_rowid": row.rowid} for row in found])
-                self._drop(found, barred=True)
+                self._delete(found, barred=True)
             removed += len(found)
         return removed
 
@@ -175,25 +179,25 @@ class Transaction(Lookup):
             self._connection.execute(update(images).where(images.c.id == image_id).values(**values))
         rowid = self.rowid(image_id)
         if labels is not None and rowid is not None:
-            self._connection.execute(_UNLABEL, {"image_rowid": rowid})
+            self._connection.execute(_DELETE_LABELS, {"image_rowid": rowid})
             self._label(rowid, values["labels"])
 
     def _label(self, rowid: int, labels: Sequence[str]) -> None:
         if labels:
-            self._connection.execute(_LABEL, [{"label": label, "image": rowid} for label in labels])
+            self._connection.execute(_ADD_LABEL, [{"label": label, "image": rowid} for label in labels])
 
     def fail(self, failure: Failure) -> None:
         """Record a file that could not be indexed. What the index already holds of it stays."""
-        self.forgive(failure.root, failure.path)
+        self.clear_failure(failure.root, failure.path)
         self._connection.execute(
             failures.insert().values(**asdict(failure), when=datetime.now(UTC).isoformat(timespec="seconds"))
         )
 
-    def forgive(self, root: str, path: str) -> None:
+    def clear_failure(self, root: str, path: str) -> None:
         """Forget that a file failed."""
-        self._connection.execute(_FORGIVE, {"in_root": root, "in_path": path})
+        self._connection.execute(_CLEAR_FAILURE, {"in_root": root, "in_path": path})
 
-    def adopt_root(self, old: str, new: str, prefix: str) -> None:
+    def change_root(self, old: str, new: str, prefix: str) -> None:
         """Re-root everything seen under `old`, a folder inside `new`: `prefix` (`2024/`) goes before each path.
 
         A file that was seen under both roots keeps what is known of it under `new`, unless that was removed.
@@ -255,25 +259,25 @@ class Transaction(Lookup):
         seq: int = self._connection.execute(_NEXT_SEQ, {"count": count}).scalar_one()
         return seq
 
-    def drop_unlocated(self) -> int:
+    def remove_unlocated(self) -> int:
         """Drop the images that are nowhere any more, but not for good. Returns how many there were.
 
         Apart from the changes that leave them so: of two files that swapped names, each is nowhere for a moment.
         """
         nowhere = ~exists(select(1).where(locations.c.image == images.c.rowid).correlate(images))
         found = self._connection.execute(select(images.c.rowid, images.c.id).where(nowhere)).all()
-        self._drop(found, barred=False)
+        self._delete(found, barred=False)
         return len(found)
 
-    def _drop(self, found: Sequence[Any], *, barred: bool) -> None:
+    def _delete(self, found: Sequence[Any], *, barred: bool) -> None:
         """found: rows with a `rowid` and an `id`."""
         if not found:
             return
-        for statement in (_UNEMBED, _UNLABEL, _DROP):
+        for statement in (_DELETE_EMBEDDINGS, _DELETE_LABELS, _DELETE_IMAGE):
             self._connection.execute(statement, [{"image_rowid": row.rowid} for row in found])
         first = self._next_seq(len(found)) - len(found) + 1
         self._connection.execute(
-            _BURY,
+            _ADD_TOMBSTONE,
             [
                 {"seq": seq, "rowid": row.rowid, "id": row.id, "barred": int(barred)}
                 for seq, row in enumerate(found, start=first)

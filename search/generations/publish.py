@@ -27,7 +27,7 @@ def publish(
     spaces: Sequence[Space],
     *,
     anew: bool = False,
-    lock: Callable[[], AbstractContextManager[None]],
+    lock: Callable[[], AbstractContextManager[object]],
     stop: Event | None = None,
 ) -> str:
     """Make the catalog's vectors the current generation, going on from the last one. Returns its name (`000017`).

@@ -49,7 +49,7 @@ class Follower:
             self._version = version
             return self._snapshot, version
 
-    def settle(self) -> Snapshot:
+    def wait_for_newest(self) -> Snapshot:
         """The newest snapshot, once the newest generation is in it. Raises what kept it from being loaded.
 
         One that could not be read is tried once more: it may have been a passing fault, or its files were put back.
@@ -81,7 +81,7 @@ class Follower:
             loading.join()
 
     def _start_loading(self) -> None:
-        """The caller holds `_catching_up`."""
+        """Under `_catching_up`."""
         self._loading = threading.Thread(target=self._load, daemon=True)
         self._loading.start()
 

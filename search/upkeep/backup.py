@@ -65,8 +65,8 @@ def _copy(index: Index, draft: Path) -> None:
             generation = None
     gone = [image_id for path, image_id in uploaded if not _copied(index, path, image_id, draft)]
     if gone or generation is None:
-        with Index.open(draft, writable=True) as copy, copy.lock():
-            copy.remove(gone, erase=True)
+        with Index.open(draft, writable=True) as copy, copy.writer() as writer:
+            writer.remove(gone, erase=True)
             copy.compact()
 
 

@@ -1,0 +1,56 @@
+"""Source folders that lie elsewhere now."""
+
+from __future__ import annotations
+
+import os
+from itertools import islice
+from pathlib import Path
+
+from search.catalog.catalog import Catalog
+from search.errors import RootMismatch, UnknownRoot
+from search.writer import Writer
+
+CHECKED_IMAGES = 1_000
+"""Images of a root, of which one must be where the root is said to have moved to."""
+
+
+def move_root(writer: Writer, old: Path, new: Path) -> list[str]:
+    """Note that a root, or all roots in a folder, lie elsewhere now. Returns what they are called now.
+
+    Raises UnknownRoot where there is none at `old`, RootMismatch where none of its images is at `new`, or others are
+    known there by their names.
+    """
+    index = writer.index
+    roots = [Path(root) for root in index.catalog.roots() if root != str(index.uploads)]
+    place = Path(os.path.abspath(old))  # noqa: PTH100 - a drive that is not mounted cannot be resolved
+    moving = [root for root in roots if root.is_relative_to(place)]
+    if not moving:
+        raise UnknownRoot(f"The index has no pictures of {place}. Its folders are: {', '.join(map(str, roots))}.")
+    moved = []
+    there = new.resolve()
+    # A root may move to where another of them was: that one first.
+    moving.sort(key=lambda root: len(root.parts), reverse=there.is_relative_to(place))
+    with writer.transaction() as transaction:
+        for root in moving:
+            target = there / root.relative_to(place)
+            around = [other for other in roots if other not in moving and target.is_relative_to(other)]
+            into = around[0] if around else target  # a folder inside a root belongs to that root
+            prefix = "" if target == into else f"{target.relative_to(into).as_posix()}/"
+            _must_be_there(index.catalog, root, target)
+            if taken := transaction.taken(str(root), str(into), prefix):
+                raise RootMismatch(
+                    f"{taken[0]:,} pictures of {root} have the names of others that are known in {target}, such as "
+                    f"{taken[1]}. Nothing was changed: remove the others first, or give these their own folder."
+                )
+            transaction.change_root(str(root), str(into), prefix)
+            moved.append(str(target))
+    return moved
+
+
+def _must_be_there(catalog: Catalog, root: Path, target: Path) -> None:
+    """Raises RootMismatch where a root's images are somewhere else."""
+    paths = list(islice(catalog.paths_under(str(root), ""), CHECKED_IMAGES))
+    if paths and not any((target / path).is_file() for path in paths):
+        raise RootMismatch(
+            f"None of the pictures of {root}, such as {paths[0]}, is in {target}. Name the folder that has them."
+        )

@@ -1,0 +1,66 @@
+"""The one writer of an index: whoever has one holds the index's lock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from search.catalog.transaction import CHUNK, Transaction
+from search.types import ImageRecord, JsonObject
+
+if TYPE_CHECKING:
+    from search.index import Index
+
+
+class Writer:
+    """Changes to an index, by the one process that may make them. `Index.writer` gives it, and takes the lock."""
+
+    def __init__(self, index: Index) -> None:
+        """Only for `Index.writer`."""
+        self.index = index
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """A transaction on the catalog, visible to every later search of this process once the block has ended.
+
+        Raises StorageFailed, IndexMoved.
+        """
+        with self.index.one_transaction, self.index.catalog.writing() as transaction:
+            yield transaction  # searches catch up by themselves; a build never searches, and holds no vectors
+
+    def remove(self, image_ids: Iterable[str], *, erase: bool = False) -> int:
+        """Remove images and keep their content away from later builds. Returns how many there were.
+
+        Uploaded files of theirs are deleted too. erase: their paths are forgotten, and after `Index.compact` only the
+        content's hash is left.
+        """
+        ids, root = list(image_ids), str(self.index.uploads)
+        with self.transaction() as transaction:
+            uploads = transaction.paths_of(ids, root)
+            removed = transaction.remove(ids, erase=erase)
+            for start in range(0, len(uploads), CHUNK):
+                transaction.forget_paths(root, uploads[start : start + CHUNK])
+        # After the commit: a file without a row is litter, which `compact` takes away; the reverse is a loss.
+        gone, cache = set(ids), self.index.thumbnails
+        small = (path for folder in {name[:2] for name in gone} for path in (cache / folder).glob("*.jpg"))
+        files = [self.index.uploads / name for name in uploads]
+        for path in (*files, *(path for path in small if path.name.partition("-")[0] in gone)):
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+        return removed
+
+    def describe(
+        self, image_id: str, *, labels: Sequence[str] | None = None, metadata: JsonObject | None = None
+    ) -> ImageRecord:
+        """Replace an image's labels, metadata, or both. Returns it as it is now. Raises UnknownImage."""
+        self.index.catalog.rowid(image_id)
+        with self.transaction() as transaction:
+            transaction.describe(image_id, labels=labels, metadata=metadata)
+        return self.index.image(image_id)
+
+    def rename_model(self, name: str) -> None:
+        """Note that the model is found under another name now."""
+        with self.transaction() as transaction:
+            transaction.rename_model(name)
+        self.index.reload_spaces()
