@@ -11,7 +11,7 @@ from typing import Any
 
 from lookalike_client import Client, LookalikeError, Unauthorized
 
-from indexer.encoders.encoder import encoder_for
+from indexer.encoders.load import encoder_for
 from indexer.errors import ImageRejected, SourceMissing
 from indexer.pictures.decode import DecodeLimits, decode
 from indexer.pictures.sheet import CELL, Picture, draw_sheet

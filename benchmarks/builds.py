@@ -35,7 +35,8 @@ import PIL.Image
 import psutil
 from machine import machine
 
-from indexer.encoders.encoder import SpaceRequest, encoder_for
+from indexer.encoders.encoder import SpaceRequest
+from indexer.encoders.load import encoder_for
 from indexer.errors import ImageRejected
 from indexer.models import PACKAGED, locate
 from indexer.pictures.decode import Decoded, DecodeLimits, decode

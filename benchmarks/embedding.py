@@ -32,7 +32,8 @@ from machine import machine
 from numpy.typing import NDArray
 
 from indexer.encoders.checked import overlap
-from indexer.encoders.encoder import SpaceRequest, has_openvino
+from indexer.encoders.encoder import SpaceRequest
+from indexer.machine import has_openvino
 from indexer.models import PACKAGED, locate
 from indexer.pictures.decode import DecodeLimits, decode
 from indexer.sources import Source, scan

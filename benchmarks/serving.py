@@ -37,7 +37,8 @@ from load import Load, closed, open_loop
 from machine import machine
 from PIL import Image
 
-from indexer.encoders.encoder import Encoder, encoder_for
+from indexer.encoders.encoder import Encoder
+from indexer.encoders.load import encoder_for
 from indexer.pictures.decode import DecodeLimits, decode_pixels, keep_memory
 from search.index import Index
 from search.recipe import Preprocessing

@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.encoders.checked import CheckedEncoder
-from indexer.encoders.encoder import Encoder, SpaceRequest, encoder_for, has_openvino
+from indexer.encoders.encoder import Encoder, SpaceRequest
+from indexer.encoders.load import encoder_for
 from indexer.errors import ModelUnsupported
+from indexer.machine import has_openvino
 from indexer.models import PACKAGED, ModelFiles, locate
 from search.errors import RecipeMismatch
 from search.index import Index

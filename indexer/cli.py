@@ -76,7 +76,7 @@ def build(
     """Build an index of folders of images, or bring one up to date."""
     from indexer.build import Build
     from indexer.choice import ModelChoice, open_for_build
-    from indexer.encoders.encoder import cores
+    from indexer.machine import cores
     from indexer.metadata import read_metadata
     from indexer.report import BuildOptions
     from indexer.sources import resolve_sources

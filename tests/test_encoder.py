@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from indexer.encoders.encoder import Encoder, SpaceRequest, cores
+from indexer.encoders.encoder import Encoder, SpaceRequest
 from indexer.encoders.processor import preprocessing_of
 from indexer.encoders.recipes import recipes_for
 from indexer.encoders.torch_backend import TorchEncoder, load, load_recipes
 from indexer.errors import ModelUnsupported
+from indexer.machine import cores
 from indexer.models import PACKAGED, ModelFiles, locate
 from indexer.pictures.preprocess import to_input
 from search.recipe import POOLINGS, Pooling
@@ -493,5 +494,5 @@ def test_cores_are_those_that_a_container_may_use(
 ) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: range(7), raising=False)
     (tmp_path / "cpu.max").write_text(limit)
-    monkeypatch.setattr("indexer.encoders.encoder.CPU_MAX", tmp_path / "cpu.max")
+    monkeypatch.setattr("indexer.machine.CPU_MAX", tmp_path / "cpu.max")
     assert cores() == allowed

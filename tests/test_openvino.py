@@ -19,7 +19,9 @@ import torch
 from conftest import draw_picture, run_cli, write_photos
 from numpy.typing import NDArray
 
-from indexer.encoders.encoder import SpaceRequest, encoder_for, has_openvino
+from indexer.encoders.encoder import SpaceRequest
+from indexer.encoders.load import encoder_for
+from indexer.machine import has_openvino
 
 if not has_openvino():
     pytest.skip("the extra is for x86 only", allow_module_level=True)

@@ -19,7 +19,7 @@ from api.http.app import create_app
 from api.http.protocol import MAX_CONNECTIONS, HTTPProtocol
 from api.serving.service import Service
 from api.settings import Settings
-from indexer.encoders.encoder import encoder_for
+from indexer.encoders.load import encoder_for
 from search.errors import SearchError
 from search.index import Index
 

@@ -21,7 +21,8 @@ from api.http import problems
 from api.serving import activity
 from api.serving.batching import Stage
 from api.settings import Settings
-from indexer.encoders.encoder import Encoder, cores
+from indexer.encoders.encoder import Encoder
+from indexer.machine import cores
 from indexer.pictures.decode import Box, DecodeLimits, decode, decode_pixels, sniff, thumbnail
 from indexer.pictures.worker import Workers
 from indexer.sources import SNIFFED_BYTES

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.errors import ModelUnsupported
 from search.recipe import Pooling, Recipe
-from search.types import Space
 
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
-
-CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
-"""Microseconds of processor time in each so many: what `docker --cpus`, or a limit of Kubernetes, becomes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,65 +65,3 @@ class Encoder(Protocol):
         They do as much as this one on all cores, and more where others need these cores too: none waits for another
         at every layer. Empty where that is of no use. Loads the model once more.
         """
-
-
-def encoder_for(
-    spaces: Sequence[Space],
-    models: Path,
-    *,
-    device: str = "auto",
-    batch_size: int | None = None,
-    throughput: bool = False,
-) -> Encoder:
-    """The encoder that an index's spaces were built with, in their encoding. Takes a second: it loads the model.
-
-    models: the index's folder of that name. throughput: for many images at once, rather than for single ones soon.
-    Raises ModelUnavailable, or ModelUnsupported where this machine lacks the backend, or the weights found are not
-    those of the recipes.
-    """
-    from indexer.models import locate
-
-    recipes, encoding = {space.name: space.recipe for space in spaces}, spaces[0].encoding
-    if encoding.backend == "torch":
-        from indexer.encoders import torch_backend
-
-        files = locate(spaces[0].recipe.model)
-        return torch_backend.load_recipes(
-            files,
-            recipes,
-            device=device,
-            precision=encoding.precision,
-            batch_size=batch_size,
-            throughput=throughput,
-        )
-    if not has_openvino():
-        raise ModelUnsupported(
-            "The index was built with OpenVINO, which is not installed here: pip install 'lookalike[openvino]'"
-        )
-    from indexer.encoders import openvino_backend
-
-    if encoding.model is not None:
-        folder = models / encoding.model
-        return openvino_backend.load_stored(folder, recipes, batch_size=batch_size, throughput=throughput)
-    return openvino_backend.load_recipes(
-        locate(spaces[0].recipe.model),
-        recipes,
-        precision="bf16" if encoding.precision == "bf16" else "fp32",
-        batch_size=batch_size,
-        throughput=throughput,
-    )
-
-
-def cores() -> int:
-    """Those that this process may use: in a container, or under taskset, not all of the machine's."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = CPU_MAX.read_text().split()
-        return max(1, min(count, math.ceil(int(quota) / int(period))))
-    except (OSError, ValueError, ZeroDivisionError):  # not Linux, an older one, or "max"
-        return count
-
-
-def has_openvino() -> bool:
-    """Whether the extra is installed; without importing it."""
-    return find_spec("openvino") is not None

@@ -18,9 +18,10 @@ import openvino
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from indexer.encoders.encoder import Precision, cores
+from indexer.encoders.encoder import Precision
 from indexer.encoders.taps import Tap, TapEncoder, all_taps
 from indexer.errors import ModelUnsupported
+from indexer.machine import cores
 from indexer.models import ModelFiles, check_weights
 from indexer.packaged import cache_folder
 from search.errors import StorageFailed
