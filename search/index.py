@@ -24,8 +24,8 @@ from search.errors import (
     UnknownSpace,
 )
 from search.files import make_folder, storage_errors
-from search.generations.draft import MAX_DEAD
 from search.generations.generation import Generation
+from search.generations.policy import DEFAULT_POLICY, Policy
 from search.generations.publish import publish
 from search.lock import PATIENCE, write_lock
 from search.query.follow import Follower
@@ -35,8 +35,6 @@ from search.writer import Writer
 
 CLOSING_WAIT_SECONDS = 0.2
 """Seconds that closing an index waits for readers of its WAL."""
-MIN_DELTA, MAX_DELTA = 5_000, 0.05
-"""Images that may be newer than the generation, at least, and as a share of it: 5,000 are searched in a millisecond."""
 KEPT_UNDER_ID = re.compile(r"(?P<id>[0-9a-f]{64})[-.].+")
 """Files of uploads and thumbnails: each begins with its image's id."""
 
@@ -48,28 +46,35 @@ class Index:
     the newest state: what was acknowledged is found.
     """
 
-    def __init__(self, path: Path, catalog: Catalog) -> None:
+    def __init__(self, path: Path, catalog: Catalog, policy: Policy) -> None:
         self.path = path
         self.catalog = catalog
+        self.policy = policy
         self.reload_spaces()
         self.one_transaction = threading.Lock()
         """Held by the transaction under way: threads that share a writer wait for one another."""
-        self._follower = Follower(catalog, self.generations, self.spaces)
+        self._follower = Follower(catalog, self.generations, self.spaces, policy)
         self._searcher = Searcher(catalog, self._follower, self.space)
 
     @classmethod
-    def create(cls, path: Path, spaces: Sequence[Space]) -> Index:
-        """Make a new, empty index in a folder that is new, or has none in it. Raises IndexExists, StorageFailed."""
+    def create(cls, path: Path, spaces: Sequence[Space], *, policy: Policy = DEFAULT_POLICY) -> Index:
+        """Make a new, empty index in a folder that is new, or has none in it. Raises IndexExists, StorageFailed.
+
+        policy: as in `open`.
+        """
         with storage_errors(path):
             make_folder(path)
-        return cls(path, Catalog.create(path / "catalog.sqlite", spaces))
+        return cls(path, Catalog.create(path / "catalog.sqlite", spaces), policy)
 
     @classmethod
-    def open(cls, path: Path, *, writable: bool = False, unchecked: bool = False) -> Index:
+    def open(
+        cls, path: Path, *, writable: bool = False, unchecked: bool = False, policy: Policy = DEFAULT_POLICY
+    ) -> Index:
         """Open an index; one of an older Lookalike is brought up to date first, for which nobody else may be writing.
 
-        unchecked: also where pages of its catalog are damaged, to see what can be seen. Raises IndexMissing,
-        IndexDamaged, IndexTooNew, IndexLocked, StorageFailed.
+        unchecked: also where pages of its catalog are damaged, to see what can be seen. policy: the figures by
+        which it is published and searched while it is open; they are not stored. Raises IndexMissing, IndexDamaged,
+        IndexTooNew, IndexLocked, StorageFailed.
         """
         catalog = path / "catalog.sqlite"
         if not catalog.is_file():
@@ -83,7 +88,7 @@ class Index:
                 migrate(catalog)
             opened = Catalog.open(catalog, writable=writable)
         try:
-            index = cls(path, opened)
+            index = cls(path, opened, policy)
             if writable:
                 index._move_uploads()
         except BaseException:
@@ -150,7 +155,7 @@ class Index:
             with self.writer():
                 pass
         lock = partial(self.writer, timeout=PATIENCE)
-        return publish(self.generations, self.catalog, self.spaces, anew=anew, lock=lock, stop=stop)
+        return publish(self.generations, self.catalog, self.spaces, anew=anew, lock=lock, policy=self.policy, stop=stop)
 
     def compact(self) -> str:
         """Write generation and catalog from scratch, without what was removed.
@@ -185,7 +190,10 @@ class Index:
         if snapshot.generation is not None:
             held = max(len(space.rowids) for space in snapshot.generation.spaces.values())
             dead = max(view.dead for view in snapshot.spaces.values())
-        return snapshot.delta_count > max(MIN_DELTA, MAX_DELTA * held) or dead > max(MIN_DELTA, MAX_DEAD * held)
+        policy = self.policy
+        if dead > max(policy.min_delta_images, policy.max_dead_share * held):
+            return True
+        return snapshot.delta_count > max(policy.min_delta_images, policy.max_delta_share * held)
 
     def refresh(self) -> None:
         """Catch up with the catalog, and wait until the newest generation is loaded."""

@@ -24,6 +24,7 @@ from PIL import Image, ImageDraw
 from api.cli import main
 from indexer.encoders.encoder import Precision
 from indexer.packaged import cache_folder
+from search.generations.policy import DEFAULT_POLICY, Policy
 from search.index import Index
 from search.recipe import Preprocessing, Recipe
 from search.types import Encoding, ImageFacts, Location, NewImage, Space
@@ -142,9 +143,11 @@ def make_index(tmp_path: Path) -> Iterator[Callable[..., Index]]:
     """Makes an index of the first `count` numbered images with these vectors."""
     opened: list[Index] = []
 
-    def make(data: NDArray[np.float32], *, publish: bool = True, name: str = "test.index") -> Index:
+    def make(
+        data: NDArray[np.float32], *, publish: bool = True, name: str = "test.index", policy: Policy = DEFAULT_POLICY
+    ) -> Index:
         space = Space(name="layer2", recipe=recipe(dim=data.shape[1]), encoding=Encoding())
-        index = Index.create(tmp_path / name, [space])
+        index = Index.create(tmp_path / name, [space], policy=policy)
         opened.append(index)
         with index.writer() as writer:
             with writer.transaction() as transaction:

@@ -8,6 +8,8 @@ import shutil
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -22,28 +24,36 @@ from api.settings import Settings
 from search import index as index_module
 from search.catalog.catalog import Catalog
 from search.errors import IndexLocked, PublicationStopped, QueryInvalid, StorageFailed
-from search.generations import ann, draft, publish
+from search.generations import draft, publish
 from search.generations import recall as recall_module
 from search.generations.ann import Graph, exact, scores
 from search.generations.draft import Draft, _HashedFile
 from search.generations.generation import load
+from search.generations.policy import Policy
 from search.index import Index
-from search.query import follow, snapshot
+from search.query import follow
 from search.query.snapshot import Snapshot
 from search.sqlite import checksums
 from search.types import Query, QueryPart
 from search.upkeep.verify import verify
 from search.vectors import normalise
+from search.writer import Writer
 
 MakeIndex = Callable[..., Index]
 DIM = 16
 
 
-@pytest.fixture(autouse=True)
-def graphs_for_small_indexes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(draft, "EXACT_BYTES", 1000 * DIM * 4)
-    monkeypatch.setattr(snapshot, "FEW", 100)
-    monkeypatch.setattr(ann, "VISITED", 2)
+SMALL = Policy(exact_search_bytes=1000 * DIM * 4, exact_filtered_images=100, visited_per_candidate=2)
+"""Graphs from a thousand images on."""
+
+
+@pytest.fixture
+def make_index(make_index: MakeIndex) -> MakeIndex:
+    return partial(make_index, policy=SMALL)
+
+
+def reopen(index: Index, *, writable: bool = False) -> Index:
+    return Index.open(index.path, writable=writable, policy=index.policy)
 
 
 def clusters(count: int, seed: int = 0) -> NDArray[np.float32]:
@@ -114,7 +124,7 @@ def test_a_graph_grows_by_what_is_new_and_shares_the_vectors(make_index: MakeInd
     assert load(second).spaces["layer2"].rowids.tolist()[:2500] == before.spaces["layer2"].rowids.tolist()
     assert sorted(load(second).spaces["layer2"].rowids.tolist()) == list(range(1, 3001))
     assert np.array_equal(load(first).spaces["layer2"].vectors, before.spaces["layer2"].vectors)
-    with Index.open(index.path) as reopened:
+    with reopen(index) as reopened:
         assert reopened.info().delta == 0
         assert recall(found(reopened, queries), true(data, queries, list(range(3000)))) >= 0.95
 
@@ -123,13 +133,13 @@ def test_a_filter_too_narrow_for_walks_is_searched_exactly(
     make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, queries = clusters(3000), clusters(20, seed=1)
-    walked = recall_module.walked
+    candidates = recall_module.graph_candidates
 
     def lost(graph: Graph, alive: NDArray[np.bool_], *rest: Any) -> Any:
-        met, missing = walked(graph, alive, *rest)
+        met, missing = candidates(graph, alive, *rest)
         return (np.full_like(met, -1) if alive.mean() < 0.2 else met), missing
 
-    monkeypatch.setattr(recall_module, "walked", lost)  # what is measured before it is published
+    monkeypatch.setattr(recall_module, "graph_candidates", lost)  # what is measured before it is published
     index = make_index(data)
     assert structure(index)["search"]["one_in"] == 4
     with mock.patch.object(Graph, "search", side_effect=AssertionError("it walks")):
@@ -155,10 +165,9 @@ def test_recall_is_measured_again_when_the_index_has_grown(make_index: MakeIndex
     assert structure(index)["search"]["count"] > 3000  # type: ignore[index]
 
 
-def test_what_no_graph_finds_is_searched_exactly(make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recall_module, "EFS", (1,))
+def test_what_no_graph_finds_is_searched_exactly(make_index: MakeIndex) -> None:
     data = clusters(3000)
-    index = make_index(data[:2990])
+    index = make_index(data[:2990], policy=replace(SMALL, ef_choices=(1,)))
     facts = structure(index)
     assert facts["structure"] == "exact"
     assert facts["search"]["recall"] < 0.95  # type: ignore[index]
@@ -196,7 +205,7 @@ def test_removed_images_are_never_found_and_k_is_filled_from_the_rest(make_index
     assert len(found(index, clusters(20, seed=3), k=2500)[0]) == 2500
     with index.writer() as writer:
         index.publish()
-    with Index.open(index.path) as reopened:
+    with reopen(index) as reopened:
         assert recall(found(reopened, data[7:8]), true(data, data[7:8], left)) == 1
         assert not found(reopened, data[near[:50]], k=50)[0] & set(near)
 
@@ -302,7 +311,7 @@ def test_what_a_killed_publication_left_behind_the_vectors_is_not_gone_on_from(m
     with (first / "layer2.vectors").open("ab") as file:
         file.write(b"half a vector")
     add(index, data, range(2500, 3000))
-    with Index.open(index.path) as reopened:
+    with reopen(index) as reopened:
         assert reopened.info().generation == "000001"
     with index.writer():
         index.publish()
@@ -351,18 +360,18 @@ def test_searches_go_on_while_a_new_generation_is_loaded(
     assert found(index, data[2700:2701], k=1) != [{2700}]
 
 
-def test_a_server_publishes_beside_its_writes_once_much_is_new(
-    make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(index_module, "MIN_DELTA", 100)
+def test_a_server_publishes_beside_its_writes_once_much_is_new(make_index: MakeIndex) -> None:
     data = clusters(3000)
-    index = make_index(data[:2000])
+    index = make_index(data[:2000], policy=replace(SMALL, min_delta_images=100))
     service = Service("pictures", index, FakeEncoder(), Settings())
-    add_some = lambda numbers: lambda opened: [add_one(opened, data, number) for number in numbers]  # noqa: E731
 
-    def add_one(opened: Index, data: NDArray[np.float32], number: int) -> None:
-        with opened.writer() as writer, writer.transaction() as transaction:
-            transaction.add(new_image(number, data[number]))
+    def add_some(numbers: range) -> Callable[[Writer], None]:
+        def added(writer: Writer) -> None:
+            with writer.transaction() as transaction:
+                for number in numbers:
+                    transaction.add(new_image(number, data[number]))
+
+        return added
 
     def delta(opened: Index) -> tuple[str | None, int]:
         opened.refresh()
@@ -437,7 +446,7 @@ def test_a_generation_that_is_deleted_while_it_is_loaded_is_followed_by_the_newe
         index.publish(anew=True)
         return load_best(*arguments)  # type: ignore[arg-type]
 
-    with Index.open(index.path) as reader:
+    with reopen(index) as reader:
         monkeypatch.setattr(follow, "load_best", too_late)
         assert reader.info().generation == "000003"
         assert reader.info().delta == 0
@@ -488,7 +497,7 @@ def test_an_interrupt_after_the_commit_leaves_the_new_generation(
     with pytest.raises(KeyboardInterrupt):
         index.publish()
     monkeypatch.undo()
-    with Index.open(index.path) as reader:
+    with reopen(index) as reader:
         assert reader.info().generation == "000002"
         assert found(reader, data[1400:1401], k=1) == [{1400}]
     add(index, data, range(1200, 1201))
@@ -512,7 +521,7 @@ def test_generations_that_cannot_be_listed_are_told(make_index: MakeIndex) -> No
     index = make_index(clusters(20))
     shutil.rmtree(index.generations)
     index.generations.write_text("not a folder")
-    with Index.open(index.path) as reader, pytest.raises(StorageFailed, match="cannot be read"):
+    with reopen(index) as reader, pytest.raises(StorageFailed, match="cannot be read"):
         reader.info()
 
 
@@ -520,7 +529,7 @@ def test_a_generation_that_cannot_be_read_is_worth_a_new_one(make_index: MakeInd
     index = make_index(clusters(20))
     assert not index.unpublished()
     (index.generations / "000001" / "manifest.json").write_text("{}")
-    with Index.open(index.path, writable=True) as opened:
+    with reopen(index, writable=True) as opened:
         assert opened.unpublished()
         opened.publish()
         assert not opened.unpublished()
@@ -578,7 +587,7 @@ def test_a_generation_that_could_not_be_read_is_tried_again(make_index: MakeInde
     (file,) = (index.generations / "000001").glob("*.vectors")
     good = file.read_bytes()
     file.write_bytes(good[:-1] + b"?")
-    with Index.open(index.path) as other:
+    with reopen(index) as other:
         other.refresh()
         assert other.info().generation is None
         file.write_bytes(good)
@@ -598,7 +607,7 @@ def test_what_was_measured_of_another_walk_is_measured_again(
     make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as before:
-        before.setattr(draft, "WALK", {})
+        before.setattr(draft, "SEARCH_METHOD", {})
         index = make_index(clusters(2000))
         assert index.publish() == "000001"
     assert index.publish() == "000002"

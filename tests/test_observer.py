@@ -21,12 +21,12 @@ from api.serving.observer import Observer
 from api.serving.publishing import publish_patiently
 from api.serving.service import Service
 from api.settings import Settings
-from search import index as index_module
 from search.catalog import catalog
 from search.catalog.catalog import Catalog
 from search.errors import SearchError
-from search.generations import ann, draft
+from search.generations import ann
 from search.generations.draft import _HashedFile
+from search.generations.policy import Policy
 from search.index import Index
 from search.query.parts import MAX_PARTS
 from search.types import Query, QueryPart
@@ -58,6 +58,12 @@ def until(reached: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
+GRAPHS = Policy(exact_search_bytes=10_000, visited_per_candidate=1)
+"""Graphs from a hundred images on."""
+EAGER = Policy(min_delta_images=10)
+"""Indexes that want to be published from ten images on."""
+
+
 def query(number: int) -> Query:
     return Query(parts=[QueryPart(vector=vectors(20, seed=1)[number])])
 
@@ -69,10 +75,8 @@ def counted(name: str) -> tuple[float, float]:
 def test_searches_are_run_again_exactly_when_nobody_is_waiting(
     make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(draft, "EXACT_BYTES", 10_000)
-    monkeypatch.setattr(ann, "VISITED", 1)
     monkeypatch.setattr(observer, "IDLE", 0.02)
-    index = make_index(vectors(2000))
+    index = make_index(vectors(2000), policy=GRAPHS)
     watching = Observer("watched", index)
     try:
         for number in range(20):
@@ -88,9 +92,7 @@ def test_searches_are_run_again_exactly_when_nobody_is_waiting(
 
 
 def test_what_a_bad_graph_misses_is_counted(make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(draft, "EXACT_BYTES", 10_000)
-    monkeypatch.setattr(ann, "VISITED", 1)
-    index = make_index(vectors(2000))
+    index = make_index(vectors(2000), policy=GRAPHS)
     walk = ann.Graph.search
     monkeypatch.setattr(ann.Graph, "search", lambda self, queries, *rest: walk(self, -queries, *rest))
     found, true = map(sum, zip(*(index.observed(query(number)) or (0, 0) for number in range(20)), strict=True))
@@ -133,8 +135,6 @@ def test_what_is_remembered_of_searches_takes_a_few_megabytes(
 def test_a_search_that_cannot_be_run_again_is_told_and_the_next_one_is(
     make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(draft, "EXACT_BYTES", 10_000)
-    monkeypatch.setattr(ann, "VISITED", 1)
     monkeypatch.setattr(observer, "IDLE", 0.02)
     walk, walks = ann.Graph.search, iter([MemoryError("no room"), RuntimeError("FAISS")])
 
@@ -143,7 +143,7 @@ def test_a_search_that_cannot_be_run_again_is_told_and_the_next_one_is(
             raise failure
         return walk(*arguments)
 
-    index = make_index(vectors(2000))
+    index = make_index(vectors(2000), policy=GRAPHS)
     monkeypatch.setattr(ann.Graph, "search", failing)
     watching = Observer("failing", index)
     try:
@@ -159,13 +159,11 @@ def test_a_search_that_cannot_be_run_again_is_told_and_the_next_one_is(
 def test_searches_are_run_again_only_while_no_index_of_the_process_is_busy(
     make_index: MakeIndex, serve: MakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(draft, "EXACT_BYTES", 10_000)
-    monkeypatch.setattr(ann, "VISITED", 1)
     monkeypatch.setattr(observer, "IDLE", 0.02)
     other = serve(make_index(vectors(20), name="other.index"))
     done = threading.Event()
     writing = threading.Thread(target=lambda: asyncio.run(other.write(lambda _: done.wait(20))))
-    watching = Observer("patient", make_index(vectors(2000)))
+    watching = Observer("patient", make_index(vectors(2000), policy=GRAPHS))
     try:
         writing.start()
         until(lambda: not activity.HERE.idle())
@@ -248,7 +246,7 @@ class FullDisk:
 
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> FullDisk:
-    """A full disk, and indexes that want to be published from ten images on."""
+    """A full disk."""
     disk, write = FullDisk(), _HashedFile.write
 
     def checked(self: _HashedFile, block: bytes) -> int:
@@ -258,7 +256,6 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> FullDisk:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(_HashedFile, "write", checked)
-    monkeypatch.setattr(index_module, "MIN_DELTA", 10)
     return disk
 
 
@@ -266,14 +263,14 @@ def test_after_a_failure_to_publish_a_server_waits_longer_and_longer(
     make_index: MakeIndex, disk: FullDisk, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = Clock(lambda number: number == 8)
-    publish_patiently(make_index(vectors(50), publish=False), clock)
+    publish_patiently(make_index(vectors(50), publish=False, policy=EAGER), clock)
     assert clock.waits == [60, 120, 240, 480, 960, 1920, 3600, 3600, 3600]
     assert disk.tried == 9
     assert told(caplog, "The disk is full.") == 1
 
 
 def test_what_could_not_be_published_is_once_there_is_room(make_index: MakeIndex, disk: FullDisk) -> None:
-    index = make_index(vectors(50), publish=False)
+    index = make_index(vectors(50), publish=False, policy=EAGER)
     publish_patiently(index, Clock(lambda _: setattr(disk, "room", True)))
     assert index.info().generation == "000001"
 
@@ -281,7 +278,7 @@ def test_what_could_not_be_published_is_once_there_is_room(make_index: MakeIndex
 def test_whatever_keeps_a_server_from_telling_the_damage_it_is_mended(
     make_index: MakeIndex, disk: FullDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    index, failures = make_index(vectors(50), publish=False), [MemoryError("no room")]
+    index, failures = make_index(vectors(50), publish=False, policy=EAGER), [MemoryError("no room")]
     disk.room = True
     refresh = Index.refresh
     monkeypatch.setattr(Index, "refresh", lambda self: refresh(self) if not failures else _raise(failures.pop()))
@@ -297,7 +294,7 @@ def test_what_comes_while_a_server_publishes_is_no_failure(
     make_index: MakeIndex, disk: FullDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that is filled as fast as it can goes on publishing, rather than pause longer and longer."""
-    index, publications = make_index(vectors(50), publish=False), []
+    index, publications = make_index(vectors(50), publish=False, policy=EAGER), []
     disk.room = True
     published = Index.publish
 
@@ -320,7 +317,7 @@ def test_what_comes_while_a_server_publishes_is_no_failure(
 def test_writes_after_a_failure_to_publish_start_no_other(
     make_index: MakeIndex, serve: MakeService, disk: FullDisk, caplog: pytest.LogCaptureFixture
 ) -> None:
-    service = serve(make_index(vectors(50), publish=False))
+    service = serve(make_index(vectors(50), publish=False, policy=EAGER))
     until(lambda: told(caplog, "The disk is full."))
 
     def add(number: int) -> Callable[[Writer], None]:
@@ -338,9 +335,8 @@ def test_writes_after_a_failure_to_publish_start_no_other(
 
 
 def test_a_server_that_stops_gives_up_a_publication(make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index_module, "MIN_DELTA", 10)
     monkeypatch.setattr(catalog, "VECTOR_CHUNK", 1)
-    index = make_index(vectors(50), publish=False)
+    index = make_index(vectors(50), publish=False, policy=EAGER)
     blocks, reached = Catalog.all_vectors, threading.Event()
 
     def slowly(*arguments: Any, **options: Any) -> Iterator[Any]:

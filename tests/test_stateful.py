@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest import mock
@@ -16,10 +16,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from search.catalog.catalog import Catalog
-from search.generations import ann, draft
 from search.generations.ann import Graph
+from search.generations.policy import Policy
 from search.index import Index
-from search.query import snapshot
 from search.types import Encoding, JsonObject, Query, QueryPart, Space
 from search.upkeep.verify import verify
 from search.writer import Writer
@@ -38,6 +37,12 @@ SETTINGS = settings(
 )
 
 
+POLICY = Policy(
+    exact_search_bytes=30 * DATA[0].nbytes, exact_filtered_images=10, visited_per_candidate=1, min_held_out_vectors=4
+)
+"""A graph from 30 images on, which decides which of them are compared."""
+
+
 class Pictures(RuleBasedStateMachine):
     """`model` is the dictionary: numbers of images, and their labels."""
 
@@ -45,7 +50,7 @@ class Pictures(RuleBasedStateMachine):
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
         space = Space(name="layer2", recipe=recipe(), encoding=Encoding())
-        self.index = Index.create(self.folder / "x.index", [space])
+        self.index = Index.create(self.folder / "x.index", [space], policy=POLICY)
         self.threads = ThreadPoolExecutor(THREADS)
         self.model: dict[int, list[str]] = {}
 
@@ -127,7 +132,7 @@ class Pictures(RuleBasedStateMachine):
     def reopen(self) -> None:
         """Close it, and open it again."""
         self.index.close()
-        self.index = Index.open(self.index.path, writable=True)
+        self.index = Index.open(self.index.path, writable=True, policy=POLICY)
 
     @rule(numbers=st.lists(ONE, min_size=1, max_size=8), k=st.integers(1, 12), label=st.sampled_from([None, "even"]))
     def search(self, numbers: list[int], k: int, label: str | None) -> None:
@@ -149,14 +154,6 @@ class Pictures(RuleBasedStateMachine):
     def look_up(self, number: int) -> None:
         """The catalog knows what the dictionary does."""
         assert list(self.index.catalog.rowids([image_id(number)])) == [image_id(number)] * (number in self.model)
-
-
-@pytest.fixture(autouse=True)
-def graphs_of_a_few_images() -> Iterator[None]:
-    """A graph from 30 images on, which decides which of them are compared."""
-    small = mock.patch.multiple(draft, EXACT_BYTES=30 * DATA[0].nbytes, FEWEST=4)
-    with small, mock.patch.object(snapshot, "FEW", 10), mock.patch.object(ann, "VISITED", 1):
-        yield
 
 
 def test_any_changes_in_any_order_agree_with_a_dictionary() -> None:

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from conftest import image_id, run_cli, vectors
 
-from search.generations import draft
 from search.generations.generation import manifest_digest
+from search.generations.policy import Policy
 from search.index import Index
 from search.upkeep.verify import Verification, verify
 
@@ -34,9 +34,8 @@ def execute(path: Path, statement: str) -> None:
     connection.close()
 
 
-def test_a_whole_index_is_called_whole(make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(draft, "EXACT_BYTES", 10_000)
-    index = make_index(vectors(400))
+def test_a_whole_index_is_called_whole(make_index: MakeIndex) -> None:
+    index = make_index(vectors(400), policy=Policy(exact_search_bytes=10_000))
     with index.writer() as writer:
         writer.remove([image_id(3)])
     result = check(index.path)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from search.errors import IndexLocked
 from search.index import Index
-from torture.world import NUMBERS, Figures, Model, checked, create, in_child, take
+from torture.world import NUMBERS, POLICY, Figures, Model, checked, create, in_child, take
 
 ROUNDS = 40
 """Kills of one index; then a new one."""
@@ -32,7 +32,7 @@ STEPS = {"add": 8, "remove": 4, "describe": 2, "publish": 4, "anew": 1, "compact
 def write(path: Path, seed: int, pipe: int, *, broken: bool) -> None:
     """Change the index until killed. broken: tell that it is done before it is, as a control."""
     chance = random.Random(seed)
-    with Index.open(path, writable=True) as index:
+    with Index.open(path, writable=True, policy=POLICY) as index:
         while True:
             step = chance.choices(list(STEPS), list(STEPS.values()))[0]
             numbers = chance.sample(range(NUMBERS), chance.choice((1, 3, 40)))
@@ -50,7 +50,7 @@ def write(path: Path, seed: int, pipe: int, *, broken: bool) -> None:
 
 def publish_beside(path: Path) -> None:
     """Publish, beside the writer, until killed."""
-    with Index.open(path, writable=True) as index:
+    with Index.open(path, writable=True, policy=POLICY) as index:
         while True:
             try:
                 index.publish()

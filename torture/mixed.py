@@ -21,7 +21,7 @@ from search.catalog.catalog import Catalog
 from search.errors import IndexLocked, UnknownImage
 from search.index import Index
 from search.types import JsonObject, Query, QueryPart
-from torture.world import NUMBERS, Figures, check, create, image_id, in_child, take, vector
+from torture.world import NUMBERS, POLICY, Figures, check, create, image_id, in_child, take, vector
 
 SEARCHERS = 2
 ROUND = 3_000
@@ -146,7 +146,7 @@ def _work(path: Path, seed: int, runs: int, minutes: float, broken: bool) -> dic
         mock.patch.object(Catalog, "version", return_value=0).start()
     chances = [random.Random(seed + number) for number in range(1 + SEARCHERS)]
     while truth.figures.runs < runs and time.monotonic() < until and not truth.figures.wrong:
-        with Index.open(path, writable=True) as index:
+        with Index.open(path, writable=True, policy=POLICY) as index:
             _round(index, truth, chances, min(runs, truth.figures.runs + ROUND), until)
             truth.seen("reopen")
             if not broken and not truth.figures.wrong:

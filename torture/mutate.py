@@ -19,7 +19,7 @@ from search.generations import generation
 from search.index import Index
 from search.types import JsonObject, Query, QueryPart
 from search.upkeep.verify import verify
-from torture.world import Figures, create, in_child, take, vector
+from torture.world import POLICY, Figures, create, in_child, take, vector
 
 BATCH = 100
 """Mutations that one process looks at."""
@@ -36,7 +36,7 @@ ASKED: list[tuple[int, int, JsonObject | None]] = [
 def make(path: Path) -> None:
     """An index with two generations, changes newer than both, and a full log: its writer was killed."""
     create(path)
-    index = Index.open(path, writable=True)
+    index = Index.open(path, writable=True, policy=POLICY)
     take(index, "add", list(range(300)))
     take(index, "publish", [])
     take(index, "add", list(range(300, 340)))
@@ -99,7 +99,7 @@ def mutated(data: bytes, chance: random.Random) -> tuple[str, bytes | None]:
 def judged(path: Path, whole: list[object], held: list[object]) -> str:
     """How an index with a mutated file behaves: refused, named, harmless; or wrong, and how."""
     try:
-        with Index.open(path) as index:
+        with Index.open(path, policy=POLICY) as index:
             if answers(index) != whole:
                 return "wrong: an answer is different"
     except SearchError:
@@ -107,7 +107,7 @@ def judged(path: Path, whole: list[object], held: list[object]) -> str:
     except Exception as error:
         return f"wrong: {type(error).__name__}: {error}"
     try:
-        with Index.open(path) as index:
+        with Index.open(path, policy=POLICY) as index:
             if verify(index).findings:
                 return "named by verify"
             if content(index) != held:
@@ -149,10 +149,10 @@ def _batch(whole: Path, here: Path, numbers: range, broken: bool) -> list[tuple[
         for file in whole.rglob("*")
         if file.is_file() and not file.name.endswith(("-shm", "lock"))
     )
-    with Index.open(whole) as index:
+    with Index.open(whole, policy=POLICY) as index:
         expected, held = answers(index), content(index)
     bare = _copy(whole, here / "bare", [name for name in names if "generations" not in name])
-    with Index.open(bare) as index:
+    with Index.open(bare, policy=POLICY) as index:
         assert answers(index) == expected, "what is asked must not depend on what a graph happens to find"
     return [_one(whole, here, names, number, expected, held) for number in numbers]
 

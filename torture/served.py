@@ -24,7 +24,7 @@ from indexer.encoders.encoder import Precision
 from search.index import Index
 from search.recipe import Recipe
 from search.vectors import normalise
-from torture.world import DIM, SPACE, create, take
+from torture.world import DIM, POLICY, SPACE, create, take
 
 KEY = "tortured"
 IMAGES = 60
@@ -82,7 +82,7 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         if broken:
             stack.enter_context(mock.patch.object(Index, "info", side_effect=RuntimeError("broken")))
-        index = stack.enter_context(Index.open(path, writable=True))
+        index = stack.enter_context(Index.open(path, writable=True, policy=POLICY))
         take(index, "add", list(range(IMAGES)))
         take(index, "publish", [])
         settings, keys = Settings(), Keys(read_keys([key] if key else []))

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from search.errors import SearchError
 from search.index import Index
-from torture.world import NUMBERS, Model, check, create, take
+from torture.world import NUMBERS, POLICY, Model, check, create, take
 
 KILL, TEAR = -1, -2
 """What shim.c does at a call, beside failing it with an errno."""
@@ -101,7 +101,7 @@ def write(folder: Path, seed: int, tell: Callable[[str, str, list[int]], None]) 
     try:
         create(path)
         told("done", "create", [])
-        with Index.open(path, writable=True) as index:
+        with Index.open(path, writable=True, policy=POLICY) as index:
             for step, numbers in steps(seed):
                 told("try", step, numbers)
                 try:

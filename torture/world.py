@@ -12,9 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from search.generations import ann, draft
+from search.generations.policy import Policy
 from search.index import Index
-from search.query import snapshot
 from search.recipe import Preprocessing, Recipe
 from search.types import Encoding, ImageFacts, Location, NewImage, Query, QueryPart, Space, Vector
 from search.upkeep.verify import verify
@@ -24,8 +23,8 @@ DIM = 16
 NUMBERS = 600
 """Images that come and go."""
 SPACE = "layer1"
-# Graphs, for a few hundred images.
-draft.EXACT_BYTES, snapshot.FEW, ann.VISITED = 200 * DIM * 4, 30, 1
+POLICY = Policy(exact_search_bytes=200 * DIM * 4, exact_filtered_images=30, visited_per_candidate=1)
+"""Graphs from 200 images on."""
 
 Told = tuple[str, str, list[int]]
 """`try` or `done` or `failed`, a step, and its numbers."""
@@ -141,7 +140,7 @@ def create(path: Path) -> None:
         preprocessing=pixels,
         dim=DIM,
     )
-    Index.create(path, [Space(name=SPACE, recipe=recipe, encoding=Encoding())]).close()
+    Index.create(path, [Space(name=SPACE, recipe=recipe, encoding=Encoding())], policy=POLICY).close()
 
 
 def take(index: Index, step: str, numbers: list[int]) -> None:
@@ -199,13 +198,13 @@ def checked(path: Path, model: Model) -> dict[str, object]:
     try:
         if not model.created and not (path / "catalog.sqlite").exists():
             return {"held": [], "wrong": []}
-        with Index.open(path) as index:
+        with Index.open(path, policy=POLICY) as index:
             check(index, allowed, thoroughly=False)
-        with Index.open(path, writable=True) as index:
+        with Index.open(path, writable=True, policy=POLICY) as index:
             held, wrong = check(index, allowed)
             take(index, "add", [NUMBERS])
             take(index, "remove", [NUMBERS])
-        with Index.open(path) as index:
+        with Index.open(path, policy=POLICY) as index:
             wrong += check(index, [held])[1]
         return {"held": sorted(held), "wrong": list(wrong)}
     except Exception as error:  # whatever it is, it is wrong

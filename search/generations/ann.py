@@ -18,39 +18,34 @@ _FAISS: Any = faiss
 Vectors = NDArray[np.float32]
 Positions = NDArray[np.int64]
 
-LINKS = 32
-"""Links of a graph's node to others (M); twice as many on the bottom layer."""
-EF_CONSTRUCTION = 100
-"""Candidates from which a new node's links are chosen."""
 NEIGHBOURS = 10
 """Recall is promised for the ten nearest."""
-SCORED = 3
-"""Candidates scored exactly, for each one wanted: their codes' order is so good that two would do as well."""
-WALK = {"query_bits": 8, "scored": SCORED}
-"""How a graph is walked through: what was measured of another kind of walk says nothing of this one."""
+SCORED_PER_HIT = 3
+"""Candidates scored exactly, for each hit wanted: their codes' order is so good that two would do as well."""
+SEARCH_METHOD = {"query_bits": 8, "scored": SCORED_PER_HIT}
+"""How a graph is searched: a recall that was measured of another method says nothing of this one."""
 _CODES, _BARE_CODES = faiss.ScalarQuantizer.QT_8bit, faiss.ScalarQuantizer.QT_8bit_direct_signed
 """Eight bits that stand for numbers in a range, as vectors are added; and the same bytes less 128, as queries meet
 them."""
-VISITED = 20
-"""Nodes that a walk through a graph looks at for each candidate that it keeps."""
-TOGETHER = 4
+MIN_QUERIES_AS_MATRIX = 4
 """Queries from which on they are multiplied with all vectors as a matrix. By itself, FAISS 1.15 does that from 128,000
-numbers on, 334 queries of 384: until then each reads all vectors anew, 32 of them in 12 ms a core instead of 2."""
-BLOCK = 16_384
+numbers on, 334 queries of 384: until then each reads all vectors again, 32 of them in 12 ms a core instead of 2."""
+ADDED_VECTORS = 16_384
 """Vectors added to a graph at once."""
 
 
 def exact(vectors: Vectors, queries: Vectors, k: int, chosen: Positions | None = None) -> Positions:
     """Positions of the k vectors of the largest inner products with each query, best first.
 
-    vectors: (n, dim); queries: (q, dim). chosen: (m,) the positions that may be found, None for all. Returns
-    (q, min(k, m or n)).
+    vectors: (n, dim) float32; queries: (q, dim) float32. chosen: (m,) int64, the positions that may be found, None for
+    all. Returns (q, min(k, m or n)) int64.
     """
     if chosen is None:
         k = min(k, len(vectors))
         if k == 0:
             return np.empty((len(queries), 0), dtype=np.int64)
-        faiss.cvar.distance_compute_blas_threshold = TOGETHER * queries.shape[1]  # of the process, and of no other use
+        # For the whole process; nothing else uses it.
+        faiss.cvar.distance_compute_blas_threshold = MIN_QUERIES_AS_MATRIX * queries.shape[1]
         found: Positions = faiss.knn(queries, vectors, k, metric=faiss.METRIC_INNER_PRODUCT)[1]
         return found
     k = min(k, len(chosen))
@@ -65,8 +60,8 @@ def exact(vectors: Vectors, queries: Vectors, k: int, chosen: Positions | None =
 def scores(vectors: Vectors, queries: Vectors, positions: Positions) -> Vectors:
     """Inner products of each query with the vectors at its positions; -inf where a position is -1.
 
-    vectors: (n, dim); queries: (q, dim); positions: (q, m). Returns (q, m) float32. Each is computed by itself, in the
-    same order: equal vectors have equal scores, wherever they stand.
+    vectors: (n, dim) float32; queries: (q, dim) float32; positions: (q, m) int64. Returns (q, m) float32. Each is
+    computed by itself, in the same order: equal vectors have equal scores, wherever they stand.
     """
     positions = np.ascontiguousarray(positions, dtype=np.int64)
     products = np.empty(positions.shape, dtype=np.float32)
@@ -109,28 +104,34 @@ class Graph:
         self._steps = faiss.vector_to_array(self._codes.trained)[index.d :].astype(np.float32)
 
     @classmethod
-    def train(cls, vectors: Vectors) -> Graph:
-        """An empty graph whose codes fit these (n, dim) vectors' range."""
-        index = _FAISS.IndexHNSWSQ(vectors.shape[1], _CODES, LINKS, faiss.METRIC_INNER_PRODUCT)
+    def train(cls, vectors: Vectors, *, links: int = 32, ef_construction: int = 100) -> Graph:
+        """An empty graph whose codes fit the range of these vectors, (n, dim) float32.
+
+        links, ef_construction: as in `Policy`.
+        """
+        index = _FAISS.IndexHNSWSQ(vectors.shape[1], _CODES, links, faiss.METRIC_INNER_PRODUCT)
         low, high = np.full(vectors.shape[1], np.inf, np.float32), np.full(vectors.shape[1], -np.inf, np.float32)
         for block in _blocks(vectors):
             low, high = np.minimum(low, block.min(axis=0)), np.maximum(high, block.max(axis=0))
         index.train(np.stack([low, high]))
-        index.hnsw.efConstruction = EF_CONSTRUCTION
+        index.hnsw.efConstruction = ef_construction
         return cls(index)
 
     def add(self, vectors: Vectors, pause: Callable[[], None] = lambda: None) -> None:
-        """Add (n, dim) vectors at the next positions, on all cores. `pause` is called now and then, and may raise."""
+        """Add vectors, (n, dim) float32, at the next positions, on all cores.
+
+        pause: called before each few thousand; what it raises comes through.
+        """
         self._codes.qtype = _CODES
         for block in _blocks(vectors):
             pause()
             self._index.add(block)
 
     def search(self, queries: Vectors, ef: int, count: int | None = None) -> Positions:
-        """The best of the positions that a walk towards each query has met, by their codes' order.
+        """The nearest positions to each query that a search of the graph met, by their codes' order.
 
-        queries: (q, dim). ef: candidates that a walk keeps in sight. Returns (q, min(count, ef)), all without `count`;
-        -1 where it has met fewer.
+        queries: (q, dim) float32. ef: candidates that the search keeps. Returns (q, min(count, ef)) int64, (q, ef)
+        without `count`; -1 where it met fewer.
         """
         if self._codes.qtype != _BARE_CODES:
             self._codes.qtype = _BARE_CODES
@@ -167,24 +168,25 @@ class Graph:
         return int(self._index.d)
 
 
-def walked(
-    graph: Graph, alive: NDArray[np.bool_] | None, queries: Vectors, k: int, ef: int
+def graph_candidates(
+    graph: Graph, alive: NDArray[np.bool_] | None, queries: Vectors, k: int, ef: int, visited_per_candidate: int
 ) -> tuple[Positions, NDArray[np.int64]]:
-    """What walks through a graph find, (q, m), and the queries for which comparing one by one is no more work.
+    """Search the graph for each query. Returns candidates, (q, m) int64, -1 where there are fewer, and the numbers of
+    the queries that brute force answers as cheaply, (p,) int64.
 
-    Where only some may be found, a walk keeps more in sight, until about as many of those are among the nearest that it
-    has met as where all may: that is what its recall was measured with. It is no help to let the walk itself pass over
-    the others: it then answers with what it happened to meet on its way to the query.
+    alive: (n,) the positions that may be found, None for all. Where only some may, `ef` grows until about as many of
+    these are seen as in a search of all: recall was measured with that. To skip the others inside the graph is no help:
+    the search would then answer with what it met on its way to the query. visited_per_candidate: as in `Policy`.
     """
     total = graph.count
     count = total if alive is None else int(np.count_nonzero(alive))
     # Recall was measured for the ten nearest: more need more in sight.
     wanted = min(max(ef, k, 2 * k - NEIGHBOURS), count)
-    scored = min(wanted, SCORED * k)
+    scored = min(wanted, SCORED_PER_HIT * k)
     found = np.full((len(queries), max(scored, k)), -1, dtype=np.int64)
     missing = np.arange(len(queries))
     ef = math.ceil(wanted * total / max(1, count))
-    while len(missing) and ef * VISITED < count:
+    while len(missing) and ef * visited_per_candidate < count:
         if alive is None:
             met = graph.search(queries[missing], ef, scored)
             enough = (met >= 0).all(axis=1)
@@ -200,5 +202,5 @@ def walked(
 
 
 def _blocks(vectors: Vectors) -> Iterator[Vectors]:
-    for start in range(0, len(vectors), BLOCK):
-        yield vectors[start : start + BLOCK]
+    for start in range(0, len(vectors), ADDED_VECTORS):
+        yield vectors[start : start + ADDED_VECTORS]

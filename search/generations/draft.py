@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from search.catalog.catalog import Catalog
 from search.errors import GenerationDamaged, PublicationStopped
 from search.files import sync
-from search.generations.ann import EF_CONSTRUCTION, LINKS, WALK, Graph, Vectors, exact, scores
+from search.generations.ann import SEARCH_METHOD, Graph, Vectors, exact, scores
 from search.generations.generation import (
     FORMAT,
     Generation,
@@ -31,28 +31,27 @@ from search.generations.generation import (
     manifest_digest,
     map_vectors,
 )
-from search.generations.recall import measured
+from search.generations.policy import Policy
+from search.generations.recall import measure_recall
 from search.types import JsonObject, Space
-
-PROBES = 16
-"""Stored vectors asked for again before a generation is published: each must find itself, but for a few of a graph."""
-EXACT_BYTES = 64 << 20
-"""Vectors are searched one after the other up to here: two cores read that in 3 ms, a tenth of what a picture takes."""
-HELD_OUT, FEWEST = 512, 64
-"""New vectors that are queries before they join a graph: its recall is that of pictures it has not seen."""
-GROWTH = 1.1
-"""Recall is measured again when a space has grown by so much."""
-MAX_DEAD = 0.2
-"""Share of removed vectors above which everything is written anew, without them."""
 
 
 class Draft:
     """A generation while it is written."""
 
     def __init__(
-        self, path: Path, catalog: Catalog, spaces: Sequence[Space], last: Generation | None, stop: Event | None
+        self,
+        path: Path,
+        catalog: Catalog,
+        spaces: Sequence[Space],
+        *,
+        last: Generation | None,
+        policy: Policy,
+        stop: Event | None,
     ) -> None:
+        """last: the generation to go on from, if any. stop: set to give up."""
         path.mkdir()
+        self._policy = policy
         self._stop = stop
         self._path = path
         self._catalog = catalog
@@ -88,7 +87,7 @@ class Draft:
         sync(self._path)
         written = load(self._path)
         for snapshot in written.spaces.values():
-            _probe(snapshot)
+            _probe(snapshot, self._policy.probe_vectors)
         return written.digest
 
     def _pause(self) -> None:
@@ -111,13 +110,14 @@ class Draft:
         added = len(self._catalog.changes(since=last.applied_seq).added)
         removed = self._catalog.changes(since=last.clean_seq).removed
         for space in last.spaces.values():
-            if len(space.positions(removed)) > MAX_DEAD * len(space.rowids):
+            if len(space.positions(removed)) > self._policy.max_dead_share * len(space.rowids):
                 return False
             total = len(space.rowids) + added
-            needed = needs_graph(total, space.vectors.shape[1], self._min_recall)
-            if not needed or settled(space, total, self._min_recall):
+            needed = needs_graph(total, space.vectors.shape[1], self._min_recall, self._policy)
+            if not needed or recall_is_known(space, total, self._min_recall, self._policy):
                 continue
-            if space.graph is None or space.facts["search"]["recall"] < self._min_recall or added < 2 * FEWEST:
+            few = added < 2 * self._policy.min_held_out_vectors
+            if few or space.graph is None or space.facts["search"]["recall"] < self._min_recall:
                 return False
         return True
 
@@ -127,10 +127,11 @@ class Draft:
         known = 0 if before is None else len(before.rowids)
         total = known + len(self._state.added)
         held_out: NDArray[np.int64] = np.empty(0, dtype=np.int64)
-        needed = needs_graph(total, space.recipe.dim, self._min_recall)
-        if needed and (before is None or not settled(before, total, self._min_recall)):
+        needed = needs_graph(total, space.recipe.dim, self._min_recall, self._policy)
+        if needed and (before is None or not recall_is_known(before, total, self._min_recall, self._policy)):
             random = np.random.default_rng(self._state.seq)
-            held_out = random.choice(self._state.added, min(HELD_OUT, len(self._state.added) // 2), replace=False)
+            count = min(self._policy.held_out_vectors, len(self._state.added) // 2)
+            held_out = random.choice(self._state.added, count, replace=False)
         rowids, held = self._write_vectors(space, before, held_out)
         vectors = map_vectors(self._path / f"{space.name}.vectors", len(rowids), space.recipe.dim)
         facts: JsonObject = {} if before is None else before.facts["search"]
@@ -191,26 +192,29 @@ class Draft:
             graph.add(vectors[graph.count : seen], self._pause)
             if not held_out:
                 return graph, facts
-            facts = self._found(graph, vectors, seen)
+            facts = self._measured(graph, vectors, seen)
             if facts["recall"] >= self._min_recall:
                 graph.add(vectors[seen:], self._pause)
                 return graph, facts
-        graph = Graph.train(vectors)
+        graph = Graph.train(vectors, links=self._policy.links, ef_construction=self._policy.ef_construction)
         graph.add(vectors[:seen], self._pause)
-        facts = self._found(graph, vectors, seen)
+        facts = self._measured(graph, vectors, seen)
         if facts["recall"] < self._min_recall:
             return None, facts
         graph.add(vectors[seen:], self._pause)
         return graph, facts
 
-    def _found(self, graph: Graph, vectors: Vectors, seen: int) -> JsonObject:
-        """What a graph over the first `seen` vectors finds of the others' neighbours, and with how many candidates."""
+    def _measured(self, graph: Graph, vectors: Vectors, seen: int) -> JsonObject:
+        """The manifest's entry `search`: recall of a graph over the first `seen` vectors, where the others are queries,
+        and its parameters."""
         queries = vectors[seen:]
-        ef, share, one_in = measured(graph, vectors[:seen], queries, self._min_recall, self._pause)
+        ef, share, one_in = measure_recall(
+            graph, vectors[:seen], queries, self._min_recall, policy=self._policy, pause=self._pause
+        )
         return {
-            "links": LINKS,
-            "ef_construction": EF_CONSTRUCTION,
-            **WALK,
+            "links": self._policy.links,
+            "ef_construction": self._policy.ef_construction,
+            **SEARCH_METHOD,
             "ef": ef,
             "recall": math.floor(share * 10_000) / 10_000,
             "one_in": one_in,
@@ -279,11 +283,11 @@ def _share(old: Path, new: Path, entry: JsonObject) -> Any:
     return digest
 
 
-def _probe(space: SpaceSnapshot) -> None:
-    """Ask for a few stored vectors again. Raises GenerationDamaged where they are not found."""
+def _probe(space: SpaceSnapshot, count: int) -> None:
+    """Search for a few stored vectors. Raises GenerationDamaged where they are not found."""
     if not len(space.rowids):
         return
-    chosen = np.unique(np.linspace(0, len(space.rowids) - 1, PROBES, dtype=np.int64))
+    chosen = np.unique(np.linspace(0, len(space.rowids) - 1, count, dtype=np.int64))
     queries = np.array(space.vectors[chosen])
     if space.graph is None:
         found, enough = exact(space.vectors, queries, 1), 1.0
@@ -293,14 +297,17 @@ def _probe(space: SpaceSnapshot) -> None:
         raise GenerationDamaged("A generation just written does not find its own vectors.")
 
 
-def needs_graph(count: int, dim: int, min_recall: float) -> bool:
-    return count * dim * 4 > EXACT_BYTES and min_recall < 1
+def needs_graph(count: int, dim: int, min_recall: float, policy: Policy) -> bool:
+    """Whether so many vectors are too many to be compared one by one."""
+    return count * dim * 4 > policy.exact_search_bytes and min_recall < 1
 
 
-def settled(space: SpaceSnapshot, total: int, min_recall: float) -> bool:
-    """Whether a graph's answers among so many vectors are known to be good enough, or those of any to be too bad."""
+def recall_is_known(space: SpaceSnapshot, total: int, min_recall: float, policy: Policy) -> bool:
+    """Whether a graph over `total` vectors is known to find enough, or no graph to do so, by an earlier measurement."""
     known = space.facts["search"]
-    if not known or total >= GROWTH * known["count"] or any(known.get(key) != WALK[key] for key in WALK):
+    if not known or total >= policy.remeasure_growth * known["count"]:
+        return False
+    if any(known.get(key) != value for key, value in SEARCH_METHOD.items()):
         return False
     return bool((known["recall"] < min_recall) == (space.graph is None))
 

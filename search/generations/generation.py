@@ -22,7 +22,7 @@ from search.generations.ann import Graph, Positions, Vectors
 from search.types import JsonObject, Space
 
 FORMAT = 2
-HASHED = 1 << 20
+READ_CHUNK_BYTES = 1 << 20
 """Bytes hashed at once."""
 
 
@@ -41,12 +41,12 @@ class SpaceSnapshot:
 
     @property
     def ef(self) -> int:
-        """How many candidates the graph must keep in sight to find what was promised."""
+        """Candidates that a search of the graph keeps, so that its recall is what was promised."""
         return int(self.facts["search"]["ef"])
 
     @property
-    def fewest(self) -> int:
-        """Where a filter lets so few vectors through, walks through the graph do not find what was promised."""
+    def min_filtered(self) -> int:
+        """Images that a filter lets through, up to which the graph's recall is not known to suffice."""
         return len(self.rowids) // int(self.facts["search"].get("one_in", 1)) - 1
 
     @cached_property
@@ -168,7 +168,7 @@ def hash_start(path: Path, count: int) -> Any:
     """
     digest, left = hashlib.sha256(), count
     with path.open("rb") as file:
-        while left and (block := file.read(min(left, HASHED))):
+        while left and (block := file.read(min(left, READ_CHUNK_BYTES))):
             digest.update(block)
             left -= len(block)
     if left:

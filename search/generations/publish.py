@@ -13,11 +13,12 @@ from filelock import FileLock, Timeout
 from search.catalog.catalog import NEWEST, Catalog, Changes
 from search.errors import GenerationDamaged, IndexLocked, SearchError, StorageFailed
 from search.files import make_folder, storage_errors
-from search.generations.draft import Draft, go_on, needs_graph, settled, stopped
+from search.generations.draft import Draft, go_on, needs_graph, recall_is_known, stopped
 from search.generations.generation import Generation, load_best, numbers
+from search.generations.policy import Policy
 from search.types import Space
 
-WAIT = 900
+MAX_WAIT_SECONDS = 900
 """Seconds that one publication waits for another: as long as a large one takes."""
 
 
@@ -28,6 +29,7 @@ def publish(
     *,
     anew: bool = False,
     lock: Callable[[], AbstractContextManager[object]],
+    policy: Policy,
     stop: Event | None = None,
 ) -> str:
     """Make the catalog's vectors the current generation, going on from the last one. Returns its name (`000017`).
@@ -45,10 +47,12 @@ def publish(
             state = catalog.changes(since=NEWEST)
             _discard(folder, lambda name: name.endswith(".tmp") or (name.isdigit() and name > (state.generation or "")))
             last = load_best(folder, state, spaces)
-            if last is not None and not anew and _says_all(last, state, catalog.min_recall()):
+            if last is not None and not anew and _says_all(last, state, catalog.min_recall(), policy):
                 return last.name
             name = f"{max(numbers(folder), default=0) + 1:06d}"
-            draft = Draft(folder / f"{name}.tmp", catalog, spaces, None if anew else last, stop)
+            draft = Draft(
+                folder / f"{name}.tmp", catalog, spaces, last=None if anew else last, policy=policy, stop=stop
+            )
             try:
                 digest = draft.write()
                 with lock():
@@ -73,13 +77,13 @@ def _discard(folder: Path, unwanted: Callable[[str], bool]) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _says_all(last: Generation, state: Changes, min_recall: float) -> bool:
+def _says_all(last: Generation, state: Changes, min_recall: float, policy: Policy) -> bool:
     """Whether a generation holds everything, and is searched as it would be if it were written now."""
     if (last.name, last.applied_seq) != (state.generation, state.seq):
         return False
     return all(
-        settled(space, len(space.rowids), min_recall)
-        if needs_graph(len(space.rowids), space.vectors.shape[1], min_recall)
+        recall_is_known(space, len(space.rowids), min_recall, policy)
+        if needs_graph(len(space.rowids), space.vectors.shape[1], min_recall, policy)
         else space.graph is None
         for space in last.spaces.values()
     )
@@ -87,13 +91,13 @@ def _says_all(last: Generation, state: Changes, min_recall: float) -> bool:
 
 @contextmanager
 def _one_at_a_time(folder: Path, stop: Event | None = None) -> Iterator[None]:
-    lock = FileLock(folder.with_suffix(".lock"), timeout=WAIT)
+    lock = FileLock(folder.with_suffix(".lock"), timeout=MAX_WAIT_SECONDS)
     try:
         lock.acquire(cancel_check=lambda: stopped(stop))
     except Timeout as error:
         go_on(stop)
         raise IndexLocked(
-            f"Another process has been publishing in {folder} for {WAIT} seconds. Try again when it is done."
+            f"Another process has been publishing in {folder} for {MAX_WAIT_SECONDS} seconds. Try again later."
         ) from error
     try:
         yield

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from search.catalog.catalog import NEWEST, Catalog, Changes
 from search.generations.generation import load_best
+from search.generations.policy import Policy
 from search.query.snapshot import Snapshot
 from search.types import Space
 
@@ -18,12 +19,13 @@ class Follower:
     Any number of threads may ask it.
     """
 
-    def __init__(self, catalog: Catalog, generations: Path, spaces: Sequence[Space]) -> None:
+    def __init__(self, catalog: Catalog, generations: Path, spaces: Sequence[Space], policy: Policy) -> None:
         self._catalog = catalog
         self._generations = generations
         self._spaces = spaces
+        self._policy = policy
         self._catching_up = threading.Lock()
-        self._snapshot = Snapshot.start(None, None, spaces)
+        self._snapshot = Snapshot.start(None, None, spaces, policy=policy)
         self._loaded_once = False
         self._version: int | None = None
         self._loading: threading.Thread | None = None
@@ -109,7 +111,7 @@ class Follower:
         now = self._catalog.changes(since=NEWEST)
         if now.generation != changes.generation and (generation is None or generation.name != changes.generation):
             return self._loaded(now)  # it was not damaged, but outdated, and deleted while it was read
-        snapshot = Snapshot.start(generation, changes.generation, self._spaces)
+        snapshot = Snapshot.start(generation, changes.generation, self._spaces, policy=self._policy)
         clean_seq = 0 if generation is None else generation.clean_seq
         removed = self._catalog.changes(since=NEWEST, removed_since=clean_seq).removed
         return snapshot.advance(snapshot.seq, {}, removed)

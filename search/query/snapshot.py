@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from search.generations.ann import Positions, Vectors, exact, scores, walked
+from search.generations.ann import Positions, Vectors, exact, graph_candidates, scores
 from search.generations.generation import Generation, SpaceSnapshot
+from search.generations.policy import DEFAULT_POLICY, Policy
 from search.types import Space
 
 Rowids = NDArray[np.int64]
 
-FEW = 50_000
-"""So many vectors, chosen by a filter, are compared one by one: 8 ms at 384 numbers."""
 EXACTLY = 2**62
 """As `ef`: so many candidates that every vector is compared."""
 
@@ -30,13 +29,13 @@ class Selection:
         # Weak: a generation's files stay on the disk, deleted or not, for as long as somebody holds it.
         self._standing: tuple[weakref.ref[SpaceSnapshot], Positions | None, NDArray[np.bool_] | None] | None = None
 
-    def within(self, base: SpaceSnapshot) -> tuple[Positions | None, NDArray[np.bool_] | None]:
-        """The positions of these images where they are few, or too few for walks; otherwise a mask of all positions."""
+    def within(self, base: SpaceSnapshot, few: int) -> tuple[Positions | None, NDArray[np.bool_] | None]:
+        """The positions of these images where they are at most `few`, or too few for a graph; else a mask, (n,)."""
         standing = self._standing
         if standing is None or standing[0]() is not base:
             positions: Positions | None = base.positions(self.rowids)
             mask = None
-            if base.graph is not None and positions is not None and len(positions) > max(FEW, base.fewest):
+            if base.graph is not None and positions is not None and len(positions) > max(few, base.min_filtered):
                 mask = np.zeros(len(base.rowids), dtype=np.bool_)
                 mask[positions], positions = True, None
             standing = self._standing = (weakref.ref(base), positions, mask)
@@ -68,9 +67,17 @@ class Snapshot:
     current: str | None
     generation: Generation | None
     spaces: Mapping[str, SpaceView]
+    policy: Policy
 
     @classmethod
-    def start(cls, generation: Generation | None, current: str | None, spaces: Sequence[Space]) -> Snapshot:
+    def start(
+        cls,
+        generation: Generation | None,
+        current: str | None,
+        spaces: Sequence[Space],
+        *,
+        policy: Policy = DEFAULT_POLICY,
+    ) -> Snapshot:
         """A generation, or nothing at all, with an empty delta."""
         views = {
             space.name: SpaceView(
@@ -81,7 +88,7 @@ class Snapshot:
             for space in spaces
         }
         seq = 0 if generation is None else generation.applied_seq
-        return cls(seq=seq, current=current, generation=generation, spaces=views)
+        return cls(seq=seq, current=current, generation=generation, spaces=views, policy=policy)
 
     def advance(self, seq: int, added: Mapping[str, tuple[Rowids, Vectors]], removed: Rowids) -> Snapshot:
         """The snapshot at a later `seq`. added: by space, rowids and their (n, dim) float32 vectors, if any.
@@ -118,7 +125,7 @@ class Snapshot:
         fewer.
 
         queries: (q, dim) unit vectors. allowed: what may be found, none of it removed before; None: all. ef: candidates
-        of a walk through a graph; None: as many as the recall was measured with.
+        of a graph's search; None: as many as the recall was measured with.
         """
         view = self.spaces[space]
         chosen = None if allowed is None else np.flatnonzero(_in_sorted(view.delta_rowids, allowed.rowids))
@@ -127,13 +134,40 @@ class Snapshot:
         cosines = [scores(view.delta_vectors, queries, found)]
         if self.generation is not None:
             base = self.generation.spaces[space]
-            found = _candidates(base, view.alive, queries, k, allowed, ef)
+            found = self._candidates(base, view.alive, queries, k, allowed, ef)
             rowids.append(np.where(found < 0, -1, base.rowids[found]))
             cosines.append(scores(base.vectors, queries, found))
         all_rowids, all_cosines = np.concatenate(rowids, axis=1), np.concatenate(cosines, axis=1)
         order = np.argsort(-all_cosines, axis=1, kind="stable")[:, :k]
         best = np.take_along_axis(all_cosines, order, axis=1)
         return np.take_along_axis(all_rowids, order, axis=1), np.clip(best, -1, 1, where=np.isfinite(best), out=best)
+
+    def _candidates(
+        self,
+        base: SpaceSnapshot,
+        alive: NDArray[np.bool_] | None,
+        queries: Vectors,
+        k: int,
+        allowed: Selection | None,
+        ef: int | None,
+    ) -> Positions:
+        """Positions in a generation among which each query's k nearest are: exactly, or with its graph's recall.
+
+        Returns (q, m) int64, -1 where there are fewer.
+        """
+        chosen: Positions | None = None
+        if allowed is not None:
+            chosen, alive = allowed.within(base, self.policy.exact_filtered_images)
+        if base.graph is None or chosen is not None:
+            chosen = np.flatnonzero(alive) if chosen is None and alive is not None else chosen
+            return exact(base.vectors, queries, k, chosen)
+        ef = base.ef if ef is None else ef
+        found, missing = graph_candidates(base.graph, alive, queries, k, ef, self.policy.visited_per_candidate)
+        if len(missing):
+            rest = exact(base.vectors, queries[missing], k, None if alive is None else np.flatnonzero(alive))
+            found[missing] = -1
+            found[missing, : rest.shape[1]] = rest
+        return found
 
     @property
     def reads_current(self) -> bool:
@@ -144,32 +178,6 @@ class Snapshot:
     def delta_count(self) -> int:
         """How many images were added since the generation."""
         return max((len(view.delta_rowids) for view in self.spaces.values()), default=0)
-
-
-def _candidates(
-    base: SpaceSnapshot,
-    alive: NDArray[np.bool_] | None,
-    queries: Vectors,
-    k: int,
-    allowed: Selection | None,
-    ef: int | None,
-) -> Positions:
-    """Positions in a generation among which each query's k nearest are: exactly, or as surely as its graph promises.
-
-    Returns (q, m), -1 where there are fewer.
-    """
-    chosen: Positions | None = None
-    if allowed is not None:
-        chosen, alive = allowed.within(base)
-    if base.graph is None or chosen is not None:
-        chosen = np.flatnonzero(alive) if chosen is None and alive is not None else chosen
-        return exact(base.vectors, queries, k, chosen)
-    found, missing = walked(base.graph, alive, queries, k, base.ef if ef is None else ef)
-    if len(missing):
-        rest = exact(base.vectors, queries[missing], k, None if alive is None else np.flatnonzero(alive))
-        found[missing] = -1
-        found[missing, : rest.shape[1]] = rest
-    return found
 
 
 def _appended(head: NDArray[Any], tail: NDArray[Any]) -> NDArray[Any]:
