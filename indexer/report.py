@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -53,6 +54,8 @@ class BuildReport:
     removed: int = 0
     ignored: int = 0
     embedded: int = 0
+    unsupported: Counter[str] = field(default_factory=Counter)
+    """Pictures of kinds that are not read here, by the name of the kind."""
     failed: list[Failure] = field(default_factory=list)
     interrupted: bool = False
     seconds: float = 0.0

@@ -10,11 +10,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from indexer.errors import SourceMissing
-from indexer.pictures.decode import EXTENSIONS, sniff
+from indexer.pictures.formats import EXTENSIONS, HEADER_BYTES, is_read, kind_named, kind_of
 from search.types import Failure, Location
-
-SNIFFED_BYTES = 32
-"""Enough for every signature we know; AVIF's needs the most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +21,15 @@ class Ignored:
     path: str
 
 
-Entry = Location | Failure | Ignored
+@dataclass(frozen=True, kw_only=True)
+class Unsupported:
+    """A picture of a kind that is known, but not read here: `kind` is its name for a report."""
+
+    path: str
+    kind: str
+
+
+Entry = Location | Failure | Ignored | Unsupported
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +99,8 @@ def _existing(source: Path) -> Path:
 
 
 def scan(source: Source, *, exclude: tuple[str, ...] = (), skip: frozenset[Path] = frozenset()) -> Iterator[Entry]:
-    """Every file of a source, by name: a Location if it may be an image, a Failure if it cannot be read, else Ignored.
+    """Every file of a source, by name: a Location if it may be an image, a Failure if it cannot be read,
+    Unsupported if it is a picture of a kind that is not read here, else Ignored.
 
     exclude: globs on a file's or folder's name, or its path relative to the root. skip: folders never entered (the
     index itself). Names beginning with `.` are ignored, and such folders not entered. Links to files are followed
@@ -140,24 +146,29 @@ def _file(root: Path, path: str, *, listed: bool = False) -> Iterator[Entry]:
             if not absolute.resolve().is_relative_to(root.resolve()):
                 yield _failure(root, path, facts, "a link that leads out of its folder")
                 return
-        if stat.S_ISREG(facts.st_mode) and (listed or _claims_to_be_image(absolute)):
+        kind = None if listed or not stat.S_ISREG(facts.st_mode) else _kind(absolute)
+        if stat.S_ISREG(facts.st_mode) and (listed or is_read(kind)):
             if _shown(path) != path:
                 yield _failure(root, path, facts, "its name is not valid UTF-8; rename it")
             else:
                 yield Location(root=str(root), path=path, mtime_ns=facts.st_mtime_ns, size=facts.st_size)
         elif listed:
             yield _failure(root, path, facts, "not a file")
+        elif kind is not None:
+            yield Unsupported(path=path, kind=kind)
         else:
             yield Ignored(path=path)
     except (OSError, RuntimeError) as error:  # RuntimeError: links that lead in a circle, on older Pythons
         yield _failure(root, path, facts, _reason(error))
 
 
-def _claims_to_be_image(path: Path) -> bool:
-    if PurePosixPath(path.name.lower()).suffix in EXTENSIONS:
-        return True
+def _kind(path: Path) -> str | None:
+    """The kind of picture that a file claims to be: by its name alone where that is one that is always read."""
+    suffix = PurePosixPath(path.name.lower()).suffix
+    if suffix in EXTENSIONS:
+        return kind_named(suffix)
     with path.open("rb") as file:
-        return sniff(file.read(SNIFFED_BYTES))
+        return kind_of(file.read(HEADER_BYTES)) or kind_named(suffix)
 
 
 def _excluded(path: str, exclude: tuple[str, ...]) -> bool:

@@ -19,7 +19,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from indexer.errors import ImageRejected
-from indexer.pictures.decode import Decoded, DecodeLimits, decode, decode_pixels, sniff, thumbnail
+from indexer.pictures.decode import Decoded, DecodeLimits, decode, decode_pixels, thumbnail
+from indexer.pictures.formats import sniff
 from indexer.pictures.worker import Workers
 from search.recipe import Preprocessing
 from search.types import ImageFacts

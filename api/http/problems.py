@@ -60,7 +60,10 @@ def malformed(detail: str) -> Problem:
 
 def not_an_image() -> Problem:
     """A body that does not begin like any format we read."""
-    detail = "The upload is not an image we read. Send a JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF file."
+    detail = (
+        "The upload is not an image we read. Send a JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF file; HEIC and JPEG XL "
+        "need the extras heif and jxl where the server is installed."
+    )
     return Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported-image", detail)
 
 

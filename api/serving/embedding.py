@@ -23,9 +23,9 @@ from api.serving.batching import Stage
 from api.settings import Settings
 from indexer.encoders.encoder import Encoder
 from indexer.machine import cores
-from indexer.pictures.decode import Box, DecodeLimits, decode, decode_pixels, sniff, thumbnail
+from indexer.pictures.decode import Box, DecodeLimits, decode, decode_pixels, thumbnail
+from indexer.pictures.formats import HEADER_BYTES, sniff
 from indexer.pictures.worker import Workers
-from indexer.sources import SNIFFED_BYTES
 from search.recipe import Preprocessing
 from search.types import ImageFacts, Vector
 
@@ -165,6 +165,6 @@ def _encode(encoder: Encoder, pictures: Sequence[NDArray[np.uint8]]) -> Sequence
 
 def _key(data: bytes, box: Box | None) -> _Key:
     """What an embedding is remembered by. Raises Problem 415."""
-    if not sniff(data[:SNIFFED_BYTES]):
+    if not sniff(data[:HEADER_BYTES]):
         raise problems.not_an_image()
     return hashlib.sha256(data).digest(), box

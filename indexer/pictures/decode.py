@@ -18,15 +18,11 @@ from PIL import AvifImagePlugin, ExifTags, Image, TiffImagePlugin, WebPImagePlug
 from indexer.errors import ImageRejected
 from indexer.pictures.colour import to_rgb
 from indexer.pictures.facts import camera, gps, perceptual_hash, taken_at
+from indexer.pictures.formats import HEADER_BYTES, how_to_read, is_read, kind_of
+from indexer.pictures.plugins import open_picture
 from indexer.pictures.preprocess import needed_size, to_input
 from search.recipe import Preprocessing
 from search.types import ImageFacts
-
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
-"""Pillow can read forty more, most of them rarely used and rarely tested against hostile files."""
-EXTENSIONS = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
-)
 
 BLOCKS = 4
 """Of Pillow's memory, 16 MB at most each, that `keep_memory` keeps."""
@@ -40,7 +36,7 @@ Image.preinit()
 _REGISTERED = (AvifImagePlugin, TiffImagePlugin, WebPImagePlugin)
 # Some plugins log what is wrong with a file, or warn of it; Python prints both to stderr, if nobody is in between.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
-warnings.filterwarnings("ignore", module=r"PIL\.|indexer\.(decode|colour|facts|preprocess)$")
+warnings.filterwarnings("ignore", module=r"PIL\.|pillow_|indexer\.pictures\.")
 
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -52,6 +48,10 @@ _TRANSPOSE = {
     8: Image.Transpose.ROTATE_90,
 }
 """What makes an image of each Exif orientation upright; from 5 on, width and height change places."""
+
+
+_NAMES = {"MPO": "jpeg", "HEIF": "heic"}
+"""Formats whose name in facts is not Pillow's in lower case."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,19 +85,6 @@ class _Opened:
     height: int
     format: str
     exif: Image.Exif
-
-
-def sniff(header: bytes) -> bool:
-    """Whether a file that begins with these bytes (32 are enough) says that it is in one of FORMATS."""
-    if header[4:8] == b"ftyp":  # AVIF: the major brand, or one of the first compatible ones
-        return any(header[at : at + 4] in (b"avif", b"avis") for at in (8, 16, 20, 24, 28))
-    if header[:2] == b"BM":  # two letters are too little: the size of the header that follows says more
-        return int.from_bytes(header[14:18], "little") in (12, 40, 52, 56, 64, 108, 124)
-    if header[:4] == b"RIFF":
-        return header[8:12] == b"WEBP"
-    return header.startswith(
-        (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-    )
 
 
 def keep_memory() -> None:
@@ -159,7 +146,7 @@ def thumbnail(data: bytes, size: int, *, limits: DecodeLimits) -> bytes:
 def _open(data: bytes, limits: DecodeLimits, at_least: int | None, box: Box | None) -> _Opened:
     if len(data) > limits.max_bytes:
         raise ImageRejected(f"{len(data):,} bytes, more than the limit of {limits.max_bytes:,}")
-    image = Image.open(BytesIO(data), formats=FORMATS)
+    image = open_picture(data, check=lambda size: _check_size(size, limits))
     full = image.size
     _check_size(full, limits)
     if at_least is not None and image.format in ("JPEG", "MPO"):
@@ -172,7 +159,7 @@ def _open(data: bytes, limits: DecodeLimits, at_least: int | None, box: Box | No
     # Read after loading: Pillow turns TIFFs itself, and PNGs may have their Exif behind the pixels.
     orientation = _orientation(exif)
     turn = _TRANSPOSE.get(orientation)
-    format_name = "jpeg" if image.format == "MPO" else str(image.format).lower()
+    format_name = _NAMES.get(str(image.format), str(image.format).lower())
     upright = to_rgb(image)
     if turn is not None:
         upright = upright.transpose(turn)
@@ -251,8 +238,12 @@ def _rejecting(data: bytes) -> Iterator[None]:
 def _reason(data: bytes, error: Exception) -> str:
     if not data:
         return "the file is empty"
-    if not sniff(data[:32]):
+    kind = kind_of(data[:HEADER_BYTES])
+    if kind is None:
         return "the content is not one of the supported formats (JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF)"
+    if not is_read(kind):
+        how = how_to_read(kind)
+        return f"{kind} is not supported here: {how}" if how else f"{kind} is not supported"
     if "truncated" in str(error).lower():
         return "truncated: the file ends before the picture does"
     return "damaged: it cannot be decoded"
