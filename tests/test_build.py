@@ -160,7 +160,6 @@ FOREIGN = {
     "movie.mp4": b"\0\0\0\x18ftypmp42",
     "archive.zip": b"PK\x03\x04",
     "document.pdf": b"%PDF-1.7",
-    "vector.svg": b"<svg/>",
     "._red.jpg": b"\0\x05\x16\x07",
     ".hidden.png": b"x",
     "Thumbs.db": b"\xd0\xcf\x11\xe0",
@@ -172,7 +171,7 @@ def write_odd_files(folder: Path) -> tuple[set[str], int]:
     """Twenty and more kinds of broken, odd and foreign files: the names to be rejected, and how many are good."""
     folder.mkdir(exist_ok=True)
     good = draw_picture("red", "circle", 0)
-    for name, content in {**BROKEN, **FOREIGN}.items():
+    for name, content in {**BROKEN, **FOREIGN, "vector.svg": b"<svg/>"}.items():
         (folder / name).write_bytes(content)
     noise = np.random.default_rng(0).integers(0, 255, (200, 200, 3), dtype=np.uint8)
     Image.fromarray(noise).save(folder / "whole.jpg")
@@ -209,6 +208,7 @@ def test_bad_files_are_listed_with_a_reason_and_good_ones_indexed(tmp_path: Path
     assert all(failed["reason"] and "object at 0x" not in failed["reason"] for failed in answer["failed"])
     assert answer["added"] == good
     assert answer["ignored"] == len(FOREIGN) + 1  # the linked folder
+    assert answer["unsupported"] == {"SVG": 1}
     check_whole(Path(answer["index"]), answer["embedded"])
 
     again = build(tmp_path / "odd", code=3)  # not tried again, still told
