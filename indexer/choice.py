@@ -85,7 +85,17 @@ def open_for_build(
             f"{index.path} is encoded with OpenVINO, which computes on the CPU here, not on {wanted.device}. Leave "
             "--device out, or build another index with --index."
         )
-    return index, writer, cache(lambda: _load(index.spaces, path, wanted))
+    return index, writer, cache(lambda: _complete(writer, index, _load(index.spaces, path, wanted)))
+
+
+def _complete(writer: Writer | None, index: Index, encoder: Encoder) -> Encoder:
+    """The encoder, after its model's configuration was noted in an index that was made before it was kept."""
+    (known,) = {recipe.config_sha256 for recipe in encoder.recipes}
+    if writer is not None and known is not None and index.spaces[0].recipe.config_sha256 is None:
+        with writer.transaction() as transaction:
+            transaction.set_config_sha256(known)
+        index.reload_spaces()
+    return encoder
 
 
 def _load(spaces: list[Space] | tuple[Space, ...], path: Path, wanted: ModelChoice) -> Encoder:
@@ -160,6 +170,12 @@ def _check_same(index: Index, writer: Writer | None, wanted: ModelChoice) -> Cal
             raise RecipeMismatch(
                 f"{index.path} holds {held} of {recipe.model}; {files.name} is another model. Leave --model out to go "
                 "on with it, or build another index with --index."
+            )
+        if recipe.config_sha256 not in (None, files.config.sha256):
+            raise RecipeMismatch(
+                f"{index.path} holds {held} of {recipe.model}; {files.name} has the same weights, but another "
+                "config.json, and so gives other embeddings. Leave --model out to go on with it, or build another "
+                "index with --index."
             )
         if files.name != recipe.model and writer is not None:
             writer.rename_model(files.name)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
-import json
 import os
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from indexer.errors import ModelUnavailable, ModelUnsupported
 from indexer.packaged import PACKAGED_NAME, PACKAGED_SOURCE, WEIGHTS_SHA256, packaged_folder
+from indexer.tower_config import TowerConfig, read_tower_config
+from indexer.weights import refuse_adapter, weight_files, weights_hash
 from search.recipe import Pooling, Recipe
 
 HUB_FILES = [
     "config.json",
+    "adapter_config.json",
     "preprocessor_config.json",
     "processor_config.json",
     "*.safetensors",
@@ -58,6 +59,7 @@ class ModelFiles:
     folder: Path
     weights: tuple[Path, ...]
     weights_sha256: str
+    config: TowerConfig
     card: ModelCard | None
 
 
@@ -128,6 +130,7 @@ def locate(name: str) -> ModelFiles:
             folder=folder,
             weights=(folder / "model.safetensors",),
             weights_sha256=WEIGHTS_SHA256,
+            config=read_tower_config(folder, name),
             card=PACKAGED,
         )
     path = _as_path(name)
@@ -149,14 +152,25 @@ def locate(name: str) -> ModelFiles:
     return _files(name, _hub_folder(name))
 
 
-def check_weights(files: ModelFiles, recipes: Iterable[Recipe]) -> None:
-    """Raise ModelUnsupported where the weights found are not those that an index was built with."""
-    for recipe in recipes:
+def identified(files: ModelFiles, spaces: Mapping[str, Recipe]) -> dict[str, Recipe]:
+    """These recipes, after they were compared with the model found; complete where an older Lookalike made them.
+
+    Raises ModelUnsupported where weights or config are not those that an index was built with.
+    """
+    found = files.config.sha256
+    for recipe in spaces.values():
         if recipe.weights_sha256 != files.weights_sha256:
             raise ModelUnsupported(
                 f"The index was built with weights {recipe.weights_sha256[:12]}... of {recipe.model}; those found in "
                 f"{files.folder} are {files.weights_sha256[:12]}... Put the old ones back, or build a new index."
             )
+        if recipe.config_sha256 not in (None, found):
+            raise ModelUnsupported(
+                f"The index was built with another config.json of {recipe.model} than the one found in {files.folder}: "
+                "the same weights, but other attention heads, activation functions, biases or layer-norm epsilon. Put "
+                "the old one back, or build a new index."
+            )
+    return {name: replace(recipe, config_sha256=found) for name, recipe in spaces.items()}
 
 
 def _as_path(name: str) -> Path:
@@ -177,45 +191,13 @@ def _instead() -> str:
 
 def _files(name: str, folder: Path) -> ModelFiles:
     if not (folder / "config.json").is_file():
-        raise ModelUnsupported(f"{name} has no config.json: it is not a Hugging Face checkpoint of an image model.")
-    weights = _weights(name, folder)
+        refuse_adapter(folder, name)  # which has no config.json of its own
+    config = read_tower_config(folder, name)
+    weights = weight_files(folder, name)
     card = next((card for card in REGISTRY if card.name == name), None)
-    return ModelFiles(name=name, folder=folder, weights=weights, weights_sha256=weights_hash(weights), card=card)
-
-
-def _weights(name: str, folder: Path) -> tuple[Path, ...]:
-    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if single.is_file():
-        return (single,)
-    if not index.is_file():
-        raise ModelUnsupported(
-            f"{name} has no model.safetensors, and only safetensors weights are read (pickled ones such as "
-            'pytorch_model.bin can run code). Convert them once, where you trust them: python -c "from transformers '
-            f"import AutoModel; AutoModel.from_pretrained('{name}').save_pretrained('converted')\", copy "
-            "preprocessor_config.json into converted, and use --model ./converted."
-        )
-    try:
-        names = sorted({str(shard) for shard in json.loads(index.read_bytes())["weight_map"].values()})
-    except (ValueError, KeyError, AttributeError) as error:
-        raise ModelUnsupported(f"{name} has a model.safetensors.index.json that cannot be read.") from error
-    for shard in names:
-        if shard != Path(shard).name or not (folder / shard).is_file():
-            raise ModelUnavailable(f"{name} is incomplete: {shard}, named in model.safetensors.index.json, is missing.")
-    return tuple(folder / shard for shard in names)
-
-
-def weights_hash(weights: tuple[Path, ...]) -> str:
-    """The identity of a checkpoint's weights, as `ModelFiles.weights_sha256` describes it."""
-    hashes = [_sha256(path) for path in weights]
-    if len(hashes) == 1:
-        return hashes[0]
-    lines = sorted(f"{digest} {path.name}\n" for digest, path in zip(hashes, weights, strict=True))
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return ModelFiles(
+        name=name, folder=folder, weights=weights, weights_sha256=weights_hash(weights), config=config, card=card
+    )
 
 
 def _hub_folder(name: str) -> Path:
@@ -242,7 +224,7 @@ def _is_complete(folder: Path) -> bool:
     if not (folder / "config.json").is_file():
         return False
     try:
-        return bool(_weights(folder.name, folder))
+        return bool(weight_files(folder, folder.name))
     except (ModelUnavailable, ModelUnsupported):
         return False
 

@@ -34,8 +34,10 @@ class Recipe:
 
     `layers` are resolved, non-negative block numbers (0 = patch + position embedding). Several layers are each
     normalised, concatenated in this order, and normalised again: `dim` counts the result. `final_norm` says, for
-    each layer, whether the model's final norm was applied. `model` tells where the weights were found and is no
-    part of the identity: `weights_sha256` is.
+    each layer, whether the model's final norm was applied. `model` tells where the weights were found and is not
+    part of the identity: `weights_sha256` is. `config_sha256` is the hash of what the model's configuration changes
+    about embeddings of the same weights, None in indexes made before it was kept: those may match any configuration,
+    so that equality leaves it out. Whoever loads a model compares it.
     """
 
     model: str = field(compare=False)
@@ -45,6 +47,7 @@ class Recipe:
     final_norm: tuple[bool, ...]
     preprocessing: Preprocessing
     dim: int
+    config_sha256: str | None = field(default=None, compare=False)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-serialisable copy; `from_json` is its inverse."""
@@ -62,6 +65,7 @@ class Recipe:
             final_norm=tuple(data["final_norm"]),
             preprocessing=Preprocessing(**{**pre, "mean": tuple(pre["mean"]), "std": tuple(pre["std"])}),
             dim=data["dim"],
+            config_sha256=data.get("config_sha256"),
         )
 
 

@@ -109,7 +109,7 @@ def test_an_exported_model_needs_no_torch_and_a_damaged_export_is_made_again(wid
     code = (
         "import json, sys; from indexer.encoders import openvino_backend; from indexer.models import locate; "
         "from search.recipe import Recipe; recipe = Recipe.from_json(json.loads(sys.argv[2])); "
-        "openvino.load_recipes(locate(sys.argv[1]), {'space': recipe}, precision='fp32'); "
+        "openvino_backend.load_recipes(locate(sys.argv[1]), {'space': recipe}, precision='fp32'); "
         "print('torch' in sys.modules)"
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,6 +16,8 @@ from indexer.encoders.spaces import Offer
 from indexer.errors import ModelUnsupported
 from indexer.models import ModelFiles
 from search.recipe import Pooling
+
+MAX_ERROR_CHARACTERS = 300
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,18 +145,8 @@ class Checkpoint:
 
 
 def open_checkpoint(files: ModelFiles) -> Checkpoint:
-    """Read what a checkpoint is and offers. Raises ModelUnsupported where it is none of FAMILIES, or unreadable."""
-    try:
-        model_type = json.loads((files.folder / "config.json").read_bytes()).get("model_type")
-    except (OSError, ValueError, AttributeError) as error:
-        raise ModelUnsupported(f"The config.json of {files.name} cannot be read.") from error
-    family = FAMILIES.get(model_type)
-    if family is None:
-        raise ModelUnsupported(f"{files.name} is of type {model_type}; supported are {', '.join(FAMILIES)}.")
-    config = _tower_config(files)
-    sides = config.image_size if isinstance(config.image_size, (list, tuple)) else [config.image_size]
-    if len(set(sides)) != 1:
-        raise ModelUnsupported(f"{files.name} takes images of {sides}; only square input is supported.")
+    """A checkpoint with what it offers, its weights not loaded yet. Raises ModelUnsupported where it is unreadable."""
+    family, config = FAMILIES[files.config.model_type], _tower_config(files)
     poolings: list[Pooling] = ["cls", "mean"] if family.has_cls else ["mean"]
     if family.pooler_weight and any(name.endswith(family.pooler_weight) for name in _tensor_names(files)):
         poolings.insert(len(poolings) if family.has_cls else 0, "pooler")  # without a CLS token, the head is the best
@@ -193,7 +184,7 @@ def load_tower(checkpoint: Checkpoint, *, deepest: int, with_pooler: bool) -> An
                 **arguments,
             )
     except Exception as error:  # damaged safetensors raise their own type, wrong configurations any
-        raise ModelUnsupported(f"The weights of {checkpoint.files.name} cannot be loaded: {error}") from error
+        raise ModelUnsupported(f"The weights of {checkpoint.files.name} cannot be loaded: {one_line(error)}") from error
     _check_complete(checkpoint, report)
     return model.eval()
 
@@ -211,13 +202,24 @@ def _check_complete(checkpoint: Checkpoint, report: Mapping[str, Any]) -> None:
 
 def _tower_config(files: ModelFiles) -> Any:
     from transformers import AutoConfig
+    from transformers.activations import ACT2FN
 
     try:
         with quiet_transformers():
             config = AutoConfig.from_pretrained(files.folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # its validation raises many types
-        raise ModelUnsupported(f"The config.json of {files.name} cannot be used: {error}") from error
-    return getattr(config, "vision_config", config)
+        raise ModelUnsupported(f"The config.json of {files.name} cannot be used: {one_line(error)}") from error
+    config = getattr(config, "vision_config", config)
+    for kind in (files.config.hidden_act, files.config.pooler_act):
+        if kind is not None and kind not in ACT2FN:
+            raise ModelUnsupported(f"The config.json of {files.name} cannot be used: no activation function is {kind}.")
+    return config
+
+
+def one_line(error: Exception) -> str:
+    """A foreign error's words in one line of at most 300 characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= MAX_ERROR_CHARACTERS else f"{text[:MAX_ERROR_CHARACTERS]}..."
 
 
 def _tensor_names(files: ModelFiles) -> Iterator[str]:

@@ -10,6 +10,7 @@ import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from copy import copy
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from indexer.encoders.encoder import Precision
 from indexer.encoders.taps import Tap, TapEncoder, all_taps
 from indexer.errors import ModelUnsupported
 from indexer.machine import cores
-from indexer.models import ModelFiles, check_weights
+from indexer.models import ModelFiles, identified
 from indexer.packaged import cache_folder
 from search.errors import StorageFailed
 from search.files import make_folder, storage_errors, sync
@@ -130,10 +131,10 @@ def load_recipes(
 
     Raises ModelUnsupported where the weights are not those of the recipes.
     """
-    recipes = tuple(spaces.values())
-    check_weights(files, recipes)
+    known = identified(files, spaces)
+    recipes = tuple(known.values())
     model = exported(files, all_taps(recipes), recipes[0].preprocessing)
-    return OpenVinoEncoder(model, spaces, precision=precision, batch_size=batch_size, throughput=throughput)
+    return OpenVinoEncoder(model, known, precision=precision, batch_size=batch_size, throughput=throughput)
 
 
 def load_stored(
@@ -166,25 +167,26 @@ def exported(files: ModelFiles, taps: Sequence[Tap], preprocessing: Preprocessin
 
     The cache keeps the two that were used last: one is four bytes for each parameter of the model.
     """
-    identity = [FORMAT, openvino.get_version(), files.weights_sha256, [tap.name for tap in taps]]
+    made_by = [FORMAT, openvino.get_version(), version("torch"), version("transformers")]
+    model = [files.weights_sha256, _sha256(files.folder / "config.json"), [tap.name for tap in taps]]
     shape = [preprocessing.size, preprocessing.mean, preprocessing.std]
-    key = hashlib.sha256(json.dumps([*identity, *shape]).encode()).hexdigest()[:32]
+    key = hashlib.sha256(json.dumps([*made_by, *model, *shape]).encode()).hexdigest()[:32]
     exports = cache_folder() / "exports"
     folder = exports / key
-    model = None
+    stored = None
     try:
         exports.mkdir(parents=True, exist_ok=True)
         with FileLock(exports / "lock"):
-            model = read_model(folder)
-            if model is None:
-                model = _export(files, taps, preprocessing)
-                write_model(model, exports, key)
+            stored = read_model(folder)
+            if stored is None:
+                stored = _export(files, taps, preprocessing)
+                write_model(stored, exports, key)
             os.utime(folder)
             for old in sorted(filter(Path.is_dir, exports.iterdir()), key=lambda path: -path.stat().st_mtime)[2:]:
                 shutil.rmtree(old, ignore_errors=True)
     except (OSError, StorageFailed):  # no room, no right to write: it works without a cache
         pass
-    return _export(files, taps, preprocessing) if model is None else model
+    return _export(files, taps, preprocessing) if stored is None else stored
 
 
 def _export(files: ModelFiles, taps: Sequence[Tap], preprocessing: Preprocessing) -> openvino.Model:

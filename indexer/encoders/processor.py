@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from indexer.encoders.families import quiet_transformers
+from indexer.encoders.families import one_line, quiet_transformers
 from indexer.errors import ModelUnsupported
 from search.recipe import Geometry, Preprocessing
 
@@ -41,7 +41,7 @@ def _processor(folder: Path) -> Any:
                 folder, local_files_only=True, trust_remote_code=False, backend="pil"
             )
     except Exception as error:  # a broken file raises whatever its reader trips over
-        raise ModelUnsupported(f"{folder}/preprocessor_config.json cannot be used: {error}") from error
+        raise ModelUnsupported(f"{folder}/preprocessor_config.json cannot be used: {one_line(error)}") from error
 
 
 def _checked(processor: Any, folder: Path) -> Preprocessing:

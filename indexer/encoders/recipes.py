@@ -36,6 +36,7 @@ def _recipe(checkpoint: Checkpoint, request: SpaceRequest, preprocessing: Prepro
     return Recipe(
         model=checkpoint.files.name,
         weights_sha256=checkpoint.files.weights_sha256,
+        config_sha256=checkpoint.files.config.sha256,
         layers=space.layers,
         pooling=space.pooling,
         final_norm=space.final_norm,

@@ -17,7 +17,7 @@ from indexer.encoders.recipes import recipes_for
 from indexer.encoders.taps import TapEncoder, all_taps
 from indexer.encoders.tower import Tower, open_tower
 from indexer.errors import ModelUnsupported
-from indexer.models import ModelFiles, check_weights
+from indexer.models import ModelFiles, identified
 from search.recipe import Geometry, Recipe
 
 CPU_BATCH, ACCELERATOR_BATCH = 8, 128
@@ -182,14 +182,14 @@ def load_recipes(
 
     Raises ModelUnsupported where the weights are not those of the recipes, or this machine cannot do it.
     """
-    recipes = tuple(spaces.values())
-    check_weights(files, recipes)
+    known = identified(files, spaces)
+    recipes = tuple(known.values())
     where = device_for(device)
     arithmetic = precision_for(precision, where)
     tower = open_tower(open_checkpoint(files), all_taps(recipes), recipes[0].preprocessing)
     return TorchEncoder(
         tower.to(where, DTYPES[arithmetic]),
-        spaces,
+        known,
         device=where,
         precision=arithmetic,
         batch_size=batch_size or (CPU_BATCH if where.type == "cpu" else ACCELERATOR_BATCH),

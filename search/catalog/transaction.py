@@ -233,8 +233,15 @@ class Transaction(Lookup):
 
     def rename_model(self, name: str) -> None:
         """Change what every recipe calls its model: its weights, and so its identity, stay the same."""
+        self._change_recipes("model", name)
+
+    def set_config_sha256(self, digest: str | None) -> None:
+        """Note the hash of the model's configuration in every recipe: once, for an index made before it was kept."""
+        self._change_recipes("config_sha256", digest)
+
+    def _change_recipes(self, key: str, value: str | None) -> None:
         for row in self._connection.execute(select(spaces)).all():
-            recipe = {**row.recipe, "model": name}
+            recipe = {**row.recipe, key: value}
             self._connection.execute(update(spaces).where(spaces.c.space == row.space).values(recipe=recipe))
 
     def set_generation(self, name: str, digests: Mapping[str, str]) -> None:
