@@ -11,18 +11,15 @@ from typing import Any
 
 from lookalike_client import Client, LookalikeError, Unauthorized
 
+from api.errors import ServerFailed
 from indexer.encoders.load import encoder_for
 from indexer.errors import ImageRejected, SourceMissing
 from indexer.pictures.decode import DecodeLimits, decode
 from indexer.pictures.sheet import CELL, Picture, draw_sheet
 from search.catalog.filters import parse_short
-from search.errors import SearchError, StorageFailed
+from search.errors import StorageFailed
 from search.index import Index
 from search.types import Query, QueryPart
-
-
-class ServerFailed(SearchError):
-    """A server that cannot be reached, or that refused the question; the text is the server's own."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ import typer
 
 import indexer.cli
 import search.cli
+from api.errors import ApiError
 from indexer.errors import IndexerError
 from search.cli import DEFAULT_INDEX, Json, default_index, print_json, say
 from search.errors import SearchError
@@ -157,7 +158,7 @@ def main() -> NoReturn:
     """Run the command line: every error a user can cause is one clear line and an exit code."""
     try:
         app()
-    except (SearchError, IndexerError) as error:
+    except (SearchError, IndexerError, ApiError) as error:
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         _fail("interrupted", 130)

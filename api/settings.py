@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from api.errors import SettingInvalid
 from indexer.machine import cores
-from search.errors import SearchError
 
 
 def _words(value: object) -> object:
@@ -55,10 +55,6 @@ _OF_KUBERNETES = re.compile(r"_SERVICE_(HOST|PORT\w*)$|_PORT(_\d+_(TCP|UDP)\w*)?
 """What it puts into every pod beside a service whose name begins with ours."""
 OF_OTHERS = frozenset(("LOOKALIKE_INDEX", "LOOKALIKE_CACHE", "LOOKALIKE_DEBUG"))
 """Variables that are no settings of the server."""
-
-
-class SettingInvalid(SearchError):
-    """A setting in the environment that cannot be read; the text names it."""
 
 
 class Settings(BaseSettings):

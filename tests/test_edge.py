@@ -27,12 +27,13 @@ from conftest import HeldEncoder, draw_picture, image_id, new_image, run_cli, ve
 from PIL import Image
 from test_api import check_problem, upload
 
+from api.errors import KeysInvalid, SettingInvalid
 from api.http import logs
-from api.http.access import Keys, KeysInvalid, Scope, crosses_sites, host_of, key_to_send, read_keys
+from api.http.access import Keys, Scope, crosses_sites, host_of, key_to_send, read_keys
 from api.http.app import create_app
 from api.http.protocol import HTTPProtocol
 from api.serving.service import Service
-from api.settings import SettingInvalid, Settings, read_settings
+from api.settings import Settings, read_settings
 from search.errors import AnnotationInvalid
 from search.index import Index
 from search.types import Location
@@ -286,13 +287,15 @@ def test_what_comes_on_top_is_refused_at_once_and_the_rest_is_answered(serve: Se
 
 def test_who_is_alone_enters_however_much_a_request_counts_for(serve: Serve) -> None:
     url = serve(max_waiting=1)
-    large = base64.b64encode(picture() + b"\0" * 100_000).decode()  # more than SMALL: it counts before it is read, too
+    large = base64.b64encode(
+        picture() + b"\0" * 100_000
+    ).decode()  # more than MAX_PLAIN_BYTES: it counts before it is read, too
     assert httpx.post(f"{url}/v1/search", json={"parts": [{"image": large}]}).status_code == 200
     assert httpx.post(f"{url}/v1/embed", json={"input": [large, large]}).status_code == 200
 
 
 def test_searches_that_may_take_long_have_room_of_their_own(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.serving.service.HEAVY", 3)
+    monkeypatch.setattr("api.serving.service.MAX_HEAVY_SEARCHES", 3)
     url = serve()
     service = serve.services[0]
     release, query = threading.Event(), {"parts": [{"id": image_id(3)}], "filter": {"width": {"gte": 1}}}

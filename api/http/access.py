@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
-from search.errors import SearchError
+from api.errors import KeysInvalid
 
 SESSION_SECONDS = 12 * 3600
 COOKIE = "lookalike_session"
@@ -22,10 +22,6 @@ _ENTRY = re.compile(
     r"(?:(?P<scope>read|write):)?(?:sha256:(?P<hash>[0-9a-f]{64})|(?!(?:read|write|sha256):)(?P<key>[!-~]+))",
     re.IGNORECASE,
 )
-
-
-class KeysInvalid(SearchError):
-    """Keys that cannot be used; the text says why, and shows none."""
 
 
 class Scope(IntEnum):

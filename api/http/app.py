@@ -14,14 +14,15 @@ from starlette.staticfiles import StaticFiles
 
 from api.http import problems
 from api.http.access import Keys
-from api.http.edge import Edge, Gate
+from api.http.edge import Edge
 from api.http.routes import images, search, server
+from api.serving.gate import Gate
 from api.serving.service import Service
 from api.settings import Settings
 
-FIELDS = 50
+MAX_FIELDS = 50
 """Form fields of one request."""
-FIELD_BYTES = 256 * 1024
+MAX_FIELD_BYTES = 256 * 1024
 """Each of them: filters and metadata may be long."""
 
 described = HTTPBearer(auto_error=False, description="Needed where the server has keys.")
@@ -48,7 +49,7 @@ def create_app(services: Mapping[str, Service], settings: Settings, keys: Keys) 
         version=version("lookalike"),
         docs_url=None,
         redoc_url=None,
-        form_limits={"max_files": 1, "max_fields": FIELDS, "max_part_size": FIELD_BYTES},
+        form_limits={"max_files": 1, "max_fields": MAX_FIELDS, "max_part_size": MAX_FIELD_BYTES},
     )
     app.state.services = dict(services)
     app.state.settings = settings

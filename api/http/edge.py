@@ -7,8 +7,6 @@ import itertools
 import logging
 import secrets
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from starlette.datastructures import Headers
@@ -16,10 +14,12 @@ from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import metrics
+from api.errors import NotReady, ServingError
 from api.http import logs, problems
 from api.http.access import COOKIE, Keys, crosses_sites, host_of, is_loopback
 from api.http.access import Scope as KeyScope
 from api.http.problems import Problem
+from api.serving.gate import Gate
 from api.settings import Settings
 
 LOG = logging.getLogger("lookalike.access")
@@ -41,10 +41,11 @@ PROBES = frozenset(("/healthz", "/readyz"))
 OPEN = PROBES | {"/", "/docs", "/openapi.json", "/session"}
 """What needs no key, beside /static: with small requests, and room of its own, so that nobody without one is in the way
 of those who have it."""
-OPEN_BYTES = 4 * 1024
+MAX_OPEN_BYTES = 4 * 1024
 PICTURES = frozenset(("/v1/search/image", "/v1/images"))
-"""POSTs of a picture each. A body larger than SMALL holds pictures too; those of others count once they are read."""
-SMALL = 64 * 1024
+"""POSTs of a picture each. A body larger than MAX_PLAIN_BYTES counts too; smaller ones once they are read."""
+MAX_PLAIN_BYTES = 64 * 1024
+"""A larger body may hold pictures."""
 QUESTIONS = frozenset(("/v1/search", "/v1/search/image", "/v1/search/batch", "/v1/embed"))
 """POSTs that change nothing."""
 SAFE = frozenset(("GET", "HEAD", "OPTIONS"))
@@ -55,29 +56,6 @@ METHODS = SAFE | {"POST", "PUT", "PATCH", "DELETE"}
 """What figures and logs name of a request whose route is not known yet: what clients invent would fill them."""
 PICTURE_BYTES = 4 * 1024 * 1024
 """A larger body counts as several pictures of those that may wait."""
-
-
-class Gate:
-    """So much may be under way; what comes on top is refused at once."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self.inside = 0
-
-    @contextmanager
-    def entered(self, weight: int = 1, *, held: int = 0) -> Iterator[None]:
-        """While a block runs. Who is alone always enters. held: what the same request holds already, of its weight.
-
-        Raises Problem 429 where there is no room.
-        """
-        more = max(0, weight - held)
-        if more and self.inside > held and self.inside + more > self._limit:
-            raise problems.overloaded()
-        self.inside += more
-        try:
-            yield
-        finally:
-            self.inside -= more
 
 
 @dataclass
@@ -141,7 +119,8 @@ class Edge:
             gate = self._strangers if _is_open(exchange.path) else self._requests
             with gate.entered(), self._pictures.entered(weight):
                 await _in_time(self._app, self._settings.request_seconds, exchange, scope, receive, send)
-        except Problem as problem:
+        except (Problem, ServingError) as error:
+            problem = error if isinstance(error, Problem) else problems.from_error(error)
             metrics.REFUSED.labels(problem.code).inc()
             response = problems.response(problem)
             if "expect" in headers:  # the body that was announced will not come
@@ -183,7 +162,7 @@ class Edge:
 
     def _weight(self, exchange: _Exchange, headers: Headers) -> int:
         """How many of the pictures that may wait this request counts for. Raises Problem 413."""
-        limit = OPEN_BYTES if _is_open(exchange.path) else self._settings.max_upload_bytes
+        limit = MAX_OPEN_BYTES if _is_open(exchange.path) else self._settings.max_upload_bytes
         declared = headers.get("content-length")
         size = int(declared) if declared is not None and declared.isdigit() else None
         if size is not None and size > limit:
@@ -194,7 +173,7 @@ class Edge:
             size = self._settings.max_upload_bytes if "transfer-encoding" in headers else 0
             if size > limit:
                 raise problems.too_large(limit)
-        if size <= SMALL and exchange.path not in PICTURES:
+        if size <= MAX_PLAIN_BYTES and exchange.path not in PICTURES:
             return 0
         return max(1, -(-size // PICTURE_BYTES))
 
@@ -241,7 +220,7 @@ async def _in_time(
         await problems.response(problems.too_late())(scope, receive, send)
     except asyncio.CancelledError:
         if not exchange.gone and not watched.started:  # the server stops, and has waited long enough
-            await problems.response(problems.not_ready())(scope, receive, send)
+            await problems.response(problems.from_error(NotReady()))(scope, receive, send)
         elif not exchange.gone:
             raise
     finally:

@@ -15,7 +15,8 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import Scope
 
-from api import metrics
+from api import errors, metrics
+from api.errors import ApiError, ServingError
 from indexer.errors import ImageRejected, IndexerError
 from search import errors as search_errors
 from search.errors import IndexLocked, SearchError, StorageFailed
@@ -58,26 +59,10 @@ def malformed(detail: str) -> Problem:
     return Problem(HTTPStatus.BAD_REQUEST, "malformed", detail)
 
 
-def not_an_image() -> Problem:
-    """A body that does not begin like any format we read."""
-    detail = (
-        "The upload is not an image we read. Send a JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF file; HEIC and JPEG XL "
-        "need the extras heif and jxl where the server is installed."
-    )
-    return Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported-image", detail)
-
-
 def too_large(limit: int) -> Problem:
     """A body over the limit (bytes)."""
     detail = f"The request is larger than {limit:,} bytes. Send a smaller image: 1,000 pixels a side are plenty."
     return Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", detail)
-
-
-def overloaded() -> Problem:
-    """More images wait for the encoder than it will take."""
-    detail = "The server is busy. Try again in a moment."
-    headers = {"Retry-After": str(RETRY_AFTER_S)}
-    return Problem(HTTPStatus.TOO_MANY_REQUESTS, "overloaded", detail, headers)
 
 
 def unforeseen(error: Exception) -> Problem:
@@ -85,12 +70,6 @@ def unforeseen(error: Exception) -> Problem:
     log.error("unforeseen error", exc_info=error)
     detail = "The server failed on this request. Its log says why."
     return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal-error", detail)
-
-
-def not_ready() -> Problem:
-    """A server that would not answer a search."""
-    detail = "The server cannot answer this now. Its log says why."
-    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "not-ready", detail, {"Retry-After": str(RETRY_AFTER_S)})
 
 
 def too_slow() -> Problem:
@@ -136,15 +115,11 @@ def unknown_index(names: list[str]) -> Problem:
     return Problem(HTTPStatus.NOT_FOUND, "unknown-index", f"No such index. Served here: {', '.join(names)}.")
 
 
-def file_gone() -> Problem:
-    """An image whose file is not there any more, or holds something else by now."""
-    detail = (
-        "The image's file is not there any more, or has changed. Run `lookalike build` to bring the index up to date."
-    )
-    return Problem(HTTPStatus.NOT_FOUND, "file-gone", detail)
-
-
-_STATUS: dict[type[SearchError], tuple[HTTPStatus, str]] = {
+_STATUS: dict[type[Exception], tuple[HTTPStatus, str]] = {
+    errors.Overloaded: (HTTPStatus.TOO_MANY_REQUESTS, "overloaded"),
+    errors.NotReady: (HTTPStatus.SERVICE_UNAVAILABLE, "not-ready"),
+    errors.NotAnImage: (HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported-image"),
+    errors.FileGone: (HTTPStatus.NOT_FOUND, "file-gone"),
     search_errors.UnknownImage: (HTTPStatus.NOT_FOUND, "unknown-image"),
     search_errors.UnknownSpace: (HTTPStatus.NOT_FOUND, "unknown-space"),
     search_errors.RecipeMismatch: (HTTPStatus.CONFLICT, "recipe-mismatch"),
@@ -154,7 +129,8 @@ _STATUS: dict[type[SearchError], tuple[HTTPStatus, str]] = {
     search_errors.IndexLocked: (HTTPStatus.SERVICE_UNAVAILABLE, "index-locked"),
     search_errors.IndexDamaged: (HTTPStatus.SERVICE_UNAVAILABLE, "index-damaged"),
 }
-_PRIVATE = {
+_PASSING = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+_PRIVATE: dict[type[Exception], str] = {
     search_errors.IndexLocked: "Another process is writing to this index. Try again in a moment.",
     search_errors.IndexDamaged: "The index is damaged. The server's log says where.",
 }
@@ -162,7 +138,7 @@ _PRIVATE = {
 
 
 def from_error(error: Exception) -> Problem:
-    """The problem that an error of `search` or `indexer` is to a client."""
+    """The problem that an error of `search`, `indexer` or `api` is to a client."""
     if isinstance(error, ImageRejected):
         return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "unreadable-image", f"The image cannot be used: {error}.")
     if isinstance(error, StorageFailed):
@@ -174,9 +150,9 @@ def from_error(error: Exception) -> Problem:
         return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "storage-failed", detail, headers)
     for kind, (status, code) in _STATUS.items():
         if isinstance(error, kind):
-            headers = {"Retry-After": str(RETRY_AFTER_S)} if status is HTTPStatus.SERVICE_UNAVAILABLE else {}
+            headers = {"Retry-After": str(RETRY_AFTER_S)} if status in _PASSING else {}
             return Problem(status, code, _PRIVATE.get(kind, str(error)), headers)
-    return not_ready()
+    return from_error(errors.NotReady())
 
 
 def body(problem: Problem) -> dict[str, str | int]:
@@ -200,16 +176,17 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Problem)
     async def problem(_request: Request, error: Problem) -> JSONResponse:
-        if error.status is HTTPStatus.TOO_MANY_REQUESTS:
-            metrics.REFUSED.labels(error.code).inc()
         return response(error)
 
     @app.exception_handler(SearchError)
     @app.exception_handler(IndexerError)
-    async def ours(_request: Request, error: SearchError | IndexerError) -> JSONResponse:
+    @app.exception_handler(ApiError)
+    async def ours(_request: Request, error: SearchError | IndexerError | ApiError) -> JSONResponse:
         answer = from_error(error)
-        # A build that goes on elsewhere is nothing that anybody must look after.
-        if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, IndexLocked):
+        if answer.status is HTTPStatus.TOO_MANY_REQUESTS:
+            metrics.REFUSED.labels(answer.code).inc()
+        # A build that goes on elsewhere is nothing to look after; what serving raises, it has logged with its cause.
+        if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, (IndexLocked, ServingError)):
             log.error("%s", error)
         return response(answer)
 

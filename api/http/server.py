@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import uvicorn
 
+from api.errors import CannotServe
 from api.http import logs
 from api.http.access import Keys, is_loopback, read_keys
 from api.http.app import create_app
@@ -20,17 +21,12 @@ from api.http.protocol import MAX_CONNECTIONS, HTTPProtocol
 from api.serving.service import Service
 from api.settings import Settings
 from indexer.encoders.load import encoder_for
-from search.errors import SearchError
 from search.index import Index
 
 SWITCH_SECONDS = 0.0002
 """How long a stage's thread may keep the interpreter from the event loop, which asks for it after each system call."""
 KEEP_ALIVE_SECONDS = 10
 """Without a request. Proxies that keep connections longer meet closed ones, and try again."""
-
-
-class CannotServe(SearchError):
-    """The server cannot start as it was asked to; the text says what to change."""
 
 
 def run(directories: Sequence[Path], settings: Settings, *, announce: Callable[[str], None]) -> None:

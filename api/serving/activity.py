@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
 from contextlib import contextmanager
+from typing import TypeVar
+
+Result = TypeVar("Result")
 
 
 class Activity:
@@ -36,3 +41,9 @@ class Activity:
 
 HERE = Activity()
 """Of all services of this process: they share its cores."""
+
+
+async def run(pool: Executor, work: Callable[[], Result]) -> Result:
+    """Do some work in a pool, off the event loop, while HERE counts it."""
+    with HERE.working():
+        return await asyncio.get_running_loop().run_in_executor(pool, work)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from api import metrics
-from api.http import problems
+from api.errors import NotAnImage, NotReady
 from api.serving import activity
 from api.serving.batching import Stage
 from api.settings import Settings
@@ -30,6 +31,7 @@ from search.recipe import Preprocessing
 from search.types import ImageFacts, Vector
 
 Result = TypeVar("Result")
+LOG = logging.getLogger("lookalike")
 Vectors = Mapping[str, Vector]
 """One embedding a space ((dim,) float32)."""
 _Key = tuple[bytes, Box | None]
@@ -98,7 +100,7 @@ class Embedding:
     async def embed(self, data: bytes, timing: Timing, *, box: Box | None = None, fresh: bool = False) -> Vectors:
         """Decode and encode one image. fresh: also where its embeddings are known.
 
-        Raises Problem (not an image; the encoder fails), ImageRejected (it cannot be decoded), WorkerFailed.
+        Raises NotAnImage, NotReady (the encoder fails), ImageRejected (it cannot be decoded), WorkerFailed.
         """
         key = _key(data, box)
         known = None if fresh else self._remembered(key)
@@ -143,8 +145,8 @@ class Embedding:
         try:
             vectors = await self._encoding(pixels)
         except Exception as error:  # of a backend, on pixels that are like any others
-            problems.log.exception("the encoder failed")
-            raise problems.not_ready() from error
+            LOG.exception("the encoder failed")
+            raise NotReady from error
         return dict(zip(self._encoder.names, vectors, strict=True))
 
     async def thumbnail(self, data: bytes, size: int) -> bytes:
@@ -164,7 +166,7 @@ def _encode(encoder: Encoder, pictures: Sequence[NDArray[np.uint8]]) -> Sequence
 
 
 def _key(data: bytes, box: Box | None) -> _Key:
-    """What an embedding is remembered by. Raises Problem 415."""
+    """The cache's key of an embedding. Raises NotAnImage."""
     if not sniff(data[:HEADER_BYTES]):
-        raise problems.not_an_image()
+        raise NotAnImage
     return hashlib.sha256(data).digest(), box

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -11,38 +12,38 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from io import BytesIO
-from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
 import faiss
 from PIL import Image
 
 from api import metrics
-from api.http import problems
-from api.http.edge import Gate
+from api.errors import NotReady
 from api.serving import activity
 from api.serving.batching import Stage
 from api.serving.embedding import Embedding, Timing
+from api.serving.gate import Gate
 from api.serving.observer import Observer
+from api.serving.pictures import Pictures, store_upload
 from api.serving.publishing import publish_patiently
 from api.settings import Settings
 from indexer.encoders.encoder import Encoder
 from search.catalog.annotations import checked_labels, checked_metadata
 from search.errors import SearchError, UnknownImage
-from search.files import storage_errors, write_whole
 from search.index import Index
-from search.types import Hit, ImageRecord, JsonObject, Location, NewImage, Query, QueryPart
+from search.types import Hit, ImageRecord, JsonObject, NewImage, Query, QueryPart
 from search.writer import Writer
 
 Result = TypeVar("Result")
+LOG = logging.getLogger("lookalike")
 
-TOGETHER, LIGHT = 32, 200
-"""Searches that are done at once, and how many hits each of them may look through."""
-HEAVY = 64
-"""Searches beyond these, or with filters, that are done or wait: the first of a filter takes some tenths of a second of
-a million images. More are refused (429)."""
-DRAWN = 4
-"""Thumbnails that are made at once: each from a whole file in memory."""
+MAX_SEARCHES_AT_ONCE = 32
+"""Light searches that share one pass over the index."""
+MAX_LIGHT_HITS = 200
+"""A light search looks through at most as many hits, and has no filter."""
+MAX_HEAVY_SEARCHES = 64
+"""All other searches, running or queued: the first of a filter takes some tenths of a second of a million images. More
+are refused."""
 CHECK_SECONDS = 5.0
 """What a search may take for the server to be ready."""
 CHECKED_SECONDS = 1.0
@@ -60,18 +61,17 @@ class Service:
         # On one core each: threads of FAISS that wait for each other spin, and take the other from the event loop.
         one_core = partial(faiss.omp_set_num_threads, 1)
         self._searching: Stage[Query, list[Hit]] = Stage(
-            "search", index.search_many, most=TOGETHER, initializer=one_core
+            "search", index.search_many, most=MAX_SEARCHES_AT_ONCE, initializer=one_core
         )
         self._searchers = ThreadPoolExecutor(2, thread_name_prefix="search", initializer=one_core)
-        self._heavy = Gate(HEAVY)
+        self._heavy = Gate(MAX_HEAVY_SEARCHES)
         self._readers = ThreadPoolExecutor(2, thread_name_prefix="read", initializer=one_core)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
-        self._files = ThreadPoolExecutor(2, thread_name_prefix="files")
         self._publisher = ThreadPoolExecutor(1, thread_name_prefix="publish", initializer=one_core)
         self._publishing: Future[None] | None = None
         self._closing = threading.Event()
         self._observer = Observer(name, index)
-        self._drawing = asyncio.Semaphore(DRAWN)
+        self.pictures = Pictures(index, self.embedding)
         self._checking: asyncio.Task[None] | None = None
         self._checked = 0.0
         metrics.REPLACED.labels(name).set_function(lambda: self.embedding.replaced)
@@ -81,17 +81,19 @@ class Service:
     def close(self) -> None:
         """Finish what is under way, but for a publication, which is given up, and close the index."""
         self._closing.set()
-        for pool in (self._searchers, self._readers, self._writer, self._files, self._publisher):
+        for pool in (self._searchers, self._readers, self._writer, self._publisher):
             pool.shutdown()
+        self.pictures.close()
         self._searching.close()
         self._observer.close()
         self.embedding.close()
         self.index.close()
 
     async def check(self) -> None:
-        """Take a picture through everything that a search needs. Raises Problem 503 where it is not answered in time.
+        """Take a picture through everything that a search needs. Raises NotReady where it is not answered in
+        time, and SearchError.
 
-        Who asks while somebody else does, or soon after, gets the same answer.
+        Callers at the same time, or within CHECKED_SECONDS, share one answer.
         """
         if self._checking is None or (self._checking.done() and time.monotonic() - self._checked > CHECKED_SECONDS):
             self._checking = asyncio.create_task(self._check())
@@ -107,16 +109,18 @@ class Service:
                 await self._searching(query)
         except Exception as error:
             reason = "takes too long" if isinstance(error, TimeoutError) else f"fails: {error}"
-            problems.log.error("a search of the index %s %s", self.index.path, reason)
-            raise (problems.from_error(error) if isinstance(error, SearchError) else problems.not_ready()) from error
+            LOG.error("a search of the index %s %s", self.index.path, reason)
+            if isinstance(error, SearchError):
+                raise
+            raise NotReady from error
         finally:
             self._checked = time.monotonic()
 
     async def search(self, query: Query, timing: Timing) -> list[Hit]:
-        """`Index.search`, together with others that wait; what may take long, beside them. Raises Problem 429 too."""
+        """`Index.search`, together with others that wait; what may take long, beside them. Raises Overloaded too."""
         began = time.perf_counter()
         with activity.HERE.working():
-            if query.filter is None and query.k + query.offset <= LIGHT:
+            if query.filter is None and query.k + query.offset <= MAX_LIGHT_HITS:
                 hits = await self._searching(query)
             else:
                 with self._heavy.entered():
@@ -138,7 +142,7 @@ class Service:
             self._publish_if_worth_it()
             return result
 
-        return await _run(self._writer, locked)
+        return await activity.run(self._writer, locked)
 
     def _publish_if_worth_it(self) -> None:
         """Publish beside everything else, on one core, where searches need it; one publication at a time."""
@@ -156,7 +160,7 @@ class Service:
 
         def store(writer: Writer) -> tuple[ImageRecord, bool]:
             # Stored among the uploads even where a file elsewhere is known: that one may be pruned, this was added.
-            location = _store_upload(self.index.uploads, image_id, facts.format, data)
+            location = store_upload(self.index.uploads, image_id, facts.format, data)
             with writer.transaction() as transaction:
                 new = transaction.add(
                     NewImage(
@@ -196,58 +200,6 @@ class Service:
 
         return await self.write(apply)
 
-    async def file(self, image_id: str) -> tuple[BinaryIO, str]:
-        """An image's original file, open, and its format. Raises UnknownImage, Problem where it is gone or changed."""
-        return await _run(self._files, lambda: self._original(image_id))
-
-    async def thumbnail(self, image_id: str, size: int) -> bytes:
-        """A JPEG that fits in `size` x `size` pixels, from the cache or made now."""
-        cached = self.index.thumbnails / image_id[:2] / f"{image_id}-{size}.jpg"
-
-        def kept() -> bytes | None:
-            self.index.catalog.rowid(image_id)
-            with suppress(OSError):
-                return cached.read_bytes()
-            return None
-
-        def keep(small: bytes) -> None:
-            with suppress(OSError):  # a cache that cannot be written, on a full disk say, must not cost the answer
-                write_whole(cached, small, durable=False)
-            try:
-                self.index.catalog.rowid(image_id)
-            except UnknownImage:  # removed meanwhile: whoever did that has not seen this file
-                cached.unlink(missing_ok=True)
-                raise
-
-        def whole() -> bytes:
-            with self._original(image_id)[0] as file:
-                return file.read()
-
-        found = await _run(self._files, kept)
-        if found is not None:
-            return found
-        async with self._drawing:
-            small = await self.embedding.thumbnail(await _run(self._files, whole), size)
-        await _run(self._files, lambda: keep(small))
-        return small
-
-    def _original(self, image_id: str) -> tuple[BinaryIO, str]:
-        record = self.index.image(image_id)
-        with self.index.catalog.lookup() as lookup:
-            locations = lookup.locations_of(image_id)
-        for location in locations:
-            try:
-                path = Path(location.absolute).resolve(strict=True)
-                if path.is_relative_to(Path(location.root).resolve()):
-                    file = path.open("rb")
-                    if hashlib.file_digest(file, "sha256").hexdigest() == image_id:
-                        file.seek(0)
-                        return file, record.facts.format
-                    file.close()
-            except OSError:
-                continue
-        raise problems.file_gone()
-
 
 def _picture() -> bytes:
     """A small JPEG: every picture is as good."""
@@ -257,17 +209,6 @@ def _picture() -> bytes:
 
 
 PICTURE = _picture()
-
-
-def _store_upload(uploads: Path, image_id: str, image_format: str, data: bytes) -> Location:
-    """Write an upload under its id and wait until it is on the disk: the catalog must never name a file that is not."""
-    extension = "jpg" if image_format == "jpeg" else image_format
-    relative = f"{image_id[:2]}/{image_id}.{extension}"
-    path = uploads / relative
-    with storage_errors(uploads):
-        write_whole(path, data, durable=True)
-        facts = path.stat()
-    return Location(root=str(uploads), path=relative, mtime_ns=facts.st_mtime_ns, size=facts.st_size)
 
 
 def _merged(old: JsonObject, patch: JsonObject) -> dict[str, object]:
@@ -281,8 +222,3 @@ def _merged(old: JsonObject, patch: JsonObject) -> dict[str, object]:
         else:
             merged[key] = value
     return merged
-
-
-async def _run(pool: ThreadPoolExecutor, work: Callable[[], Result]) -> Result:
-    with activity.HERE.working():
-        return await asyncio.get_running_loop().run_in_executor(pool, work)

@@ -19,7 +19,7 @@ router = APIRouter(prefix="/v1/images", tags=["images"], route_class=CheckedRout
 Id = Annotated[ImageId, PathParameter(description="SHA-256 of the image file.")]
 FOREVER = "private, max-age=31536000, immutable"
 """An id names a content: what it leads to never changes."""
-BLOCK = 256 * 1024
+READ_CHUNK_BYTES = 256 * 1024
 
 
 @router.get("", responses=answers(404))
@@ -88,20 +88,20 @@ async def thumbnail(
     if headers["ETag"] in request.headers.get("if-none-match", ""):
         await service.read(lambda index: index.catalog.rowid(id))
         return Response(status_code=304, headers=headers)
-    return Response(await service.thumbnail(id, size), media_type="image/jpeg", headers=headers)
+    return Response(await service.pictures.thumbnail(id, size), media_type="image/jpeg", headers=headers)
 
 
 @router.get("/{id}/file", responses=answers(404) | {200: {"content": {"image/*": {}}}}, response_class=Response)
 async def file(service: Chosen, id: Id) -> Response:  # noqa: A002
     """The original file."""
-    opened, image_format = await service.file(id)
+    opened, image_format = await service.pictures.file(id)
     headers = {"Cache-Control": FOREVER, "ETag": f'"{id}"', "Content-Length": str(os.fstat(opened.fileno()).st_size)}
     return StreamingResponse(_blocks(opened), media_type=f"image/{image_format}", headers=headers)
 
 
 def _blocks(opened: BinaryIO) -> Iterator[bytes]:
     with opened:
-        while block := opened.read(BLOCK):
+        while block := opened.read(READ_CHUNK_BYTES):
             yield block
 
 

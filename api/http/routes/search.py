@@ -17,8 +17,9 @@ from fastapi import Path as PathParameter
 from pydantic import BaseModel
 
 from api import metrics
+from api.errors import ApiError
 from api.http import problems
-from api.http.edge import WEIGHT, Gate
+from api.http.edge import WEIGHT
 from api.http.problems import Problem
 from api.http.routes import CheckedRoute, Chosen, InAddress, answers, choose, parse_base64, parse_filter, rendered
 from api.http.schemas import (
@@ -42,6 +43,7 @@ from api.http.schemas import (
     Took,
 )
 from api.serving.embedding import Timing
+from api.serving.gate import Gate
 from api.serving.service import Service
 from indexer.errors import IndexerError
 from indexer.pictures.decode import Box
@@ -50,9 +52,9 @@ from search.query.parts import MAX_WINDOW, check_window
 from search.types import Query as IndexQuery
 from search.types import QueryPart, Vector
 
-TOGETHER = 8
+MAX_ITEMS_AT_ONCE = 8
 """Of one request's pictures or queries, those that are under way at once."""
-MAX_HITS = 200
+MAX_HITS_ON_LOOP = 200
 """An answer with more is made in a thread: the event loop has others to serve meanwhile."""
 
 Item = TypeVar("Item")
@@ -112,7 +114,7 @@ async def search_batch(request: Request, body: BatchRequest, in_address: InAddre
     async def one(query: QueryRequest) -> BatchEntry:
         try:
             return BatchEntry(answer=await _search(service, query))
-        except (Problem, SearchError, IndexerError) as error:
+        except (Problem, SearchError, IndexerError, ApiError) as error:
             problem = error if isinstance(error, Problem) else problems.from_error(error)
             if problem.status is HTTPStatus.TOO_MANY_REQUESTS:  # is of the call, which is tried again as a whole
                 raise
@@ -168,12 +170,12 @@ def _admitted(request: Request, queries: Sequence[QueryRequest]) -> AbstractCont
 def _room(request: Request, pictures: int) -> AbstractContextManager[None]:
     """For as many of them as are under way at once, beside what the request's size made it hold before."""
     gate: Gate = request.app.state.pictures
-    return gate.entered(min(pictures, TOGETHER), held=request.scope[WEIGHT])
+    return gate.entered(min(pictures, MAX_ITEMS_AT_ONCE), held=request.scope[WEIGHT])
 
 
 async def _each(work: Callable[[Item], Awaitable[Result]], items: Sequence[Item]) -> list[Result]:
-    """Results in the order of the items, TOGETHER at once. The first that fails ends the others, and is raised."""
-    room = asyncio.Semaphore(TOGETHER)
+    """Results in the order of the items. The first that fails ends the others, and is raised."""
+    room = asyncio.Semaphore(MAX_ITEMS_AT_ONCE)
 
     async def one(item: Item) -> Result:
         async with room:
@@ -188,7 +190,7 @@ async def _each(work: Callable[[Item], Awaitable[Result]], items: Sequence[Item]
 
 
 async def _rendered(answer: BaseModel, hits: int) -> Response:
-    return await asyncio.to_thread(rendered, answer) if hits > MAX_HITS else rendered(answer)
+    return await asyncio.to_thread(rendered, answer) if hits > MAX_HITS_ON_LOOP else rendered(answer)
 
 
 async def _search(service: Service, body: QueryRequest) -> SearchAnswer:
@@ -234,7 +236,7 @@ async def _answer(
     def answer() -> SearchAnswer:
         return SearchAnswer(hits=[HitAnswer.of(hit) for hit in hits], space=str(draft.space), took_ms=took)
 
-    return await asyncio.to_thread(answer) if len(hits) > MAX_HITS else answer()
+    return await asyncio.to_thread(answer) if len(hits) > MAX_HITS_ON_LOOP else answer()
 
 
 def _vector(numbers: Sequence[float]) -> Vector:

@@ -1,0 +1,77 @@
+"""What can go wrong between an index and whoever asks it. No status codes: `api.http.problems` has those.
+
+ApiError
+├── SettingInvalid      a setting in the environment that cannot be used
+├── KeysInvalid         API keys that cannot be used
+├── CannotServe         the server cannot start as it was asked to
+├── ServerFailed        a server that the command line asked cannot be reached, or refused
+└── ServingError        one request that a running service cannot answer
+    ├── Overloaded      too much is under way
+    ├── NotReady        a search would fail, or take too long
+    ├── NotAnImage      bytes that begin like no image format
+    └── FileGone        an image's file is gone, or has changed
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ApiError(Exception):
+    """Base of everything `api` raises on purpose; its text is made for the user."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class SettingInvalid(ApiError):
+    """A setting in the environment that cannot be read; the text names it."""
+
+
+class KeysInvalid(ApiError):
+    """Keys that cannot be used; the text says why, and shows none."""
+
+
+class CannotServe(ApiError):
+    """The server cannot start as it was asked to; the text says what to change."""
+
+
+class ServerFailed(ApiError):
+    """A server that cannot be reached, or that refused the question; the text is the server's own."""
+
+
+class ServingError(ApiError):
+    """Base of what a running service cannot do for one request."""
+
+
+class Overloaded(ServingError):
+    """More is under way than may wait; the same request succeeds later."""
+
+    def __init__(self) -> None:
+        super().__init__("The server is busy. Try again in a moment.")
+
+
+class NotReady(ServingError):
+    """A search would not be answered now. The log says why."""
+
+    def __init__(self) -> None:
+        super().__init__("The server cannot answer this now. Its log says why.")
+
+
+class NotAnImage(ServingError):
+    """Bytes that do not begin like any format we read."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The upload is not an image we read. Send a JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF file; HEIC and JPEG XL "
+            "need the extras heif and jxl where the server is installed."
+        )
+
+
+class FileGone(ServingError):
+    """An image whose file is not there any more, or holds something else by now."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The image's file is not there any more, or has changed. "
+            "Run `lookalike build` to bring the index up to date."
+        )

@@ -1,0 +1,102 @@
+"""The pictures behind a served index: original files, thumbnails, and uploads on their way to the disk."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from api.errors import FileGone
+from api.serving import activity
+from api.serving.embedding import Embedding
+from search.errors import UnknownImage
+from search.files import storage_errors, write_whole
+from search.index import Index
+from search.types import Location
+
+MAX_THUMBNAILS_AT_ONCE = 4
+"""Each is made from a whole file in memory."""
+
+
+class Pictures:
+    """Reads the files of an index's images, off the event loop."""
+
+    def __init__(self, index: Index, embedding: Embedding) -> None:
+        """embedding: whose processes draw the thumbnails."""
+        self._index = index
+        self._embedding = embedding
+        self._files = ThreadPoolExecutor(2, thread_name_prefix="files")
+        self._drawing = asyncio.Semaphore(MAX_THUMBNAILS_AT_ONCE)
+
+    def close(self) -> None:
+        """Finish what is under way."""
+        self._files.shutdown()
+
+    async def file(self, image_id: str) -> tuple[BinaryIO, str]:
+        """An image's original file, open, and its format. Raises UnknownImage, FileGone."""
+        return await activity.run(self._files, lambda: self._original(image_id))
+
+    async def thumbnail(self, image_id: str, size: int) -> bytes:
+        """A JPEG that fits in `size` x `size` pixels, from the cache or made now. Raises UnknownImage, FileGone."""
+        cached = self._index.thumbnails / image_id[:2] / f"{image_id}-{size}.jpg"
+
+        def kept() -> bytes | None:
+            self._index.catalog.rowid(image_id)
+            with suppress(OSError):
+                return cached.read_bytes()
+            return None
+
+        def keep(small: bytes) -> None:
+            with suppress(OSError):  # a cache that cannot be written, on a full disk say, must not cost the answer
+                write_whole(cached, small, durable=False)
+            try:
+                self._index.catalog.rowid(image_id)
+            except UnknownImage:  # removed meanwhile: whoever did that has not seen this file
+                cached.unlink(missing_ok=True)
+                raise
+
+        def whole() -> bytes:
+            with self._original(image_id)[0] as file:
+                return file.read()
+
+        found = await activity.run(self._files, kept)
+        if found is not None:
+            return found
+        async with self._drawing:
+            small = await self._embedding.thumbnail(await activity.run(self._files, whole), size)
+        await activity.run(self._files, lambda: keep(small))
+        return small
+
+    def _original(self, image_id: str) -> tuple[BinaryIO, str]:
+        record = self._index.image(image_id)
+        with self._index.catalog.lookup() as lookup:
+            locations = lookup.locations_of(image_id)
+        for location in locations:
+            try:
+                path = Path(location.absolute).resolve(strict=True)
+                if path.is_relative_to(Path(location.root).resolve()):
+                    file = path.open("rb")
+                    if hashlib.file_digest(file, "sha256").hexdigest() == image_id:
+                        file.seek(0)
+                        return file, record.facts.format
+                    file.close()
+            except OSError:
+                continue
+        raise FileGone
+
+
+def store_upload(uploads: Path, image_id: str, image_format: str, data: bytes) -> Location:
+    """Write an upload under its id and wait until it is on the disk: the catalog must never name a file that is not.
+
+    Raises StorageFailed.
+    """
+    extension = "jpg" if image_format == "jpeg" else image_format
+    relative = f"{image_id[:2]}/{image_id}.{extension}"
+    path = uploads / relative
+    with storage_errors(uploads):
+        write_whole(path, data, durable=True)
+        facts = path.stat()
+    return Location(root=str(uploads), path=relative, mtime_ns=facts.st_mtime_ns, size=facts.st_size)
