@@ -33,6 +33,6 @@ VOLUME ["/index", "/cache"]
 EXPOSE 8000
 # Without a key the server refuses to start on 0.0.0.0: give LOOKALIKE_API_KEY or LOOKALIKE_API_KEY_FILE.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=60s \
-    CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/healthz', timeout=4)"]
+    CMD ["python", "-c", "import os, urllib.request as u; p = os.environ.get('LOOKALIKE_PORT', ''); u.urlopen(f'http://127.0.0.1:{p if p.isdigit() else 8000}/healthz', timeout=4)"]
 ENTRYPOINT ["lookalike"]
 CMD ["serve"]

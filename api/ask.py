@@ -16,8 +16,8 @@ from indexer.encoders.load import encoder_for
 from indexer.errors import ImageRejected, SourceMissing
 from indexer.pictures.decode import DecodeLimits, decode
 from indexer.pictures.sheet import CELL, Picture, draw_sheet
-from search.catalog.filters import parse_short
 from search.errors import StorageFailed
+from search.filters import parse_filter, parse_short
 from search.index import Index
 from search.types import Query, QueryPart
 
@@ -55,7 +55,7 @@ def ask_index(path: Path, question: Question) -> dict[str, Any]:
             part = QueryPart(vector=encoder.encode(decoded.pixels[None])[0][0])
             took["encode"] = time.perf_counter() - start
         start = time.perf_counter()
-        chosen = None if question.filter is None else parse_short(question.filter)
+        chosen = None if question.filter is None else parse_filter(parse_short(question.filter))
         hits = index.search(
             Query(parts=[part], k=question.k, min_score=question.min_score, filter=chosen, space=space.name)
         )

@@ -51,8 +51,16 @@ def _proxies(value: str) -> str:
 
 _WORDS = (NoDecode, BeforeValidator(_words))
 """What makes a setting words in one text, separated by commas or white space."""
+DEFAULT_PORT = 8000
+
+
+def _port(value: object) -> object:
+    """A port; the default where Kubernetes or Docker put the address of a service called `lookalike` there."""
+    return DEFAULT_PORT if isinstance(value, str) and value.startswith("tcp://") else value
+
+
 _OF_KUBERNETES = re.compile(r"_SERVICE_(HOST|PORT\w*)$|_PORT(_\d+_(TCP|UDP)\w*)?$")
-"""What it puts into every pod beside a service whose name begins with ours."""
+"""Variables that Kubernetes puts into every pod beside a service whose name begins with ours."""
 OF_OTHERS = frozenset(("LOOKALIKE_INDEX", "LOOKALIKE_CACHE", "LOOKALIKE_DEBUG"))
 """Variables that are no settings of the server."""
 
@@ -63,7 +71,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="LOOKALIKE_", extra="ignore")
 
     host: str = "127.0.0.1"
-    port: int = Field(default=8000, ge=0, le=65535)
+    port: Annotated[int, Field(ge=0, le=65535), BeforeValidator(_port)] = DEFAULT_PORT
     api_key: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)] | None = None
     """Keys, separated by white space: `[read:|write:]KEY` or `...sha256:HEX`.
 

@@ -35,10 +35,11 @@ from machine import machine
 from numpy.typing import NDArray
 
 from search.catalog.catalog import NEWEST
+from search.filters import Filter, parse_filter
 from search.generations.ann import scores
 from search.index import Index
 from search.recipe import Preprocessing, Recipe
-from search.types import Encoding, ImageFacts, JsonObject, Location, NewImage, Space
+from search.types import Encoding, ImageFacts, Location, NewImage, Space
 from search.vectors import normalise
 
 K = 10
@@ -409,10 +410,11 @@ def filters(folder: Path) -> None:
     data, queries = np.load(folder / "data.npy", mmap_mode="r"), np.load(folder / "queries.npy")[:1000]
     print("\n| filter | images | recall@10 | p50, ms | first time, ms |\n|---|---|---|---|---|")
     number = np.arange(len(data))
-    asked: list[tuple[str, JsonObject, NDArray[np.bool_]]] = [
-        (f"{share:g} of all", {"width": {"lte": round(1000 * share)}}, number % 1000 < 1000 * share) for share in PARTS
+    asked: list[tuple[str, Filter, NDArray[np.bool_]]] = [
+        (f"{share:g} of all", parse_filter({"width": {"lte": round(1000 * share)}}), number % 1000 < 1000 * share)
+        for share in PARTS
     ]
-    even: JsonObject = {"label": {"in": [f"class {one}" for one in range(0, CLASSES, 2)]}}
+    even = parse_filter({"label": {"in": [f"class {one}" for one in range(0, CLASSES, 2)]}})
     asked.append((f"{CLASSES // 2:,} labels", even, number % CLASSES % 2 == 0))
     with Index.open(folder / "lookalike.index") as index:
         index.refresh()

@@ -24,6 +24,7 @@ from search.errors import (
     UnknownSpace,
 )
 from search.files import make_folder, storage_errors
+from search.filters import Filter
 from search.generations.generation import Generation
 from search.generations.policy import DEFAULT_POLICY, Policy
 from search.generations.publish import publish
@@ -230,12 +231,12 @@ class Index:
         k: int = 10,
         *,
         space: str | None = None,
-        matching: JsonObject | None = None,
+        matching: Filter | None = None,
         ef: int | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The k images nearest to each of many vectors, best first, without looking up what is known of them.
 
-        vectors: (q, dim) float32 of unit length. matching: a filter (`search.catalog.filters`). ef: how many candidates
+        vectors: (q, dim) float32 of unit length. matching: a filter. ef: how many candidates
         a graph keeps, instead of as many as its recall was measured with. Returns the images' rowids and cosines, both
         (q, m) with m <= k; -1 and -inf where a query has fewer than others. Raises QueryInvalid, FilterInvalid,
         UnknownSpace.

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from search.filters import Filter
 from search.recipe import Recipe
 
 JsonObject = Mapping[str, Any]
@@ -143,7 +144,7 @@ class QueryPart:
 class Query:
     """What to look for. Its vector is the normalised weighted sum of its parts' embeddings.
 
-    `filter` is the JSON object of `search.catalog.filters`; `space` None means the index's first. Images that are parts
+    `filter` is a tree of `search.filters`; `space` None means the index's first. Images that are parts
     by id are not among the hits.
     """
 
@@ -151,7 +152,7 @@ class Query:
     k: int = 10
     offset: int = 0
     min_score: float | None = None
-    filter: JsonObject | None = None
+    filter: Filter | None = None
     space: str | None = None
 
 

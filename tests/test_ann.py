@@ -24,6 +24,7 @@ from api.settings import Settings
 from search import index as index_module
 from search.catalog.catalog import Catalog
 from search.errors import IndexLocked, PublicationStopped, QueryInvalid, StorageFailed
+from search.filters import parse_filter
 from search.generations import draft, publish
 from search.generations import recall as recall_module
 from search.generations.ann import Graph, exact, scores
@@ -143,10 +144,10 @@ def test_a_filter_too_narrow_for_walks_is_searched_exactly(
     index = make_index(data)
     assert structure(index)["search"]["one_in"] == 4
     with mock.patch.object(Graph, "search", side_effect=AssertionError("it walks")):
-        answers = found(index, queries, matching={"width": {"lt": 700}})
+        answers = found(index, queries, matching=parse_filter({"width": {"lt": 700}}))
     assert answers == true(data, queries, list(range(700)))
     with mock.patch.object(Graph, "search", autospec=True, side_effect=Graph.search) as walks:
-        answers = found(index, queries, matching={"width": {"lt": 800}})
+        answers = found(index, queries, matching=parse_filter({"width": {"lt": 800}}))
     assert walks.called
     assert recall(answers, true(data, queries, list(range(800)))) > 0.9
 
@@ -223,7 +224,7 @@ def test_an_index_of_which_much_was_removed_is_written_anew(make_index: MakeInde
 def test_k_is_filled_at_any_selectivity(make_index: MakeIndex, largest: int) -> None:
     data, queries = clusters(3000), clusters(30, seed=1)
     index = make_index(data)
-    matching = {"metadata.number": {"lte": largest}}
+    matching = parse_filter({"metadata.number": {"lte": largest}})
     truth = true(data, queries, list(range(largest + 1)))
     answers = found(index, queries, matching=matching)
     assert [len(answer) for answer in answers] == [min(10, largest + 1)] * 30
@@ -238,7 +239,7 @@ def test_a_filter_far_from_the_query_is_answered_in_full(make_index: MakeIndex) 
     for number in far.tolist():
         with index.writer() as writer:
             writer.describe(image_id(number), labels=["far"])
-    answers = found(index, query, matching={"label": "far"})
+    answers = found(index, query, matching=parse_filter({"label": "far"}))
     assert recall(answers, true(data, query, far.tolist())) == 1
 
 

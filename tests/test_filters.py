@@ -6,19 +6,19 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import image_id, vectors
+from conftest import image_id, recipe, vectors
 
-from search.catalog.filters import MAX_DEPTH, compile_filter, parse_short
 from search.errors import FilterInvalid
+from search.filters import MAX_DEPTH, Compare, Condition, Not, OneOf, Or, parse_filter, parse_short
 from search.index import Index
-from search.types import Query, QueryPart
+from search.types import Encoding, ImageFacts, Location, NewImage, Query, QueryPart, Space
 
 MakeIndex = Callable[..., Index]
 COUNT = 60
 
 
 def number_of(filter_: dict[str, Any], index: Index) -> set[int]:
-    hits = index.search(Query(parts=[QueryPart(vector=vectors(1, seed=5)[0])], k=COUNT, filter=filter_))
+    hits = index.search(Query(parts=[QueryPart(vector=vectors(1, seed=5)[0])], k=COUNT, filter=parse_filter(filter_)))
     return {hit.width for hit in hits}
 
 
@@ -105,7 +105,8 @@ def test_a_value_is_compared_with_values_of_its_own_json_type(
 def test_k_hits_come_back_whenever_k_images_match(make_index: MakeIndex) -> None:
     index = make_index(vectors(COUNT))
     for low in (0, 30, 50, 59):
-        query = Query(parts=[QueryPart(vector=vectors(1, seed=9)[0])], k=10, filter={"width": {"gte": low}})
+        wide = parse_filter({"width": {"gte": low}})
+        query = Query(parts=[QueryPart(vector=vectors(1, seed=9)[0])], k=10, filter=wide)
         assert len(index.search(query)) == min(10, COUNT - low)
 
 
@@ -151,7 +152,7 @@ def test_k_hits_come_back_whenever_k_images_match(make_index: MakeIndex) -> None
 )
 def test_nonsense_is_refused_with_a_sentence(filter_: Any) -> None:
     with pytest.raises(FilterInvalid) as caught:
-        compile_filter(filter_)
+        parse_filter(filter_)
     assert str(caught.value).endswith(".")
     str(caught.value).encode("ascii", "strict") if isinstance(filter_, dict) else None
 
@@ -197,7 +198,7 @@ def test_deep_nesting_is_refused_not_recursed() -> None:
     for _ in range(MAX_DEPTH + 1):
         filter_ = {"not": filter_}
     with pytest.raises(FilterInvalid, match="nested"):
-        compile_filter(filter_)
+        parse_filter(filter_)
 
 
 def test_a_value_is_data_never_sql(make_index: MakeIndex) -> None:
@@ -235,13 +236,107 @@ def test_the_short_form_means_the_same(make_index: MakeIndex, text: str, matches
 )
 def test_a_short_form_that_cannot_be_read_is_refused(text: str) -> None:
     with pytest.raises(FilterInvalid):
-        compile_filter(parse_short(text))
+        parse_filter(parse_short(text))
 
 
 def test_a_filter_asked_again_sees_what_has_changed_meanwhile(make_index: MakeIndex) -> None:
     index = make_index(vectors(50))
     for count in range(3):
-        found = index.search(Query(parts=[QueryPart(vector=vectors(1)[0])], k=50, filter={"label": "new"}))
+        found = index.search(
+            Query(parts=[QueryPart(vector=vectors(1)[0])], k=50, filter=parse_filter({"label": "new"}))
+        )
         assert len(found) == count
         with index.writer() as writer:
             writer.describe(image_id(count), labels=["new"])
+
+
+PEOPLE: list[tuple[dict[str, Any], set[int]]] = [
+    ({"label": "africa"}, {0, 4}),
+    ({"label": "2024/Africa"}, {0, 4}),
+    ({"label": "AFRICA"}, {0, 4}),
+    ({"label": "caf\u00e9"}, {3}),  # typed composed; the label is decomposed
+    ({"label": {"glob": "2024/A*"}}, {0, 4}),
+    ({"not": {"label": "africa"}}, {1, 2, 3, 5}),
+    ({"path": {"glob": "[2023] trip/*"}}, {1}),
+    ({"path": {"glob": "[0-9]*.png"}}, {5}),
+    ({"path": {"glob": "*holiday*"}}, {0, 1}),
+    ({"path": {"glob": "/nas/holiday/*"}}, {0, 1}),
+    ({"path": "/nas/holiday/2024/africa/0.jpg"}, {0}),
+    ({"path": {"glob": "caf\u00e9/*"}}, {3}),
+    ({"path": "caf\u00e9/3.png"}, {3}),
+    ({"root": "/nas/holiday"}, {0, 1}),
+    ({"root": "/nas/holiday/"}, {0, 1}),
+    ({"root": {"glob": "*/work"}}, {2, 3, 4, 5}),
+    ({"not": {"root": "/nas/holiday"}}, {2, 3, 4, 5}),
+    ({"format": "jpg"}, {0, 4}),
+    ({"format": "JPEG"}, {0, 4}),
+    ({"format": {"in": ["tif", "JPG"]}}, {0, 2, 4}),
+    ({"camera": "nikon d850"}, {0, 2}),
+    ({"camera": {"glob": "*d850*"}}, {0, 2}),
+    ({"camera": {"exists": False}}, {1, 3, 4, 5}),
+    ({"bytes": {"gt": 1000}}, {1, 2, 3, 4, 5}),
+    ({"gps": {"exists": True}}, {1}),
+    ({"latitude": {"gte": 50, "lt": 60}, "longitude": {"lt": 0}}, {1}),
+    ({"taken_at": "2024"}, {0, 2}),
+    ({"taken_at": "2024-07"}, {0}),
+    ({"taken_at": {"lte": "2024"}}, {0, 1, 2}),
+    ({"taken_at": {"gt": "2023"}}, {0, 2}),
+    ({"taken_at": {"gte": "2024", "lt": "2025"}}, {0, 2}),
+]
+"""Filters in the form that people type, and the images of `library` that they mean."""
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Index:
+    index = Index.create(
+        tmp_path_factory.mktemp("library") / "i.index",
+        [Space(name="layer2", recipe=recipe(dim=8), encoding=Encoding())],
+    )
+    facts: list[dict[str, Any]] = [
+        {"format": "jpeg", "camera": "NIKON D850", "taken_at": "2024-07-01T10:00:00"},
+        {"format": "png", "gps": (51.5, -0.1), "taken_at": "2023-12-31T23:59:59"},
+        {"format": "tiff", "camera": "NIKON D850", "taken_at": "2024-12-31T23:59:59"},
+        {"format": "png"},
+        {"format": "jpeg"},
+        {"format": "png"},
+    ]
+    places = [
+        ("/nas/holiday", "2024/africa/0.jpg"),
+        ("/nas/holiday", "[2023] trip/1.png"),
+        ("/laptop/work", "2024/2.tif"),
+        ("/laptop/work", "cafe\u0301/3.png"),
+        ("/laptop/work", "Africa/4.jpg"),
+        ("/laptop/work", "5.png"),
+    ]
+    labels: list[tuple[str, ...]] = [("2024/africa",), (), ("2024",), ("cafe\u0301",), ("2024/Africa",), ()]
+    with index.writer() as writer, writer.transaction() as transaction:
+        for number, (root, path) in enumerate(places):
+            transaction.add(
+                NewImage(
+                    id=image_id(number),
+                    facts=ImageFacts(width=number, height=1, bytes=1000 + number, **facts[number]),
+                    location=Location(root=root, path=path, mtime_ns=1, size=1),
+                    vectors={"layer2": vectors(6, dim=8)[number]},
+                    labels=labels[number],
+                )
+            )
+    return index
+
+
+@pytest.mark.parametrize(("filter_", "wanted"), PEOPLE, ids=[str(case[0]) for case in PEOPLE])
+def test_filters_take_values_in_the_form_that_people_type(
+    library: Index, filter_: dict[str, Any], wanted: set[int]
+) -> None:
+    assert {int(one) for one in library.catalog.matching(parse_filter(filter_)) - 1} == wanted
+
+
+def test_a_filter_is_parsed_once_to_a_tree_that_can_be_compared_and_hashed() -> None:
+    tree = parse_filter({"or": [{"label": "cat"}, {"not": {"width": {"gte": 10, "lt": 20}}}]})
+    within = Condition("width", (Compare("gte", 10), Compare("lt", 20)))
+    assert tree == Or((Condition("label", (OneOf(("cat",)),)), Not(within)))
+    assert len({tree, parse_filter({"or": [{"label": "cat"}, {"not": {"width": {"gte": 10, "lt": 20}}}]})}) == 1
+
+
+def test_a_place_is_compared_by_its_numbers() -> None:
+    with pytest.raises(FilterInvalid, match="latitude and longitude"):
+        parse_filter({"gps": {"gte": 1}})

@@ -11,6 +11,7 @@ from conftest import another_writer, image_id, new_image, vectors
 
 from search.catalog.schema import SCHEMA_VERSION
 from search.errors import IndexLocked
+from search.filters import parse_filter
 from search.index import Index
 from search.lock import write_lock
 from search.types import Query, QueryPart
@@ -52,7 +53,7 @@ def test_an_older_catalog_is_brought_up_to_date_when_it_is_opened(make_index: Ma
     new = structure(index.path)
     made_by_version_1(index.path)
     with Index.open(index.path, writable=True) as opened:
-        hits = opened.search(Query(parts=[QueryPart(vector=data[7])], k=40, filter={"label": "odd"}))
+        hits = opened.search(Query(parts=[QueryPart(vector=data[7])], k=40, filter=parse_filter({"label": "odd"})))
         assert {hit.id for hit in hits} == {image_id(number) for number in range(1, 40, 2)}
         with opened.writer() as writer:
             writer.describe(image_id(1), labels=["changed"])
@@ -82,3 +83,26 @@ def test_nothing_is_migrated_under_another_writer(make_index: MakeIndex) -> None
     with another_writer(index.path), pytest.raises(IndexLocked):
         Index.open(index.path)
     assert execute(index.path, "PRAGMA user_version") == [(1,)]
+
+
+def test_labels_of_version_2_are_found_in_any_case_after_the_migration(make_index: MakeIndex) -> None:
+    data = vectors(4)
+    index = make_index(data)
+    with index.writer() as writer:
+        writer.describe(image_id(1), labels=["2024/Africa"])
+    index.close()
+    new = structure(index.path)
+    execute(
+        index.path,
+        "CREATE TABLE old (label TEXT NOT NULL, image INTEGER NOT NULL, PRIMARY KEY (label, image)) WITHOUT ROWID",
+        "INSERT INTO old SELECT DISTINCT label, image FROM labels",
+        "DROP TABLE labels",
+        "ALTER TABLE old RENAME TO labels",
+        "PRAGMA user_version=2",
+    )
+    (index.path / "catalog.sqlite.sums").unlink()
+    with Index.open(index.path) as opened:
+        query = Query(parts=[QueryPart(vector=data[1])], filter=parse_filter({"label": "africa"}))
+        assert [hit.id for hit in opened.search(query)] == [image_id(1)]
+        assert verify(opened).findings == []
+    assert structure(index.path) == new

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from search.catalog.catalog import Catalog
+from search.filters import parse_filter
 from search.generations.ann import Graph
 from search.generations.policy import Policy
 from search.index import Index
-from search.types import Encoding, JsonObject, Query, QueryPart, Space
+from search.types import Encoding, Query, QueryPart, Space
 from search.upkeep.verify import verify
 from search.writer import Writer
 
@@ -70,7 +71,7 @@ class Pictures(RuleBasedStateMachine):
 
     def ask(self, number: int, k: int, label: str | None) -> list[str]:
         """What it answers."""
-        matching: JsonObject | None = None if label is None else {"label": label}
+        matching = None if label is None else parse_filter({"label": label})
         hits = self.index.search(Query(parts=[QueryPart(vector=DATA[number])], k=k, filter=matching))
         return [hit.id for hit in hits]
 

@@ -93,7 +93,7 @@ def publish_another_vector(path: Path) -> None:
         (bend_a_vector, "unit length"),
         (lose_a_vector, "have no vector"),
         (lose_an_image, "of images that are not in it"),
-        (spoil_an_id, "no SHA-256"),
+        (spoil_an_id, "not a SHA-256"),
         (flip_a_byte_of_the_vectors, "not what its manifest says"),
         (publish_another_vector, "are not the catalog's"),
     ],

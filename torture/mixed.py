@@ -19,8 +19,9 @@ import numpy as np
 
 from search.catalog.catalog import Catalog
 from search.errors import IndexLocked, UnknownImage
+from search.filters import Compare, Condition
 from search.index import Index
-from search.types import JsonObject, Query, QueryPart
+from search.types import Query, QueryPart
 from torture.world import NUMBERS, POLICY, Figures, check, create, image_id, in_child, take, vector
 
 SEARCHERS = 2
@@ -86,7 +87,8 @@ def search(index: Index, truth: Truth, chance: random.Random) -> None:
     asked, k = chance.randrange(2 * NUMBERS), chance.choice((1, 10, 10, 10, 50, NUMBERS))
     low = chance.randrange(NUMBERS)
     high = low + chance.choice((1, 10, 100, NUMBERS))
-    matching: JsonObject | None = {"width": {"gt": low, "lte": high}} if chance.random() < 0.4 else None
+    within = Condition("width", (Compare("gt", low), Compare("lte", high)))
+    matching = within if chance.random() < 0.4 else None
     with truth.guard:
         before, changing, begins = set(truth.present), set(truth.changing), len(truth.touched)
     hits = index.search(Query(parts=[QueryPart(vector=VECTORS[asked])], k=k, filter=matching))

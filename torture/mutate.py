@@ -15,6 +15,7 @@ from pathlib import Path
 from unittest import mock
 
 from search.errors import SearchError
+from search.filters import parse_filter
 from search.generations import generation
 from search.index import Index
 from search.types import JsonObject, Query, QueryPart
@@ -53,7 +54,9 @@ def answers(index: Index) -> list[object]:
     """What searches find: ids, scores to the bit, and everything told of an image."""
     found: list[object] = []
     for number, k, matching in ASKED:
-        query = Query(parts=[QueryPart(vector=vector(number))], k=k, filter=matching)
+        query = Query(
+            parts=[QueryPart(vector=vector(number))], k=k, filter=None if matching is None else parse_filter(matching)
+        )
         found += [(hit.id, hit.score.hex(), hit.paths, hit.labels, hit.metadata) for hit in index.search(query)]
     return found
 

@@ -79,16 +79,24 @@ function search(file = current) {
   show(() => ask("v1/search/image", { method: "POST", body: form }));
 }
 
+function given(file) {
+  if (file) search(file);
+  else element("status").textContent = "That is not an image file. Save the image first, or copy the image itself.";
+}
+
 const drop = element("drop");
-element("image").addEventListener("change", (event) => search(event.target.files[0]));
+element("image").addEventListener("change", (event) => { if (event.target.files[0]) search(event.target.files[0]); });
 drop.addEventListener("dragover", (event) => { event.preventDefault(); drop.classList.add("over"); });
 drop.addEventListener("dragleave", () => drop.classList.remove("over"));
 drop.addEventListener("drop", (event) => {
   event.preventDefault();
   drop.classList.remove("over");
-  search(event.dataTransfer.files[0]);
+  given(event.dataTransfer.files[0]);
 });
-document.addEventListener("paste", (event) => search(event.clipboardData.files[0]));
+document.addEventListener("paste", (event) => {
+  if (event.target && event.target.matches && event.target.matches("input")) return; // text for that field
+  given(event.clipboardData.files[0]);
+});
 element("query").addEventListener("submit", (event) => event.preventDefault());
 element("index").addEventListener("change", () => { showSpaces(); search(); });
 element("space").addEventListener("change", () => search());

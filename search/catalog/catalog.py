@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, Row, func, select
 
-from search.catalog.filters import compile_filter
+from search.catalog.conditions import sql_condition
 from search.catalog.hits import ENTRIES, IDS, RECORDS, STORED, Entry, Stored
 from search.catalog.lookup import KnownLocation, Lookup, known_location
 from search.catalog.schema import (
@@ -34,9 +34,10 @@ from search.errors import (
     IndexDamaged,
     UnknownImage,
 )
+from search.filters import Filter
 from search.recipe import Recipe
 from search.sqlite.store import Store
-from search.types import Encoding, Failure, ImageFacts, ImageRecord, JsonObject, Space, SpaceInfo, Vector, absolute
+from search.types import Encoding, Failure, ImageFacts, ImageRecord, Space, SpaceInfo, Vector, absolute
 from search.vectors import from_blobs, intact
 
 CHUNK = 500
@@ -221,9 +222,9 @@ class Catalog(Store):
             raise IndexDamaged(f"{self.path}: {error}. Restore the index from a backup.") from error
         return np.fromiter((row.image_rowid for row in rows), dtype=np.int64), block
 
-    def matching(self, expression: JsonObject) -> NDArray[np.int64]:
-        """The rowids of all images that match a filter, ascending. Raises FilterInvalid."""
-        condition = compile_filter(expression)
+    def matching(self, tree: Filter) -> NDArray[np.int64]:
+        """The rowids of all images that match a filter, ascending ((n,) int64)."""
+        condition = sql_condition(tree)
         with self.reading() as connection:  # as one text: to fetch half a million rows takes three times as long
             listed = connection.execute(select(func.group_concat(images.c.rowid)).where(condition)).scalar()
         return np.sort(np.fromstring(listed or "", dtype=np.int64, sep=","))

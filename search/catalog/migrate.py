@@ -7,11 +7,14 @@ from pathlib import Path
 
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
-from sqlalchemy import func, select, true
+from sqlalchemy import select
 
 from search.catalog.catalog import Catalog
-from search.catalog.schema import SCHEMA_VERSION, images, labels
+from search.catalog.schema import SCHEMA_VERSION, images, label_rows, labels
 from search.sqlite.connections import translated, writing_engine
+
+MIGRATED_ROWS = 10_000
+"""Images whose labels are held in memory at once."""
 
 
 def migrate(path: Path) -> None:
@@ -34,15 +37,21 @@ def migrate(path: Path) -> None:
 
 
 def _from_1(operations: Operations) -> None:
-    """Labels get a table, and an image's vectors are found by the image: removing one read every other before."""
-    connection = operations.get_bind()
+    """An image's vectors are found by the image: removing one read every other before."""
     operations.drop_index("embeddings_image", "embeddings")
     operations.create_index("embeddings_by_image", "embeddings", ["image_rowid", "space_id"], unique=True)
+
+
+def _from_2(operations: Operations) -> None:
+    """Labels get a table, or a new one: they are found in any case, and by their last part."""
+    connection = operations.get_bind()
+    connection.exec_driver_sql("DROP TABLE IF EXISTS labels")
     labels.create(connection)
-    each = func.json_each(images.c.labels).table_valued("value")
-    held = select(each.c.value, images.c.rowid).select_from(images.join(each, true())).distinct()
-    connection.execute(labels.insert().from_select(["label", "image"], held))
+    for images_of_chunk in connection.execute(select(images.c.rowid, images.c.labels)).partitions(MIGRATED_ROWS):
+        rows = [row for rowid, held in images_of_chunk for row in label_rows(rowid, set(held))]
+        if rows:
+            connection.execute(labels.insert(), rows)
 
 
-_STEPS: dict[int, Callable[[Operations], None]] = {1: _from_1}
+_STEPS: dict[int, Callable[[Operations], None]] = {1: _from_1, 2: _from_2}
 """By the version that they start from."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -16,9 +18,11 @@ from sqlalchemy import (
     Text,
 )
 
+from search.names import folded
+
 APPLICATION_ID = 0x4C4B414C
 """`LKAL`: tells a catalog from any other SQLite file."""
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """`search.catalog.migrate` brings older ones up to it."""
 tables = MetaData()
 
@@ -45,6 +49,7 @@ images = Table(
 labels = Table(  # `images.labels` again, for filters: a label is found without reading every image
     "labels",
     tables,
+    Column("key", Text, primary_key=True),  # what people may type for it: see `label_keys`
     Column("label", Text, primary_key=True),
     Column("image", Integer, ForeignKey("images.rowid"), primary_key=True, index=True),
     sqlite_with_rowid=False,
@@ -108,3 +113,13 @@ state = Table(
     Column("key", Text, primary_key=True),
     Column("value", JSON, nullable=False),
 )
+
+
+def label_keys(label: str) -> set[str]:
+    """The forms under which filters find a label: in any case, and by its last part (`africa` for `2024/Africa`)."""
+    return {folded(label), folded(label.rpartition("/")[2])}
+
+
+def label_rows(rowid: int, held: Iterable[str]) -> list[dict[str, str | int]]:
+    """The rows of `labels` for an image."""
+    return [{"key": key, "label": label, "image": rowid} for label in held for key in sorted(label_keys(label))]

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, bindparam, delete, exists, select, text, tupl
 from sqlalchemy.dialects.sqlite import insert
 
 from search.catalog.lookup import Lookup
-from search.catalog.schema import embeddings, failures, images, locations, spaces, state, tombstones
+from search.catalog.schema import embeddings, failures, images, label_rows, locations, spaces, state, tombstones
 from search.catalog.schema import labels as labels_table
 from search.types import Encoding, Failure, JsonObject, Location, NewImage
 from search.vectors import to_blob
@@ -184,7 +184,7 @@ class Transaction(Lookup):
 
     def _label(self, rowid: int, labels: Sequence[str]) -> None:
         if labels:
-            self._connection.execute(_ADD_LABEL, [{"label": label, "image": rowid} for label in labels])
+            self._connection.execute(_ADD_LABEL, label_rows(rowid, labels))
 
     def fail(self, failure: Failure) -> None:
         """Record a file that could not be indexed. What the index already holds of it stays."""

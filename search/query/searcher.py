@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from search.catalog.catalog import Catalog
 from search.catalog.hits import Entry
 from search.errors import FilterInvalid, QueryInvalid, SearchError, UnknownImage, UnknownSpace
+from search.filters import Filter
 from search.generations.ann import NEIGHBOURS
 from search.query.follow import Follower
 from search.query.parts import query_vector
 from search.query.snapshot import EXACTLY, Selection, Snapshot
-from search.types import Hit, JsonObject, Query, Space, Vector
+from search.types import Hit, Query, Space, Vector
 
 Found = tuple[NDArray[np.int64], NDArray[np.float32]]
 """Rowids and cosines of one query, best first."""
@@ -96,7 +97,7 @@ class Searcher:
         return int((found[: len(true)] >= true[-1:]).sum()), len(true)
 
     def nearest(
-        self, vectors: NDArray[np.float32], k: int, named: str | None, matching: JsonObject | None, ef: int | None
+        self, vectors: NDArray[np.float32], k: int, named: str | None, matching: Filter | None, ef: int | None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """As `Index.nearest`."""
         space = self._space(named)
@@ -108,16 +109,16 @@ class Searcher:
         queries = np.ascontiguousarray(vectors, dtype=np.float32)
         return snapshot.nearest(space.name, queries, k, self._matching(matching, version), ef)
 
-    def _matching(self, expression: JsonObject | None, version: int) -> Selection | None:
+    def _matching(self, tree: Filter | None, version: int) -> Selection | None:
         """What a filter lets through; None without a filter."""
-        if expression is None:
+        if tree is None:
             return None
-        key = (version, hashlib.sha256(repr(expression).encode()).digest())  # a filter may be megabytes long
+        key = (version, hashlib.sha256(repr(tree).encode()).digest())  # a filter may be megabytes long
         with self._filtering:
             if key in self._filtered:
                 self._filtered.move_to_end(key)
                 return self._filtered[key]
-        selection = Selection(self._catalog.matching(expression))
+        selection = Selection(self._catalog.matching(tree))
         with self._filtering:
             for outdated in [kept for kept in self._filtered if kept[0] != version]:
                 del self._filtered[outdated]

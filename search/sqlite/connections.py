@@ -18,6 +18,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import NullPool, QueuePool
 
 from search.errors import IndexDamaged, IndexLocked, SearchError, StorageFailed
+from search.names import composed
 from search.sqlite.descriptor import Database, hold, release
 
 _OF_READING = {
@@ -87,6 +88,7 @@ def _engine(path: Path, mode: str, begin: str, pragmas: list[str], *, pool: type
     @event.listens_for(engine, "connect")
     def configure(connection: sqlite3.Connection, _record: object) -> None:
         connection.isolation_level = None  # we begin transactions ourselves: pysqlite would begin them too late
+        connection.create_function("composed", 1, composed, deterministic=True)
         for pragma in pragmas:
             connection.execute(f"PRAGMA {pragma}")
 

@@ -96,11 +96,10 @@ def _catalog(index: Index, result: Verification) -> Iterator[Finding]:
         result.images = connection.execute(select(func.count()).select_from(images)).scalar_one()
         malformed = images.c.id.op("NOT GLOB")("[0-9a-f]" * 64)
         if count := connection.execute(select(func.count()).where(malformed)).scalar_one():
-            yield Finding(problem=f"{count:,} images have an id that is no SHA-256", advice=RESTORE)
+            yield Finding(problem=f"{count:,} images have an id that is not a SHA-256", advice=RESTORE)
         of_images = select(func.sum(func.json_array_length(images.c.labels)))
-        if (connection.execute(of_images).scalar() or 0) != connection.execute(
-            select(func.count(labels.c.image))
-        ).scalar():
+        for_filters = select(func.count()).select_from(select(labels.c.label, labels.c.image).distinct().subquery())
+        if (connection.execute(of_images).scalar() or 0) != connection.execute(for_filters).scalar():
             yield Finding(problem="filters by label see other labels than the images have", advice=RESTORE)
     for space in index.spaces:
         yield from _vectors(index, space, result)

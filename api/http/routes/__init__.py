@@ -18,7 +18,8 @@ from starlette.datastructures import FormData
 from api.http import problems
 from api.http.schemas import Name, ProblemAnswer
 from api.serving.service import Service
-from search.catalog.filters import compile_filter
+from search.filters import Filter
+from search.filters import parse_filter as parsed
 
 ANYWHERE = (400, 401, 403, 408, 422, 429, 431, 503, 504)
 """Statuses of problems that any call may meet."""
@@ -60,16 +61,15 @@ async def chosen(
 Chosen = Annotated[Service, Depends(chosen)]
 
 
-def parse_filter(text: str | None) -> dict[str, Any] | None:
-    """The filter object of a form field or query parameter. Raises Problem, FilterInvalid."""
+def parse_filter(text: str | None) -> Filter | None:
+    """The filter of a form field or query parameter. Raises Problem, FilterInvalid."""
     if not text:
         return None
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise problems.malformed('`filter` is not JSON. Send an object such as {"label": "cat"}.') from error
-    compile_filter(value)
-    return dict(value)
+    return parsed(value)
 
 
 class _Checked(Request):

@@ -48,6 +48,7 @@ from api.serving.service import Service
 from indexer.errors import IndexerError
 from indexer.pictures.decode import Box
 from search.errors import SearchError
+from search.filters import parse_filter as parsed_filter
 from search.query.parts import MAX_WINDOW, check_window
 from search.types import Query as IndexQuery
 from search.types import QueryPart, Vector
@@ -201,7 +202,7 @@ async def _search(service: Service, body: QueryRequest) -> SearchAnswer:
         k=body.k,
         offset=body.offset,
         min_score=body.min_score,
-        filter=body.filter,
+        filter=None if body.filter is None else parsed_filter(body.filter),
         space=service.index.space(body.space).name,
     )
     check_window(draft)

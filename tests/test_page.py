@@ -1,0 +1,59 @@
+"""Promises of the web page, its script run by node on a stand-in for the browser."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+BROWSER = """
+const handlers = {}, elements = {}, calls = [];
+const node = (id) => ({
+  id, hidden: false, value: "x", textContent: "", files: [], classList: { add() {}, remove() {} },
+  addEventListener(type, handler) { (handlers[`${id}:${type}`] ||= []).push(handler); },
+  replaceChildren() {}, append() {},
+});
+globalThis.document = {
+  getElementById: (id) => elements[id] ||= node(id), createElement: () => node("new"),
+  addEventListener(type, handler) { (handlers[`document:${type}`] ||= []).push(handler); },
+};
+globalThis.Option = function () {};
+globalThis.FormData = class { set(name, value) { this[name] = value; } };
+globalThis.URL = { createObjectURL: (file) => `blob:${file.name}` };
+globalThis.fetch = async (path, options) => {
+  if (options?.body?.image) calls.push(options.body.image.name);
+  return { ok: true, json: async () => ({ indexes: [], hits: [], took_ms: { total: 1 } }) };
+};
+const pause = () => new Promise((done) => setTimeout(done, 10));
+const dropFiles = (files) => handlers["drop:drop"][0]({ preventDefault() {}, dataTransfer: { files } });
+const pasteFiles = (files, target) => handlers["document:paste"][0]({ target, clipboardData: { files } });
+"""
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+def test_what_is_dropped_or_pasted_and_is_no_file_asks_nothing(tmp_path: Path) -> None:
+    scenario = """
+    (async () => {
+      dropFiles([{ name: "first.png" }]); await pause();
+      dropFiles([]); await pause();
+      const dropped = elements.status.textContent;
+      elements.status.textContent = "";
+      pasteFiles([], { matches: () => true }); await pause();
+      const typed = elements.status.textContent;
+      pasteFiles([]); await pause();
+      console.log(JSON.stringify({ calls, dropped, typed, pasted: elements.status.textContent }));
+    })();
+    """
+    script = tmp_path / "page.js"
+    page = (ROOT / "api" / "web" / "page.js").read_text(encoding="utf-8")
+    script.write_text(f"{BROWSER}\n{page}\n{scenario}", encoding="utf-8")
+    ended = subprocess.run(["node", script], capture_output=True, text=True, check=True)
+    said = json.loads(ended.stdout)
+    assert said["calls"] == ["first.png"]
+    assert "not an image file" in said["dropped"]
+    assert said["typed"] == ""
+    assert "not an image file" in said["pasted"]
