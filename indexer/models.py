@@ -12,7 +12,7 @@ from pathlib import Path
 from indexer.errors import ModelUnavailable, ModelUnsupported
 from indexer.packaged import PACKAGED_NAME, PACKAGED_SOURCE, WEIGHTS_SHA256, packaged_folder
 from indexer.tower_config import TowerConfig, read_tower_config
-from indexer.weights import refuse_adapter, weight_files, weights_hash
+from indexer.weights import adapter_files, refuse_adapter, weight_files, weights_hash
 from search.recipe import Pooling, Recipe
 
 HUB_FILES = [
@@ -220,7 +220,9 @@ def _hub_folder(name: str) -> Path:
 
 
 def _is_complete(folder: Path) -> bool:
-    """Whether a cached snapshot has all that loading needs; an interrupted download has not."""
+    """Whether a cached snapshot has all that is ever fetched of it; an interrupted download has not."""
+    if adapter_files(folder):
+        return True  # which is refused: no download would change that
     if not (folder / "config.json").is_file():
         return False
     try:

@@ -131,7 +131,7 @@ class _Values:
         if patch > image:
             raise self._refused(f"its patches of {patch} pixels are larger than its images of {image}")
         if (channels := self._count("num_channels")) != 3:
-            raise self._refused(f"it takes images of {channels} channels, and ours have the three of RGB")
+            raise self._refused(f"num_channels is {channels}, and images have the three of RGB")
         return TowerConfig(
             model_type=model_type,
             hidden_size=width,

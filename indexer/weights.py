@@ -51,26 +51,33 @@ def weights_hash(weights: tuple[Path, ...]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
+def adapter_files(folder: Path) -> list[str]:
+    """The names of an adapter's files in a folder."""
+    return [file for file in ADAPTER_FILES if (folder / file).is_file()]
+
+
 def refuse_adapter(folder: Path, name: str) -> None:
     """Raise ModelUnsupported where a folder is a LoRA adapter, or has one beside its weights."""
-    found = [file for file in ADAPTER_FILES if (folder / file).is_file()]
+    found = adapter_files(folder)
     if not found:
         return
+    base = _base_of(folder)
+    alone = not any((folder / file).is_file() for file in (SINGLE, INDEX))
     merge = (
-        'python -c "from peft import PeftModel; from transformers import AutoModel; '
-        "PeftModel.from_pretrained(AutoModel.from_pretrained('BASE'), 'ADAPTER').merge_and_unload()"
-        ".save_pretrained('merged')\", copy BASE's preprocessor_config.json into merged, and use --model ./merged."
+        'python -c "from peft import PeftModel; from transformers import AutoModel; PeftModel.from_pretrained('
+        f"AutoModel.from_pretrained({base or 'BASE'!r}), {name if alone else 'ADAPTER'!r}).merge_and_unload()"
+        ".save_pretrained('merged')\", copy the preprocessor_config.json of the model that it changes into merged, and "
+        "use --model ./merged."
     )
-    if not any((folder / file).is_file() for file in (SINGLE, INDEX)):
-        base = _base_of(folder)
+    if alone:
         raise ModelUnsupported(
-            f"{name} is an adapter ({found[0]}), not a model: it only changes another one{base}. Merge both once, "
-            f"where peft is installed: {merge}"
+            f"{name} is an adapter ({found[0]}), not a model: it only changes another one{base and f', {base}'}. Merge "
+            f"both once, where peft is installed: {merge}"
         )
     raise ModelUnsupported(
         f"{name} has a LoRA adapter beside its weights ({found[0]}). Whether it counts would depend on whether peft is "
         "installed. To use the weights without it, take the adapter's files out of the folder. To use it, move them to "
-        f"a folder of their own, and merge both once, where peft is installed: {merge}"
+        f"a folder ADAPTER, and merge both once, where peft is installed: {merge}"
     )
 
 
@@ -79,7 +86,7 @@ def _base_of(folder: Path) -> str:
         base = json.loads((folder / "adapter_config.json").read_bytes())["base_model_name_or_path"]
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return ""
-    return f", {base}" if isinstance(base, str) and base else ""
+    return base if isinstance(base, str) else ""
 
 
 def _shards(folder: Path, name: str) -> tuple[Path, ...]:
@@ -119,7 +126,10 @@ def _no_weights(folder: Path, name: str) -> str:
             f"safetensors weights are read: get the checkpoint that has {SINGLE}, or load this one with the library "
             "that made it, and save it as a transformers model."
         )
-    return f"{name} has a config.json, but no weights: there is no {SINGLE}. Get the complete checkpoint."
+    return (
+        f"{name} has no {SINGLE}, and only safetensors weights are read. Get the complete checkpoint. Where it has "
+        f"pickled weights only, which can run code, convert them once, where you trust them: {_conversion(name)}"
+    )
 
 
 def _conversion(name: str, options: str = "") -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -184,7 +185,7 @@ def load_tower(checkpoint: Checkpoint, *, deepest: int, with_pooler: bool) -> An
                 **arguments,
             )
     except Exception as error:  # damaged safetensors raise their own type, wrong configurations any
-        raise ModelUnsupported(f"The weights of {checkpoint.files.name} cannot be loaded: {one_line(error)}") from error
+        raise ModelUnsupported(f"The weights of {checkpoint.files.name} cannot be loaded: {sentence(error)}") from error
     _check_complete(checkpoint, report)
     return model.eval()
 
@@ -208,7 +209,7 @@ def _tower_config(files: ModelFiles) -> Any:
         with quiet_transformers():
             config = AutoConfig.from_pretrained(files.folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # its validation raises many types
-        raise ModelUnsupported(f"The config.json of {files.name} cannot be used: {one_line(error)}") from error
+        raise ModelUnsupported(f"The config.json of {files.name} cannot be used: {sentence(error)}") from error
     config = getattr(config, "vision_config", config)
     for kind in (files.config.hidden_act, files.config.pooler_act):
         if kind is not None and kind not in ACT2FN:
@@ -216,10 +217,12 @@ def _tower_config(files: ModelFiles) -> Any:
     return config
 
 
-def one_line(error: Exception) -> str:
-    """A foreign error's words in one line of at most 300 characters."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= MAX_ERROR_CHARACTERS else f"{text[:MAX_ERROR_CHARACTERS]}..."
+def sentence(error: Exception) -> str:
+    """A foreign error's words in one line of about MAX_ERROR_CHARACTERS at most, with a full stop."""
+    if field := re.match(r"Validation error for field '(\w+)'", str(error)):
+        return f"transformers does not accept its {field[1]}."  # rather than the names of Python's types
+    text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    return f"{text}." if len(text) <= MAX_ERROR_CHARACTERS else f"{text[:MAX_ERROR_CHARACTERS]}..."
 
 
 def _tensor_names(files: ModelFiles) -> Iterator[str]:
@@ -230,7 +233,9 @@ def _tensor_names(files: ModelFiles) -> Iterator[str]:
             with safe_open(path, framework="numpy") as file:
                 yield from file.keys()
         except SafetensorError as error:
-            raise ModelUnsupported(f"{Path(path).name} of {files.name} is damaged: {error}") from error
+            raise ModelUnsupported(
+                f"{Path(path).name} of {files.name} is damaged, get it again: {sentence(error)}"
+            ) from error
 
 
 @contextmanager

@@ -7,12 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from indexer.encoders.families import one_line, quiet_transformers
+from PIL import Image
+
+from indexer.encoders.families import quiet_transformers, sentence
 from indexer.errors import ModelUnsupported
 from search.recipe import Geometry, Preprocessing
 
 PROCESSORS = ("ViT", "DeiT", "CLIP", "Siglip", "Bit")
 """Image processors that do what a Preprocessing can say: resize, centre crop, rescale, normalise, and no more."""
+
+MAX_SIDE_PIXELS = 4096
+"""Of the square that a checkpoint resizes to; the largest that is known takes 518."""
 
 
 def preprocessing_of(folder: Path, geometry: Geometry | None = None) -> Preprocessing:
@@ -20,7 +25,11 @@ def preprocessing_of(folder: Path, geometry: Geometry | None = None) -> Preproce
 
     Raises ModelUnsupported where there is none, or where it does something that a Preprocessing cannot express.
     """
-    preprocessing = _checked(_processor(folder), folder)
+    processor = _processor(folder)
+    try:
+        preprocessing = _checked(processor, folder)
+    except (AttributeError, TypeError, ValueError) as error:  # a value of another type than its name says
+        raise ModelUnsupported(f"{folder}/preprocessor_config.json cannot be used: {sentence(error)}") from error
     if geometry is None or geometry == preprocessing.geometry:
         return preprocessing
     resize = preprocessing.size if geometry == "pad" else preprocessing.resize
@@ -41,14 +50,15 @@ def _processor(folder: Path) -> Any:
                 folder, local_files_only=True, trust_remote_code=False, backend="pil"
             )
     except Exception as error:  # a broken file raises whatever its reader trips over
-        raise ModelUnsupported(f"{folder}/preprocessor_config.json cannot be used: {one_line(error)}") from error
+        raise ModelUnsupported(f"{folder}/preprocessor_config.json cannot be used: {sentence(error)}") from error
 
 
 def _checked(processor: Any, folder: Path) -> Preprocessing:
     def refuse(what: str) -> ModelUnsupported:
         return ModelUnsupported(
             f"{folder}/preprocessor_config.json asks for {what}. Supported: resize to a square or by the shortest "
-            "edge, a square centre crop no larger than that, rescale by 1/255, mean and std of three channels."
+            f"edge, up to {MAX_SIDE_PIXELS:,} pixels, by a filter of Pillow; a square centre crop no larger than that; "
+            "rescale by 1/255; mean and std of three channels."
         )
 
     kind = type(processor).__name__
@@ -64,13 +74,15 @@ def _checked(processor: Any, folder: Path) -> Preprocessing:
     std = _channels(processor.image_std if processor.do_normalize else 1.0)
     if mean is None or std is None or not all(std):
         raise refuse(f"mean {processor.image_mean} and std {processor.image_std}")
+    if processor.resample not in set(Image.Resampling):
+        raise refuse(f"the filter {processor.resample} for resizing, where Pillow has 0 to {max(Image.Resampling)}")
     geometry, resize = _resizing(processor.size)
     if geometry is None:
         raise refuse(f"the size {dict(processor.size)}")
     size = resize
     if getattr(processor, "do_center_crop", None):
         crop = processor.crop_size
-        if not crop.height or crop.height != crop.width or crop.height > resize:
+        if not _is_side(crop.height) or crop.height != crop.width or crop.height > resize:
             raise refuse(f"a crop of {crop.width} x {crop.height} after resizing to {resize}")
         size = crop.height
     elif geometry == "crop":
@@ -82,17 +94,23 @@ def _checked(processor: Any, folder: Path) -> Preprocessing:
 
 def _resizing(size: Any) -> tuple[Geometry | None, int]:
     """Geometry and edge of a processor's `size`; no geometry where it is neither square nor a shortest edge."""
-    if size.height and size.height == size.width:
+    if _is_side(size.height) and size.height == size.width:
         return "square", size.height
-    if size.shortest_edge and not size.longest_edge:
+    if _is_side(size.shortest_edge) and not size.longest_edge:
         return "crop", size.shortest_edge
     return None, 0
+
+
+def _is_side(pixels: object) -> bool:
+    return type(pixels) is int and 0 < pixels <= MAX_SIDE_PIXELS
 
 
 def _channels(value: Any) -> tuple[float, float, float] | None:
     """Three numbers, as a list; one number stands for all three channels."""
     numbers = list(value) if isinstance(value, (list, tuple)) else [value] * 3
     if len(numbers) != 3:
+        return None
+    if any(type(number) not in (int, float) or not math.isfinite(number) for number in numbers):
         return None
     red, green, blue = map(float, numbers)
     return red, green, blue

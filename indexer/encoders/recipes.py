@@ -23,6 +23,11 @@ def recipes_for(
     """
     checkpoint = open_checkpoint(files)
     preprocessing = preprocessing_of(files.folder, geometry)
+    if preprocessing.size < files.config.patch_size:
+        raise ModelUnsupported(
+            f"{files.name} prepares images of {preprocessing.size} x {preprocessing.size} pixels, smaller than one "
+            f"of its patches of {files.config.patch_size} (preprocessor_config.json and config.json)."
+        )
     recipes = [_recipe(checkpoint, request, preprocessing) for request in spaces or (SpaceRequest(),)]
     if len(set(recipes)) != len(recipes):
         raise ModelUnsupported("Two of the spaces asked for are the same: name each --layer once.")
