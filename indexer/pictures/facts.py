@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -17,19 +17,33 @@ _TIMES = (ExifTags.Base.DateTimeOriginal, ExifTags.Base.DateTimeDigitized)
 """Not DateTime, which editing programs set to when they last wrote the file."""
 _TIME = re.compile(r"\s*(\d{4})[:/-](\d\d)[:/-](\d\d)[ T](\d\d):(\d\d):(\d\d)", re.ASCII)
 
+_YEARS = range(1826, 2100)
+"""From the first photograph on; digitised ones have the years of their originals."""
+_EPOCH, _FARTHEST_ZONE = datetime(1970, 1, 1), timedelta(hours=14)
+_ZEROS = frozenset(datetime(year, 1, 1) for year in (1900, 1904, 1980))
+"""The zeros of other clocks: of spreadsheets, QuickTime, and FAT, to which cameras fall back."""
+
 _HASHED_SIDE, _KEPT_SIDE = 32, 8
 
 
 def taken_at(exif: Mapping[int, Any]) -> str | None:
-    """`YYYY-MM-DDTHH:MM:SS` from the Exif sub-directory, where DateTimeOriginal or DateTimeDigitized is a real time."""
+    """`YYYY-MM-DDTHH:MM:SS` from the Exif sub-directory, where DateTimeOriginal or DateTimeDigitized is a real time:
+    not one that a clock shows which was never set."""
     for tag in _TIMES:
         if match := _TIME.match(str(exif.get(tag, ""))):
             try:
                 year, month, day, hour, minute, second = map(int, match.groups())
-                return datetime(year, month, day, hour, minute, second).isoformat()
+                time = datetime(year, month, day, hour, minute, second)
             except ValueError:  # 0000:00:00 is what a camera without a clock writes
                 continue
+            if year in _YEARS and not _is_zero(time):
+                return time.isoformat()
     return None
+
+
+def _is_zero(time: datetime) -> bool:
+    """Whether it is the zero of a clock; Unix's in the zone of any place."""
+    return time in _ZEROS or (abs(time - _EPOCH) <= _FARTHEST_ZONE and time.minute == time.second == 0)
 
 
 def camera(exif: Mapping[int, Any]) -> str | None:
@@ -40,13 +54,18 @@ def camera(exif: Mapping[int, Any]) -> str | None:
 
 
 def gps(directory: Mapping[int, Any]) -> tuple[float, float] | None:
-    """(latitude, longitude) in degrees, south and west negative, from the GPS sub-directory, where it has both."""
+    """(latitude, longitude) in degrees, south and west negative, from the GPS sub-directory, where it has both.
+
+    (0, 0), in the Gulf of Guinea, is what phones write that do not know where they are.
+    """
     try:
         latitude = _degrees(directory[ExifTags.GPS.GPSLatitude], directory[ExifTags.GPS.GPSLatitudeRef], "S")
         longitude = _degrees(directory[ExifTags.GPS.GPSLongitude], directory[ExifTags.GPS.GPSLongitudeRef], "W")
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
         return None
-    return (latitude, longitude) if abs(latitude) <= 90 and abs(longitude) <= 180 else None
+    if abs(latitude) > 90 or abs(longitude) > 180 or latitude == longitude == 0:
+        return None
+    return latitude, longitude
 
 
 def perceptual_hash(image: Image.Image) -> int:
@@ -74,7 +93,7 @@ def _text(value: Any) -> str:
 def _degrees(value: Any, reference: Any, negative: str) -> float:
     degrees, minutes, seconds = (float(part) for part in value)
     angle = degrees + minutes / 60 + seconds / 3600
-    if not math.isfinite(angle):
-        raise ValueError("not a number")
+    if not math.isfinite(angle) or degrees < 0 or not 0 <= minutes <= 60 or not 0 <= seconds <= 60:
+        raise ValueError("not an angle")
     sign = -1 if _text(reference).upper().startswith(negative) else 1
     return round(sign * angle, 7)  # 1 cm
