@@ -16,7 +16,7 @@ from indexer.encoders.encoder import Encoder
 from indexer.pictures.decode import DecodeLimits
 from indexer.pictures.worker import Workers
 from indexer.pipeline import Decoded, Loader, Outcome, Recognised, failure, ordered_map
-from indexer.report import BuildOptions, BuildReport, Progress
+from indexer.report import BuildOptions, BuildReport, Incomplete, Progress
 from indexer.sources import Source, renamed_away
 from search.catalog.lookup import Content, Lookup
 from search.catalog.transaction import Transaction
@@ -227,6 +227,8 @@ class Build:
             transaction.locate_removed(outcome.location)
         else:
             labels = self._options.folder_labels(outcome.location)
+            if isinstance(outcome, Decoded) and outcome.missing is not None:
+                self._report.incomplete.append(Incomplete(location=outcome.location, missing=outcome.missing))
             if content.rowid is None:
                 transaction.add(replace(images[outcome.id], location=outcome.location, labels=labels))
                 return

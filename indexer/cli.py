@@ -213,6 +213,9 @@ def _counters(index: str, report: BuildReport) -> dict[str, Any]:
         "index": index,
         **{name: getattr(report, name) for name in names},
         "unsupported": dict(sorted(report.unsupported.items(), key=lambda counted: (-counted[1], counted[0]))),
+        "incomplete": [
+            {"path": found.location.absolute, "missing": round(found.missing, 2)} for found in report.incomplete
+        ],
         "failed": [{"path": str(Path(failed.root, failed.path)), "reason": failed.reason} for failed in report.failed],
         "spaces": [],
         **{name: round(getattr(report, name), 3) for name in rounded},
@@ -241,6 +244,11 @@ def _print_report(report: BuildReport, answer: dict[str, Any], *, dry_run: bool)
     if not dry_run:
         for space in answer["spaces"]:
             say(f"{answer['index']}: {space['count']:,} images in {space['name']} ({space['dim']} numbers each)")
+    for found in answer["incomplete"][:SHOWN_FAILURES]:
+        lost = f" ({found['missing']:.0%} is missing)" if found["missing"] else ""
+        warn(f"incomplete: {found['path']}: the file ends before the picture does{lost}; taken as it is")
+    if len(answer["incomplete"]) > SHOWN_FAILURES:
+        warn(f"... and {len(answer['incomplete']) - SHOWN_FAILURES:,} more incomplete; --json lists all")
     for failed in answer["failed"][:SHOWN_FAILURES]:
         warn(f"failed: {failed['path']}: {failed['reason']}")
     if len(answer["failed"]) > SHOWN_FAILURES:

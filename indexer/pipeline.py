@@ -22,12 +22,13 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, kw_only=True)
 class Decoded:
-    """A new image, ready for the encoder. `pixels`: (size, size, 3) uint8."""
+    """A new image, ready for the encoder. `pixels`: (size, size, 3) uint8; `missing` as `decode.Decoded` has it."""
 
     location: Location
     id: str
     facts: ImageFacts
     pixels: NDArray[np.uint8]
+    missing: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,13 @@ class Loader:
             image_id, decoded = self._workers.load(location.absolute, lambda found: not self._recognise(found))
             if decoded is None:
                 return Recognised(location=location, id=image_id)
-            return Decoded(location=location, id=image_id, facts=decoded.facts, pixels=decoded.pixels)
+            return Decoded(
+                location=location,
+                id=image_id,
+                facts=decoded.facts,
+                pixels=decoded.pixels,
+                missing=decoded.missing,
+            )
         except ImageRejected as error:
             return failure(location, str(error))
         except OSError as error:

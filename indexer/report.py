@@ -42,6 +42,14 @@ class BuildOptions:
         return (folder,) if self.label_from_folder and folder else ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Incomplete:
+    """A picture that was taken although its file ends before it does; `missing`: the share of its rows, 0..1."""
+
+    location: Location
+    missing: float
+
+
 @dataclass(kw_only=True)
 class BuildReport:
     """What a build did. All counters count files; `embedded` counts images that went through the encoder."""
@@ -56,6 +64,7 @@ class BuildReport:
     embedded: int = 0
     unsupported: Counter[str] = field(default_factory=Counter)
     """Pictures of kinds that are not read here, by the name of the kind."""
+    incomplete: list[Incomplete] = field(default_factory=list)
     failed: list[Failure] = field(default_factory=list)
     interrupted: bool = False
     seconds: float = 0.0

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from io import BytesIO
 from typing import Any
 
@@ -19,7 +20,7 @@ from indexer.errors import ImageRejected
 from indexer.pictures.colour import to_rgb
 from indexer.pictures.facts import camera, gps, perceptual_hash, taken_at
 from indexer.pictures.formats import HEADER_BYTES, how_to_read, is_read, kind_of
-from indexer.pictures.plugins import open_picture
+from indexer.pictures.load import load
 from indexer.pictures.preprocess import needed_size, to_input
 from search.recipe import Preprocessing
 from search.types import ImageFacts
@@ -70,10 +71,14 @@ class DecodeLimits:
 
 @dataclass(frozen=True, kw_only=True)
 class Decoded:
-    """An image's facts, and its pixels ready for the encoder: (size, size, 3) uint8."""
+    """An image's facts, and its pixels ready for the encoder: (size, size, 3) uint8.
+
+    `missing`: the share of its rows, 0..1, that a file without its end has lost; None: the file is whole.
+    """
 
     facts: ImageFacts
     pixels: NDArray[np.uint8]
+    missing: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +90,7 @@ class _Opened:
     height: int
     format: str
     exif: Image.Exif
+    missing: float | None
 
 
 def keep_memory() -> None:
@@ -103,7 +109,7 @@ def decode(data: bytes, preprocessing: Preprocessing, *, limits: DecodeLimits, b
     """
     with _rejecting(data):
         opened, pixels = _read(data, preprocessing, limits, box)
-        return Decoded(facts=_facts(opened, len(data)), pixels=pixels)
+        return Decoded(facts=_facts(opened, len(data)), pixels=pixels, missing=opened.missing)
 
 
 def decode_pixels(
@@ -146,15 +152,11 @@ def thumbnail(data: bytes, size: int, *, limits: DecodeLimits) -> bytes:
 def _open(data: bytes, limits: DecodeLimits, at_least: int | None, box: Box | None) -> _Opened:
     if len(data) > limits.max_bytes:
         raise ImageRejected(f"{len(data):,} bytes, more than the limit of {limits.max_bytes:,}")
-    image = open_picture(data, check=lambda size: _check_size(size, limits))
-    full = image.size
-    _check_size(full, limits)
-    if at_least is not None and image.format in ("JPEG", "MPO"):
-        scale = 1.0 if box is None else max(1.0, min(full) / max(1.0, min(box[2:])))
-        image.draft(None, (math.ceil(at_least * scale), math.ceil(at_least * scale)))
+    loaded = load(
+        data, check=partial(_check_size, limits), at_least=at_least, part=None if box is None else min(box[2:])
+    )
+    image, full = loaded.image, loaded.full
     drafted = image.size != full
-    image.load()
-    _check_size(image.size, limits)  # of a GIF, the first frame may be larger than the header says
     exif = _exif(image)
     # Read after loading: Pillow turns TIFFs itself, and PNGs may have their Exif behind the pixels.
     orientation = _orientation(exif)
@@ -165,10 +167,10 @@ def _open(data: bytes, limits: DecodeLimits, at_least: int | None, box: Box | No
         upright = upright.transpose(turn)
         full = full[::-1] if orientation >= 5 else full
     width, height = full if drafted else upright.size
-    return _Opened(image=upright, width=width, height=height, format=format_name, exif=exif)
+    return _Opened(image=upright, width=width, height=height, format=format_name, exif=exif, missing=loaded.missing)
 
 
-def _check_size(size: tuple[int, int], limits: DecodeLimits) -> None:
+def _check_size(limits: DecodeLimits, size: tuple[int, int]) -> None:
     width, height = size
     if max(size) > limits.max_side or width * height > limits.max_pixels:
         raise ImageRejected(
