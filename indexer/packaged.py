@@ -26,6 +26,7 @@ ONNX_SHA256 = "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355"
 WEIGHTS_SHA256 = "8b38fc0f3652d5a3cd0a5f3b71eb3b0b68a34460a68814528cb1e25177fe6e30"
 """Of the converted `model.safetensors`; the conversion is deterministic to the byte."""
 
+_ADVICE = "Set LOOKALIKE_CACHE to a folder that can be written, with 100 MB of room."
 _CONFIG = {
     "architectures": ["Dinov2Model"],
     "hidden_size": 384,
@@ -77,18 +78,23 @@ def packaged_folder() -> Path:
                 _replace(folder, onnx_file)
     except OSError as error:
         raise ModelUnavailable(
-            f"The cache folder {models} cannot be written ({error.strerror or type(error).__name__}). Set "
-            "LOOKALIKE_CACHE to a folder with 100 MB of room."
+            f"The cache folder {models} cannot be written ({error.strerror or type(error).__name__}). {_ADVICE}"
         ) from error
     return folder
 
 
 def cache_folder() -> Path:
-    """Where things lie that can be made again: `$LOOKALIKE_CACHE`, else the user's cache folder."""
-    if own := os.environ.get("LOOKALIKE_CACHE"):
-        return Path(own).expanduser().absolute()
-    base = os.environ.get("LOCALAPPDATA" if os.name == "nt" else "XDG_CACHE_HOME")
-    return Path(base or "~/.cache").expanduser() / "lookalike"
+    """Where things lie that can be made again: `$LOOKALIKE_CACHE`, else the user's cache folder.
+
+    Raises ModelUnavailable where neither is known: a user without a home, as in `docker run --user 955`.
+    """
+    try:
+        if own := os.environ.get("LOOKALIKE_CACHE"):
+            return Path(own).expanduser().absolute()
+        base = os.environ.get("LOCALAPPDATA" if os.name == "nt" else "XDG_CACHE_HOME")
+        return Path(base or "~/.cache").expanduser() / "lookalike"
+    except RuntimeError as error:
+        raise ModelUnavailable(f"There is no cache folder: this user has no home folder here. {_ADVICE}") from error
 
 
 def _is_intact(folder: Path) -> bool:

@@ -100,6 +100,17 @@ def test_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pyte
         locate(PACKAGED.name)
 
 
+@pytest.mark.parametrize("named", [None, "~/cache"])
+def test_a_user_without_home_or_cache_is_told_to_name_one(named: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # as it is where neither HOME nor passwd name a home
+    monkeypatch.delenv("LOOKALIKE_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    if named is not None:
+        monkeypatch.setenv("LOOKALIKE_CACHE", named)
+    with pytest.raises(ModelUnavailable, match=r"no home folder here\. Set LOOKALIKE_CACHE"):
+        locate(PACKAGED.name)
+
+
 def test_packaged_model_is_found_without_importing_its_package_or_torch() -> None:
     code = (
         "import sys; from indexer.models import locate; locate('dinov2-small-focus'); "

@@ -146,9 +146,13 @@ def test_openvino_reports_to_nobody(wide: Path, tmp_path: Path) -> None:
     assert not list(home.iterdir())
 
 
-def test_without_a_cache_it_works_all_the_same(wide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "file").write_text("no folder")
-    monkeypatch.setenv("LOOKALIKE_CACHE", str(tmp_path / "file"))
+@pytest.mark.parametrize("place", ["a file", "~nobody-of-this-name/cache"])
+def test_without_a_cache_it_works_all_the_same(
+    place: str, wide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a file").write_text("no folder")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LOOKALIKE_CACHE", place)
     files = locate(str(wide))
     assert openvino_backend.load_recipes(files, recipes_for(files, []), precision="fp32").encode(pictures(1))[0].shape
 

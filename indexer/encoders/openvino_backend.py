@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from indexer.encoders.encoder import Precision
 from indexer.encoders.taps import Tap, TapEncoder, all_taps
-from indexer.errors import ModelUnsupported
+from indexer.errors import ModelUnavailable, ModelUnsupported
 from indexer.machine import cores
 from indexer.models import ModelFiles, identified
 from indexer.packaged import cache_folder
@@ -171,10 +171,10 @@ def exported(files: ModelFiles, taps: Sequence[Tap], preprocessing: Preprocessin
     model = [files.weights_sha256, _sha256(files.folder / "config.json"), [tap.name for tap in taps]]
     shape = [preprocessing.size, preprocessing.mean, preprocessing.std]
     key = hashlib.sha256(json.dumps([*made_by, *model, *shape]).encode()).hexdigest()[:32]
-    exports = cache_folder() / "exports"
-    folder = exports / key
     stored = None
     try:
+        exports = cache_folder() / "exports"
+        folder = exports / key
         exports.mkdir(parents=True, exist_ok=True)
         with FileLock(exports / "lock"):
             stored = read_model(folder)
@@ -184,7 +184,7 @@ def exported(files: ModelFiles, taps: Sequence[Tap], preprocessing: Preprocessin
             os.utime(folder)
             for old in sorted(filter(Path.is_dir, exports.iterdir()), key=lambda path: -path.stat().st_mtime)[2:]:
                 shutil.rmtree(old, ignore_errors=True)
-    except (OSError, StorageFailed):  # no room, no right to write: it works without a cache
+    except (OSError, StorageFailed, ModelUnavailable):  # no room, no right, no home: it works without a cache
         pass
     return _export(files, taps, preprocessing) if stored is None else stored
 
