@@ -12,88 +12,80 @@ from typing import Any
 from lookalike_client import Client, LookalikeError, Unauthorized
 
 from api.errors import ServerFailed
+from api.http.schemas import SearchAnswer
+from api.serving.questions import QueryPicture, Question, QuestionPart, SearchOptions
+from api.serving.timing import Timing
 from indexer.encoders.load import encoder_for
 from indexer.errors import ImageRejected, SourceMissing
-from indexer.pictures.decode import DecodeLimits, decode
+from indexer.pictures.decode import Box, DecodeLimits, decode
 from indexer.pictures.sheet import CELL, Picture, draw_sheet
 from search.errors import StorageFailed
-from search.filters import parse_filter, parse_short
+from search.filters import parse_short
 from search.index import Index
-from search.types import Query, QueryPart
+from search.types import Space, Vector
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class Asked:
     """What the user asked on the command line: an image file or an id, and how to look."""
 
     image: Path | None
     id: str | None
-    k: int
-    min_score: float | None
-    filter: str | None
-    space: str | None
-    box: tuple[float, float, float, float] | None
+    box: Box | None
+    options: SearchOptions
 
 
-def ask_index(path: Path, question: Question) -> dict[str, Any]:
+def options_of(*, k: int, min_score: float | None, filter_: str | None, space: str | None) -> SearchOptions:
+    """The options of the command line. filter_: in the short form. Raises FilterInvalid."""
+    chosen = None if filter_ is None else parse_short(filter_)
+    return SearchOptions(k=k, min_score=min_score, filter=chosen, space=space)
+
+
+def ask_index(path: Path, asked: Asked) -> dict[str, Any]:
     """Answer from an index on disk, loading its encoder where the question is a picture. The HTTP answer's form."""
     began = time.perf_counter()
-    took = {"decode": 0.0, "encode": 0.0, "search": 0.0}
+    timing = Timing()
+    picture = None if asked.image is None else QueryPicture(data=_read(asked.image), box=asked.box)
+    question = Question(parts=[QuestionPart(picture=picture, id=asked.id)], options=asked.options)
     with Index.open(path) as index:
-        space = index.space(question.space)
-        part = QueryPart(id=question.id)
-        if question.image is not None:
-            data = _read(question.image)
-            start = time.perf_counter()
-            try:
-                decoded = decode(data, space.recipe.preprocessing, limits=DecodeLimits(), box=question.box)
-            except ImageRejected as error:
-                raise ImageRejected(f"{question.image} cannot be used: {error}.") from error
-            took["decode"] = time.perf_counter() - start
-            encoder = encoder_for([space], index.models)
-            start = time.perf_counter()
-            part = QueryPart(vector=encoder.encode(decoded.pixels[None])[0][0])
-            took["encode"] = time.perf_counter() - start
+        draft = question.draft(index)
+        space = index.space(draft.space)
+        vectors = [_embedded(one, asked.image, index, space, timing) for one in question.pictures]
         start = time.perf_counter()
-        chosen = None if question.filter is None else parse_filter(parse_short(question.filter))
-        hits = index.search(
-            Query(parts=[part], k=question.k, min_score=question.min_score, filter=chosen, space=space.name)
-        )
-        took["search"] = time.perf_counter() - start
-    took["total"] = time.perf_counter() - began
-    return {
-        "hits": [
-            {
-                "id": hit.id,
-                "score": hit.score,
-                "path": hit.path,
-                "paths": list(hit.paths),
-                "labels": list(hit.labels),
-                "metadata": dict(hit.metadata),
-                "width": hit.width,
-                "height": hit.height,
-            }
-            for hit in hits
-        ],
-        "space": space.name,
-        "took_ms": {stage: round(1000 * seconds, 3) for stage, seconds in took.items()},
-    }
+        hits = index.search(question.query(draft, vectors))
+        timing.search = time.perf_counter() - start
+    timing.total = time.perf_counter() - began
+    return SearchAnswer.of(hits, space.name, timing).model_dump()
 
 
-def ask_server(url: str, api_key: str | None, question: Question) -> dict[str, Any]:
+def _embedded(picture: QueryPicture, name: Path | None, index: Index, space: Space, timing: Timing) -> Vector:
+    start = time.perf_counter()
+    try:
+        decoded = decode(picture.data, space.recipe.preprocessing, limits=DecodeLimits(), box=picture.box)
+    except ImageRejected as error:
+        raise ImageRejected(f"{name} cannot be used: {error}.") from error
+    timing.decode = time.perf_counter() - start
+    encoder = encoder_for([space], index.models)
+    start = time.perf_counter()
+    vector: Vector = encoder.encode(decoded.pixels[None])[0][0]
+    timing.encode = time.perf_counter() - start
+    return vector
+
+
+def ask_server(url: str, api_key: str | None, asked: Asked) -> dict[str, Any]:
     """Ask a server. Raises ServerFailed with its own words."""
-    chosen = None if question.filter is None else parse_short(question.filter)
-    data = None if question.image is None else _read(question.image)
+    data = None if asked.image is None else _read(asked.image)
+    options = asked.options
     try:
         with Client(url, api_key=api_key) as client:
             answer = client.search(
                 data,
-                id=question.id,
-                k=question.k,
-                min_score=question.min_score,
-                filter=chosen,
-                space=question.space,
-                box=question.box,
+                id=asked.id,
+                box=asked.box,
+                k=options.k,
+                min_score=options.min_score,
+                filter=options.filter,
+                space=options.space,
             )
     except Unauthorized as error:
         raise ServerFailed(f"{url} wants a key, or another one: --api-key KEY, or LOOKALIKE_API_KEY.") from error
@@ -128,10 +120,10 @@ def pictures_of_server(url: str, api_key: str | None) -> Iterator[Fetch]:
         yield fetch
 
 
-def draw(question: Question, answer: Mapping[str, Any], out: Path, fetch: Fetch) -> None:
+def draw(asked: Asked, answer: Mapping[str, Any], out: Path, fetch: Fetch) -> None:
     """Draw query and hits as a contact sheet. Raises StorageFailed where it cannot be written."""
-    query_data = fetch(question.id or "") if question.image is None else _read(question.image)
-    name = "an indexed image" if question.image is None else question.image.name
+    query_data = fetch(asked.id or "") if asked.image is None else _read(asked.image)
+    name = "an indexed image" if asked.image is None else asked.image.name
     hits = [
         Picture(data=fetch(hit["id"]), heading=f"{hit['score']:.3f}", caption=hit["path"] or hit["id"])
         for hit in answer["hits"]

@@ -70,7 +70,7 @@ def search_command(
     as_json: Json = False,
 ) -> None:
     """Find the indexed images nearest to a picture."""
-    from api.ask import Question, ask_index, ask_server, draw, pictures_of_index, pictures_of_server
+    from api.ask import Asked, ask_index, ask_server, draw, options_of, pictures_of_index, pictures_of_server
     from api.http.access import key_to_send
 
     if (image is None) == (id is None):
@@ -79,20 +79,17 @@ def search_command(
         raise typer.BadParameter("Only a picture can have a box, not an --id.", param_hint="--box")
     if index is not None and server is not None:
         raise typer.BadParameter("Ask either an index or a server.", param_hint="--server")
-    question = Question(
+    asked = Asked(
         image=image,
         id=None if id is None else _checked_id(id),
-        k=k,
-        min_score=min_score,
-        filter=filter,
-        space=space,
         box=None if box is None else _numbers(box),
+        options=options_of(k=k, min_score=min_score, filter_=filter, space=space),
     )
     if server is not None:
         api_key = None if api_key is None else key_to_send(api_key)
-        answer = ask_server(server, api_key, question)
+        answer = ask_server(server, api_key, asked)
     else:
-        answer = ask_index(index or default_index(), question)
+        answer = ask_index(index or default_index(), asked)
     if as_json:
         print_json(answer)
     elif paths:
@@ -104,7 +101,7 @@ def search_command(
     if sheet is not None:
         pictures = pictures_of_server(server, api_key) if server else pictures_of_index(index or default_index())
         with pictures as fetch:
-            draw(question, answer, sheet, fetch)
+            draw(asked, answer, sheet, fetch)
 
 
 def _checked_id(text: str) -> str:

@@ -9,6 +9,8 @@ ApiError
     ├── Overloaded      too much is under way
     ├── NotReady        a search would fail, or take too long
     ├── NotAnImage      bytes that begin like no image format
+    ├── QuestionUnreadable   a part of a question that is not JSON
+    ├── QuestionInvalid      a question that is well formed and cannot be meant
     └── FileGone        an image's file is gone, or has changed
 """
 
@@ -65,6 +67,14 @@ class NotAnImage(ServingError):
             "The upload is not an image we read. Send a JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF file; HEIC and JPEG XL "
             "need the extras heif and jxl where the server is installed."
         )
+
+
+class QuestionUnreadable(ServingError):
+    """A question that cannot be read; the text says what was expected."""
+
+
+class QuestionInvalid(ServingError):
+    """A question that is well formed and cannot be meant; the text says what was expected."""
 
 
 class FileGone(ServingError):

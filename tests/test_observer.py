@@ -16,10 +16,10 @@ import pytest
 from conftest import FakeEncoder, another_writer, image_id, new_image, vectors
 
 from api.serving import activity, observer
-from api.serving.embedding import Timing
 from api.serving.observer import Observer
 from api.serving.publishing import publish_patiently
 from api.serving.service import Service
+from api.serving.timing import Timing
 from api.settings import Settings
 from search.catalog import catalog
 from search.catalog.catalog import Catalog

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -119,6 +119,8 @@ _STATUS: dict[type[Exception], tuple[HTTPStatus, str]] = {
     errors.Overloaded: (HTTPStatus.TOO_MANY_REQUESTS, "overloaded"),
     errors.NotReady: (HTTPStatus.SERVICE_UNAVAILABLE, "not-ready"),
     errors.NotAnImage: (HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported-image"),
+    errors.QuestionUnreadable: (HTTPStatus.BAD_REQUEST, "malformed"),
+    errors.QuestionInvalid: (HTTPStatus.UNPROCESSABLE_ENTITY, "invalid"),
     errors.FileGone: (HTTPStatus.NOT_FOUND, "file-gone"),
     search_errors.UnknownImage: (HTTPStatus.NOT_FOUND, "unknown-image"),
     search_errors.UnknownSpace: (HTTPStatus.NOT_FOUND, "unknown-space"),
@@ -171,8 +173,8 @@ def response(problem: Problem) -> JSONResponse:
     return JSONResponse(body(problem), status_code=problem.status, headers=problem.headers, media_type=MEDIA_TYPE)
 
 
-def install(app: FastAPI) -> None:
-    """Make every error of an application a problem."""
+def install(app: FastAPI, fields: Collection[str] = ()) -> None:
+    """Make every error of an application a problem. fields: our own names, which an answer may repeat."""
 
     @app.exception_handler(Problem)
     async def problem(_request: Request, error: Problem) -> JSONResponse:
@@ -192,7 +194,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def validation(_request: Request, error: RequestValidationError) -> JSONResponse:
-        return response(_from_validation(error.errors()))
+        return response(_from_validation(error.errors(), fields))
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
@@ -232,7 +234,7 @@ def _no_such_method(request: Request) -> Problem:
     return Problem(HTTPStatus.METHOD_NOT_ALLOWED, "method-not-allowed", detail, {"Allow": ", ".join(sorted(allowed))})
 
 
-def _from_validation(errors: Any) -> Problem:
+def _from_validation(errors: Any, fields: Collection[str]) -> Problem:
     """What Pydantic found, told by our own field names and its own rules only: `loc` and `msg` may hold user input."""
     first = errors[0]
     if first["type"] in ("json_invalid", "missing", "model_attributes_type") and len(first["loc"]) <= 2:
@@ -243,7 +245,7 @@ def _from_validation(errors: Any) -> Problem:
         return invalid(f"image: is no file.{_A_FORM}")
     if first["type"] == "extra_forbidden":
         return unknown_field("body")
-    field = ".".join(str(part) for part in first["loc"][1:] if isinstance(part, int) or str(part) in _FIELDS)
+    field = ".".join(str(part) for part in first["loc"][1:] if isinstance(part, int) or str(part) in fields)
     rule = _RULES.get(first["type"], "is not valid") + _bound(first)
     if first["type"] == "string_pattern_mismatch":
         rule += _FORMS.get(first["loc"][-1], "")
@@ -252,29 +254,6 @@ def _from_validation(errors: Any) -> Problem:
 
 _A_FORM = " Send a multipart form with the file in it: curl -F image=@picture.jpg."
 _UNREADABLE = "The body cannot be read. Send what the content type says: JSON, or a multipart form."
-_FIELDS = frozenset(
-    [
-        "k",
-        "offset",
-        "min_score",
-        "filter",
-        "space",
-        "index",
-        "box",
-        "queries",
-        "parts",
-        "image",
-        "id",
-        "vector",
-        "weight",
-        "labels",
-        "metadata",
-        "cursor",
-        "limit",
-        "size",
-        "input",
-    ]
-)
 _RULES = {
     "greater_than_equal": "must be at least",
     "less_than_equal": "must be at most",

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from search.query.parts import MAX_PARTS, MAX_WINDOW
+from api.errors import QuestionInvalid
+from api.serving.questions import (
+    Name,
+    QueryPicture,
+    Question,
+    QuestionPart,
+    SearchOptions,
+    read_base64,
+    read_box,
+    read_vector,
+)
+from api.serving.timing import Timing
+from search.query.parts import MAX_PARTS
 from search.types import Hit, ImageRecord
-
-
-def _whole(value: object) -> object:
-    """JSON has one kind of number: 10.0 is 10."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
 
 EXAMPLE_ID = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 ImageId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Name = Annotated[str, StringConstraints(max_length=200)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-Whole = Annotated[int, BeforeValidator(_whole)]
-Count = Annotated[Whole, Field(ge=1, le=MAX_WINDOW, description="How many hits.")]
-Offset = Annotated[Whole, Field(ge=0, le=MAX_WINDOW, description="How many hits to pass over first.")]
-MinScore = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False, description="Leave out hits below this cosine.")]
 Pair = Annotated[list[float], Field(min_length=2, max_length=2)]
 Box = Annotated[list[Finite], Field(min_length=4, max_length=4, description="x, y, width, height in pixels.")]
 
@@ -53,16 +56,27 @@ class Part(Request):
     weight: Finite = Field(default=1.0, description="May be negative: less like this.")
     box: Box | None = Field(default=None, description="Look at this part of `image` only: x, y, width, height.")
 
+    def meant(self) -> QuestionPart:
+        """Raises QuestionInvalid."""
+        if self.box is not None and self.image is None:
+            raise QuestionInvalid("Only a part with an image can have a box.")
+        box = None if self.box is None else read_box(self.box)
+        return QuestionPart(
+            picture=None if self.image is None else QueryPicture(data=read_base64(self.image), box=box),
+            id=self.id,
+            vector=None if self.vector is None else read_vector(self.vector),
+            weight=self.weight,
+        )
 
-class QueryRequest(Request):
+
+class QueryRequest(SearchOptions, Request):
     """A weighted query of an index."""
 
     parts: list[Part] = Field(min_length=1, max_length=MAX_PARTS)
-    k: Count = 10
-    offset: Offset = 0
-    min_score: MinScore | None = None
-    filter: dict[str, Any] | None = Field(default=None, description="Which images may be hits; see docs/http.md.")
-    space: Name | None = Field(default=None, description="Default: the index's first.")
+
+    def question(self) -> Question:
+        """Raises QuestionInvalid."""
+        return Question(parts=[part.meant() for part in self.parts], options=self)
 
 
 class SearchRequest(QueryRequest):
@@ -87,7 +101,9 @@ class BatchRequest(Request):
 
 
 class HitAnswer(BaseModel):
-    """One hit."""
+    """One hit: the fields of `search.types.Hit` that have the same names."""
+
+    model_config = ConfigDict(from_attributes=True)
 
     id: str
     score: float = Field(description="Cosine, -1..1.")
@@ -97,20 +113,6 @@ class HitAnswer(BaseModel):
     metadata: dict[str, Any]
     width: int
     height: int
-
-    @classmethod
-    def of(cls, hit: Hit) -> HitAnswer:
-        """The answer for a hit."""
-        return cls(
-            id=hit.id,
-            score=hit.score,
-            path=hit.path,
-            paths=list(hit.paths),
-            labels=list(hit.labels),
-            metadata=dict(hit.metadata),
-            width=hit.width,
-            height=hit.height,
-        )
 
 
 class Took(BaseModel):
@@ -140,6 +142,12 @@ class SearchAnswer(BaseModel):
     hits: list[HitAnswer]
     space: str
     took_ms: Took
+
+    @classmethod
+    def of(cls, hits: Sequence[Hit], space: str, timing: Timing) -> SearchAnswer:
+        """The answer of a search."""
+        took = {stage: round(1000 * seconds, 3) for stage, seconds in asdict(timing).items()}
+        return cls(hits=[HitAnswer.model_validate(hit) for hit in hits], space=space, took_ms=Took(**took))
 
 
 class ImageAnswer(BaseModel):

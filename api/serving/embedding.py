@@ -10,7 +10,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -21,6 +20,7 @@ from api import metrics
 from api.errors import NotAnImage, NotReady
 from api.serving import activity
 from api.serving.batching import Stage
+from api.serving.timing import Timing
 from api.settings import Settings
 from indexer.encoders.encoder import Encoder
 from indexer.machine import cores
@@ -42,15 +42,6 @@ DECODE_MEMORY = 1024**3
 
 NICE = 5
 """Decoding comes after the event loop: refusals and probes wait a tenth of the time in an overload."""
-
-
-@dataclass(kw_only=True)
-class Timing:
-    """Where a request's time went, in seconds."""
-
-    decode: float = 0.0
-    encode: float = 0.0
-    search: float = 0.0
 
 
 class Embedding:

@@ -21,11 +21,13 @@ from api import metrics
 from api.errors import NotReady
 from api.serving import activity
 from api.serving.batching import Stage
-from api.serving.embedding import Embedding, Timing
+from api.serving.embedding import Embedding
 from api.serving.gate import Gate
 from api.serving.observer import Observer
 from api.serving.pictures import Pictures, store_upload
 from api.serving.publishing import publish_patiently
+from api.serving.questions import Question
+from api.serving.timing import Timing
 from api.settings import Settings
 from indexer.encoders.encoder import Encoder
 from search.catalog.annotations import checked_labels, checked_metadata
@@ -115,6 +117,17 @@ class Service:
             raise NotReady from error
         finally:
             self._checked = time.monotonic()
+
+    async def ask(self, question: Question, timing: Timing) -> tuple[list[Hit], str]:
+        """The hits of a question, and the space they were found in.
+
+        Raises QuestionInvalid, Overloaded, and what `Embedding.embed` and `Index.search` raise.
+        """
+        draft = question.draft(self.index)
+        space = str(draft.space)
+        pictures = question.pictures
+        vectors = [(await self.embedding.embed(one.data, timing, box=one.box))[space] for one in pictures]
+        return await self.search(question.query(draft, vectors), timing), space
 
     async def search(self, query: Query, timing: Timing) -> list[Hit]:
         """`Index.search`, together with others that wait; what may take long, beside them. Raises Overloaded too."""

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from typing import Annotated, Any
 
-from fastapi import Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.dependencies.utils import get_flat_params
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.datastructures import FormData
 
 from api.http import problems
-from api.http.schemas import Name, ProblemAnswer
+from api.http.schemas import ProblemAnswer
+from api.http.schemas import Request as Requested
+from api.serving.questions import Name, SearchOptions
 from api.serving.service import Service
-from search.filters import Filter
-from search.filters import parse_filter as parsed
 
 ANYWHERE = (400, 401, 403, 408, 422, 429, 431, 503, 504)
 """Statuses of problems that any call may meet."""
@@ -61,17 +58,6 @@ async def chosen(
 Chosen = Annotated[Service, Depends(chosen)]
 
 
-def parse_filter(text: str | None) -> Filter | None:
-    """The filter of a form field or query parameter. Raises Problem, FilterInvalid."""
-    if not text:
-        return None
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise problems.malformed('`filter` is not JSON. Send an object such as {"label": "cat"}.') from error
-    return parsed(value)
-
-
 class _Checked(Request):
     def __init__(self, request: Request, fields: AbstractSet[str]) -> None:
         super().__init__(request.scope, request.receive)
@@ -101,7 +87,7 @@ class CheckedRoute(APIRoute):
         """As FastAPI calls it."""
         handle = super().get_route_handler()
         known = {field.alias for field in get_flat_params(self.dependant)}
-        fields = {field.alias for field in self.dependant.body_params}
+        fields = set(_form_fields(self))
 
         async def checked(request: Request) -> Response:
             if request.scope["query_string"] and request.query_params.keys() - known:
@@ -111,12 +97,29 @@ class CheckedRoute(APIRoute):
         return checked
 
 
-def parse_base64(text: str) -> bytes:
-    """The bytes of a base64 text. Raises Problem."""
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise problems.invalid("An image in JSON is the bytes of its file in base64.") from error
+def field_names(routers: Iterable[APIRouter]) -> frozenset[str]:
+    """The names of all that can be sent: in addresses, forms, and JSON of any depth."""
+    names = {name for model in (*_kinds(Requested), *_kinds(SearchOptions)) for name in model.model_fields}
+    for router in routers:
+        for route in router.routes:
+            if isinstance(route, APIRoute):
+                names |= {field.alias for field in get_flat_params(route.dependant)} | set(_form_fields(route))
+    return frozenset(names)
+
+
+def _kinds(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    yield model
+    for kind in model.__subclasses__():
+        yield from _kinds(kind)
+
+
+def _form_fields(route: APIRoute) -> Iterator[str]:
+    for field in route.dependant.body_params:
+        kind = field.field_info.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from kind.model_fields
+        else:
+            yield field.alias
 
 
 def rendered(answer: BaseModel) -> Response:

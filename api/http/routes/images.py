@@ -13,7 +13,8 @@ from fastapi.responses import StreamingResponse
 
 from api.http import problems
 from api.http.routes import CheckedRoute, Chosen, InAddress, answers, choose
-from api.http.schemas import ImageAnswer, ImageId, ImagePatch, ImagesAnswer, Name
+from api.http.schemas import ImageAnswer, ImageId, ImagePatch, ImagesAnswer
+from api.serving.questions import Name
 
 router = APIRouter(prefix="/v1/images", tags=["images"], route_class=CheckedRoute)
 Id = Annotated[ImageId, PathParameter(description="SHA-256 of the image file.")]

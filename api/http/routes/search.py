@@ -3,55 +3,44 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import asdict
 from http import HTTPStatus
 from typing import Annotated, TypeVar
 
-import numpy as np
-from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
+from fastapi import APIRouter, Form, Query, Request, Response, UploadFile
 from fastapi import Path as PathParameter
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from api import metrics
 from api.errors import ApiError
 from api.http import problems
 from api.http.edge import WEIGHT
 from api.http.problems import Problem
-from api.http.routes import CheckedRoute, Chosen, InAddress, answers, choose, parse_base64, parse_filter, rendered
+from api.http.routes import CheckedRoute, Chosen, InAddress, answers, choose, rendered
 from api.http.schemas import (
     BatchAnswer,
     BatchEntry,
     BatchRequest,
-    Count,
     EmbedAnswer,
     Embedding,
     EmbedRequest,
-    HitAnswer,
     ImageId,
-    MinScore,
-    Name,
-    Offset,
-    Part,
     ProblemAnswer,
     QueryRequest,
     SearchAnswer,
     SearchRequest,
-    Took,
 )
-from api.serving.embedding import Timing
 from api.serving.gate import Gate
+from api.serving.questions import Name, QueryPicture, Question, QuestionPart, WrittenOptions, read_base64, read_box
 from api.serving.service import Service
+from api.serving.timing import Timing
 from indexer.errors import IndexerError
-from indexer.pictures.decode import Box
 from search.errors import SearchError
-from search.filters import parse_filter as parsed_filter
-from search.query.parts import MAX_WINDOW, check_window
-from search.types import Query as IndexQuery
-from search.types import QueryPart, Vector
+from search.query.parts import MAX_WINDOW
+from search.types import Vector
 
 MAX_ITEMS_AT_ONCE = 8
 """Of one request's pictures or queries, those that are under way at once."""
@@ -62,46 +51,41 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 router = APIRouter(prefix="/v1", tags=["search"], route_class=CheckedRoute)
-FilterText = Annotated[str | None, Query(description='A JSON object, e.g. {"label": "cat"}.', max_length=20_000)]
+
+
+class ImageForm(WrittenOptions):
+    """An uploaded picture, and how to look for it."""
+
+    image: UploadFile = Field(description="The image file.")
+    box: str | None = Field(default=None, description="x,y,width,height in pixels: look at this part only.")
+    index: Name | None = Field(default=None, description="Default: the first one served.")
+
+    async def question(self) -> Question:
+        """Raises QuestionInvalid."""
+        box = None if self.box is None else read_box(self.box.split(","))
+        picture = QueryPicture(data=await self.image.read(), box=box)
+        return Question(parts=[QuestionPart(picture=picture)], options=self)
 
 
 @router.post("/search/image", response_model=SearchAnswer, responses=answers(404, 413, 415))
 async def search_image(
     request: Request,
-    image: Annotated[UploadFile, File(description="The image file.")],
-    k: Annotated[Count, Form()] = 10,
-    offset: Annotated[Offset, Form()] = 0,
-    min_score: Annotated[MinScore | None, Form()] = None,
-    filter: Annotated[str | None, Form(description='JSON, e.g. {"label": "cat"}.')] = None,  # noqa: A002
-    space: Annotated[Name | None, Form()] = None,
-    index: Annotated[Name | None, Form()] = None,
-    box: Annotated[str | None, Form(description="x,y,width,height in pixels: look at this part only.")] = None,
+    form: Annotated[ImageForm, Form(media_type="multipart/form-data")],
     in_address: InAddress = None,
 ) -> Response:
     """Nearest images of an uploaded one."""
     began = time.perf_counter()
-    service = choose(request, index, in_address)
-    timing = Timing()
-    draft = IndexQuery(
-        parts=(),
-        k=k,
-        offset=offset,
-        min_score=min_score,
-        filter=parse_filter(filter),
-        space=service.index.space(space).name,
-    )
-    check_window(draft)
-    at = None if box is None else _box(box.split(","))
-    vectors = await service.embedding.embed(await image.read(), timing, box=at)
-    parts = [QueryPart(vector=vectors[str(draft.space)])]
-    return await _rendered(await _answer(service, draft, parts, timing, began), k)
+    service = choose(request, form.index, in_address)
+    return await _rendered(await _answer(service, await form.question(), began), form.k)
 
 
 @router.post("/search", response_model=SearchAnswer, responses=answers(404, 413, 415))
 async def search(request: Request, body: SearchRequest, in_address: InAddress = None) -> Response:
     """Nearest images of a weighted query. Images that are parts by id are not among the hits."""
+    began = time.perf_counter()
     with _admitted(request, [body]):
-        return await _rendered(await _search(choose(request, body.index, in_address), body), body.k)
+        answer = await _answer(choose(request, body.index, in_address), body.question(), began)
+        return await _rendered(answer, body.k)
 
 
 @router.post("/search/batch", response_model=BatchAnswer, responses=answers(404, 413, 415))
@@ -114,7 +98,7 @@ async def search_batch(request: Request, body: BatchRequest, in_address: InAddre
 
     async def one(query: QueryRequest) -> BatchEntry:
         try:
-            return BatchEntry(answer=await _search(service, query))
+            return BatchEntry(answer=await _answer(service, query.question(), time.perf_counter()))
         except (Problem, SearchError, IndexerError, ApiError) as error:
             problem = error if isinstance(error, Problem) else problems.from_error(error)
             if problem.status is HTTPStatus.TOO_MANY_REQUESTS:  # is of the call, which is tried again as a whole
@@ -129,23 +113,11 @@ async def search_batch(request: Request, body: BatchRequest, in_address: InAddre
 async def similar(
     service: Chosen,
     id: Annotated[ImageId, PathParameter()],  # noqa: A002
-    k: Annotated[Count, Query()] = 10,
-    offset: Annotated[Offset, Query()] = 0,
-    min_score: Annotated[MinScore | None, Query()] = None,
-    filter: FilterText = None,  # noqa: A002
-    space: Annotated[Name | None, Query()] = None,
+    options: Annotated[WrittenOptions, Query()],
 ) -> Response:
     """More like this: nearest images of an indexed one, itself left out."""
-    began = time.perf_counter()
-    draft = IndexQuery(
-        parts=(),
-        k=k,
-        offset=offset,
-        min_score=min_score,
-        filter=parse_filter(filter),
-        space=service.index.space(space).name,
-    )
-    return await _rendered(await _answer(service, draft, [QueryPart(id=id)], Timing(), began), k)
+    question = Question(parts=[QuestionPart(id=id)], options=options)
+    return await _rendered(await _answer(service, question, time.perf_counter()), options.k)
 
 
 @router.post("/embed", responses=answers(404, 413, 415))
@@ -155,7 +127,7 @@ async def embed(request: Request, body: EmbedRequest, in_address: InAddress = No
     space = service.index.space(body.space)
 
     async def one(text: str) -> Vector:
-        return (await service.embedding.embed(parse_base64(text), Timing()))[space.name]
+        return (await service.embedding.embed(read_base64(text), Timing()))[space.name]
 
     with _room(request, len(body.input)):
         vectors = await _each(one, body.input)
@@ -164,7 +136,7 @@ async def embed(request: Request, body: EmbedRequest, in_address: InAddress = No
 
 
 def _admitted(request: Request, queries: Sequence[QueryRequest]) -> AbstractContextManager[None]:
-    """Room for the pictures of queries. Raises Problem 429, on entering, where there is none."""
+    """Room for the pictures of queries. Raises Overloaded, on entering, where there is none."""
     return _room(request, sum(any(part.image is not None for part in query.parts) for query in queries))
 
 
@@ -194,62 +166,13 @@ async def _rendered(answer: BaseModel, hits: int) -> Response:
     return await asyncio.to_thread(rendered, answer) if hits > MAX_HITS_ON_LOOP else rendered(answer)
 
 
-async def _search(service: Service, body: QueryRequest) -> SearchAnswer:
-    began = time.perf_counter()
+async def _answer(service: Service, question: Question, began: float) -> SearchAnswer:
     timing = Timing()
-    draft = IndexQuery(
-        parts=(),
-        k=body.k,
-        offset=body.offset,
-        min_score=body.min_score,
-        filter=None if body.filter is None else parsed_filter(body.filter),
-        space=service.index.space(body.space).name,
-    )
-    check_window(draft)
-    parts = [await _part(service, part, str(draft.space), timing) for part in body.parts]
-    return await _answer(service, draft, parts, timing, began)
-
-
-async def _part(service: Service, part: Part, space: str, timing: Timing) -> QueryPart:
-    if sum(value is not None for value in (part.image, part.id, part.vector)) != 1:
-        raise problems.invalid("Each part needs exactly one of image, id and vector.")
-    if part.box is not None and part.image is None:
-        raise problems.invalid("Only a part with an image can have a box.")
-    if part.image is not None:
-        box = None if part.box is None else _box(part.box)
-        vectors = await service.embedding.embed(parse_base64(part.image), timing, box=box)
-        return QueryPart(vector=vectors[space], weight=part.weight)
-    vector = None if part.vector is None else _vector(part.vector)
-    return QueryPart(id=part.id, vector=vector, weight=part.weight)
-
-
-async def _answer(
-    service: Service, draft: IndexQuery, parts: list[QueryPart], timing: Timing, began: float
-) -> SearchAnswer:
-    hits = await service.search(replace(draft, parts=parts), timing)
-    total = time.perf_counter() - began
-    seconds = {"decode": timing.decode, "encode": timing.encode, "search": timing.search, "total": total}
-    for stage, value in seconds.items():
-        if value:
-            metrics.STAGES.labels(stage).observe(value)
-    took = Took(**{stage: round(1000 * value, 3) for stage, value in seconds.items()})
-
-    def answer() -> SearchAnswer:
-        return SearchAnswer(hits=[HitAnswer.of(hit) for hit in hits], space=str(draft.space), took_ms=took)
-
-    return await asyncio.to_thread(answer) if len(hits) > MAX_HITS_ON_LOOP else answer()
-
-
-def _vector(numbers: Sequence[float]) -> Vector:
-    with np.errstate(over="ignore"):  # a number beyond float32 becomes infinite, which the query refuses
-        return np.array(numbers, dtype=np.float32)
-
-
-def _box(values: Sequence[str | float]) -> Box:
-    try:
-        x, y, width, height = (float(value) for value in values)
-    except ValueError as error:
-        raise problems.invalid("`box` is four numbers: x,y,width,height in pixels.") from error
-    if not all(map(math.isfinite, (x, y, width, height))):
-        raise problems.invalid("`box` is four finite numbers: x,y,width,height in pixels.")
-    return x, y, width, height
+    hits, space = await service.ask(question, timing)
+    timing.total = time.perf_counter() - began
+    for stage, seconds in asdict(timing).items():
+        if seconds:
+            metrics.STAGES.labels(stage).observe(seconds)
+    if len(hits) > MAX_HITS_ON_LOOP:
+        return await asyncio.to_thread(SearchAnswer.of, hits, space, timing)
+    return SearchAnswer.of(hits, space, timing)

@@ -1,0 +1,176 @@
+"""Questions: what a client looks for and its options, on the way to a query of the index.
+
+Forms, addresses, JSON bodies and the command line share `SearchOptions`; only here does a question become a `Query`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
+
+from api.errors import QuestionInvalid, QuestionUnreadable
+from indexer.pictures.decode import Box
+from search.filters import parse_filter
+from search.index import Index
+from search.query.parts import MAX_WINDOW, check_window
+from search.types import Query, QueryPart, Vector
+
+_WHITE_SPACE = b" \t\r\n\f\v"
+_URL_SAFE = bytes.maketrans(b"-_", b"+/")
+
+
+def _whole(value: object) -> object:
+    """JSON has one kind of number: 10.0 is 10."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _from_json(value: object) -> object:
+    """The filter object of a string. Raises QuestionUnreadable, FilterInvalid."""
+    if not isinstance(value, str):
+        return value
+    if not value:
+        return None
+    try:
+        expression = json.loads(value)
+    except (ValueError, RecursionError) as error:
+        raise QuestionUnreadable('`filter` is not JSON. Send an object such as {"label": "cat"}.') from error
+    parse_filter(expression)
+    return expression
+
+
+Name = Annotated[str, StringConstraints(max_length=200)]
+Whole = Annotated[int, BeforeValidator(_whole)]
+_FilterString = {"type": "string", "description": 'JSON, e.g. {"label": "cat"}.'}
+
+
+class SearchOptions(BaseModel):
+    """How to look, and what to answer with."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    k: Whole = Field(default=10, ge=1, le=MAX_WINDOW, description="How many hits.")
+    offset: Whole = Field(default=0, ge=0, le=MAX_WINDOW, description="How many hits to pass over first.")
+    min_score: float | None = Field(
+        default=None, ge=-1, le=1, allow_inf_nan=False, description="Leave out hits below this cosine."
+    )
+    filter: dict[str, Any] | None = Field(default=None, description="Which images may be hits; see docs/http.md.")
+    space: Name | None = Field(default=None, description="Default: the index's first.")
+
+
+class WrittenOptions(SearchOptions):
+    """The same where every value is a string: in forms and addresses."""
+
+    filter: Annotated[dict[str, Any] | None, BeforeValidator(_from_json), WithJsonSchema(_FilterString)] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryPicture:
+    """The bytes of an image file. box: look at this part only, (x, y, width, height) in pixels."""
+
+    data: bytes
+    box: Box | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuestionPart:
+    """One weighted part: exactly one of a picture, the id of an indexed image, and an embedding ((dim,) float32)."""
+
+    picture: QueryPicture | None = None
+    id: str | None = None
+    vector: Vector | None = None
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """Weighted parts, and how to look for them."""
+
+    parts: Sequence[QuestionPart]
+    options: SearchOptions
+
+    @property
+    def pictures(self) -> list[QueryPicture]:
+        """The pictures whose embeddings `query` wants, in this order."""
+        return [part.picture for part in self.parts if part.picture is not None]
+
+    def draft(self, index: Index) -> Query:
+        """The query without its parts: what is wrong with the options is known before a picture is decoded.
+
+        Raises QuestionInvalid, QueryInvalid, FilterInvalid, UnknownSpace.
+        """
+        options = self.options
+        for part in self.parts:
+            if sum(value is not None for value in (part.picture, part.id, part.vector)) != 1:
+                raise QuestionInvalid("Each part needs exactly one of image, id and vector.")
+        query = Query(
+            parts=(),
+            k=options.k,
+            offset=options.offset,
+            min_score=options.min_score,
+            filter=None if options.filter is None else parse_filter(options.filter),
+            space=index.space(options.space).name,
+        )
+        check_window(query)
+        return query
+
+    def query(self, draft: Query, embeddings: Iterable[Vector] = ()) -> Query:
+        """The draft with its parts. embeddings: of the pictures, in their order, each (dim,) float32."""
+        found = iter(embeddings)
+        parts = [
+            QueryPart(id=part.id, vector=part.vector if part.picture is None else next(found), weight=part.weight)
+            for part in self.parts
+        ]
+        return replace(draft, parts=parts)
+
+
+def read_base64(text: str) -> bytes:
+    """The bytes of a base64 string, in the standard or the URL-safe alphabet, with or without padding and white space.
+
+    A data URI is taken too. Raises QuestionInvalid.
+    """
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        pass
+    try:
+        if text[:5].lower() == "data:":
+            text = _payload(text)
+        data = text.encode("ascii").translate(_URL_SAFE, _WHITE_SPACE).rstrip(b"=")
+        return base64.b64decode(data + b"=" * (-len(data) % 4), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise QuestionInvalid("An image in JSON is the bytes of its file in base64.") from error
+
+
+def _payload(uri: str) -> str:
+    """What stands behind a data URI's comma (RFC 2397). Raises ValueError where that is not base64."""
+    kind, comma, payload = uri.partition(",")
+    if not comma or not kind.rstrip().lower().endswith(";base64"):
+        raise ValueError("not base64")
+    for escaped, character in (("%2B", "+"), ("%2F", "/"), ("%3D", "="), ("%2b", "+"), ("%2f", "/"), ("%3d", "=")):
+        payload = payload.replace(escaped, character)
+    return payload
+
+
+def read_vector(numbers: Sequence[float]) -> Vector:
+    """An embedding as it is written ((dim,) float32). What is beyond float32 becomes infinite, which queries refuse."""
+    with np.errstate(over="ignore"):
+        return np.array(numbers, dtype=np.float32)
+
+
+def read_box(values: Sequence[str | float]) -> Box:
+    """A box of four numbers or strings. Raises QuestionInvalid."""
+    try:
+        x, y, width, height = (float(value) for value in values)
+    except ValueError as error:
+        raise QuestionInvalid("`box` is four numbers: x,y,width,height in pixels.") from error
+    if not all(map(math.isfinite, (x, y, width, height))):
+        raise QuestionInvalid("`box` is four finite numbers: x,y,width,height in pixels.")
+    return x, y, width, height
