@@ -20,7 +20,6 @@ from indexer.errors import ImageRejected, SourceMissing
 from indexer.pictures.decode import Box, DecodeLimits, decode
 from indexer.pictures.sheet import CELL, Picture, draw_sheet
 from search.errors import StorageFailed
-from search.filters import parse_short
 from search.index import Index
 from search.types import Space, Vector
 
@@ -33,12 +32,6 @@ class Asked:
     id: str | None
     box: Box | None
     options: SearchOptions
-
-
-def options_of(*, k: int, min_score: float | None, filter_: str | None, space: str | None) -> SearchOptions:
-    """The options of the command line. filter_: in the short form. Raises FilterInvalid."""
-    chosen = None if filter_ is None else parse_short(filter_)
-    return SearchOptions(k=k, min_score=min_score, filter=chosen, space=space)
 
 
 def ask_index(path: Path, asked: Asked) -> dict[str, Any]:

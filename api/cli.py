@@ -70,8 +70,12 @@ def search_command(
     as_json: Json = False,
 ) -> None:
     """Find the indexed images nearest to a picture."""
-    from api.ask import Asked, ask_index, ask_server, draw, options_of, pictures_of_index, pictures_of_server
+    from pydantic import ValidationError
+
+    from api.ask import Asked, ask_index, ask_server, draw, pictures_of_index, pictures_of_server
     from api.http.access import key_to_send
+    from api.serving.questions import SearchOptions
+    from search.filters import parse_short
 
     if (image is None) == (id is None):
         raise typer.BadParameter("Name one picture, or --id of an indexed one.", param_hint="IMAGE")
@@ -79,11 +83,17 @@ def search_command(
         raise typer.BadParameter("Only a picture can have a box, not an --id.", param_hint="--box")
     if index is not None and server is not None:
         raise typer.BadParameter("Ask either an index or a server.", param_hint="--server")
+    chosen = None if filter is None else parse_short(filter)
+    try:
+        options = SearchOptions(k=k, min_score=min_score, filter=chosen, space=space)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise typer.BadParameter(f"{first['msg']}.", param_hint=str(first["loc"][0])) from error
     asked = Asked(
         image=image,
         id=None if id is None else _checked_id(id),
         box=None if box is None else _numbers(box),
-        options=options_of(k=k, min_score=min_score, filter_=filter, space=space),
+        options=options,
     )
     if server is not None:
         api_key = None if api_key is None else key_to_send(api_key)

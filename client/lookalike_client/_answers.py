@@ -6,22 +6,24 @@ What we do not know in an answer is passed over, so that a newer server can say 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import cache
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import httpx
 
 from lookalike_client._errors import APIError, ProtocolError, error_class
-from lookalike_client._models import Hit, Image, IndexInfo, SearchResult, SpaceInfo
+from lookalike_client._models import Hit, Image, IndexInfo, SearchResult
 
 PROBLEM = "application/problem+json"
 UNKNOWN = "unknown"
 """The code of an error that is not told as the server tells its errors: it comes from something else."""
 
 Kind = TypeVar("Kind")
+Model = TypeVar("Model")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +39,7 @@ def search_result(response: httpx.Response) -> SearchResult:
     data = _json(response)
     took = _take(data, "took_ms", dict)
     return SearchResult(
-        hits=tuple(_hit(hit) for hit in _take(data, "hits", list)),
+        hits=tuple(_read(Hit, hit) for hit in _take(data, "hits", list)),
         space=_take(data, "space", str),
         took_ms={stage: _number(took, stage) for stage in took},
     )
@@ -45,14 +47,14 @@ def search_result(response: httpx.Response) -> SearchResult:
 
 def image(response: httpx.Response) -> Image:
     """Of reading, adding or changing an image."""
-    return _image(_json(response))
+    return _read(Image, _json(response))
 
 
 def page(response: httpx.Response) -> Page:
     """Of listing images."""
     data = _json(response)
     return Page(
-        images=[_image(entry) for entry in _take(data, "images", list)],
+        images=[_read(Image, entry) for entry in _take(data, "images", list)],
         next_cursor=_take_or_none(data, "next_cursor", str),
     )
 
@@ -68,7 +70,7 @@ def embeddings(response: httpx.Response, *, count: int) -> list[list[float]]:
 
 def indexes(response: httpx.Response) -> list[IndexInfo]:
     """Of asking what is served."""
-    return [_index(entry) for entry in _take(_json(response), "indexes", list)]
+    return [_read(IndexInfo, entry) for entry in _take(_json(response), "indexes", list)]
 
 
 def picture(response: httpx.Response) -> bytes:
@@ -150,61 +152,49 @@ def _json(response: httpx.Response) -> Any:
         ) from error
 
 
-def _hit(data: Any) -> Hit:
-    return Hit(
-        id=_take(data, "id", str),
-        score=_number(data, "score"),
-        path=_take_or_none(data, "path", str),
-        paths=_texts(data, "paths"),
-        labels=_texts(data, "labels"),
-        metadata=_take(data, "metadata", dict),
-        width=_take(data, "width", int),
-        height=_take(data, "height", int),
-    )
+def _read(kind: type[Model], data: Any) -> Model:
+    """A value of one of our dataclasses from an object with its fields' names. What has a default may be absent."""
+    types, values = _types(cast("Any", kind)), {}
+    for one in fields(cast("Any", kind)):
+        optional = one.default is not MISSING or one.default_factory is not MISSING
+        if not (optional and isinstance(data, Mapping) and one.name not in data):
+            values[one.name] = _as(types[one.name], _member(data, one.name), one.name)
+    return kind(**values)
 
 
-def _image(data: Any) -> Image:
-    return Image(
-        id=_take(data, "id", str),
-        path=_take_or_none(data, "path", str),
-        paths=_texts(data, "paths"),
-        labels=_texts(data, "labels"),
-        metadata=_take(data, "metadata", dict),
-        width=_take(data, "width", int),
-        height=_take(data, "height", int),
-        format=_take(data, "format", str),
-        bytes=_take(data, "bytes", int),
-        taken_at=_take_or_none(data, "taken_at", str),
-        camera=_take_or_none(data, "camera", str),
-        gps=_gps(data),
-    )
+@cache
+def _types(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
 
 
-def _index(data: Any) -> IndexInfo:
-    return IndexInfo(
-        name=_take(data, "name", str),
-        count=_take(data, "count", int),
-        generation=_take_or_none(data, "generation", str),
-        spaces=tuple(_space(entry) for entry in _take(data, "spaces", list)),
-    )
+def _as(kind: Any, value: Any, name: str) -> Any:
+    """A JSON value as the type that a field is annotated with: scalars, objects, tuples, our dataclasses, None."""
+    arguments = get_args(kind)
+    if type(None) in arguments:
+        return None if value is None else _as(next(one for one in arguments if one is not type(None)), value, name)
+    if is_dataclass(kind):
+        return _read(cast("type[Any]", kind), value)
+    origin = get_origin(kind) or kind
+    if origin is tuple:
+        return _tuple(arguments, _typed(list, value, name), name)
+    if origin is Mapping:
+        return _typed(dict, value, name)
+    return _float(value, name) if kind is float else _typed(kind, value, name)
 
 
-def _space(data: Any) -> SpaceInfo:
-    return SpaceInfo(name=_take(data, "name", str), dim=_take(data, "dim", int), recipe=_take(data, "recipe", dict))
-
-
-def _gps(data: Any) -> tuple[float, float] | None:
-    if _take_or_none(data, "gps", list) is None:
-        return None
-    numbers = _numbers(data, "gps")
-    if len(numbers) != 2:
-        raise _unlike("gps", "two numbers")
-    return numbers[0], numbers[1]
+def _tuple(arguments: tuple[Any, ...], values: list[Any], name: str) -> tuple[Any, ...]:
+    kinds = [arguments[0]] * len(values) if arguments[-1] is Ellipsis else list(arguments)
+    if len(values) != len(kinds):
+        raise _unlike(name, f"list of {len(kinds)}")
+    return tuple(_as(kind, one, name) for kind, one in zip(kinds, values, strict=True))
 
 
 def _take(data: Any, name: str, kind: type[Kind]) -> Kind:
-    value = _member(data, name)
-    if not isinstance(value, kind) or isinstance(value, bool):
+    return _typed(kind, _member(data, name), name)
+
+
+def _typed(kind: type[Kind], value: Any, name: str) -> Kind:
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise _unlike(name, kind.__name__)
     return value
 
@@ -219,13 +209,6 @@ def _number(data: Any, name: str) -> float:
 
 def _numbers(data: Any, name: str) -> list[float]:
     return [_float(value, name) for value in _take(data, name, list)]
-
-
-def _texts(data: Any, name: str) -> tuple[str, ...]:
-    values = _take(data, name, list)
-    if not all(isinstance(value, str) for value in values):
-        raise _unlike(name, "list of str")
-    return tuple(values)
 
 
 def _float(value: Any, name: str) -> float:

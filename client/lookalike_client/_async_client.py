@@ -129,7 +129,7 @@ class AsyncClient:
         progress: True for a bar (it needs tqdm), or a function that is told how many are done.
         Raises ValueError for a concurrency below 1, ImportError for a bar without tqdm.
         """
-        options = SearchOptions(k=k, offset=0, min_score=min_score, filter=filter, space=space, index=index)
+        options = SearchOptions(k=k, min_score=min_score, filter=filter, space=space, index=index)
 
         async def search(image: ImageInput) -> SearchResult:
             call = await apart_async(

@@ -7,8 +7,8 @@ import json
 import operator
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar, cast
+from dataclasses import dataclass, field, fields
+from typing import Any, Generic, TypeVar, cast, get_type_hints
 from urllib.parse import quote
 
 import httpx
@@ -52,30 +52,37 @@ class Call(Generic[Answer]):
 
 @dataclass(frozen=True, kw_only=True)
 class SearchOptions:
-    """What every kind of search takes."""
+    """What every kind of search takes, under the server's names. What is None or False is not sent."""
 
-    k: int
-    offset: int
-    min_score: float | None
-    filter: Mapping[str, Any] | None
-    space: str | None
-    index: str | None
+    k: int = 10
+    offset: int = 0
+    min_score: float | None = None
+    filter: Mapping[str, Any] | None = None
+    space: str | None = None
+    index: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The options that are given, as members of a JSON body."""
-        values = {
-            "k": operator.index(self.k),  # numpy's integers too
-            "offset": operator.index(self.offset),
-            "min_score": None if self.min_score is None else float(self.min_score),
-            "filter": self.filter,
-            "space": self.space,
-            "index": self.index,
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {
+            name: _plain(value, _OPTION_TYPES[name])
+            for name, value in values.items()
+            if value is not None and value is not False
         }
-        return _given(values)
 
     def to_text(self) -> dict[str, str]:
         """The same as form fields or query parameters."""
         return {name: value if isinstance(value, str) else _dump(value) for name, value in self.to_json().items()}
+
+
+_OPTION_TYPES = get_type_hints(SearchOptions)
+
+
+def _plain(value: Any, kind: Any) -> Any:
+    """A number as JSON can hold it: numpy's too."""
+    if kind is int:
+        return operator.index(value)
+    return float(value) if kind == float | None else value
 
 
 def search(

@@ -127,7 +127,7 @@ class Client:
         progress: True for a bar (it needs tqdm), or a function that is told how many are done.
         Raises ValueError for a concurrency below 1, ImportError for a bar without tqdm.
         """
-        options = SearchOptions(k=k, offset=0, min_score=min_score, filter=filter, space=space, index=index)
+        options = SearchOptions(k=k, min_score=min_score, filter=filter, space=space, index=index)
 
         def search(image: ImageInput) -> SearchResult:
             call = apart(_calls.search, image=image, id=None, vector=None, parts=None, box=None, options=options)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, overload
 
 from lookalike_client._images import ImageInput
@@ -103,16 +103,18 @@ class SearchResult(Sequence[Hit]):
             import pandas
         except ImportError as error:
             raise ImportError("This needs pandas: pip install pandas") from error
-        facts = ("score", "id", "path", "labels", "width", "height")
+        facts = ["score", *(one.name for one in fields(Hit) if one.name not in ("score", "paths", "metadata"))]
         rows = [
             {name: getattr(hit, name) for name in facts} | {f"metadata.{key}": one for key, one in hit.metadata.items()}
             for hit in self.hits
         ]
-        return pandas.DataFrame(rows, columns=None if rows else list(facts))
+        return pandas.DataFrame(rows, columns=None if rows else facts)
 
     def to_json(self) -> dict[str, Any]:
         """The answer in the form the server gave it: `{"hits": [...], "space", "took_ms"}`, ready for `json.dumps`."""
-        hits = [asdict(hit) | {"paths": list(hit.paths), "labels": list(hit.labels)} for hit in self.hits]
+        hits = [
+            {name: list(one) if isinstance(one, tuple) else one for name, one in asdict(hit).items()} for hit in self
+        ]
         return {"hits": hits, "space": self.space, "took_ms": dict(self.took_ms)}
 
 
