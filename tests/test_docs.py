@@ -1,0 +1,158 @@
+"""Promises of the documents: they are complete, their links lead somewhere, and their examples can be run."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted(
+    path
+    for path in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "client" / "README.md")
+    if path.name != "CHANGELOG.md"
+)
+GUIDES = [path for path in PAGES if path.name != "cli.md"]
+"""Pages that people wrote."""
+
+
+def written(pages: list[Path] = GUIDES) -> str:
+    return "\n".join(page.read_text(encoding="utf-8") for page in pages)
+
+
+@pytest.fixture(scope="module")
+def generated() -> dict[str, str]:
+    sys.path.append(str(ROOT / "docs"))
+    import reference
+
+    return {name: make() for name, make in reference.GENERATED.items()}
+
+
+@pytest.mark.parametrize("name", ["cli.md", "openapi.json"])
+def test_what_is_written_from_the_code_is_up_to_date(generated: dict[str, str], name: str) -> None:
+    held = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    assert held == generated[name], f"run: python docs/reference.py, and look at what it changes in docs/{name}"
+
+
+def test_every_command_and_flag_stands_in_a_page_that_people_wrote(generated: dict[str, str]) -> None:
+    pages = written()
+    commands = re.findall(r"^## lookalike (\S+)$", generated["cli.md"], re.MULTILINE)
+    assert "build" in commands
+    assert [name for name in commands if f"lookalike {name}" not in pages and f"`{name}`" not in pages] == []
+    flags = set(re.findall(r"^ +(?:-\w, )?(--[a-z-]+)", generated["cli.md"], re.MULTILINE))
+    assert "--exclude" in flags
+    assert sorted(flag for flag in flags - {"--help"} if not re.search(rf"{flag}(?![\w-])", pages)) == []
+
+
+def test_every_setting_stands_in_http_md() -> None:
+    from api.settings import Settings
+
+    page = (ROOT / "docs" / "http.md").read_text(encoding="utf-8")
+    assert [name for name in Settings.model_fields if f"`{name.upper()}`" not in page] == []
+
+
+def test_every_error_code_stands_in_errors_md() -> None:
+    page = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+    source = (ROOT / "api" / "http" / "problems.py").read_text(encoding="utf-8")
+    codes = set(re.findall(r'HTTPStatus\.\w+,\s*"([a-z-]+)"', source))
+    assert {"overloaded", "invalid-filter"} <= codes
+    assert sorted(code for code in codes if f"`{code}`" not in page) == []
+
+
+def test_every_metric_stands_in_deployment_md() -> None:
+    page = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
+    names = set()
+    for path in (ROOT / "api").rglob("*.py"):
+        names |= set(re.findall(r'(?:Counter|Gauge|Histogram)\(\s*"(lookalike_\w+)"', path.read_text(encoding="utf-8")))
+    assert "lookalike_request_seconds" in names
+    assert sorted(name for name in names if name not in page) == []
+
+
+def links() -> Iterator[tuple[Path, str]]:
+    for page in PAGES:
+        text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+            if not re.match(r"[a-z]+:", target):
+                yield page, target
+
+
+def anchors(page: Path) -> set[str]:
+    """The names that headings have as links, as the large hosts of repositories make them."""
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_link_leads_somewhere() -> None:
+    broken = []
+    for page, target in links():
+        name, _, anchor = target.partition("#")
+        path = (page.parent / name).resolve() if name else page
+        if not path.exists() or (anchor and path.suffix == ".md" and anchor not in anchors(path)):
+            broken.append(f"{page.name}: {target}")
+    assert broken == []
+
+
+def test_the_pages_name_no_file_that_is_not_there() -> None:
+    missing = []
+    for page in GUIDES:
+        rooms = r"(?:search|indexer|api|benchmarks|data|docs|tests|torture|client|findings)"
+        text = page.read_text(encoding="utf-8")
+        named = re.findall(rf"(?<![\w/.-])({rooms}/[\w/.-]+\.(?:py|md|png|json|sh))", text)
+        missing += [f"{page.name}: {name}" for name in named if not (ROOT / name).exists()]
+    assert missing == []
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    found = []
+    for page in GUIDES:
+        text = page.read_text(encoding="utf-8")
+        found += [(page.name, code) for code in re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)]
+    return found
+
+
+def test_every_python_block_can_be_parsed_and_imports_what_there_is() -> None:
+    assert blocks("python")
+    for page, code in blocks("python"):
+        tree = ast.parse(code, filename=page, type_comments=False)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("lookalike_client"):
+                module = __import__(node.module)
+                assert all(hasattr(module, alias.name) for alias in node.names), f"{page}: {ast.unparse(node)}"
+
+
+def test_every_command_line_in_the_pages_has_commands_and_flags_that_there_are(generated: dict[str, str]) -> None:
+    sections = dict(re.findall(r"^## lookalike (\S+)\n\n```\n(.*?)```", generated["cli.md"], re.MULTILINE | re.DOTALL))
+    wrong = []
+    for page in GUIDES:
+        if page.name in ("decisions.md", "benchmarks.md"):  # what was, and other programs
+            continue
+        for line in re.findall(r"(?:^\$ |`)lookalike ([a-z][^`\n]*)", page.read_text(encoding="utf-8"), re.MULTILINE):
+            name = line.split()[0]
+            if name not in sections:
+                wrong.append(f"{page.name}: lookalike {line}")
+                continue
+            flags = re.findall(r"(?<!\S)(--[a-z][a-z-]*)", re.split(r"[;|&(]|, ", line)[0])
+            wrong += [f"{page.name}: {flag} of {name}" for flag in flags if flag not in sections[name]]
+    assert wrong == []
+
+
+def test_the_spelling_is_checked() -> None:
+    checked = subprocess.run([sys.executable, "-m", "codespell_lib"], cwd=ROOT, capture_output=True, text=True)
+    assert checked.stdout + checked.stderr == ""
+
+
+def test_continuous_integration_runs_what_the_classifiers_claim() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    claimed = [line.rpartition(" :: ")[2] for line in project["classifiers"]]
+    versions = {name for name in claimed if re.fullmatch(r"3\.\d+", name)}
+    assert set(re.findall(r'python: "(3\.\d+)"', workflow)) == versions
+    systems = {"Linux": "ubuntu", "MacOS": "macos", "Windows": "windows"}
+    assert {name for name, runner in systems.items() if f"{runner}-latest" in workflow} == systems.keys() & claimed

@@ -1,0 +1,117 @@
+"""A second reader of an index, written from docs/format.md alone, finds what the first one finds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sqlite3
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from conftest import image_id, new_image, vectors
+from numpy.typing import NDArray
+
+from search.catalog.schema import APPLICATION_ID, SCHEMA_VERSION, tables
+from search.generations.generation import FORMAT
+from search.index import Index
+from search.types import Query, QueryPart
+
+MakeIndex = Callable[..., Index]
+PAGE = (Path(__file__).parents[1] / "docs" / "format.md").read_text(encoding="utf-8")
+
+
+class Reader:
+    """An index, by the specification. It imports nothing of Lookalike."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._catalog = sqlite3.connect(f"file:{path}/catalog.sqlite?mode=ro", uri=True)
+        assert self._value("PRAGMA application_id") == 0x4C4B414C
+        assert self._value("PRAGMA user_version") == 3
+        rows = self._catalog.execute("SELECT key, value FROM state")
+        self._state = {key: json.loads(str(value)) for key, value in rows}
+
+    def _value(self, statement: str) -> Any:
+        return self._catalog.execute(statement).fetchone()[0]
+
+    def damaged_pages(self) -> set[int]:
+        """Pages that are not what their checksums say."""
+        data = (self._path / "catalog.sqlite.sums").read_bytes()
+        assert data[:8] == b"LKSUMS1\n"
+        acknowledged, crc = struct.unpack_from("<QI", data, 8)
+        assert crc == zlib.crc32(struct.pack("<Q", acknowledged))
+        assert self._state["commits"] >= acknowledged
+        size, pages, moving, crc = struct.unpack_from("<IIII", data, 20)
+        assert crc == zlib.crc32(data[36:], zlib.crc32(data[20:32]))
+        sums = np.frombuffer(data, "<u4", pages, 36)
+        excused = set(np.frombuffer(data, "<u4", moving, 36 + 4 * pages).tolist())
+        database = (self._path / "catalog.sqlite").read_bytes()
+        found = [zlib.crc32(database[number * size : (number + 1) * size]) for number in range(pages)]
+        return set((np.flatnonzero(np.array(found) != sums) + 1).tolist()) - excused
+
+    def generation(self, space: str) -> tuple[int, int, NDArray[np.int64], NDArray[np.float32]]:
+        """Applied and clean `seq`, rowids and vectors of the current generation."""
+        folder = self._path / "generations" / self._state["generation"]
+        manifest = json.loads((folder / "manifest.json").read_text())
+        digest = manifest.pop("sha256")
+        assert digest == hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+        assert digest == self._state["generations"][folder.name]
+        assert manifest["catalog"] == self._state["catalog"]
+        for name, facts in manifest["files"].items():
+            assert hashlib.sha256((folder / name).read_bytes()[: facts["bytes"]]).hexdigest() == facts["sha256"]
+        facts = manifest["spaces"][space]
+        rowids = np.fromfile(folder / f"{space}.rowids", "<i8")
+        vectors = np.fromfile(folder / f"{space}.vectors", "<f4", facts["count"] * facts["dim"])
+        return manifest["applied_seq"], manifest["clean_seq"], rowids, vectors.reshape(facts["count"], facts["dim"])
+
+    def search(self, space: str, query: NDArray[np.float32], k: int) -> list[tuple[str, float]]:
+        """The k nearest images: their ids and cosines."""
+        applied, clean, rowids, vectors = self.generation(space)
+        known = dict(zip(rowids.tolist(), vectors, strict=True))
+        newer = self._catalog.execute(
+            "SELECT image_rowid, vector, crc32 FROM embeddings JOIN spaces ON space = space_id "
+            "JOIN images ON images.rowid = image_rowid WHERE name = ? AND seq > ?",
+            (space, applied),
+        )
+        for rowid, blob, crc in newer:
+            assert zlib.crc32(blob) == crc
+            known[rowid] = np.frombuffer(blob, "<f4")
+        for (rowid,) in self._catalog.execute("SELECT rowid FROM tombstones WHERE seq > ?", (clean,)):
+            known.pop(rowid, None)
+        ids = dict(self._catalog.execute("SELECT rowid, id FROM images"))
+        found = sorted((-float(vector @ query), ids[rowid]) for rowid, vector in known.items())
+        return [(image, -score) for score, image in found[:k]]
+
+
+def test_a_reader_written_from_the_specification_finds_the_same(make_index: MakeIndex) -> None:
+    data = vectors(130)
+    index = make_index(data[:120])
+    with index.writer() as writer:
+        with writer.transaction() as transaction:
+            for number in range(120, 130):
+                transaction.add(new_image(number, data[number]))
+        writer.remove([image_id(3), image_id(125)])
+    index.catalog.checkpoint(wait=5)
+    reader = Reader(index.path)
+    assert reader.damaged_pages() == set()
+    for query in vectors(10, seed=3):
+        hits = index.search(Query(parts=[QueryPart(vector=query)], k=20))
+        found = reader.search("layer2", query, 20)
+        assert [image for image, _ in found] == [hit.id for hit in hits]
+        assert np.allclose([score for _, score in found], [hit.score for hit in hits], atol=1e-6)
+
+
+def test_the_specification_names_every_table_column_and_version() -> None:
+    for table in tables.sorted_tables:
+        section = re.split(r"\n##+ ", PAGE.split(f"### `{table.name}`")[1])[0]
+        if table.name != "state":
+            missing = [column.name for column in table.columns if f"`{column.name}`" not in section]
+            assert missing == [], table.name
+    assert f"| `PRAGMA user_version` | {SCHEMA_VERSION} |" in PAGE
+    assert f"0x{APPLICATION_ID:08X}" in PAGE
+    assert f"| `format` in its manifest | {FORMAT} |" in PAGE
