@@ -53,7 +53,8 @@ def mended(data: bytes, *, truncated: bool) -> Iterator[Mended]:
 
 def _png(data: bytes, used: frozenset[bytes]) -> bytes:
     """The PNG with its critical chunks, those of `used` that are intact, and an end."""
-    whole, at = [_PNG], len(_PNG)
+    whole: list[bytes | memoryview] = [_PNG]
+    at = len(_PNG)
     view = memoryview(data)
     while at + 8 <= len(data):
         length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
