@@ -83,6 +83,15 @@ def head_too_large(limit: int) -> Problem:
     return Problem(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "headers-too-large", detail)
 
 
+def range_outside(size: int) -> Problem:
+    """A range of a file that begins behind its end (bytes)."""
+    detail = (
+        f"The file has {size:,} bytes: the range begins behind its end. Leave the header Range out, or ask for less."
+    )
+    headers = {"Content-Range": f"bytes */{size}"}
+    return Problem(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "range-not-satisfiable", detail, headers)
+
+
 def too_late() -> Problem:
     """An answer that was not ready in time."""
     detail = "The answer took too long, and was given up. Try again, or ask for less at once."
@@ -230,6 +239,8 @@ def _no_such_method(request: Request) -> Problem:
         for route in router.routes:
             if isinstance(route, Route) and route.path_regex.match(path_of(request.scope)):
                 allowed |= route.methods or set()
+    if "GET" in allowed:
+        allowed.add("HEAD")
     detail = "This path has no such method. /docs lists what there is."
     return Problem(HTTPStatus.METHOD_NOT_ALLOWED, "method-not-allowed", detail, {"Allow": ", ".join(sorted(allowed))})
 

@@ -24,7 +24,7 @@ from search.query.parts import MAX_PARTS
 from search.types import Hit, ImageRecord
 
 EXAMPLE_ID = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
-ImageId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+ImageId = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$", to_lower=True)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Pair = Annotated[list[float], Field(min_length=2, max_length=2)]
 Box = Annotated[list[Finite], Field(min_length=4, max_length=4, description="x, y, width, height in pixels.")]

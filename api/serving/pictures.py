@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,6 +20,15 @@ from search.types import Location
 
 MAX_THUMBNAILS_AT_ONCE = 4
 """Each is made from a whole file in memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Original:
+    """An image's file, open, with its name and the format of its content (`jpeg`)."""
+
+    file: BinaryIO
+    name: str
+    format: str
 
 
 class Pictures:
@@ -35,8 +45,8 @@ class Pictures:
         """Finish what is under way."""
         self._files.shutdown()
 
-    async def file(self, image_id: str) -> tuple[BinaryIO, str]:
-        """An image's original file, open, and its format. Raises UnknownImage, FileGone."""
+    async def original(self, image_id: str) -> Original:
+        """An image's original file, open. Raises UnknownImage, FileGone."""
         return await activity.run(self._files, lambda: self._original(image_id))
 
     async def thumbnail(self, image_id: str, size: int) -> bytes:
@@ -59,7 +69,7 @@ class Pictures:
                 raise
 
         def whole() -> bytes:
-            with self._original(image_id)[0] as file:
+            with self._original(image_id).file as file:
                 return file.read()
 
         found = await activity.run(self._files, kept)
@@ -70,7 +80,7 @@ class Pictures:
         await activity.run(self._files, lambda: keep(small))
         return small
 
-    def _original(self, image_id: str) -> tuple[BinaryIO, str]:
+    def _original(self, image_id: str) -> Original:
         record = self._index.image(image_id)
         with self._index.catalog.lookup() as lookup:
             locations = lookup.locations_of(image_id)
@@ -81,7 +91,7 @@ class Pictures:
                     file = path.open("rb")
                     if hashlib.file_digest(file, "sha256").hexdigest() == image_id:
                         file.seek(0)
-                        return file, record.facts.format
+                        return Original(file=file, name=location.path.rpartition("/")[2], format=record.facts.format)
                     file.close()
             except OSError:
                 continue

@@ -141,6 +141,7 @@ def read_base64(text: str) -> bytes:
     except (binascii.Error, ValueError):
         pass
     try:
+        text = text.lstrip()
         if text[:5].lower() == "data:":
             text = _payload(text)
         data = text.encode("ascii").translate(_URL_SAFE, _WHITE_SPACE).rstrip(b"=")

@@ -11,6 +11,8 @@ from fastapi.dependencies.utils import get_flat_params
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.datastructures import FormData
+from starlette.routing import Match
+from starlette.types import Receive, Scope, Send
 
 from api.http import problems
 from api.http.schemas import ProblemAnswer
@@ -77,7 +79,25 @@ class _Checked(Request):
         return form
 
 
-class CheckedRoute(APIRoute):
+class ReadableRoute(APIRoute):
+    """A route that answers HEAD wherever it answers GET. The description of the interface names GET alone."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """As Starlette calls it."""
+        return super().matches({**scope, "method": "GET"} if self._heads(scope) else scope)
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """As Starlette calls it."""
+        if self._heads(scope):
+            await self.app(scope, receive, send)
+        else:
+            await super().handle(scope, receive, send)
+
+    def _heads(self, scope: Scope) -> bool:
+        return scope.get("method") == "HEAD" and "GET" in (self.methods or ())
+
+
+class CheckedRoute(ReadableRoute):
     """A route that refuses what its call does not know, as fields of a form and in its address, and too large JSON.
 
     JSON is counted before it is parsed: nothing else is answered meanwhile.

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
-from typing import Annotated, BinaryIO
+from typing import Annotated, Any
 
 from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
 from fastapi import Path as PathParameter
-from fastapi.responses import StreamingResponse
 
 from api.http import problems
+from api.http.files import content_disposition, is_known, sent
 from api.http.routes import CheckedRoute, Chosen, InAddress, answers, choose
 from api.http.schemas import ImageAnswer, ImageId, ImagePatch, ImagesAnswer
 from api.serving.questions import Name
@@ -20,7 +18,6 @@ router = APIRouter(prefix="/v1/images", tags=["images"], route_class=CheckedRout
 Id = Annotated[ImageId, PathParameter(description="SHA-256 of the image file.")]
 FOREVER = "private, max-age=31536000, immutable"
 """An id names a content: what it leads to never changes."""
-READ_CHUNK_BYTES = 256 * 1024
 
 
 @router.get("", responses=answers(404))
@@ -73,9 +70,12 @@ async def delete_image(service: Chosen, id: Id) -> None:  # noqa: A002
     await service.delete(id)
 
 
+AS_YOU_HAVE_IT: dict[int | str, dict[str, Any]] = {304: {"description": "As you have it."}}
+
+
 @router.get(
     "/{id}/thumbnail",
-    responses=answers(404) | {200: {"content": {"image/jpeg": {}}}, 304: {"description": "As you have it."}},
+    responses=answers(404) | {200: {"content": {"image/jpeg": {}}}} | AS_YOU_HAVE_IT,
     response_class=Response,
 )
 async def thumbnail(
@@ -86,24 +86,28 @@ async def thumbnail(
 ) -> Response:
     """A small JPEG that fits in size x size pixels."""
     headers = {"Cache-Control": FOREVER, "ETag": f'"{id}-{size}"'}
-    if headers["ETag"] in request.headers.get("if-none-match", ""):
+    if is_known(request, headers["ETag"]):
         await service.read(lambda index: index.catalog.rowid(id))
         return Response(status_code=304, headers=headers)
     return Response(await service.pictures.thumbnail(id, size), media_type="image/jpeg", headers=headers)
 
 
-@router.get("/{id}/file", responses=answers(404) | {200: {"content": {"image/*": {}}}}, response_class=Response)
-async def file(service: Chosen, id: Id) -> Response:  # noqa: A002
-    """The original file."""
-    opened, image_format = await service.pictures.file(id)
-    headers = {"Cache-Control": FOREVER, "ETag": f'"{id}"', "Content-Length": str(os.fstat(opened.fileno()).st_size)}
-    return StreamingResponse(_blocks(opened), media_type=f"image/{image_format}", headers=headers)
-
-
-def _blocks(opened: BinaryIO) -> Iterator[bytes]:
-    with opened:
-        while block := opened.read(READ_CHUNK_BYTES):
-            yield block
+@router.get(
+    "/{id}/file",
+    responses=answers(404, 416)
+    | {200: {"content": {"image/*": {}}}, 206: {"description": "The range that was asked for."}}
+    | AS_YOU_HAVE_IT,
+    response_class=Response,
+)
+async def file(request: Request, service: Chosen, id: Id) -> Response:  # noqa: A002
+    """The original file, or the range of its bytes that the header Range names."""
+    headers = {"Cache-Control": FOREVER, "ETag": f'"{id}"'}
+    if is_known(request, headers["ETag"]):
+        await service.read(lambda index: index.catalog.rowid(id))
+        return Response(status_code=304, headers=headers)
+    original = await service.pictures.original(id)
+    headers["Content-Disposition"] = content_disposition(original.name)
+    return sent(request, original.file, headers, f"image/{original.format}")
 
 
 def _object(text: str | None) -> dict[str, object]:

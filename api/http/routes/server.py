@@ -11,12 +11,12 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from api import metrics
 from api.http import problems
 from api.http.access import COOKIE, SESSION_SECONDS, Keys
-from api.http.routes import CheckedRoute, answers, choose, served
+from api.http.routes import CheckedRoute, ReadableRoute, answers, choose, served
 from api.http.schemas import IndexAnswer, IndexesAnswer, SessionRequest, SpaceAnswer, StatusAnswer
 from api.serving.service import Service
 
 router = APIRouter(tags=["server"], route_class=CheckedRoute)
-public = APIRouter(tags=["server"])
+public = APIRouter(tags=["server"], route_class=ReadableRoute)
 
 
 @router.get("/v1/indexes", responses=answers())
@@ -39,14 +39,12 @@ async def read_metrics(request: Request) -> Response:
     return Response(generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
-@public.head("/healthz", include_in_schema=False)
 @public.get("/healthz")
 async def healthz() -> StatusAnswer:
     """Whether the server lives."""
     return StatusAnswer(status="ok")
 
 
-@public.head("/readyz", include_in_schema=False)
 @public.get("/readyz", responses={503: answers()[400]})
 async def readyz(request: Request) -> StatusAnswer:
     """Whether searches are answered now."""
