@@ -14,7 +14,7 @@ import indexer.cli
 import search.cli
 from api.errors import ApiError
 from indexer.errors import IndexerError
-from search.cli import DEFAULT_INDEX, Json, default_index, print_json, say
+from search.console import DEFAULT_INDEX, Json, default_index, print_json, say
 from search.errors import SearchError
 
 EXIT_INTERNAL = 70

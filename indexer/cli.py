@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from search.cli import DEFAULT_INDEX, EXIT_REJECTED, Json, default_index, plural, print_json, say, warn
+from search.console import DEFAULT_INDEX, EXIT_REJECTED, Json, default_index, plural, print_json, say, warn
 from search.recipe import Pooling
 
 if TYPE_CHECKING:

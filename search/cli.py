@@ -1,53 +1,31 @@
-"""Commands that need no encoder: info, verify, rebuild, compact, remove, backup, move-root; how every one prints."""
+"""Commands that need no encoder: info, verify, rebuild, compact, remove, backup, move-root."""
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from search.console import (
+    DEFAULT_INDEX,
+    EXIT_REJECTED,
+    Json,
+    default_index,
+    megabytes,
+    plural,
+    print_json,
+    say,
+    warn,
+)
 from search.errors import IndexDamaged
 
 if TYPE_CHECKING:
     from search.catalog.lookup import KnownLocation, Lookup
     from search.index import Index
     from search.types import JsonObject, Location
-
-DEFAULT_INDEX = "$LOOKALIKE_INDEX or ./lookalike.index"
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-EXIT_REJECTED = 3
-"""Done, but some inputs were rejected; they are listed."""
-
-
-def default_index() -> Path:
-    """The index that commands use when none is named."""
-    return Path(os.environ.get("LOOKALIKE_INDEX") or "lookalike.index")
-
-
-def print_json(answer: object) -> None:
-    """Print an answer as one JSON object on stdout."""
-    print(json.dumps(answer, ensure_ascii=False, allow_nan=False))  # noqa: T201
-
-
-def say(text: str) -> None:
-    """Print a line of a result on stdout; names that are not valid text are shown escaped."""
-    print(text.encode(errors="backslashreplace").decode())  # noqa: T201
-
-
-def warn(text: str) -> None:
-    """Print a line about a result, rather than of it, on stderr."""
-    print(text.encode(errors="backslashreplace").decode(), file=sys.stderr)  # noqa: T201
-
-
-def plural(count: int, noun: str) -> str:
-    """`1 image`, `1,234 images`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def info(
@@ -102,11 +80,6 @@ def _searched(structure: JsonObject) -> str:
         f"searched by a graph that finds {found['recall']:.1%} of the ten nearest "
         f"({found['queries']} of its images asked, ef {found['ef']}), {size}"
     )
-
-
-def megabytes(count: int) -> str:
-    """A number of bytes as people read it."""
-    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
 
 
 def verify(
