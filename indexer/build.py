@@ -117,7 +117,7 @@ class Build:
 
     def _embed_and_commit(self, work: Sequence[Location]) -> None:
         """Bring these files into the index. While one batch is written, the next is in the encoder."""
-        limits = DecodeLimits()
+        limits = DecodeLimits().raised(max_pixels=self._options.max_pixels, max_seconds=self._options.max_seconds)
         with (
             Workers(self._index.spaces[0].recipe.preprocessing, limits) as workers,
             ThreadPoolExecutor(1, thread_name_prefix="encode") as encoding,

@@ -61,6 +61,14 @@ def build(
     device: Annotated[DeviceName, typer.Option(help="Where the model runs.")] = "auto",
     batch_size: Annotated[int | None, typer.Option(min=1, max=4096, metavar="N")] = None,
     workers: Annotated[int | None, typer.Option(min=1, max=256, metavar="N", help="Decoding processes.")] = None,
+    max_pixels: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="The largest picture in memory.  [250,000,000]", show_default=False),
+    ] = None,
+    max_seconds: Annotated[
+        float | None,
+        typer.Option(min=0.001, metavar="S", help="Seconds for a picture, and a tenth more a megapixel.  [10]"),
+    ] = None,
     exclude: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Names or paths to leave out.")] = None,
     files_from: Annotated[str | None, typer.Option(metavar="FILE|-", help="Paths to add, one a line.")] = None,
     label_from_folder: Annotated[
@@ -94,6 +102,8 @@ def build(
         retry_failed=retry_failed,
         readd=readd,
         min_recall=min_recall,
+        max_pixels=max_pixels,
+        max_seconds=max_seconds,
     )
     wanted = ModelChoice(
         model=model,
@@ -223,6 +233,7 @@ def _counters(index: str, report: BuildReport) -> dict[str, Any]:
 
 
 def _print_report(report: BuildReport, answer: dict[str, Any], *, dry_run: bool) -> None:
+    from indexer.pictures.decode import TOO_LARGE
     from indexer.pictures.formats import how_to_read
     from indexer.pictures.worker import TOO_SLOW
 
@@ -254,7 +265,9 @@ def _print_report(report: BuildReport, answer: dict[str, Any], *, dry_run: bool)
     if len(answer["failed"]) > SHOWN_FAILURES:
         warn(f"... and {len(answer['failed']) - SHOWN_FAILURES:,} more; --json lists all")
     if any(failed["reason"].startswith(TOO_SLOW) for failed in answer["failed"]):
-        warn("What takes too long may not while the machine has less to do: --retry-failed tries it again")
+        warn("What takes too long is given more time with --max-seconds S --retry-failed")
+    if any(TOO_LARGE in failed["reason"] for failed in answer["failed"]):
+        warn("What is too large is taken, if there is memory for it, with --max-pixels N --retry-failed")
     if report.missing:
         warn(f"{plural(report.missing, 'file')} missing from the disk, but still in the index; --prune drops them")
     if report.interrupted:

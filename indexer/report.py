@@ -35,6 +35,8 @@ class BuildOptions:
     retry_failed: bool = False
     readd: bool = False
     min_recall: float | None = None
+    max_pixels: int | None = None
+    max_seconds: float | None = None
 
     def folder_labels(self, location: Location) -> tuple[str, ...]:
         """The label that a file's folder is, where that was asked for."""

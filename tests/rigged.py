@@ -40,3 +40,9 @@ def rigged(data: bytes, preprocessing: Any, *, limits: DecodeLimits) -> Decoded:
         loaded = ",".join(name for name in ("torch", "faiss", "transformers", "PIL") if name in sys.modules)
         return Decoded(facts=ImageFacts(width=1, height=1, format=loaded, bytes=1), pixels=np.zeros((1, 1, 3), "u1"))
     return decode(data, preprocessing, limits=limits)
+
+
+def slow(data: bytes, preprocessing: Any, *, limits: DecodeLimits) -> Decoded:
+    """`decode` on a machine that needs a second for anything."""
+    time.sleep(1)
+    return decode(data, preprocessing, limits=limits)

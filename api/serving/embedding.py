@@ -56,13 +56,14 @@ class Embedding:
             max_bytes=settings.max_upload_bytes,
             max_pixels=settings.max_pixels,
             seconds=DECODE_SECONDS,
+            seconds_per_megapixel=0,  # the request has a deadline, and a header promises any number of pixels
             max_memory=DECODE_MEMORY,
         )
         self._workers = Workers(preprocessing, limits, nice=NICE)
         self._workers.start(count)
         self._decoders = ThreadPoolExecutor(count, thread_name_prefix="decode")
         # What a build has read is drawn, however large; these processes start with the first thumbnail.
-        self._drawing = Workers(preprocessing, DecodeLimits(), nice=NICE)
+        self._drawing = Workers(preprocessing, _of_builds(settings.max_pixels), nice=NICE)
         self._drawers = ThreadPoolExecutor(count, thread_name_prefix="draw")
         per_core = encoder.per_core()
         self._encoding: Stage[NDArray[np.uint8], tuple[Vector, ...]] = Stage(
@@ -148,6 +149,12 @@ class Embedding:
     async def _apart(self, function: Callable[..., Result], data: bytes, **arguments: Any) -> Result:
         work = partial(self._workers.run, function, data, **arguments)
         return await asyncio.get_running_loop().run_in_executor(self._decoders, work)
+
+
+def _of_builds(max_pixels: int) -> DecodeLimits:
+    """The limits of a build; of pixels, the server's where that is larger, as it must be after `build --max-pixels`."""
+    limits = DecodeLimits()
+    return limits.raised(max_pixels=max_pixels, max_seconds=None) if max_pixels > limits.max_pixels else limits
 
 
 def _encode(encoder: Encoder, pictures: Sequence[NDArray[np.uint8]]) -> Sequence[tuple[Vector, ...]]:

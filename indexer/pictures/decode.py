@@ -25,6 +25,8 @@ from indexer.pictures.preprocess import needed_size, to_input
 from search.recipe import Preprocessing
 from search.types import ImageFacts
 
+TOO_LARGE = "pixels, more than the limit of"
+"""How the reason of a picture with too many pixels goes on after their number."""
 BLOCKS = 4
 """Of Pillow's memory, 16 MB at most each, that `keep_memory` keeps."""
 
@@ -57,16 +59,34 @@ _NAMES = {"MPO": "jpeg", "HEIF": "heic"}
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeLimits:
-    """What an image may cost at most: bytes of the file, pixels, pixels of one side. Checked before pixels are read.
+    """What an image may cost at most: bytes of the file, pixels in memory, pixels of one side. Checked before they are.
 
-    `seconds` and `max_memory` (bytes, beyond what the interpreter takes) hold in decoding processes only.
+    A JPEG counts with the pixels that it is decoded to. `seconds`, and as many more for each megapixel as
+    `seconds_per_megapixel` says, and `max_memory` (bytes, beyond what the interpreter takes) hold in decoding processes
+    only.
     """
 
     max_bytes: int = 512 * 1024 * 1024
     max_pixels: int = 250_000_000
     max_side: int = 65_535
     seconds: float = 10
+    seconds_per_megapixel: float = 1
     max_memory: int = 4 * 1024**3
+
+    def raised(self, *, max_pixels: int | None, max_seconds: float | None) -> DecodeLimits:
+        """These limits with what a user has set: of pixels, with the memory for them, and of seconds, in proportion."""
+        limits = self
+        if max_pixels is not None:
+            memory = max(self.max_memory, self.max_memory * max_pixels // self.max_pixels)
+            limits = replace(limits, max_pixels=max_pixels, max_side=max(self.max_side, max_pixels), max_memory=memory)
+        if max_seconds is not None:
+            more = self.seconds_per_megapixel * max_seconds / self.seconds
+            limits = replace(limits, seconds=max_seconds, seconds_per_megapixel=more)
+        return limits
+
+    def seconds_for(self, size: tuple[int, int]) -> float:
+        """The seconds that a picture of (width, height) pixels may take; what is larger than allowed gets no more."""
+        return self.seconds + self.seconds_per_megapixel * min(size[0] * size[1], self.max_pixels) / 1e6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,9 +193,7 @@ def _open(data: bytes, limits: DecodeLimits, at_least: int | None, box: Box | No
 def _check_size(limits: DecodeLimits, size: tuple[int, int]) -> None:
     width, height = size
     if max(size) > limits.max_side or width * height > limits.max_pixels:
-        raise ImageRejected(
-            f"{width:,} x {height:,} pixels, more than the limit of {limits.max_pixels:,} ({limits.max_side:,} a side)"
-        )
+        raise ImageRejected(f"{width:,} x {height:,} {TOO_LARGE} {limits.max_pixels:,} ({limits.max_side:,} a side)")
     if min(size) < 1:
         raise ImageRejected("it has no pixels")
 

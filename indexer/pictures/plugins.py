@@ -39,6 +39,16 @@ def open_picture(data: bytes, *, check: Callable[[tuple[int, int]], None]) -> Im
     return image  # type: ignore[no-any-return]
 
 
+def declared_size(data: bytes) -> tuple[int, int]:
+    """(width, height) in pixels that a file's header declares; (0, 0) where it cannot be read."""
+    try:
+        if kind_of(data[:HEADER_BYTES]) == "JPEG XL":
+            return jxl_size(data)
+        return open_picture(data, check=lambda _: None).size
+    except Exception:  # of any type; who decodes the file will tell
+        return 0, 0
+
+
 @cache
 def _register(pillow: str) -> None:
     """Teach Pillow a format. No decoder may take threads of its own: a process a core decodes already."""

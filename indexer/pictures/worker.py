@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from indexer.errors import ImageRejected, IndexerError
 from indexer.pictures.decode import Decoded, DecodeLimits, decode, keep_memory
+from indexer.pictures.plugins import declared_size
 from search.recipe import Preprocessing
 
 TOO_SLOW = "it takes longer than"
@@ -28,6 +29,10 @@ START_SECONDS = 60
 STOP_SECONDS = 5
 SLICES = 10
 """In which a limit passes."""
+SMALL_BYTES = 200_000
+"""Files up to here are not opened before they are decoded, to see how many pixels they have."""
+SMALL_PIXELS = 2_000_000
+"""Pictures up to here have the seconds of any: to grant them more costs a message to the owner, .2 ms."""
 
 Result = TypeVar("Result")
 Decode = Callable[..., Decoded]
@@ -42,6 +47,13 @@ class _Job:
     limits: DecodeLimits
     decode: Decode
     nice: int
+
+
+@dataclass(frozen=True)
+class _Patience:
+    """A worker tells that what it has begun may take so long."""
+
+    seconds: float
 
 
 class WorkerFailed(IndexerError):
@@ -130,6 +142,8 @@ class Worker:
             answer = self._here.recv()
         except (EOFError, OSError) as error:
             raise self._died() from error
+        if isinstance(answer, _Patience):
+            return self._hear(answer.seconds)
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -239,7 +253,16 @@ def _serve(there: Connection, job: _Job) -> None:
         _load(there, job, asked)
         return
     function, data, arguments = asked
+    _ask_for_patience(there, job.limits, data)
     there.send(_outcome(lambda: function(data, limits=job.limits, **arguments)))
+
+
+def _ask_for_patience(there: Connection, limits: DecodeLimits, data: bytes) -> None:
+    """Tell the owner how long a large picture may take: a slow machine is not the picture's fault."""
+    if len(data) > SMALL_BYTES and limits.seconds_per_megapixel:
+        size = declared_size(data)
+        if size[0] * size[1] > SMALL_PIXELS:
+            there.send(_Patience(limits.seconds_for(size)))
 
 
 def _load(there: Connection, job: _Job, path: str) -> None:
@@ -250,6 +273,7 @@ def _load(there: Connection, job: _Job, path: str) -> None:
         return
     there.send(hashlib.sha256(data).hexdigest())
     if there.recv():
+        _ask_for_patience(there, job.limits, data)
         there.send(_outcome(lambda: job.decode(data, job.preprocessing, limits=job.limits)))
 
 

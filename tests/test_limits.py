@@ -1,0 +1,89 @@
+"""Limits of what a picture may cost: of what is in memory, of seconds a megapixel; and that a user can raise them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import recipe, run_cli
+from PIL import Image
+from rigged import slow
+
+from indexer.errors import ImageRejected
+from indexer.pictures.decode import DecodeLimits, decode, open_upright, thumbnail
+from indexer.pictures.worker import Workers
+
+PREPROCESSING = recipe().preprocessing
+
+
+def saved(image: Image.Image, format_: str, **options: Any) -> bytes:
+    out = BytesIO()
+    image.save(out, format_, **options)
+    return out.getvalue()
+
+
+def rough(width: int, height: int) -> Image.Image:
+    """A picture that takes a moment to decode."""
+    noise = np.random.default_rng(0).integers(0, 256, (height // 4, width // 4, 3), dtype=np.uint8)
+    return Image.fromarray(noise).resize((width, height), Image.Resampling.NEAREST)
+
+
+def test_of_a_jpeg_only_the_pixels_that_are_in_memory_count() -> None:
+    data = saved(rough(2_000, 1_600), "JPEG", quality=60)
+    limits = DecodeLimits(max_pixels=300_000)  # an eighth: 250 x 200, a quarter 500 x 400
+    assert decode(data, PREPROCESSING, limits=limits).facts.width == 2_000
+    assert Image.open(BytesIO(thumbnail(data, 200, limits=limits))).size == (200, 160)
+    with pytest.raises(ImageRejected, match="2,000 x 1,600 pixels, more than the limit of 300,000"):
+        open_upright(data, limits=limits, at_least=None)
+
+
+def test_of_a_progressive_jpeg_or_a_png_all_pixels_count() -> None:
+    limits = DecodeLimits(max_pixels=300_000)
+    for data in (saved(rough(2_000, 1_600), "JPEG", progressive=True), saved(rough(2_000, 1_600), "PNG")):
+        with pytest.raises(ImageRejected, match="2,000 x 1,600 pixels, more than the limit of 300,000"):
+            decode(data, PREPROCESSING, limits=limits)
+
+
+def test_a_build_is_told_to_take_larger_pictures(tmp_path: Path, checkpoint: Path) -> None:
+    (tmp_path / "p").mkdir()
+    Image.new("1", (70_000, 4_000)).save(tmp_path / "p" / "map.png")  # too long, and 280 megapixels
+    arguments = ("build", tmp_path / "p", "--index", tmp_path / "i.index", "--model", checkpoint)
+    refused = run_cli(*arguments, check=3)
+    assert "70,000 x 4,000 pixels, more than the limit" in refused.stderr
+    assert "--max-pixels N --retry-failed" in refused.stderr
+    answer = json.loads(run_cli(*arguments, "--max-pixels", "280000000", "--retry-failed", "--json").stdout)
+    assert answer["added"] == 1
+
+
+def test_seconds_grow_with_the_pixels_of_a_build_s_picture(tmp_path: Path) -> None:
+    large, small = tmp_path / "large.png", tmp_path / "small.png"
+    rough(2_000, 1_600).save(large, compress_level=0)
+    rough(400, 320).save(small, compress_level=0)
+    limits = DecodeLimits(seconds=0.4, seconds_per_megapixel=10)
+    with Workers(PREPROCESSING, limits, slow) as workers:
+        assert workers.load(str(large), lambda _: True)[1] is not None
+        assert workers.run(slow, large.read_bytes(), preprocessing=PREPROCESSING) is not None
+        with pytest.raises(ImageRejected, match="it takes longer than"):
+            workers.load(str(small), lambda _: True)
+    # As uploads are; and as a header that promises more than is allowed.
+    for fixed in (replace(limits, seconds_per_megapixel=0), replace(limits, max_pixels=1_000)):
+        with (
+            Workers(PREPROCESSING, fixed, slow) as workers,
+            pytest.raises(ImageRejected, match="it takes longer than"),
+        ):
+            workers.load(str(large), lambda _: True)
+
+
+def test_a_build_is_told_to_be_patient(tmp_path: Path, checkpoint: Path) -> None:
+    (tmp_path / "p").mkdir()
+    rough(2_000, 1_600).save(tmp_path / "p" / "scan.png", compress_level=6)
+    arguments = ("build", tmp_path / "p", "--index", tmp_path / "i.index", "--model", checkpoint)
+    refused = run_cli(*arguments, "--max-seconds", "0.001", check=3)
+    assert "it takes longer than" in refused.stderr
+    assert "--max-seconds" in refused.stderr
+    assert "1 added" in run_cli(*arguments, "--retry-failed").stdout
