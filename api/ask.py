@@ -15,8 +15,8 @@ from api.errors import ServerFailed
 from api.http.schemas import SearchAnswer
 from api.serving.questions import QueryPicture, Question, QuestionPart, SearchOptions
 from api.serving.timing import Timing
-from indexer.encoders.load import encoder_for
 from indexer.errors import ImageRejected, SourceMissing
+from indexer.index_encoder import load_index_encoder
 from indexer.pictures.decode import Box, DecodeLimits, decode
 from indexer.pictures.sheet import CELL, Picture, draw_sheet
 from search.errors import StorageFailed
@@ -34,8 +34,11 @@ class Asked:
     options: SearchOptions
 
 
-def ask_index(path: Path, asked: Asked) -> dict[str, Any]:
-    """Answer from an index on disk, loading its encoder where the question is a picture. The HTTP answer's form."""
+def ask_index(path: Path, asked: Asked, *, warn: Callable[[str], None]) -> dict[str, Any]:
+    """Answer from an index on disk, in the HTTP answer's form. Loads its encoder where the question is a picture.
+
+    warn: told where another encoder stands in for the index's own.
+    """
     began = time.perf_counter()
     timing = Timing()
     picture = None if asked.image is None else QueryPicture(data=_read(asked.image), box=asked.box)
@@ -43,7 +46,7 @@ def ask_index(path: Path, asked: Asked) -> dict[str, Any]:
     with Index.open(path) as index:
         draft = question.draft(index)
         space = index.space(draft.space)
-        vectors = [_embedded(one, asked.image, index, space, timing) for one in question.pictures]
+        vectors = [_embedded(one, asked.image, index, space, timing, warn) for one in question.pictures]
         start = time.perf_counter()
         hits = index.search(question.query(draft, vectors))
         timing.search = time.perf_counter() - start
@@ -51,14 +54,21 @@ def ask_index(path: Path, asked: Asked) -> dict[str, Any]:
     return SearchAnswer.of(hits, space.name, timing).model_dump()
 
 
-def _embedded(picture: QueryPicture, name: Path | None, index: Index, space: Space, timing: Timing) -> Vector:
+def _embedded(
+    picture: QueryPicture,
+    name: Path | None,
+    index: Index,
+    space: Space,
+    timing: Timing,
+    warn: Callable[[str], None],
+) -> Vector:
     start = time.perf_counter()
     try:
         decoded = decode(picture.data, space.recipe.preprocessing, limits=DecodeLimits(), box=picture.box)
     except ImageRejected as error:
         raise ImageRejected(f"{name} cannot be used: {error}.") from error
     timing.decode = time.perf_counter() - start
-    encoder = encoder_for([space], index.models)
+    encoder = load_index_encoder(index, [space], warn=warn)
     start = time.perf_counter()
     vector: Vector = encoder.encode(decoded.pixels[None])[0][0]
     timing.encode = time.perf_counter() - start

@@ -14,7 +14,7 @@ import indexer.cli
 import search.cli
 from api.errors import ApiError
 from indexer.errors import IndexerError
-from search.console import DEFAULT_INDEX, Json, default_index, print_json, say
+from search.console import DEFAULT_INDEX, Json, default_index, print_json, say, warn
 from search.errors import SearchError
 
 EXIT_INTERNAL = 70
@@ -99,7 +99,7 @@ def search_command(
         api_key = None if api_key is None else key_to_send(api_key)
         answer = ask_server(server, api_key, asked)
     else:
-        answer = ask_index(index or default_index(), asked)
+        answer = ask_index(index or default_index(), asked, warn=warn)
     if as_json:
         print_json(answer)
     elif paths:

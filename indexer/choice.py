@@ -15,7 +15,8 @@ from indexer.encoders.checked import CheckedEncoder
 from indexer.encoders.encoder import Encoder, SpaceRequest
 from indexer.encoders.load import encoder_for
 from indexer.errors import ModelUnsupported
-from indexer.machine import has_openvino
+from indexer.index_encoder import MIN_MEDIAN_COSINE, agreement, load_index_encoder
+from indexer.machine import has_openvino, openvino_advice
 from indexer.models import PACKAGED, ModelFiles, locate
 from search.errors import RecipeMismatch
 from search.index import Index
@@ -40,11 +41,11 @@ class ModelChoice:
 
 
 def open_for_build(
-    stack: ExitStack, path: Path, wanted: ModelChoice, *, dry_run: bool
+    stack: ExitStack, path: Path, wanted: ModelChoice, *, dry_run: bool, warn: Callable[[str], None]
 ) -> tuple[Index, Writer | None, Callable[[], Encoder]]:
     """The index, its writer until `stack` closes, and what loads its encoder. Makes the index where there is none.
 
-    A dry run has no writer.
+    A dry run has no writer. warn: told where another encoder stands in for the index's own.
 
     Raises ModelUnavailable, ModelUnsupported, RecipeMismatch (the index was built with another model), IndexLocked.
     """
@@ -70,9 +71,18 @@ def open_for_build(
         if writer is None:
             return index, None, cache(load)
         return index, writer, cache(lambda: _checked(writer, load(), found(), recipes, wanted))
+    _check_encoding(index, wanted)
+    return index, writer, cache(lambda: _complete(writer, index, wanted, warn))
+
+
+def _check_encoding(index: Index, wanted: ModelChoice) -> None:
+    """Refuse another backend, precision or device than the index is encoded with, or can be added to with here."""
     encoding = index.spaces[0].encoding
+    backend = "torch" if encoding.backend == "openvino" and not has_openvino() else encoding.backend
+    if wanted.backend == "openvino" and backend != encoding.backend:
+        raise ModelUnsupported(f"OpenVINO is not installed here. {openvino_advice()}")
     for name, asked, used in (
-        ("--backend", wanted.backend, encoding.backend),
+        ("--backend", wanted.backend, backend),
         ("--precision", wanted.precision, encoding.precision),
     ):
         if asked not in ("auto", used):
@@ -80,21 +90,31 @@ def open_for_build(
                 f"{index.path} is encoded with {name} {used}, and stays so. For {asked}, build another index with "
                 "--index."
             )
-    if encoding.backend == "openvino" and wanted.device not in ("auto", "cpu"):
+    if backend == "openvino" and wanted.device not in ("auto", "cpu"):
         raise RecipeMismatch(
             f"{index.path} is encoded with OpenVINO, which computes on the CPU here, not on {wanted.device}. Leave "
             "--device out, or build another index with --index."
         )
-    return index, writer, cache(lambda: _complete(writer, index, _load(index.spaces, path, wanted)))
 
 
-def _complete(writer: Writer | None, index: Index, encoder: Encoder) -> Encoder:
-    """The encoder, after its model's configuration was noted in an index that was made before it was kept."""
-    (known,) = {recipe.config_sha256 for recipe in encoder.recipes}
-    if writer is not None and known is not None and index.spaces[0].recipe.config_sha256 is None:
-        with writer.transaction() as transaction:
-            transaction.set_config_sha256(known)
-        index.reload_spaces()
+def _complete(writer: Writer | None, index: Index, wanted: ModelChoice, warn: Callable[[str], None]) -> Encoder:
+    """The encoder of an index that holds images; one made before configurations were kept learns its model's."""
+    encoder = load_index_encoder(
+        index, index.spaces, warn=warn, device=wanted.device, batch_size=wanted.batch_size, throughput=True
+    )
+    known = encoder.recipes[0].config_sha256
+    if writer is None or known is None or index.spaces[0].recipe.config_sha256 is not None:
+        return encoder
+    compared, cosine = agreement(index, index.spaces, encoder)
+    if compared and cosine < MIN_MEDIAN_COSINE:
+        raise ModelUnsupported(
+            f"{encoder.recipes[0].model} has the weights that {index.path} was built with, but gives other embeddings: "
+            f"a median cosine of {cosine:.4f} with those of {compared} images. Its config.json may have changed: put "
+            "the old one back, or build a new index."
+        )
+    with writer.transaction() as transaction:
+        transaction.set_config_sha256(known)
+    index.reload_spaces()
     return encoder
 
 
@@ -111,9 +131,9 @@ def _recipes(files: ModelFiles, wanted: ModelChoice) -> dict[str, Recipe]:
 def _encoding(wanted: ModelChoice) -> Encoding:
     """What a new index is encoded with, before its first images have been compared; int8 begins as bf16."""
     if wanted.backend == "openvino" and not has_openvino():
-        raise ModelUnsupported("OpenVINO is not installed: pip install 'lookalike[openvino]'")
+        raise ModelUnsupported(f"OpenVINO is not installed here. {openvino_advice()}")
     if wanted.precision == "int8" and (wanted.backend == "torch" or not has_openvino()):
-        raise ModelUnsupported("int8 needs --backend openvino, and pip install 'lookalike[openvino]'.")
+        raise ModelUnsupported(f"int8 needs --backend openvino. {'' if has_openvino() else openvino_advice()}".rstrip())
     on_cpu = wanted.device in ("auto", "cpu")
     if not on_cpu and "openvino" in (wanted.backend, "openvino" if wanted.precision == "int8" else ""):
         raise ModelUnsupported(f"OpenVINO computes on the CPU here, not on {wanted.device}.")

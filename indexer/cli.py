@@ -124,7 +124,7 @@ def build(
         progress = stack.enter_context(_progress())  # first: loading a model takes seconds
         # before anything native is loaded, which does not bear a KeyboardInterrupt
         stopped = stack.enter_context(_graceful_interrupt())
-        opened, writer, encoder = open_for_build(stack, index, wanted, dry_run=dry_run)
+        opened, writer, encoder = open_for_build(stack, index, wanted, dry_run=dry_run, warn=warn)
         known_roots = [root for root in opened.catalog.roots() if root != str(opened.uploads)]
         report = Build(opened, writer, encoder, options, progress, stopped, began).run(
             resolve_sources(sources, listed, known_roots)

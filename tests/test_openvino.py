@@ -24,7 +24,7 @@ from indexer.encoders.load import encoder_for
 from indexer.machine import has_openvino
 
 if not has_openvino():
-    pytest.skip("the extra is for x86 only", allow_module_level=True)
+    pytest.skip("the extra is not installed", allow_module_level=True)
 
 from indexer.encoders import int8, openvino_backend
 from indexer.encoders import torch_backend as torch_backend

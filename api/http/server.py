@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import signal
 import socket
 import sys
@@ -20,9 +21,10 @@ from api.http.app import create_app
 from api.http.protocol import MAX_CONNECTIONS, HTTPProtocol
 from api.serving.service import Service
 from api.settings import Settings
-from indexer.encoders.load import encoder_for
+from indexer.index_encoder import load_index_encoder
 from search.index import Index
 
+LOG = logging.getLogger("lookalike")
 SWITCH_SECONDS = 0.0002
 """How long a stage's thread may keep the interpreter from the event loop, which asks for it after each system call."""
 KEEP_ALIVE_SECONDS = 10
@@ -88,7 +90,7 @@ def open_services(directories: Sequence[Path], settings: Settings) -> Iterator[d
             # Writable: images can be added over HTTP. The lock is taken for each write only.
             index = Index.open(directory, writable=True)
             index.refresh()  # loads the generation now, not in the first search
-            encoder = encoder_for(index.spaces, index.models)
+            encoder = load_index_encoder(index, index.spaces, warn=LOG.warning)
             size = index.spaces[0].recipe.preprocessing.size
             encoder.encode(np.full((1, size, size, 3), 127, dtype=np.uint8))  # the first pass is slow: not a client's
             services[name] = Service(name, index, encoder, settings)

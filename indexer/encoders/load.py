@@ -7,7 +7,7 @@ from pathlib import Path
 
 from indexer.encoders.encoder import Encoder
 from indexer.errors import ModelUnsupported
-from indexer.machine import has_openvino
+from indexer.machine import has_openvino, openvino_advice
 from indexer.models import locate
 from search.types import Space
 
@@ -22,36 +22,38 @@ def encoder_for(
 ) -> Encoder:
     """The encoder that an index's spaces were built with, in their encoding. Takes a second: it loads the model.
 
-    models: the index's folder of that name. throughput: for many images at once, rather than for single ones soon.
-    Raises ModelUnavailable, or ModelUnsupported where this machine lacks the backend, or the weights found are not
-    those of the recipes.
+    Where this machine lacks OpenVINO, torch in the same precision; where it has no GPU for fp16, torch in fp32: compare
+    the encoder's `backend` and `precision` with the encoding. models: the index's folder of that name. throughput: for
+    many images at once, rather than for single ones soon. Raises ModelUnavailable, or ModelUnsupported where this
+    machine can do neither, or weights or config found are not those of the recipes.
     """
     recipes, encoding = {space.name: space.recipe for space in spaces}, spaces[0].encoding
-    if encoding.backend == "torch":
-        from indexer.encoders import torch_backend
+    if encoding.backend == "openvino" and has_openvino():
+        from indexer.encoders import openvino_backend
 
-        files = locate(spaces[0].recipe.model)
-        return torch_backend.load_recipes(
-            files,
+        if encoding.model is not None:
+            folder = models / encoding.model
+            return openvino_backend.load_stored(folder, recipes, batch_size=batch_size, throughput=throughput)
+        return openvino_backend.load_recipes(
+            locate(spaces[0].recipe.model),
             recipes,
-            device=device,
-            precision=encoding.precision,
+            precision="bf16" if encoding.precision == "bf16" else "fp32",
             batch_size=batch_size,
             throughput=throughput,
         )
-    if not has_openvino():
+    if encoding.precision == "int8":
         raise ModelUnsupported(
-            "The index was built with OpenVINO, which is not installed here: pip install 'lookalike[openvino]'"
+            "The index is encoded in int8, which OpenVINO alone computes, and it is not installed here. "
+            f"{openvino_advice()} Or build another index here."
         )
-    from indexer.encoders import openvino_backend
+    from indexer.encoders import torch_backend
 
-    if encoding.model is not None:
-        folder = models / encoding.model
-        return openvino_backend.load_stored(folder, recipes, batch_size=batch_size, throughput=throughput)
-    return openvino_backend.load_recipes(
+    lacks_fp16 = encoding.precision == "fp16" and torch_backend.device_for(device).type == "cpu"
+    return torch_backend.load_recipes(
         locate(spaces[0].recipe.model),
         recipes,
-        precision="bf16" if encoding.precision == "bf16" else "fp32",
+        device=device,
+        precision="fp32" if lacks_fp16 else encoding.precision,
         batch_size=batch_size,
         throughput=throughput,
     )
