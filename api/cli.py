@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, cast
 
 import typer
 
@@ -14,11 +14,14 @@ import indexer.cli
 import search.cli
 from api.errors import ApiError
 from indexer.errors import IndexerError
-from search.console import DEFAULT_INDEX, Json, default_index, print_json, say, warn
+from search.console import DEFAULT_INDEX, Json, default_index, prepare_streams, print_json, print_paths, say, warn
 from search.errors import SearchError
+from search.names import escaped
 
 EXIT_INTERNAL = 70
 EXIT_IO = 74
+USAGE_ERROR = cast("type[typer.BadParameter]", typer.BadParameter.__base__)
+"""Every mistake on a command line; Typer has no public name for it."""
 
 app = typer.Typer(
     name="lookalike",
@@ -66,6 +69,7 @@ def search_command(
     space: Annotated[str | None, typer.Option(metavar="NAME", help="Default: the index's first.")] = None,
     box: Annotated[str | None, typer.Option(metavar="X,Y,W,H", help="Look at this part only, in pixels.")] = None,
     paths: Annotated[bool, typer.Option("--paths", help="Print paths only, one a line.")] = False,
+    null: Annotated[bool, typer.Option("--null", "-0", help="With --paths: end each with NUL, not a line.")] = False,
     sheet: Annotated[Path | None, typer.Option(metavar="OUT.png", help="Draw query and hits as one picture.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -81,6 +85,8 @@ def search_command(
         raise typer.BadParameter("Name one picture, or --id of an indexed one.", param_hint="IMAGE")
     if box is not None and image is None:
         raise typer.BadParameter("Only a picture can have a box, not an --id.", param_hint="--box")
+    if null and not paths:
+        raise typer.BadParameter("-0 ends paths: add --paths.", param_hint="--null")
     if index is not None and server is not None:
         raise typer.BadParameter("Ask either an index or a server.", param_hint="--server")
     chosen = None if filter is None else parse_short(filter)
@@ -103,9 +109,7 @@ def search_command(
     if as_json:
         print_json(answer)
     elif paths:
-        for hit in answer["hits"]:
-            for path in hit["paths"]:
-                say(path)
+        print_paths((path for hit in answer["hits"] for path in hit["paths"]), end="\0" if null else "\n")
     else:
         _print_hits(answer)
     if sheet is not None:
@@ -163,8 +167,13 @@ def serve(
 
 def main() -> NoReturn:
     """Run the command line: every error a user can cause is one clear line and an exit code."""
+    prepare_streams()
     try:
-        app()
+        sys.exit(app(standalone_mode=False) or 0)
+    except USAGE_ERROR as error:
+        error.message = "\n".join(map(escaped, error.message.split("\n")))
+        error.show()
+        sys.exit(error.exit_code)
     except (SearchError, IndexerError, ApiError) as error:
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
@@ -178,9 +187,9 @@ def main() -> NoReturn:
         if os.environ.get("LOOKALIKE_DEBUG"):
             raise
         _fail(f"internal error ({type(error).__name__}: {error}). LOOKALIKE_DEBUG=1 shows where.", EXIT_INTERNAL)
-    sys.exit(0)
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    print(f"lookalike: {message}".encode(errors="backslashreplace").decode(), file=sys.stderr)  # noqa: T201
+    for line in f"lookalike: {message}".split("\n"):
+        warn(line)
     sys.exit(code)

@@ -327,7 +327,8 @@ def _graceful_interrupt() -> Iterator[Callable[[], bool]]:
         if interrupted:
             os._exit(EXIT_INTERRUPTED)  # not sys.exit: threads under way must not delay it, and the catalog is safe
         interrupted = True
-        warn("\nStopping: committing what is in flight. Ctrl-C again to stop at once.")
+        warn("")  # below the bar, or the ^C
+        warn("Stopping: committing what is in flight. Ctrl-C again to stop at once.")
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
