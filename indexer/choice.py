@@ -114,7 +114,6 @@ def _complete(writer: Writer | None, index: Index, wanted: ModelChoice, warn: Ca
         )
     with writer.transaction() as transaction:
         transaction.set_config_sha256(known)
-    index.reload_spaces()
     return encoder
 
 

@@ -15,6 +15,11 @@ SearchError
 ├── UnknownRoot         the index has seen no folder of this name
 ├── RootMismatch        a folder does not hold what a root's pictures are
 ├── UnknownSpace        the index has no space of this name
+├── SpaceExists         the index has a space of this name, where a new one was to be added
+├── SpaceNeeded         a space that must stay: the default, or the last
+├── SpaceIncomplete     a space in which images are missing cannot be what it was asked to be
+├── NotInSpace          an image has no vector in this space yet
+├── VectorsMissing      an image was to be added without its vector in a complete space
 ├── FilterInvalid       a filter that does not say what it should match
 ├── QueryInvalid        a query that cannot be answered as it stands
 └── AnnotationInvalid   labels or metadata that the catalog cannot hold
@@ -103,6 +108,26 @@ class RootMismatch(SearchError):
 
 class UnknownSpace(SearchError):
     """No space of this name."""
+
+
+class SpaceExists(SearchError):
+    """A space of this name, or one of the same recipe, is there already."""
+
+
+class SpaceNeeded(SearchError):
+    """The default space, or the last one, was to be dropped."""
+
+
+class SpaceIncomplete(SearchError):
+    """A space in which images are missing was to become the default."""
+
+
+class NotInSpace(SearchError):
+    """The image is in the index, and has no vector in the space yet."""
+
+
+class VectorsMissing(SearchError):
+    """An image came without its vector in a space that is complete."""
 
 
 class FilterInvalid(SearchError):

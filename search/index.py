@@ -34,6 +34,8 @@ from search.query.searcher import Searcher
 from search.types import Hit, ImageRecord, IndexInfo, JsonObject, Query, Space, Vector
 from search.writer import Writer
 
+SWEPT_VECTORS = 2_000
+"""Vectors of a dropped space that are deleted in one transaction: some 20 ms."""
 CLOSING_WAIT_SECONDS = 0.2
 """Seconds that closing an index waits for readers of its WAL."""
 KEPT_UNDER_ID = re.compile(r"(?P<id>[0-9a-f]{64})[-.].+")
@@ -51,11 +53,10 @@ class Index:
         self.path = path
         self.catalog = catalog
         self.policy = policy
-        self.reload_spaces()
         self.one_transaction = threading.Lock()
         """Held by the transaction under way: threads that share a writer wait for one another."""
-        self._follower = Follower(catalog, self.generations, self.spaces, policy)
-        self._searcher = Searcher(catalog, self._follower, self.space)
+        self._follower = Follower(catalog, self.generations, policy)
+        self._searcher = Searcher(catalog, self._follower)
 
     @classmethod
     def create(cls, path: Path, spaces: Sequence[Space], *, policy: Policy = DEFAULT_POLICY) -> Index:
@@ -131,18 +132,30 @@ class Index:
         with write_lock(self.path, timeout=timeout):
             yield Writer(self)
 
-    def reload_spaces(self) -> None:
-        """Read names, recipes and encodings of the spaces again."""
-        self.spaces = self.catalog.spaces()
-        self._by_name = {space.name: space for space in self.spaces}
+    @property
+    def spaces(self) -> tuple[Space, ...]:
+        """The spaces that there are now, whoever added or dropped one, in the order in which they were added."""
+        return self.catalog.spaces().there
 
     def space(self, name: str | None = None) -> Space:
         """A space by name, or the default. Raises UnknownSpace."""
-        if name is None:
-            return self.spaces[0]
-        if name not in self._by_name:
-            raise UnknownSpace(f"The index has no such space. It has: {', '.join(self._by_name)}.")
-        return self._by_name[name]
+        there, default = self.catalog.spaces()
+        wanted = default if name is None else name
+        for space in there:
+            if space.name == wanted:
+                return space
+        raise UnknownSpace(f"The index has no such space. It has: {', '.join(space.name for space in there)}.")
+
+    def sweep_dropped(self, *, timeout: float = PATIENCE) -> None:
+        """Delete what is left of dropped spaces, a little at a time, so that others can write in between.
+
+        Nobody finds it any more; `compact` gives its room back. Raises IndexLocked, StorageFailed.
+        """
+        for number in self.catalog.dropped():
+            after: int | None = 0
+            while after is not None:
+                with self.writer(timeout=timeout) as writer, writer.transaction() as transaction:
+                    after = transaction.delete_dropped(number, after, SWEPT_VECTORS)
 
     def publish(self, *, anew: bool = False, stop: threading.Event | None = None) -> str:
         """Make everything the current generation, where it is not yet. Returns its name.
@@ -156,7 +169,7 @@ class Index:
             with self.writer():
                 pass
         lock = partial(self.writer, timeout=PATIENCE)
-        return publish(self.generations, self.catalog, self.spaces, anew=anew, lock=lock, policy=self.policy, stop=stop)
+        return publish(self.generations, self.catalog, anew=anew, lock=lock, policy=self.policy, stop=stop)
 
     def compact(self) -> str:
         """Write generation and catalog from scratch, without what was removed.
@@ -165,6 +178,7 @@ class Index:
         the second half only; a caller that holds it before keeps others from publishing. Returns the generation's name.
         Raises as `publish`, and IndexLocked while another process reads the catalog.
         """
+        self.sweep_dropped()
         name = self.publish(anew=True)
         with self.writer(timeout=PATIENCE):
             self._sweep()
@@ -187,10 +201,8 @@ class Index:
             return False
         if not snapshot.reads_current:
             return True
-        held = dead = 0
-        if snapshot.generation is not None:
-            held = max(len(space.rowids) for space in snapshot.generation.spaces.values())
-            dead = max(view.dead for view in snapshot.spaces.values())
+        held = max((len(view.base.rowids) for view in snapshot.spaces.values() if view.base is not None), default=0)
+        dead = max((view.dead for view in snapshot.spaces.values()), default=0)
         policy = self.policy
         if dead > max(policy.min_delta_images, policy.max_dead_share * held):
             return True
@@ -289,16 +301,17 @@ class Index:
             seq=snapshot.seq,
             delta=snapshot.delta_count,
             spaces=tuple(
-                replace(info, structure=_structure(snapshot.generation, info.space.name))
+                replace(info, structure=_structure(snapshot.generation, info.space))
                 for info in self.catalog.space_infos()
             ),
         )
 
 
-def _structure(generation: Generation | None, space: str) -> JsonObject:
-    if generation is None:
+def _structure(generation: Generation | None, space: Space) -> JsonObject:
+    held = None if generation is None else generation.of(space)
+    if held is None:
         return {}
-    facts = generation.spaces[space].facts
+    facts = held.facts
     return {name: facts[name] for name in ("structure", "search", "bytes_per_vector", "build_seconds")}
 
 

@@ -57,7 +57,10 @@ class ImageFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class NewImage:
-    """One image to add: where it was seen, and one embedding a space (space name -> (dim,) float32)."""
+    """One image to add: where it was seen, and one embedding a space (space name -> (dim,) float32).
+
+    Spaces that are not complete yet may be left out.
+    """
 
     id: str
     facts: ImageFacts
@@ -106,11 +109,27 @@ class Encoding:
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
-    """The embeddings of one recipe inside an index."""
+    """The embeddings of one recipe inside an index.
+
+    `added_seq` is the change that added it, None where it came with the index. `complete_seq` is the change with which
+    every image had a vector in it, as all later ones have; 0 where that was always so, None where it is not so yet.
+    """
 
     name: str
     recipe: Recipe
     encoding: Encoding
+    added_seq: int | None = None
+    complete_seq: int | None = 0
+
+    @property
+    def identity(self) -> tuple[str, int | None]:
+        """What tells it from one of the same name that was dropped before."""
+        return self.name, self.added_seq
+
+    @property
+    def complete(self) -> bool:
+        """Whether every image has a vector in it."""
+        return self.complete_seq is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,8 +163,8 @@ class QueryPart:
 class Query:
     """What to look for. Its vector is the normalised weighted sum of its parts' embeddings.
 
-    `filter` is a tree of `search.filters`; `space` None means the index's first. Images that are parts
-    by id are not among the hits.
+    `filter` is a tree of `search.filters`; `space` None means the index's default, a Space that one and no other of its
+    name. Images that are parts by id are not among the hits.
     """
 
     parts: Sequence[QueryPart]
@@ -153,12 +172,12 @@ class Query:
     offset: int = 0
     min_score: float | None = None
     filter: Filter | None = None
-    space: str | None = None
+    space: str | Space | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpaceInfo:
-    """A space and how many images it holds.
+    """A space, how many images it holds, of how many in the index, and whether it is the default.
 
     `structure` is what the current generation says of how it is searched: `structure` (`exact` or `hnsw`), `search` (a
     graph's parameters and measured recall), `bytes_per_vector`, `build_seconds`; empty without a generation.
@@ -166,6 +185,8 @@ class SpaceInfo:
 
     space: Space
     count: int
+    images: int
+    default: bool
     structure: JsonObject = field(default_factory=dict)
 
 

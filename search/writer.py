@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from search.catalog.transaction import CHUNK, Transaction
-from search.types import ImageRecord, JsonObject
+from search.catalog.space_changes import CHUNK
+from search.catalog.transaction import Transaction
+from search.types import ImageRecord, JsonObject, Space
 
 if TYPE_CHECKING:
     from search.index import Index
@@ -59,8 +60,27 @@ class Writer:
             transaction.describe(image_id, labels=labels, metadata=metadata)
         return self.index.image(image_id)
 
+    def add_space(self, space: Space) -> Space:
+        """Add an empty space, which is complete where there are no images. Returns it as it is now.
+
+        Of `space`, name, recipe and encoding count. Raises SpaceExists.
+        """
+        with self.transaction() as transaction:
+            transaction.add_space(space)
+        return self.index.space(space.name)
+
+    def drop_space(self, name: str) -> None:
+        """Drop a space, which nobody finds from now on, and delete its vectors. Raises UnknownSpace, SpaceNeeded."""
+        with self.transaction() as transaction:
+            transaction.drop_space(name)
+        self.index.sweep_dropped()
+
+    def set_default(self, name: str, *, force: bool = False) -> None:
+        """Make a space the default. force: also an incomplete one. Raises UnknownSpace, SpaceIncomplete."""
+        with self.transaction() as transaction:
+            transaction.set_default(name, force=force)
+
     def rename_model(self, name: str) -> None:
         """Note that the model is found under another name now."""
         with self.transaction() as transaction:
             transaction.rename_model(name)
-        self.index.reload_spaces()

@@ -16,7 +16,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from conftest import FakeEncoder, another_writer, image_id, new_image
+from conftest import FakeEncoder, another_writer, image_id, new_image, recipe
 from numpy.typing import NDArray
 
 from api.serving.service import Service
@@ -35,7 +35,7 @@ from search.index import Index
 from search.query import follow
 from search.query.snapshot import Snapshot
 from search.sqlite import checksums
-from search.types import Query, QueryPart
+from search.types import Encoding, Query, QueryPart, Space
 from search.upkeep.verify import verify
 from search.vectors import normalise
 from search.writer import Writer
@@ -264,12 +264,8 @@ def test_exact_search_equals_a_sort(tmp_path: Path) -> None:
 def test_an_older_snapshot_sees_nothing_of_what_came_later() -> None:
     data = clusters(300)
     none: NDArray[np.int64] = np.empty(0, np.int64)
-
-    class OneSpace:
-        name = "layer2"
-        recipe = type("R", (), {"dim": DIM})
-
-    first = Snapshot.start(None, None, [OneSpace()])  # type: ignore[list-item]
+    space = Space(name="layer2", recipe=recipe(dim=DIM), encoding=Encoding())
+    first = Snapshot.start(None, None, [space])
     snapshots, step = [first], 10
     for start in range(0, 300, step):
         rows = np.arange(start, start + step)

@@ -28,6 +28,7 @@ from search.errors import (
     StorageFailed,
     UnknownImage,
     UnknownSpace,
+    VectorsMissing,
 )
 from search.files import storage_errors
 from search.index import Index
@@ -378,7 +379,7 @@ def test_an_image_needs_a_vector_for_every_space(tmp_path: Path) -> None:
     spaces = [Space(name=f"layer{layer}", recipe=recipe(layer), encoding=Encoding()) for layer in (1, 2)]
     data = vectors(2)
     with Index.create(tmp_path / "two.index", spaces) as index, index.writer() as writer:
-        with pytest.raises(ValueError, match="one vector for each"), writer.transaction() as transaction:
+        with pytest.raises(VectorsMissing, match="lacks its own"), writer.transaction() as transaction:
             transaction.add(new_image(0, data[0], spaces=("layer1",)))
         assert index.info().images == 0
         with writer.transaction() as transaction:

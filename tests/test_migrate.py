@@ -7,14 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import another_writer, image_id, new_image, vectors
+from conftest import another_writer, image_id, new_image, recipe, vectors
 
 from search.catalog.schema import SCHEMA_VERSION
 from search.errors import IndexLocked
 from search.filters import parse_filter
 from search.index import Index
 from search.lock import write_lock
-from search.types import Query, QueryPart
+from search.types import Encoding, Query, QueryPart, Space
 from search.upkeep.verify import verify
 
 MakeIndex = Callable[..., Index]
@@ -30,9 +30,19 @@ def execute(path: Path, *statements: str) -> list[tuple[object, ...]]:
     return rows
 
 
+WITHOUT_CHANGING_SPACES = (
+    "DROP INDEX embeddings_by_seq",
+    "ALTER TABLE embeddings DROP COLUMN seq",
+    *(f"ALTER TABLE spaces DROP COLUMN {name}" for name in ("added_seq", "complete_seq", "missing", "dropped")),
+    "DELETE FROM state WHERE key = 'default_space'",
+)
+"""What takes from a catalog that spaces can be added and dropped: up to version 2."""
+
+
 def made_by_version_1(path: Path) -> None:
     execute(
         path,
+        *WITHOUT_CHANGING_SPACES,
         "DROP TABLE labels",
         "DROP INDEX embeddings_by_image",
         "CREATE UNIQUE INDEX embeddings_image ON embeddings (space_id, image_rowid)",
@@ -94,6 +104,7 @@ def test_labels_of_version_2_are_found_in_any_case_after_the_migration(make_inde
     new = structure(index.path)
     execute(
         index.path,
+        *WITHOUT_CHANGING_SPACES,
         "CREATE TABLE old (label TEXT NOT NULL, image INTEGER NOT NULL, PRIMARY KEY (label, image)) WITHOUT ROWID",
         "INSERT INTO old SELECT DISTINCT label, image FROM labels",
         "DROP TABLE labels",
@@ -106,3 +117,28 @@ def test_labels_of_version_2_are_found_in_any_case_after_the_migration(make_inde
         assert [hit.id for hit in opened.search(query)] == [image_id(1)]
         assert verify(opened).findings == []
     assert structure(index.path) == new
+
+
+def test_spaces_of_an_older_catalog_are_complete_and_the_first_is_the_default(tmp_path: Path) -> None:
+    spaces = [Space(name=f"layer{layer}", recipe=recipe(layer), encoding=Encoding()) for layer in (2, 1)]
+    data = vectors(30)
+    with Index.create(tmp_path / "old.index", spaces) as index:
+        with index.writer() as writer, writer.transaction() as transaction:
+            for number, vector in enumerate(data):
+                transaction.add(new_image(number, vector, spaces=("layer2", "layer1")))
+        index.publish()
+    made_by_version_1(index.path)
+    with Index.open(index.path, writable=True) as opened:
+        assert opened.info().generation == "000001"
+        assert opened.info().delta == 0
+        assert [(info.space.name, info.count, info.space.complete, info.default) for info in opened.info().spaces] == [
+            ("layer2", 30, True, True),
+            ("layer1", 30, True, False),
+        ]
+        with opened.writer() as writer:
+            writer.add_space(Space(name="layer0", recipe=recipe(0), encoding=Encoding()))
+            writer.set_default("layer1")
+            writer.drop_space("layer2")
+        for name in (None, "layer1"):
+            assert opened.search(Query(parts=[QueryPart(vector=data[7])], space=name))[0].id == image_id(7)
+        assert verify(opened).findings == []

@@ -6,7 +6,7 @@ import json
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, Row, func, select
 
 from search.catalog.conditions import sql_condition
-from search.catalog.hits import ENTRIES, IDS, RECORDS, STORED, Entry, Stored
+from search.catalog.hits import ENTRIES, IDS, RECORDS, Entry
 from search.catalog.lookup import KnownLocation, Lookup, known_location
 from search.catalog.schema import (
     APPLICATION_ID,
     SCHEMA_VERSION,
-    embeddings,
     failures,
     images,
     locations,
@@ -29,46 +28,46 @@ from search.catalog.schema import (
     tables,
     tombstones,
 )
+from search.catalog.space_changes import space_row
+from search.catalog.spaces import CHUNK, StoredSpaces, added_rowids, chunks, read_spaces
 from search.catalog.transaction import Transaction
 from search.errors import (
-    IndexDamaged,
     UnknownImage,
 )
 from search.filters import Filter
-from search.recipe import Recipe
-from search.sqlite.store import Store
-from search.types import Encoding, Failure, ImageFacts, ImageRecord, Space, SpaceInfo, Vector, absolute
-from search.vectors import from_blobs, intact
+from search.types import Failure, ImageFacts, ImageRecord, Space, absolute
 
-CHUNK = 500
-"""Values in one SQL `IN`: large enough to hide the round trip, far below SQLite's limit of 32,766."""
 UPLOADS = "uploads"
 """The folder in an index for images added over HTTP."""
 NEWEST = 2**62
 """A `seq` that no catalog reaches: asks for the state without any change."""
 MIN_RECALL = 0.95
 """What a generation's answers must hold of the true ten nearest, if nobody has asked for another share."""
-VECTOR_CHUNK = 4_096
-"""Embeddings read at once while a generation is built: 6 MB of 384-d vectors."""
+PATH_CHUNK = 4_096
+"""Paths read at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Changes:
-    """What happened after a `seq`: rows added and still there, rows removed, and the newest `seq`.
+    """What happened after a `seq`: vectors added and still there, images removed, and the newest `seq`.
 
-    `catalog` is this catalog's own name among all catalogs, `generation` the one that readers open, `digests` those of
-    the manifests that it published last, by generation; None: of an older Lookalike's.
+    `spaces` are those that there are at this `seq`, `default` the name of one of them, `added` the rowids of the images
+    that got a vector in each, by its name. `catalog` is this catalog's own name among all catalogs, `generation` the
+    one that readers open, `digests` those of the manifests that it published last, by generation; None: of an older
+    Lookalike's.
     """
 
     catalog: str
     seq: int
     generation: str | None
     digests: Mapping[str, str] | None
-    added: NDArray[np.int64]
+    spaces: tuple[Space, ...]
+    default: str
+    added: Mapping[str, NDArray[np.int64]]
     removed: NDArray[np.int64]
 
 
-class Catalog(Store):
+class Catalog(StoredSpaces):
     """One open catalog, and what it can be asked. Safe to use from several threads."""
 
     application_id = APPLICATION_ID
@@ -84,13 +83,10 @@ class Catalog(Store):
 
         def fill(connection: Connection) -> None:
             tables.create_all(connection)
-            rows = [
-                {"name": space.name, "recipe": space.recipe.to_json(), "encoding": asdict(space.encoding)}
-                for space in new_spaces
-            ]
-            connection.execute(spaces.insert(), rows)
+            connection.execute(spaces.insert(), [{**space_row(space), "complete_seq": 0} for space in new_spaces])
             home = str(path.parent.resolve() / UPLOADS)
             values = {"catalog": uuid.uuid4().hex, "seq": 0, "generation": None, "uploads": home}
+            values["default_space"] = new_spaces[0].name
             connection.execute(state.insert(), [{"key": key, "value": value} for key, value in values.items()])
 
         return cls.create_file(path, fill)
@@ -103,26 +99,6 @@ class Catalog(Store):
         """
         with self.writing_connection() as connection:
             yield Transaction(connection)
-
-    def spaces(self) -> tuple[Space, ...]:
-        """All spaces, the default first."""
-        with self.reading() as connection:
-            rows = connection.execute(select(spaces).order_by(spaces.c.space)).all()
-        return tuple(
-            Space(name=row.name, recipe=Recipe.from_json(row.recipe), encoding=Encoding(**row.encoding)) for row in rows
-        )
-
-    def space_infos(self) -> tuple[SpaceInfo, ...]:
-        """All spaces with the number of images each holds."""
-        with self.reading() as connection:
-            counts: dict[str, int] = dict(
-                connection.execute(
-                    select(spaces.c.name, func.count(embeddings.c.embedding))
-                    .select_from(spaces.outerjoin(embeddings, embeddings.c.space_id == spaces.c.space))
-                    .group_by(spaces.c.name)
-                ).all()
-            )
-        return tuple(SpaceInfo(space=space, count=counts[space.name]) for space in self.spaces())
 
     def counts(self) -> tuple[int, int, int]:
         """How many images, locations and failures there are."""
@@ -155,72 +131,18 @@ class Catalog(Store):
         from_seq = since if removed_since is None else removed_since
         with self.reading() as connection:
             values = dict(connection.execute(select(state.c.key, state.c.value)).all())
-            # not in order: SQLite would rather read a million images in it than sort the few that are new
-            added = connection.execute(select(images.c.rowid).where(images.c.seq > since))
+            there = read_spaces(connection)
             removed = connection.execute(select(tombstones.c.rowid).where(tombstones.c.seq > from_seq))
             return Changes(
                 catalog=values["catalog"],
                 seq=values["seq"],
                 generation=values["generation"],
                 digests=values.get("generations"),
-                added=np.sort(np.fromiter(added.scalars(), dtype=np.int64)),
+                spaces=there,
+                default=values["default_space"],
+                added=added_rowids(connection, there, since),
                 removed=np.fromiter(removed.scalars(), dtype=np.int64),
             )
-
-    def vectors(self, space: Space, rowids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Embeddings of these images in one space: the rowids found, ascending, and their vectors (n, dim) float32.
-
-        Raises IndexDamaged where a vector's checksum is wrong.
-        """
-        found: list[NDArray[np.int64]] = [np.empty(0, dtype=np.int64)]
-        vectors: list[NDArray[np.float32]] = [np.empty((0, space.recipe.dim), dtype=np.float32)]
-        with self.reading() as connection:
-            for chunk in _chunks(np.sort(rowids), CHUNK):
-                rows = connection.execute(_embeddings_of(space).where(embeddings.c.image_rowid.in_(chunk.tolist())))
-                ids, block = self._checked(rows.all(), space)
-                found.append(ids)
-                vectors.append(block)
-        return np.concatenate(found), np.concatenate(vectors)
-
-    def all_vectors(
-        self, space: Space, upto: int, since: int = 0
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """Every embedding of a space whose image was added after `since` and at or before the seq `upto`, ascending.
-
-        In chunks of rowids and their (n, dim) float32 vectors. Raises IndexDamaged where a checksum is wrong.
-        """
-        with self.reading() as connection:
-            first = connection.execute(select(func.min(images.c.rowid)).where(images.c.seq > since)).scalar()
-        if first is None:
-            return
-        last = first - 1
-        seq = images.c.seq + 0  # not by the index of `seq`: it would sort everything for each chunk
-        while True:
-            with self.reading() as connection:
-                rows = connection.execute(
-                    _embeddings_of(space)
-                    .join(images, images.c.rowid == embeddings.c.image_rowid)
-                    .where(embeddings.c.image_rowid > last, seq > since, seq <= upto)
-                    .limit(VECTOR_CHUNK)
-                ).all()
-            if not rows:
-                return
-            rowids, block = self._checked(rows, space)
-            last = int(rowids[-1])
-            yield rowids, block
-
-    def _checked(self, rows: Sequence[Any], space: Space) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        for row in rows:
-            if not intact(row.vector, row.crc32):
-                raise IndexDamaged(
-                    f"The stored vector of image {row.image_rowid} in {self.path} does not match its checksum. "
-                    "Restore the index from a backup, or move its folder away and build it again."
-                )
-        try:
-            block = from_blobs([row.vector for row in rows], space.recipe.dim)
-        except ValueError as error:
-            raise IndexDamaged(f"{self.path}: {error}. Restore the index from a backup.") from error
-        return np.fromiter((row.image_rowid for row in rows), dtype=np.int64), block
 
     def matching(self, tree: Filter) -> NDArray[np.int64]:
         """The rowids of all images that match a filter, ascending ((n,) int64)."""
@@ -263,27 +185,11 @@ class Catalog(Store):
         """The ids of these images by rowid. Unknown rowids are left out."""
         return dict(self._asked(IDS, rowids=[*rowids]))
 
-    def stored(self, space: Space, ids: Iterable[str]) -> dict[str, Vector]:
-        """The embeddings in one space of those of these ids that are images, (dim,) float32 each.
-
-        Raises IndexDamaged where a vector's checksum is wrong.
-        """
-        rows = self._asked(STORED, space=space.name, ids=[*ids])
-        _, block = self._checked([Stored(*row[1:]) for row in rows], space)
-        return {row[0]: block[number] for number, row in enumerate(rows)}
-
-    def _asked(self, statement: str, **parameters: str | list[Any]) -> list[Any]:
-        """The rows of a statement's text; none, without asking, where an array among its parameters is empty."""
-        if not all(parameters.values()):
-            return []
-        values = {name: json.dumps(value) if isinstance(value, list) else value for name, value in parameters.items()}
-        return self.rows(statement, values)
-
     def rowids(self, ids: Sequence[str]) -> dict[str, int]:
         """The rowids of those of these ids that are images."""
         found: dict[str, int] = {}
         with self.reading() as connection:
-            for chunk in _chunks(ids, CHUNK):
+            for chunk in chunks(ids, CHUNK):
                 rows = connection.execute(select(images.c.id, images.c.rowid).where(images.c.id.in_(chunk)))
                 found |= dict(rows.all())
         return found
@@ -332,7 +238,7 @@ class Catalog(Store):
                     .where(locations.c.root == root, locations.c.path > last, locations.c.image.is_(None) == barred)
                     .where(func.substr(locations.c.path, 1, len(prefix)) == prefix)
                     .order_by(locations.c.path)
-                    .limit(VECTOR_CHUNK)
+                    .limit(PATH_CHUNK)
                 )
                 paths = list(connection.execute(query).scalars())
             if not paths:
@@ -352,20 +258,6 @@ class Catalog(Store):
                 Failure(root=row.root, path=row.path, mtime_ns=row.mtime_ns, size=row.size, reason=row.reason)
                 for row in connection.execute(query)
             ]
-
-
-def _embeddings_of(space: Space) -> Any:
-    return (
-        select(embeddings.c.image_rowid, embeddings.c.vector, embeddings.c.crc32)
-        .join(spaces, spaces.c.space == embeddings.c.space_id)
-        .where(spaces.c.name == space.name)
-        .order_by(embeddings.c.image_rowid)
-    )
-
-
-def _chunks(items: Any, size: int) -> Iterator[Any]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
 
 
 def _paths(places: str) -> tuple[str, ...]:

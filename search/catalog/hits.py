@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from sqlalchemy import Select, bindparam, func, select
+from sqlalchemy import Select, bindparam, func, literal_column, select
 from sqlalchemy.dialects import sqlite
 
 from search.catalog.schema import embeddings, images, locations, spaces
@@ -40,11 +40,17 @@ ENTRIES = _text(
         _PLACES,
     ).where(_among(images.c.rowid, "rowids"))
 )
+WITH_INDEX = -1
+"""As `added_seq`: that of a space that came with its index."""
 STORED = _text(
     select(images.c.id, embeddings.c.image_rowid, embeddings.c.vector, embeddings.c.crc32)
     .join(embeddings, embeddings.c.image_rowid == images.c.rowid)
     .join(spaces, spaces.c.space == embeddings.c.space_id)
-    .where(spaces.c.name == bindparam("space"), _among(images.c.id, "ids"))
+    .where(
+        spaces.c.name == bindparam("space"),
+        func.coalesce(spaces.c.added_seq, literal_column(str(WITH_INDEX))) == bindparam("added_seq"),
+        _among(images.c.id, "ids"),
+    )
 )
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
-from sqlalchemy import select
+from sqlalchemy import Column, select, update
 
 from search.catalog.catalog import Catalog
-from search.catalog.schema import SCHEMA_VERSION, images, label_rows, labels
+from search.catalog.schema import SCHEMA_VERSION, embeddings, images, label_rows, labels, spaces, state
 from search.sqlite.connections import translated, writing_engine
 
 MIGRATED_ROWS = 10_000
@@ -43,8 +43,17 @@ def _from_1(operations: Operations) -> None:
 
 
 def _from_2(operations: Operations) -> None:
-    """Labels get a table, or a new one: they are found in any case, and by their last part."""
+    """Labels are found in any case, and by their last part. Spaces come and go, and one is said to be the default."""
     connection = operations.get_bind()
+    for column in (spaces.c.added_seq, spaces.c.complete_seq, spaces.c.missing, spaces.c.dropped, embeddings.c.seq):
+        added: Column[object] = Column(
+            column.name, column.type, nullable=column.nullable, server_default=column.server_default
+        )
+        operations.add_column(column.table.name, added)
+    connection.execute(update(spaces).values(complete_seq=0))
+    next(index for index in embeddings.indexes if index.name == "embeddings_by_seq").create(connection)
+    first = connection.execute(select(spaces.c.name).order_by(spaces.c.space).limit(1)).scalar_one()
+    connection.execute(state.insert().values(key="default_space", value=first))
     connection.exec_driver_sql("DROP TABLE IF EXISTS labels")
     labels.create(connection)
     for images_of_chunk in connection.execute(select(images.c.rowid, images.c.labels)).partitions(MIGRATED_ROWS):

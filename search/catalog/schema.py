@@ -74,6 +74,10 @@ spaces = Table(
     Column("name", Text, nullable=False, unique=True),
     Column("recipe", JSON, nullable=False),
     Column("encoding", JSON, nullable=False),
+    Column("added_seq", BigInteger),  # NULL: it came with the index
+    Column("complete_seq", BigInteger),  # every image with a greater seq came with its vector; NULL: not complete yet
+    Column("missing", BigInteger, nullable=False, server_default="0"),  # images without a vector in it
+    Column("dropped", Integer, nullable=False, server_default="0"),  # 1: vectors may be left; 2: none is
 )
 
 embeddings = Table(
@@ -84,7 +88,16 @@ embeddings = Table(
     Column("space_id", Integer, ForeignKey("spaces.space"), nullable=False),
     Column("vector", LargeBinary, nullable=False),
     Column("crc32", BigInteger, nullable=False),
+    Column("seq", BigInteger),  # NULL: it came with its image, and has that one's
     Index("embeddings_by_image", "image_rowid", "space_id", unique=True),
+)
+
+Index(
+    "embeddings_by_seq",
+    embeddings.c.seq,
+    embeddings.c.space_id,
+    embeddings.c.image_rowid,
+    sqlite_where=embeddings.c.seq.is_not(None),
 )
 
 failures = Table(

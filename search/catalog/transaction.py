@@ -7,20 +7,17 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from sqlalchemy import Connection, bindparam, delete, exists, select, text, tuple_, update
+from sqlalchemy import bindparam, delete, exists, select, tuple_, update
 from sqlalchemy.dialects.sqlite import insert
 
-from search.catalog.lookup import Lookup
-from search.catalog.schema import embeddings, failures, images, label_rows, locations, spaces, state, tombstones
+from search.catalog.schema import embeddings, failures, images, label_rows, locations, spaces, tombstones
 from search.catalog.schema import labels as labels_table
-from search.types import Encoding, Failure, JsonObject, Location, NewImage
-from search.vectors import to_blob
-
-CHUNK = 500
-"""Images removed by one statement."""
+from search.catalog.space_changes import ADD_EMBEDDING, CHUNK, SpaceChanges, embedding_row
+from search.errors import VectorsMissing
+from search.types import Encoding, Failure, JsonObject, Location, NewImage, Space
 
 # Statements of which a build runs one for each image are made once: making one takes longer than running it.
-_ADD_IMAGE, _ADD_EMBEDDING, _ADD_LABEL = images.insert(), embeddings.insert(), labels_table.insert()
+_ADD_IMAGE, _ADD_LABEL = images.insert(), labels_table.insert()
 _DELETE_LABELS = delete(labels_table).where(labels_table.c.image == bindparam("image_rowid"))
 _DELETE_EMBEDDINGS = delete(embeddings).where(embeddings.c.image_rowid == bindparam("image_rowid"))
 _UNLINK_LOCATIONS = update(locations).where(locations.c.image == bindparam("image_rowid")).values(image=None)
@@ -42,29 +39,29 @@ _SET_LOCATION = _NEW_LOCATION.on_conflict_do_update(
 _CLEAR_FAILURE = delete(failures).where(
     failures.c.root == bindparam("in_root"), failures.c.path == bindparam("in_path")
 )
-_NEXT_SEQ = text("UPDATE state SET value = value + :count WHERE key = 'seq' RETURNING value")
 
 
-class Transaction(Lookup):
+class Transaction(SpaceChanges):
     """A write transaction of a catalog, open while `Catalog.writing` is. Its lookups see its own changes."""
 
-    def __init__(self, connection: Connection) -> None:
-        super().__init__(connection)
-        self._space_ids: dict[str, int] = dict(connection.execute(select(spaces.c.name, spaces.c.space)).all())
+    def add(self, image: NewImage, *, made_for: Iterable[Space] | None = None) -> bool:
+        """Add an image with its embeddings, or, where its content is known, just the location and the labels.
 
-    def add(self, image: NewImage) -> bool:
-        """Add an image with all its embeddings, or, where its content is known, just the location and the labels.
-
-        Returns whether the image is new. Adding the same image again changes nothing. Raises ValueError where a
-        space's vector is missing.
+        made_for: the spaces that the vectors were computed for: those of others that have their names by now are left
+        out. Returns whether the image is new. Adding the same image again changes nothing. Raises VectorsMissing where
+        that of a complete space is missing, UnknownSpace where there is no such space, and none was `made_for`.
         """
         rowid = self.rowid(image.id)
         if rowid is not None:
             self.locate(image.id, image.location)
             self.annotate(image.id, labels=image.labels, metadata=image.metadata)
             return False
-        if set(image.vectors) != set(self._space_ids):
-            raise ValueError(f"an image needs one vector for each of the spaces {sorted(self._space_ids)}")
+        vectors = self._usable(image.vectors, made_for)
+        lacking = [name for name, space in self._spaces.items() if space.complete and name not in vectors]
+        if lacking:
+            raise VectorsMissing(
+                f"An image needs a vector for each complete space; {', '.join(lacking)} lacks its own."
+            )
         facts = asdict(image.facts)
         latitude, longitude = facts.pop("gps") or (None, None)
         values = {
@@ -79,10 +76,14 @@ class Transaction(Lookup):
         inserted = self._connection.execute(_ADD_IMAGE, values)
         rowid = cast("tuple[int]", inserted.inserted_primary_key)[0]
         rows = []
-        for name, vector in image.vectors.items():
-            blob, crc32 = to_blob(vector)
-            rows.append({"image_rowid": rowid, "space_id": self._space_ids[name], "vector": blob, "crc32": crc32})
-        self._connection.execute(_ADD_EMBEDDING, rows)
+        for name, space in self._spaces.items():
+            if name in vectors:
+                seq = None if space.complete else self._next_seq()
+                rows.append(embedding_row(rowid, space, vectors[name], seq))
+            else:
+                self._change_missing(name, +1)
+        if rows:
+            self._connection.execute(ADD_EMBEDDING, rows)
         self._label(rowid, values["labels"])
         self._connection.execute(_LIFT_TOMBSTONE, {"image_id": image.id})
         self._locate(rowid, image.location)
@@ -257,15 +258,6 @@ class Transaction(Lookup):
         """Note where images added over HTTP lie now."""
         self._set("uploads", root)
 
-    def _set(self, key: str, value: object) -> None:
-        entry = insert(state).values(key=key, value=value)
-        self._connection.execute(entry.on_conflict_do_update(index_elements=["key"], set_={"value": value}))
-
-    def _next_seq(self, count: int = 1) -> int:
-        """Take so many numbers; returns the last of them."""
-        seq: int = self._connection.execute(_NEXT_SEQ, {"count": count}).scalar_one()
-        return seq
-
     def remove_unlocated(self) -> int:
         """Drop the images that are nowhere any more, but not for good. Returns how many there were.
 
@@ -280,8 +272,12 @@ class Transaction(Lookup):
         """found: rows with a `rowid` and an `id`."""
         if not found:
             return
+        bare = {name: self._without(space, found) for name, space in self._spaces.items() if not space.complete}
         for statement in (_DELETE_EMBEDDINGS, _DELETE_LABELS, _DELETE_IMAGE):
             self._connection.execute(statement, [{"image_rowid": row.rowid} for row in found])
+        for name, count in bare.items():
+            if count:
+                self._change_missing(name, -count)
         first = self._next_seq(len(found)) - len(found) + 1
         self._connection.execute(
             _ADD_TOMBSTONE,

@@ -8,7 +8,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,7 +43,6 @@ class Draft:
         self,
         path: Path,
         catalog: Catalog,
-        spaces: Sequence[Space],
         *,
         last: Generation | None,
         policy: Policy,
@@ -55,7 +54,6 @@ class Draft:
         self._stop = stop
         self._path = path
         self._catalog = catalog
-        self._spaces = spaces
         self._min_recall = catalog.min_recall()
         self._last = last if last is not None and self._may_grow(last) else None
         self._state = catalog.changes(since=0 if self._last is None else self._last.applied_seq)
@@ -71,7 +69,7 @@ class Draft:
 
         Raises OSError, GenerationDamaged, IndexDamaged, PublicationStopped.
         """
-        entries = {space.name: self._write_space(space) for space in self._spaces}
+        entries = {space.name: self._write_space(space) for space in self._state.spaces}
         manifest = {
             "format": FORMAT,
             "catalog": self._state.catalog,
@@ -107,9 +105,12 @@ class Draft:
 
     def _may_grow(self, last: Generation) -> bool:
         """Whether to go on from a generation: little of it was removed, and what its graphs find is or can be known."""
-        added = len(self._catalog.changes(since=last.applied_seq).added)
+        state = self._catalog.changes(since=last.applied_seq)
         removed = self._catalog.changes(since=last.clean_seq).removed
-        for space in last.spaces.values():
+        for there in state.spaces:
+            space, added = last.of(there), len(state.added[there.name])
+            if space is None:
+                continue
             if len(space.positions(removed)) > self._policy.max_dead_share * len(space.rowids):
                 return False
             total = len(space.rowids) + added
@@ -123,15 +124,18 @@ class Draft:
 
     def _write_space(self, space: Space) -> JsonObject:
         began = time.perf_counter()
-        before = None if self._last is None else self._last.spaces[space.name]
+        before = None if self._last is None else self._last.of(space)
         known = 0 if before is None else len(before.rowids)
-        total = known + len(self._state.added)
+        added = self._state.added[space.name]
+        if before is None and self._last is not None:  # all of it is new, not only what came after that generation
+            added = self._catalog.members(space, self._state.seq)
+        total = known + len(added)
         held_out: NDArray[np.int64] = np.empty(0, dtype=np.int64)
         needed = needs_graph(total, space.recipe.dim, self._min_recall, self._policy)
         if needed and (before is None or not recall_is_known(before, total, self._min_recall, self._policy)):
             random = np.random.default_rng(self._state.seq)
-            count = min(self._policy.held_out_vectors, len(self._state.added) // 2)
-            held_out = random.choice(self._state.added, count, replace=False)
+            count = min(self._policy.held_out_vectors, len(added) // 2)
+            held_out = random.choice(added, count, replace=False)
         rowids, held = self._write_vectors(space, before, held_out)
         vectors = map_vectors(self._path / f"{space.name}.vectors", len(rowids), space.recipe.dim)
         facts: JsonObject = {} if before is None else before.facts["search"]
@@ -146,6 +150,7 @@ class Draft:
             "structure": "exact" if graph is None else "hnsw",
             "count": len(rowids),
             "dim": space.recipe.dim,
+            "added_seq": space.added_seq,
             "recipe": space.recipe.to_json(),
             "search": facts,
             "bytes_per_vector": round(size / max(1, len(rowids)), 1),
@@ -156,7 +161,7 @@ class Draft:
         self, space: Space, before: SpaceSnapshot | None, held_out: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], int]:
         """Write the vectors and rowids of a space, those held out last. Returns the rowids, and how many are last."""
-        since = 0 if self._last is None else self._last.applied_seq
+        since = 0 if self._last is None or before is None else self._last.applied_seq
         rowids = [np.empty(0, dtype=np.int64) if before is None else before.rowids]
         late: list[tuple[NDArray[np.int64], Vectors]] = []
         name = f"{space.name}.vectors"

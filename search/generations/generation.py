@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -77,6 +77,11 @@ class Generation:
     spaces: Mapping[str, SpaceSnapshot]
     files: Mapping[str, JsonObject]
 
+    def of(self, space: Space) -> SpaceSnapshot | None:
+        """A space as it is in here; None where it was added later, or is another one of that name."""
+        held = self.spaces.get(space.name)
+        return held if held is not None and held.facts.get("added_seq") == space.added_seq else None
+
     def belongs_to(self, state: Changes) -> bool:
         """Whether it was made from this catalog: not from another one, nor from another future of this one.
 
@@ -132,10 +137,10 @@ def map_vectors(path: Path, count: int, dim: int) -> Vectors:
     return np.memmap(path, dtype="<f4", mode="r", shape=(count, dim)).view(np.ndarray)
 
 
-def load_best(folder: Path, state: Changes, spaces: Sequence[Space]) -> Generation | None:
+def load_best(folder: Path, state: Changes) -> Generation | None:
     """The current generation, or the newest undamaged one before it, or None: then the catalog alone answers.
 
-    Raises StorageFailed where the folder cannot be read.
+    Of spaces that were added later it has nothing. Raises StorageFailed where the folder cannot be read.
     """
     current = state.generation
     for name in (f"{number:06d}" for number in sorted(numbers(folder), reverse=True)):
@@ -144,7 +149,7 @@ def load_best(folder: Path, state: Changes, spaces: Sequence[Space]) -> Generati
                 generation = load(folder / name)
             except GenerationDamaged:
                 continue
-            if generation.belongs_to(state) and set(generation.spaces) == {space.name for space in spaces}:
+            if generation.belongs_to(state):
                 return generation
     return None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from threading import Event
@@ -14,9 +14,8 @@ from search.catalog.catalog import NEWEST, Catalog, Changes
 from search.errors import GenerationDamaged, IndexLocked, SearchError, StorageFailed
 from search.files import make_folder, storage_errors
 from search.generations.draft import Draft, go_on, needs_graph, recall_is_known, stopped
-from search.generations.generation import Generation, load_best, numbers
+from search.generations.generation import Generation, SpaceSnapshot, load_best, numbers
 from search.generations.policy import Policy
-from search.types import Space
 
 MAX_WAIT_SECONDS = 900
 """Seconds that one publication waits for another: as long as a large one takes."""
@@ -25,7 +24,6 @@ MAX_WAIT_SECONDS = 900
 def publish(
     folder: Path,
     catalog: Catalog,
-    spaces: Sequence[Space],
     *,
     anew: bool = False,
     lock: Callable[[], AbstractContextManager[object]],
@@ -46,13 +44,11 @@ def publish(
         with _one_at_a_time(folder, stop):
             state = catalog.changes(since=NEWEST)
             _discard(folder, lambda name: name.endswith(".tmp") or (name.isdigit() and name > (state.generation or "")))
-            last = load_best(folder, state, spaces)
+            last = load_best(folder, state)
             if last is not None and not anew and _says_all(last, state, catalog.min_recall(), policy):
                 return last.name
             name = f"{max(numbers(folder), default=0) + 1:06d}"
-            draft = Draft(
-                folder / f"{name}.tmp", catalog, spaces, last=None if anew else last, policy=policy, stop=stop
-            )
+            draft = Draft(folder / f"{name}.tmp", catalog, last=None if anew else last, policy=policy, stop=stop)
             try:
                 digest = draft.write()
                 with lock():
@@ -81,12 +77,14 @@ def _says_all(last: Generation, state: Changes, min_recall: float, policy: Polic
     """Whether a generation holds everything, and is searched as it would be if it were written now."""
     if (last.name, last.applied_seq) != (state.generation, state.seq):
         return False
-    return all(
-        recall_is_known(space, len(space.rowids), min_recall, policy)
-        if needs_graph(len(space.rowids), space.vectors.shape[1], min_recall, policy)
-        else space.graph is None
-        for space in last.spaces.values()
-    )
+    held = [last.of(space) for space in state.spaces]
+    return all(space is not None and _as_written_now(space, min_recall, policy) for space in held)
+
+
+def _as_written_now(space: SpaceSnapshot, min_recall: float, policy: Policy) -> bool:
+    if needs_graph(len(space.rowids), space.vectors.shape[1], min_recall, policy):
+        return recall_is_known(space, len(space.rowids), min_recall, policy)
+    return space.graph is None
 
 
 @contextmanager

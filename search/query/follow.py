@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from search.catalog.catalog import NEWEST, Catalog, Changes
+from search.generations.ann import Vectors
 from search.generations.generation import load_best
 from search.generations.policy import Policy
-from search.query.snapshot import Snapshot
+from search.query.snapshot import Rowids, Snapshot
 from search.types import Space
 
 
@@ -19,13 +21,12 @@ class Follower:
     Any number of threads may ask it.
     """
 
-    def __init__(self, catalog: Catalog, generations: Path, spaces: Sequence[Space], policy: Policy) -> None:
+    def __init__(self, catalog: Catalog, generations: Path, policy: Policy) -> None:
         self._catalog = catalog
         self._generations = generations
-        self._spaces = spaces
         self._policy = policy
         self._catching_up = threading.Lock()
-        self._snapshot = Snapshot.start(None, None, spaces, policy=policy)
+        self._snapshot = Snapshot.start(None, None, (), policy=policy)
         self._loaded_once = False
         self._version: int | None = None
         self._loading: threading.Thread | None = None
@@ -107,18 +108,34 @@ class Follower:
 
     def _loaded(self, changes: Changes) -> Snapshot:
         """The best generation, without what was removed since it was written."""
-        generation = load_best(self._generations, changes, self._spaces)
+        generation = load_best(self._generations, changes)
         now = self._catalog.changes(since=NEWEST)
         if now.generation != changes.generation and (generation is None or generation.name != changes.generation):
             return self._loaded(now)  # it was not damaged, but outdated, and deleted while it was read
-        snapshot = Snapshot.start(generation, changes.generation, self._spaces, policy=self._policy)
+        there = [space for space in changes.spaces if generation is not None and generation.of(space) is not None]
+        snapshot = Snapshot.start(generation, changes.generation, there, policy=self._policy)
         clean_seq = 0 if generation is None else generation.clean_seq
         removed = self._catalog.changes(since=NEWEST, removed_since=clean_seq).removed
         return snapshot.advance(snapshot.seq, {}, removed)
 
     def _caught_up(self, snapshot: Snapshot) -> Snapshot:
-        changes = self._catalog.changes(since=snapshot.seq)
-        if changes.seq == snapshot.seq:
-            return snapshot
-        added = {space.name: self._catalog.vectors(space, changes.added) for space in self._spaces}
-        return snapshot.advance(changes.seq, added, changes.removed)
+        while True:
+            changes = self._catalog.changes(since=snapshot.seq)
+            if changes.seq == snapshot.seq and snapshot.holds(changes.spaces):
+                return snapshot
+            added = {space.name: self._vectors(space, snapshot, changes) for space in changes.spaces}
+            if len(changes.spaces) == 1 or changes.spaces == self._catalog.spaces().there:
+                return snapshot.advance(
+                    changes.seq, added, changes.removed, spaces=changes.spaces, default=changes.default
+                )
+            # One may have been dropped while its vectors were read, and have lost some of them.
+
+    def _vectors(self, space: Space, snapshot: Snapshot, changes: Changes) -> tuple[Rowids, Vectors]:
+        """What a snapshot lacks of a space: what is new, or, where it does not have the space, everything."""
+        if snapshot.holds([space]):
+            return self._catalog.vectors(space, changes.added[space.name])
+        rowids, vectors = [np.empty(0, dtype=np.int64)], [np.empty((0, space.recipe.dim), dtype=np.float32)]
+        for ids, block in self._catalog.all_vectors(space, upto=changes.seq):
+            rowids.append(ids)
+            vectors.append(block)
+        return np.concatenate(rowids), np.concatenate(vectors)

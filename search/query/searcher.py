@@ -6,17 +6,18 @@ import hashlib
 import operator
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import compress
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from search.catalog.catalog import Catalog
 from search.catalog.hits import Entry
-from search.errors import FilterInvalid, QueryInvalid, SearchError, UnknownImage, UnknownSpace
+from search.errors import FilterInvalid, NotInSpace, QueryInvalid, SearchError, UnknownImage, UnknownSpace
 from search.filters import Filter
 from search.generations.ann import NEIGHBOURS
 from search.query.follow import Follower
@@ -26,7 +27,7 @@ from search.types import Hit, Query, Space, Vector
 
 Found = tuple[NDArray[np.int64], NDArray[np.float32]]
 """Rowids and cosines of one query, best first."""
-REFUSALS = (QueryInvalid, FilterInvalid, UnknownImage, UnknownSpace)
+REFUSALS = (QueryInvalid, FilterInvalid, UnknownImage, UnknownSpace, NotInSpace)
 """What is wrong with one query, and not with those beside it."""
 SLACK = 16
 """Candidates beyond k: room for equal scores, whose order is by id, and for parts that are no hits."""
@@ -40,20 +41,20 @@ ROUNDING = 1e-6
 class Searcher:
     """Answers queries. Any number of threads may ask it."""
 
-    def __init__(self, catalog: Catalog, follower: Follower, space: Callable[[str | None], Space]) -> None:
-        """space: the space of a name, and the first without one; raises UnknownSpace."""
+    def __init__(self, catalog: Catalog, follower: Follower) -> None:
         self._catalog = catalog
-        self._space = space
         self._follower = follower
         self._filtered: OrderedDict[tuple[int, bytes], Selection] = OrderedDict()
         self._filtering = threading.Lock()
 
     def vector(self, image_id: str, space: Space) -> Vector:
-        """The stored embedding of an image ((dim,) float32). Raises UnknownImage."""
-        try:
-            return self._catalog.stored(space, [image_id])[image_id]
-        except KeyError as error:
-            raise UnknownImage("The index has no image with this id.") from error
+        """The stored embedding of an image ((dim,) float32). Raises UnknownImage, NotInSpace."""
+        stored = self._catalog.stored(space, [image_id])
+        return stored[image_id] if image_id in stored else self._lacking(image_id, space)
+
+    def _lacking(self, image_id: str, space: Space) -> NoReturn:
+        self._catalog.rowid(image_id)
+        raise NotInSpace(f"The image has no vector in {space.name} yet. Search in another space, or once it is filled.")
 
     def search_many(self, queries: Sequence[Query]) -> list[list[Hit] | SearchError]:
         """As `Index.search_many`."""
@@ -62,28 +63,32 @@ class Searcher:
         while waiting:
             snapshot, version = self._follower.newest()
             asked: dict[int, _Asked] = {}
-            vectors = self._stored([queries[number] for number in waiting])
+            vectors = self._stored(snapshot, [queries[number] for number in waiting])
+            refused = set()
             for number in waiting:
                 try:
-                    asked[number] = self._asked(queries[number], vectors, version)
+                    asked[number] = self._asked(snapshot, queries[number], vectors, version)
                 except REFUSALS as error:
                     answers[number] = error
+                    refused.add(number)
             these = list(asked.values())
             found = dict(zip(asked, self._hits(these, _nearest(snapshot, these)), strict=True))
             for number, (hits, _) in found.items():
                 answers[number] = hits
             # An image that was removed after the snapshot is no hit any more, and may have kept another from being one.
-            waiting = [number for number, (_, all_known) in found.items() if not all_known]
+            # What a query was refused for may be only that the catalog was changed after the snapshot.
+            waiting = [number for number in waiting if number in refused or not found[number][1]]
             if waiting and self._catalog.version() == version:
                 break
         return answers
 
     def observed(self, query: Query) -> tuple[int, int] | None:
         """As `Index.observed`."""
-        space = self._space(query.space)
-        vector = query_vector(query, space.recipe.dim, lambda image_id: self.vector(image_id, space))
         snapshot, _ = self._follower.newest()
-        if snapshot.generation is None or snapshot.generation.spaces[space.name].graph is None:
+        space = snapshot.space(query.space)
+        vector = query_vector(query, space.recipe.dim, lambda image_id: self.vector(image_id, space))
+        base = snapshot.spaces[space.name].base
+        if base is None or base.graph is None:
             return None
         asked = [self._catalog.rowid(part.id) for part in query.parts if part.id is not None]
 
@@ -100,12 +105,12 @@ class Searcher:
         self, vectors: NDArray[np.float32], k: int, named: str | None, matching: Filter | None, ef: int | None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """As `Index.nearest`."""
-        space = self._space(named)
+        snapshot, version = self._follower.newest()
+        space = snapshot.space(named)
         if vectors.ndim != 2 or vectors.shape[1] != space.recipe.dim:
             raise QueryInvalid(f"The vectors must have the shape (n, {space.recipe.dim}), not {vectors.shape}.")
         if k < 1 or (ef is not None and ef < 1):
             raise QueryInvalid("k and ef must be at least 1.")
-        snapshot, version = self._follower.newest()
         queries = np.ascontiguousarray(vectors, dtype=np.float32)
         return snapshot.nearest(space.name, queries, k, self._matching(matching, version), ef)
 
@@ -127,25 +132,28 @@ class Searcher:
                 self._filtered.popitem(last=False)
         return selection
 
-    def _stored(self, queries: Sequence[Query]) -> dict[tuple[str, str], Vector]:
+    def _stored(self, snapshot: Snapshot, queries: Sequence[Query]) -> dict[tuple[str, str], Vector]:
         """The embeddings of the images that are parts of queries, by space and id, as far as they are known."""
-        ids: dict[str | None, set[str]] = {}
+        ids: dict[str, set[str]] = {}
         for query in queries:
-            ids.setdefault(query.space, set()).update(part.id for part in query.parts if part.id is not None)
-        stored: dict[tuple[str, str], Vector] = {}
-        for named, wanted in ids.items():
             with suppress(UnknownSpace):
-                space = self._space(named)
-                stored |= {(space.name, name): vector for name, vector in self._catalog.stored(space, wanted).items()}
+                name = snapshot.space(query.space).name
+                ids.setdefault(name, set()).update(part.id for part in query.parts if part.id is not None)
+        stored: dict[tuple[str, str], Vector] = {}
+        for name, wanted in ids.items():
+            vectors = self._catalog.stored(snapshot.spaces[name].space, wanted)
+            stored |= {(name, image_id): vector for image_id, vector in vectors.items()}
         return stored
 
-    def _asked(self, query: Query, stored: Mapping[tuple[str, str], Vector], version: int) -> _Asked:
+    def _asked(
+        self, snapshot: Snapshot, query: Query, stored: Mapping[tuple[str, str], Vector], version: int
+    ) -> _Asked:
         """Raises REFUSALS."""
-        space = self._space(query.space)
+        space = snapshot.space(query.space)
 
         def vector_of(image_id: str) -> Vector:
             if (space.name, image_id) not in stored:
-                raise UnknownImage("The index has no image with this id.")
+                self._lacking(image_id, space)
             return stored[space.name, image_id]
 
         vector = query_vector(query, space.recipe.dim, vector_of)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import NoneType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from search.errors import UnknownSpace
 from search.generations.ann import Positions, Vectors, exact, graph_candidates, scores
 from search.generations.generation import Generation, SpaceSnapshot
 from search.generations.policy import DEFAULT_POLICY, Policy
@@ -44,11 +46,14 @@ class Selection:
 
 @dataclass(frozen=True, kw_only=True)
 class SpaceView:
-    """One space of a snapshot. `alive` marks the generation's positions that were not removed since; None: all.
+    """One space of a snapshot. `base` is what the generation has of it; None where that was written before the space.
 
+    `alive` marks the positions of `base` that were not removed since; None: all.
     The delta's arrays are the beginning of larger ones, which later snapshots go on in.
     """
 
+    space: Space
+    base: SpaceSnapshot | None
     alive: NDArray[np.bool_] | None
     delta_rowids: Rowids
     delta_vectors: Vectors
@@ -61,12 +66,16 @@ class SpaceView:
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """The index up to `seq`. `current` is the generation the catalog named, `generation` the one that could be read."""
+    """The index up to `seq`, every space of it. `default` is the name of one of them.
+
+    `current` is the generation the catalog named, `generation` the one that could be read.
+    """
 
     seq: int
     current: str | None
     generation: Generation | None
     spaces: Mapping[str, SpaceView]
+    default: str
     policy: Policy
 
     @classmethod
@@ -78,45 +87,48 @@ class Snapshot:
         *,
         policy: Policy = DEFAULT_POLICY,
     ) -> Snapshot:
-        """A generation, or nothing at all, with an empty delta."""
-        views = {
-            space.name: SpaceView(
-                alive=None,
-                delta_rowids=np.empty(0, dtype=np.int64),
-                delta_vectors=np.empty((0, space.recipe.dim), dtype=np.float32),
-            )
-            for space in spaces
-        }
-        seq = 0 if generation is None else generation.applied_seq
-        return cls(seq=seq, current=current, generation=generation, spaces=views, policy=policy)
+        """A generation, or nothing at all, with an empty delta. spaces: those that the generation has, if there is one.
 
-    def advance(self, seq: int, added: Mapping[str, tuple[Rowids, Vectors]], removed: Rowids) -> Snapshot:
+        The first is the default until the next `advance`.
+        """
+        views = {space.name: _begun(space, None if generation is None else generation.of(space)) for space in spaces}
+        seq = 0 if generation is None else generation.applied_seq
+        default = next(iter(views), "")
+        return cls(seq=seq, current=current, generation=generation, spaces=views, default=default, policy=policy)
+
+    def holds(self, spaces: Sequence[Space]) -> bool:
+        """Whether it has these spaces, and not others of their names."""
+        return all(
+            space.name in self.spaces and self.spaces[space.name].space.identity == space.identity for space in spaces
+        )
+
+    def space(self, named: str | Space | None) -> Space:
+        """A space by name, or the default; a Space only where it is that one still. Raises UnknownSpace."""
+        name = self.default if named is None else named if isinstance(named, str) else named.name
+        if name not in self.spaces or not (isinstance(named, (str, NoneType)) or self.holds([named])):
+            raise UnknownSpace(f"The index has no such space. It has: {', '.join(self.spaces)}.")
+        return self.spaces[name].space
+
+    def advance(
+        self,
+        seq: int,
+        added: Mapping[str, tuple[Rowids, Vectors]],
+        removed: Rowids,
+        *,
+        spaces: Sequence[Space] | None = None,
+        default: str | None = None,
+    ) -> Snapshot:
         """The snapshot at a later `seq`. added: by space, rowids and their (n, dim) float32 vectors, if any.
 
-        Only of the newest snapshot: it goes on in this one's arrays, behind what this one sees.
+        spaces, default: those that there are then, all of them; None: the same. One that this snapshot lacks has all
+        its vectors in `added`. Only of the newest snapshot: it goes on in this one's arrays, behind what this one sees.
         """
-        spaces = {}
-        for name, view in self.spaces.items():
-            rowids, vectors = added.get(name, (view.delta_rowids[:0], view.delta_vectors[:0]))
-            spaces[name] = self._advanced(name, rowids, vectors, removed)
-        return replace(self, seq=seq, spaces=spaces)
-
-    def _advanced(self, name: str, rowids: Rowids, vectors: Vectors, removed: Rowids) -> SpaceView:
-        view = self.spaces[name]
-        alive = view.alive
-        if self.generation is not None and len(removed):
-            base = self.generation.spaces[name]
-            dead = base.positions(removed)
-            if len(dead):
-                alive = np.ones(len(base.rowids), dtype=np.bool_) if alive is None else alive.copy()
-                alive[dead] = False
-        old_rowids, old_vectors = view.delta_rowids, view.delta_vectors
-        gone = np.isin(old_rowids, removed)
-        if gone.any():
-            old_rowids, old_vectors = old_rowids[~gone], old_vectors[~gone]
-        return SpaceView(
-            alive=alive, delta_rowids=_appended(old_rowids, rowids), delta_vectors=_appended(old_vectors, vectors)
-        )
+        views = {}
+        for space in [view.space for view in self.spaces.values()] if spaces is None else spaces:
+            view = self.spaces[space.name] if self.holds([space]) else _begun(space, None)
+            rowids, vectors = added.get(space.name, (view.delta_rowids[:0], view.delta_vectors[:0]))
+            views[space.name] = _advanced(view, space, rowids, vectors, removed)
+        return replace(self, seq=seq, spaces=views, default=self.default if default is None else default)
 
     def nearest(
         self, space: str, queries: Vectors, k: int, allowed: Selection | None = None, ef: int | None = None
@@ -132,8 +144,7 @@ class Snapshot:
         found = exact(view.delta_vectors, queries, k, chosen)
         rowids = [view.delta_rowids[found]]
         cosines = [scores(view.delta_vectors, queries, found)]
-        if self.generation is not None:
-            base = self.generation.spaces[space]
+        if (base := view.base) is not None:
             found = self._candidates(base, view.alive, queries, k, allowed, ef)
             rowids.append(np.where(found < 0, -1, base.rowids[found]))
             cosines.append(scores(base.vectors, queries, found))
@@ -178,6 +189,36 @@ class Snapshot:
     def delta_count(self) -> int:
         """How many images were added since the generation."""
         return max((len(view.delta_rowids) for view in self.spaces.values()), default=0)
+
+
+def _begun(space: Space, base: SpaceSnapshot | None) -> SpaceView:
+    return SpaceView(
+        space=space,
+        base=base,
+        alive=None,
+        delta_rowids=np.empty(0, dtype=np.int64),
+        delta_vectors=np.empty((0, space.recipe.dim), dtype=np.float32),
+    )
+
+
+def _advanced(view: SpaceView, space: Space, rowids: Rowids, vectors: Vectors, removed: Rowids) -> SpaceView:
+    base, alive = view.base, view.alive
+    if base is not None and len(removed):
+        dead = base.positions(removed)
+        if len(dead):
+            alive = np.ones(len(base.rowids), dtype=np.bool_) if alive is None else alive.copy()
+            alive[dead] = False
+    old_rowids, old_vectors = view.delta_rowids, view.delta_vectors
+    gone = np.isin(old_rowids, removed)
+    if gone.any():
+        old_rowids, old_vectors = old_rowids[~gone], old_vectors[~gone]
+    return SpaceView(
+        space=space,
+        base=base,
+        alive=alive,
+        delta_rowids=_appended(old_rowids, rowids),
+        delta_vectors=_appended(old_vectors, vectors),
+    )
 
 
 def _appended(head: NDArray[Any], tail: NDArray[Any]) -> NDArray[Any]:

@@ -182,7 +182,7 @@ class Store:
                 connection.invalidate()
                 raise
 
-    def rows(self, statement: str, parameters: Mapping[str, str]) -> list[Any]:
+    def rows(self, statement: str, parameters: Mapping[str, str | int]) -> list[Any]:
         """The rows of one statement's text, which needs no transaction to belong to one state of the catalog."""
         self._must_be_open()
         with (

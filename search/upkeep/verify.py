@@ -136,8 +136,27 @@ def _vectors(index: Index, space: Space, result: Verification) -> Iterator[Findi
     with index.catalog.reading() as connection:
         missing = select(func.count()).select_from(images).where(~of_image.correlate(images).exists())
         bare = connection.execute(missing).scalar_one()
-    if bare:
+        row = connection.execute(select(spaces).where(spaces.c.name == space.name)).first()
+        late = select(func.count()).select_from(embeddings).join(images, images.c.rowid == embeddings.c.image_rowid)
+        wrong = 0
+        if row is not None:  # else it was dropped meanwhile
+            early = embeddings.c.seq.is_(None)
+            if row.complete_seq is not None:
+                early = early & (images.c.seq <= row.complete_seq)
+                early = early | (embeddings.c.seq.is_not(None) & (images.c.seq > row.complete_seq))
+            wrong = connection.execute(late.where(embeddings.c.space_id == row.space, early)).scalar_one()
+    if row is None:
+        return
+    if bare and row.complete_seq is not None:
         yield Finding(problem=f"{bare:,} images have no vector in {space.name}", advice=RESTORE)
+    elif bare != row.missing:
+        problem = f"{bare:,} images have no vector in {space.name}, and {row.missing:,} are said to have none"
+        yield Finding(problem=problem, advice=RESTORE)
+    elif bare:
+        problem = f"{space.name} is not complete: {bare:,} images have no vector in it"
+        yield Remark(problem=problem, advice=f"Run: lookalike spaces {index.path} add {space.name}")
+    if wrong:
+        yield Finding(problem=f"{wrong:,} vectors of {space.name} are not where searches look", advice=RESTORE)
 
 
 def _uploads(index: Index, result: Verification) -> Iterator[Finding]:
@@ -195,14 +214,19 @@ def _current(index: Index, state: Changes, result: Verification) -> Iterator[Fin
         yield Finding(problem=f"generation {generation.name} was made from another catalog", advice=REBUILD)
         return
     for space in index.spaces:
-        if space.name not in generation.spaces:
+        held = generation.of(space)
+        if held is not None:
+            yield from _published(index, space, held, generation, result)
+        elif space.added_seq is None or space.added_seq <= generation.applied_seq:
             yield Finding(problem=f"generation {generation.name} lacks {space.name}", advice=REBUILD)
         else:
-            yield from _published(index, space, generation, result)
+            problem = f"{space.name} is newer than generation {generation.name}: every search reads the catalog"
+            yield Remark(problem=problem, advice=PUBLISH)
 
 
-def _published(index: Index, space: Space, generation: Generation, result: Verification) -> Iterator[Finding]:
-    held = generation.spaces[space.name]
+def _published(
+    index: Index, space: Space, held: SpaceSnapshot, generation: Generation, result: Verification
+) -> Iterator[Finding]:
     different = seen = 0
     try:
         for rowids, block in index.catalog.all_vectors(space, upto=generation.applied_seq):
