@@ -137,12 +137,11 @@ class Index:
         """The spaces that there are now, whoever added or dropped one, in the order in which they were added."""
         return self.catalog.spaces().there
 
-    def space(self, name: str | None = None) -> Space:
-        """A space by name, or the default. Raises UnknownSpace."""
+    def space(self, named: str | Space | None = None) -> Space:
+        """A space by name, or the default; a Space as it is now. Raises UnknownSpace."""
         there, default = self.catalog.spaces()
-        wanted = default if name is None else name
         for space in there:
-            if space.name == wanted:
+            if space.identity == named.identity if isinstance(named, Space) else space.name == (named or default):
                 return space
         raise UnknownSpace(f"The index has no such space. It has: {', '.join(space.name for space in there)}.")
 

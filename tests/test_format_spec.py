@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from conftest import image_id, new_image, vectors
+from conftest import image_id, new_image, recipe, vectors
 from numpy.typing import NDArray
 
 from search.catalog.schema import APPLICATION_ID, SCHEMA_VERSION, tables
 from search.generations.generation import FORMAT
 from search.index import Index
-from search.types import Query, QueryPart
+from search.types import Encoding, Query, QueryPart, Space
 
 MakeIndex = Callable[..., Index]
 PAGE = (Path(__file__).parents[1] / "docs" / "format.md").read_text(encoding="utf-8")
@@ -64,7 +64,10 @@ class Reader:
         assert manifest["catalog"] == self._state["catalog"]
         for name, facts in manifest["files"].items():
             assert hashlib.sha256((folder / name).read_bytes()[: facts["bytes"]]).hexdigest() == facts["sha256"]
-        facts = manifest["spaces"][space]
+        (added,) = self._catalog.execute("SELECT added_seq FROM spaces WHERE name = ?", (space,)).fetchone()
+        facts = manifest["spaces"].get(space)
+        if facts is None or facts.get("added_seq") != added:
+            return 0, manifest["clean_seq"], np.empty(0, "<i8"), np.empty((0, 0), "<f4")
         rowids = np.fromfile(folder / f"{space}.rowids", "<i8")
         vectors = np.fromfile(folder / f"{space}.vectors", "<f4", facts["count"] * facts["dim"])
         return manifest["applied_seq"], manifest["clean_seq"], rowids, vectors.reshape(facts["count"], facts["dim"])
@@ -75,7 +78,7 @@ class Reader:
         known = dict(zip(rowids.tolist(), vectors, strict=True))
         newer = self._catalog.execute(
             "SELECT image_rowid, vector, crc32 FROM embeddings JOIN spaces ON space = space_id "
-            "JOIN images ON images.rowid = image_rowid WHERE name = ? AND seq > ?",
+            "JOIN images ON images.rowid = image_rowid WHERE name = ? AND coalesce(embeddings.seq, images.seq) > ?",
             (space, applied),
         )
         for rowid, blob, crc in newer:
@@ -97,13 +100,39 @@ def test_a_reader_written_from_the_specification_finds_the_same(make_index: Make
                 transaction.add(new_image(number, data[number]))
         writer.remove([image_id(3), image_id(125)])
     index.catalog.checkpoint(wait=5)
+    compared(index, "layer2")
+
+
+def compared(index: Index, space: str) -> None:
     reader = Reader(index.path)
     assert reader.damaged_pages() == set()
     for query in vectors(10, seed=3):
-        hits = index.search(Query(parts=[QueryPart(vector=query)], k=20))
-        found = reader.search("layer2", query, 20)
+        hits = index.search(Query(parts=[QueryPart(vector=query)], k=20, space=space))
+        found = reader.search(space, query, 20)
         assert [image for image, _ in found] == [hit.id for hit in hits]
         assert np.allclose([score for _, score in found], [hit.score for hit in hits], atol=1e-6)
+
+
+def test_that_reader_finds_the_same_in_spaces_that_came_later(make_index: MakeIndex) -> None:
+    index = make_index(vectors(60))
+    late = {image_id(number): vector for number, vector in enumerate(vectors(60, seed=9))}
+    with index.writer() as writer:
+        for turn in range(2):  # the second has the name of one that was published, and dropped
+            space = writer.add_space(Space(name="layer1", recipe=recipe(1, weights="ab"[turn]), encoding=Encoding()))
+            for start in (0, 20):
+                chosen = dict(list(late.items())[start : start + 20])
+                with writer.transaction() as transaction:
+                    transaction.fill(space, chosen)
+                if start == 0:
+                    compared(index, "layer1")
+                    index.publish()
+                compared(index, "layer1")
+            if turn == 0:
+                writer.drop_space("layer1")
+        writer.remove([image_id(3)])
+    index.catalog.checkpoint(wait=5)
+    compared(index, "layer1")
+    compared(index, "layer2")
 
 
 def test_the_specification_names_every_table_column_and_version() -> None:
