@@ -22,6 +22,7 @@ from indexer.pictures.facts import camera, gps, perceptual_hash, taken_at
 from indexer.pictures.formats import HEADER_BYTES, how_to_read, is_read, kind_of
 from indexer.pictures.load import load
 from indexer.pictures.preprocess import needed_size, to_input
+from indexer.pictures.profile import to_srgb
 from search.recipe import Preprocessing
 from search.types import ImageFacts
 
@@ -182,7 +183,7 @@ def _open(data: bytes, limits: DecodeLimits, at_least: int | None, box: Box | No
     orientation = _orientation(exif)
     turn = _TRANSPOSE.get(orientation)
     format_name = _NAMES.get(str(image.format), str(image.format).lower())
-    upright = to_rgb(image)
+    upright = to_rgb(to_srgb(image))
     if turn is not None:
         upright = upright.transpose(turn)
         full = full[::-1] if orientation >= 5 else full
