@@ -160,6 +160,21 @@ def test_weights_that_cannot_be_read_are_named_with_what_to_do(
     assert all(message in said for message in messages), said
 
 
+@pytest.mark.parametrize(
+    ("family", "changes", "weight"),
+    [
+        ("vit", {"qkv_bias": False}, "layers.0.attention.k_proj.bias"),
+        ("dinov2-registers", {"model_type": "dinov2"}, "embeddings.register_tokens"),
+    ],
+)
+def test_weights_that_a_config_would_leave_out_are_not_ignored(
+    family: str, changes: dict[str, Any], weight: str, tmp_path: Path
+) -> None:
+    folder = checkpoints.save(family, tmp_path / "model")
+    checkpoints.edit_json(folder / "config.json", **changes)
+    assert f"holds {weight}" in refusal(folder)
+
+
 def test_a_shard_whose_tensors_the_index_leaves_out_is_missed(tmp_path: Path) -> None:
     folder = checkpoints.save("vit", tmp_path / "sharded", max_shard_size="40KB")
     index = folder / f"{WEIGHTS}.index.json"

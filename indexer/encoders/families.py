@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -159,7 +159,7 @@ def load_tower(checkpoint: Checkpoint, *, deepest: int, with_pooler: bool) -> An
     """Load the image tower in float32 up to block `deepest`: what lies behind it is never created.
 
     Raises ModelUnsupported where the checkpoint lacks a weight or has one of another shape, so that nothing randomly
-    initialised is ever used.
+    initialised is ever used, and where a weight of the part that is run would be left out.
     """
     import transformers
 
@@ -191,14 +191,31 @@ def load_tower(checkpoint: Checkpoint, *, deepest: int, with_pooler: bool) -> An
 
 
 def _check_complete(checkpoint: Checkpoint, report: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint that lacks a weight, or holds one inside the part we run that would be ignored."""
     missing = {name for name in report["missing_keys"] if not name.endswith("mask_token")}  # only training reads it
     wrong = {entry[0] for entry in report["mismatched_keys"]}
     if bad := sorted(missing | wrong):
-        named = ", ".join(bad[:5]) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
         raise ModelUnsupported(
-            f"{checkpoint.files.name}: the checkpoint lacks {named} (missing, or of another shape than its config.json "
-            "says). Nothing is filled in at random; get the complete checkpoint."
+            f"{checkpoint.files.name}: the checkpoint lacks {_few(bad)} (missing, or of another shape than its "
+            "config.json says). Nothing is filled in at random; get the complete checkpoint."
         )
+    if bad := sorted(name for name in report["unexpected_keys"] if _is_ignored(name, checkpoint.config)):
+        raise ModelUnsupported(
+            f"{checkpoint.files.name}: the checkpoint holds {_few(bad)}, for which its config.json has no use: without "
+            "them it is another model. Get the config.json that belongs to these weights."
+        )
+
+
+def _is_ignored(name: str, config: Any) -> bool:
+    """Whether a weight that was not loaded belongs to the embeddings, or to a block that we run."""
+    if "text_model." in name or name.endswith(("mask_token", "position_ids")):
+        return False
+    block = re.search(r"(?:^|\.)layers?\.(\d+)\.", name)
+    return int(block[1]) < config.num_hidden_layers if block else bool(re.search(r"(?:^|\.)embeddings\.", name))
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _tower_config(files: ModelFiles) -> Any:
