@@ -11,7 +11,7 @@ from pathlib import Path
 
 from indexer.comparison import LOOKUP, Comparison
 from indexer.embedder import Embedded, Embedder
-from indexer.encoders.checked import GATE_SAMPLE
+from indexer.encoders.checked import INT8_SAMPLE_IMAGES
 from indexer.encoders.encoder import Encoder
 from indexer.pictures.decode import DecodeLimits
 from indexer.pictures.worker import Workers
@@ -289,5 +289,5 @@ class Build:
 
 def _sample_first(work: list[Location]) -> list[Location]:
     """Files from everywhere first, then the rest in order: by the first images of an index its encoding is judged."""
-    step = max(1, -(-len(work) // GATE_SAMPLE))
+    step = max(1, -(-len(work) // INT8_SAMPLE_IMAGES))
     return work[::step] + [location for number, location in enumerate(work) if number % step]

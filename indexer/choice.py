@@ -28,7 +28,7 @@ from search.writer import Writer
 
 @dataclass(frozen=True, kw_only=True)
 class ModelChoice:
-    """What the user said about model, spaces and encoding; all of it may be left out."""
+    """The model, spaces and encoding that the user asked for; all may be left out."""
 
     model: str | None
     spaces: tuple[SpaceRequest, ...]
@@ -128,7 +128,7 @@ def _recipes(files: ModelFiles, wanted: ModelChoice) -> dict[str, Recipe]:
 
 
 def _encoding(wanted: ModelChoice) -> Encoding:
-    """What a new index is encoded with, before its first images have been compared; int8 begins as bf16."""
+    """The encoding of a new index, before its first images have been compared; int8 begins as bf16."""
     if wanted.backend == "openvino" and not has_openvino():
         raise ModelUnsupported(f"OpenVINO is not installed here. {openvino_advice()}")
     if wanted.precision == "int8" and (wanted.backend == "torch" or not has_openvino()):

@@ -62,8 +62,11 @@ def load_index_encoder(
 
 
 def agreement(index: Index, spaces: Sequence[Space], encoder: Encoder) -> tuple[int, float]:
-    """How well an encoder's embeddings are those that an index holds: how many images were compared, and the median
-    cosine, of the worst space. (0, nan) where no file of the index's first images can be read any more."""
+    """Compare an encoder's embeddings with those that an index holds, for COMPARED_IMAGES of its images.
+
+    Returns the number of images compared, and the median cosine in the worst space; (0, nan) where no file of the
+    index's first SEARCHED_IMAGES images is still there, unchanged. Raises IndexDamaged.
+    """
     records, _ = index.catalog.page(0, SEARCHED_IMAGES)
     found = dict(_decoded(records, spaces[0].recipe.preprocessing))
     if not found:

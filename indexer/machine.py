@@ -10,8 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
-"""Microseconds of processor time allowed in each period of so many microseconds: what `docker --cpus` or a limit of
-Kubernetes becomes."""
+"""The processor time allowed in each period, both in microseconds: `docker --cpus` or a limit of Kubernetes."""
 OPENVINO_SYSTEMS = (("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64"), ("win32", "AMD64"))
 """Platforms and machines for which OpenVINO is published, as the marker of the extra in pyproject.toml has it."""
 
@@ -27,7 +26,7 @@ def cores() -> int:
 
 
 def has_openvino() -> bool:
-    """Whether the extra is installed; without importing it."""
+    """Tell whether OpenVINO is installed, without importing it."""
     return find_spec("openvino") is not None
 
 

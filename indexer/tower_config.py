@@ -37,7 +37,7 @@ FAMILY_DEFAULTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "siglip_vision_model": {**_ALL, **_SIGLIP},
     }
 )
-"""What `transformers` takes for a key that config.json leaves out, by `model_type`: the families that we run."""
+"""The values that transformers takes for keys that config.json leaves out, by `model_type`, of all that we run."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -103,7 +103,7 @@ def _shards(folder: Path, name: str) -> tuple[Path, ...]:
 
 
 def _no_weights(folder: Path, name: str) -> str:
-    """What a folder has instead of weights that can be read, and what to do."""
+    """A sentence about what a folder has instead of weights that can be read, and what to do."""
     present = sorted(path.name for path in folder.iterdir() if path.is_file())
     for file in present:
         if variant := _VARIANT.fullmatch(file):

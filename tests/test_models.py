@@ -197,7 +197,7 @@ def test_mistyped_name_is_not_looked_for_on_the_hub() -> None:
 
 @pytest.mark.parametrize("name", ["", "a b", "a/b/c", "https://huggingface.co/a/b", "a\x00b", "ünï/code", "-x"])
 def test_what_can_be_no_model_is_said_so(name: str) -> None:
-    with pytest.raises(ModelUnavailable, match="no Hugging Face id"):
+    with pytest.raises(ModelUnavailable, match="or a Hugging Face id"):
         locate(name)
 
 
@@ -227,7 +227,7 @@ def _locate_in_process(name: str, home: Path, **environment: str) -> tuple[str, 
 )
 def test_unreachable_hub_fails_at_once_with_what_to_do(environment: dict[str, str], tmp_path: Path) -> None:
     said, seconds = _locate_in_process("google/vit-base-patch16-224", tmp_path, **environment)
-    assert said.startswith("ModelUnavailable google/vit-base-patch16-224 cannot be had from Hugging Face")
+    assert said.startswith("ModelUnavailable google/vit-base-patch16-224 cannot be fetched from Hugging Face")
     assert ("is set" in said) == ("HF_ENDPOINT" not in environment)
     assert "--model PATH" in said
     assert PACKAGED.name in said

@@ -13,13 +13,13 @@ from indexer.errors import PrecisionTooLow
 from search.recipe import Recipe
 from search.types import Encoding
 
-SAMPLE = 8
+BF16_SAMPLE_IMAGES = 8
 """Images that bf16 is compared on: its error is rounding noise, the same for all, so a handful shows it."""
 MIN_COSINE = 0.995
 """Below this, bf16 is not rounding noise any more (measured on 785 images: at worst .9993), and fp32 is used."""
-GATE_SAMPLE = 128
+INT8_SAMPLE_IMAGES = 128
 """Images that int8 is fitted to and judged by."""
-GATE_MINIMUM = 32
+MIN_INT8_SAMPLE_IMAGES = 32
 """With fewer images, everything is among the ten nearest, and no overlap tells anything."""
 NEIGHBOURS = 10
 
@@ -53,28 +53,32 @@ class CheckedEncoder:
 
     @property
     def recipes(self) -> tuple[Recipe, ...]:
-        """As `Encoder`."""
+        """The recipe of each space, in the order of `encode`'s arrays."""
         return self._encoder.recipes
 
     @property
     def names(self) -> tuple[str, ...]:
-        """As `Encoder`."""
+        """The spaces' names, in the order of `recipes`."""
         return self._encoder.names
 
     @property
     def backend(self) -> str:
-        """As `Encoder`."""
+        """The library that runs the encoder: `torch` or `openvino`."""
         return self._encoder.backend
 
     @property
     def precision(self) -> Precision:
-        """As `Encoder`; it may change with the first batch."""
+        """The arithmetic that it runs in; the first batch may change it."""
         return self._encoder.precision
 
     @property
     def batch_size(self) -> int:
-        """As `Encoder`; the first batch is the sample."""
-        return GATE_SAMPLE if self._quantise is not None and self._on_choice is not None else self._encoder.batch_size
+        """The number of images in a batch; the first batch is the sample that int8 is fitted to."""
+        return (
+            INT8_SAMPLE_IMAGES
+            if self._quantise is not None and self._on_choice is not None
+            else self._encoder.batch_size
+        )
 
     def prepare(self, pixels: NDArray[np.uint8], remaining: int) -> None:
         """Compare with fp32, and choose. Raises PrecisionTooLow, with the figures, where int8 loses too much."""
@@ -87,21 +91,24 @@ class CheckedEncoder:
             self._on_choice = None
 
     def encode(self, pixels: NDArray[np.uint8]) -> Sequence[NDArray[np.float32]]:
-        """As `Encoder`. Chooses if that was not done yet."""
+        """Embed (n, size, size, 3) uint8 pixels: one (n, dim) float32 array a space. Chooses first, if need be.
+
+        Raises PrecisionTooLow as `prepare`.
+        """
         self._choose(pixels)
         return self._encoder.encode(pixels)
 
     def per_core(self) -> Sequence[Encoder]:
-        """As `Encoder`."""
+        """Encoders of the same model on one core each."""
         return self._encoder.per_core()
 
     def _check(self, pixels: NDArray[np.uint8]) -> Encoding:
         if self._quantise is not None:
-            return self._gate(pixels[:GATE_SAMPLE], self._quantise)
+            return self._gate(pixels[:INT8_SAMPLE_IMAGES], self._quantise)
         encoding = Encoding(backend=self.backend, precision=self.precision)
         if self.precision == "fp32":
             return encoding
-        sample = pixels[:SAMPLE]
+        sample = pixels[:BF16_SAMPLE_IMAGES]
         reference = self._reference()
         worst = _worst_cosine(self._encoder, reference.encode(sample), sample)
         if worst < MIN_COSINE and self._may_fall_back:
@@ -110,10 +117,10 @@ class CheckedEncoder:
         return replace(encoding, precision=self.precision, check=check)
 
     def _gate(self, sample: NDArray[np.uint8], quantise: Quantise) -> Encoding:
-        if len(sample) < GATE_MINIMUM:
+        if len(sample) < MIN_INT8_SAMPLE_IMAGES:
             raise PrecisionTooLow(
-                f"int8 is judged by the neighbours of your own images, and needs {GATE_MINIMUM} of them; there are "
-                f"{len(sample)}. Use --precision bf16."
+                f"int8 is judged by the neighbours of your own images, and needs {MIN_INT8_SAMPLE_IMAGES} of them; "
+                f"there are {len(sample)}. Use --precision bf16."
             )
         exact = self._reference().encode(sample)
         self._encoder, store = quantise(sample[::2])

@@ -1,4 +1,4 @@
-"""What an encoder is: preprocessed pixels in, one unit-length embedding a space out."""
+"""The protocol of encoders: preprocessed pixels in, one unit-length embedding a space out."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Encoder(Protocol):
 
     @property
     def backend(self) -> str:
-        """What runs it: `torch` or `openvino`."""
+        """The library that runs it: `torch` or `openvino`."""
 
     @property
     def precision(self) -> Precision:
@@ -44,10 +44,12 @@ class Encoder(Protocol):
 
     @property
     def batch_size(self) -> int:
-        """How many images it takes best at once."""
+        """The number of images in a batch that it is fastest with."""
 
     def prepare(self, pixels: NDArray[np.uint8], remaining: int) -> None:
-        """Whatever it has to do once with the first images of a build, e.g. choose a precision by them.
+        """Do once what depends on the first images of a build, e.g. choose a precision by them.
+
+        pixels: as `encode` takes them.
 
         remaining: how many are to be embedded in all: for many, it may take its time to become faster.
         """

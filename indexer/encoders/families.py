@@ -207,7 +207,7 @@ def _check_complete(checkpoint: Checkpoint, report: Mapping[str, Any]) -> None:
 
 
 def _is_ignored(name: str, config: Any) -> bool:
-    """Whether a weight that was not loaded belongs to the embeddings, or to a block that we run."""
+    """Tell whether a weight that was not loaded belongs to the embeddings, or to a block that we run."""
     if "text_model." in name or name.endswith(("mask_token", "position_ids")):
         return False
     block = re.search(r"(?:^|\.)layers?\.(\d+)\.", name)

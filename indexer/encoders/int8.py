@@ -34,9 +34,9 @@ from indexer.models import ModelFiles
 from search.recipe import Recipe
 
 SMOOTHING = 0.7
-"""How much of the difference between channels moves from activations into weights."""
+"""The share of the difference between channels that moves from activations into weights."""
 DAMPING = 0.01
-"""Of the mean diagonal, added to it: keeps the correlations of few images invertible."""
+"""The share of the mean diagonal that is added to it: keeps the correlations of few images invertible."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def _groups(name: str, block: Any) -> Iterator[_Group]:
 
 
 def _is_spared(tower: Tower, name: str) -> bool:
-    """Whether a layer runs for the CLS token alone: nothing to be gained."""
+    """Tell whether a layer runs for the CLS token alone, where int8 gains nothing."""
     _, number, layer = name.split(".", 2)
     return tower.first_only and int(number) == len(tower.blocks) - 1 and layer not in ("k", "v")
 
@@ -136,7 +136,8 @@ def _is_spared(tower: Tower, name: str) -> bool:
 def _watch(
     tower: Tower, pixels: NDArray[np.uint8], groups: Sequence[_Group]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """What each group reads, by its name: the largest magnitude a channel (in,), and the sum of outer products."""
+    """Watch the inputs of each group. Returns by its name the largest magnitude a channel (in,), and the sum of outer
+    products (in, in)."""
     peaks: dict[str, Tensor] = {}
     correlations: dict[str, Tensor] = {}
 

@@ -30,12 +30,12 @@ from search.files import make_folder, storage_errors, sync
 from search.recipe import Preprocessing, Recipe
 
 FORMAT = 2
-"""Of exported models in the cache: a change to `tower` that changes them counts up."""
+"""The version of exported models in the cache: counts up when `tower` changes them."""
 BATCH, STREAM_BATCH, CORE_BATCH = 8, 2, 4
 """Images of one inference: on all cores, of one core's stream in a build, and of one core in a server, whose thread has
 more to do between two. More gain nothing, and take longer to wait for."""
 STREAM_IMAGES = 32
-"""What one call brings each stream: 64 images on two cores, two seconds' work, after which one waits for the other."""
+"""Images that one call gives each stream: two seconds' work, after which one stream waits for the other."""
 GROUP = 128
 """Consecutive input channels that share a scale in int8, in weights and, token by token, in activations."""
 XML, WEIGHTS, MANIFEST = "model.xml", "model.bin", "manifest.json"
@@ -70,7 +70,7 @@ class OpenVinoEncoder(TapEncoder):
         )
 
     def per_core(self) -> Sequence[OpenVinoEncoder]:
-        """As `Encoder`; empty on a single core, and of one that works with all side by side."""
+        """Encoders of the same model on one core each; none on a single core, or where all cores work side by side."""
         streams = cores()
         if streams == 1 or self._model is None:
             return ()
@@ -93,12 +93,12 @@ class OpenVinoEncoder(TapEncoder):
 
     @property
     def batch_size(self) -> int:
-        """As `Encoder`: several inferences for each stream, so that none waits long for the last of the others."""
+        """The number of images in a batch: several inferences a stream, so that none waits long for the others."""
         return max(self._batch_size, STREAM_IMAGES) * self._streams if self._throughput else self._batch_size
 
     @property
     def backend(self) -> str:
-        """As `Encoder`."""
+        """The name of this backend."""
         return "openvino"
 
     def _run(self, batches: Sequence[NDArray[np.uint8]]) -> list[list[NDArray[np.float32]]]:
@@ -129,7 +129,7 @@ def load_recipes(
 ) -> OpenVinoEncoder:
     """The encoder of these recipes, by the names of their spaces, in fp32 or bf16; exports the model on first use.
 
-    Raises ModelUnsupported where the weights are not those of the recipes.
+    Raises ModelUnsupported where weights or config are not those of the recipes.
     """
     known = identified(files, spaces)
     recipes = tuple(known.values())
@@ -144,7 +144,7 @@ def load_stored(
     model = read_model(folder)
     if model is None:
         raise ModelUnsupported(
-            f"The index's int8 encoder {folder} is missing or damaged. Restore it from a backup, or build anew."
+            f"The index's int8 encoder {folder} is missing or damaged. Restore it from a backup, or build a new index."
         )
     return OpenVinoEncoder(model, spaces, precision="int8", batch_size=batch_size, throughput=throughput)
 

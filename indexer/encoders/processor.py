@@ -17,7 +17,7 @@ PROCESSORS = ("ViT", "DeiT", "CLIP", "Siglip", "Bit")
 """Image processors that do what a Preprocessing can say: resize, centre crop, rescale, normalise, and no more."""
 
 MAX_SIDE_PIXELS = 4096
-"""Of the square that a checkpoint resizes to; the largest that is known takes 518."""
+"""The largest square that a checkpoint may resize to; the largest known is 518."""
 
 
 def preprocessing_of(folder: Path, geometry: Geometry | None = None) -> Preprocessing:

@@ -11,8 +11,10 @@ from search.recipe import Pooling
 
 @dataclass(frozen=True, kw_only=True)
 class Offer:
-    """What a checkpoint can give. `last` is its deepest layer; `poolings`, the best first, are those that work there:
-    `pooler` works nowhere else."""
+    """The layers and poolings that a checkpoint offers.
+
+    `last` is its deepest layer; `poolings`, the best first, are those that work there: `pooler` works nowhere else.
+    """
 
     model: str
     last: int

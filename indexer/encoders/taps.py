@@ -1,4 +1,4 @@
-"""What every backend shares: where embeddings are read off the model, and how a batch becomes embeddings."""
+"""The part that backends share: where embeddings are read off the model, and how a batch becomes embeddings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from search.vectors import concatenate
 
 @dataclass(frozen=True, order=True)
 class Tap:
-    """What is read off a layer: (n, tokens, dim) becomes (n, dim)."""
+    """One reading of a layer: its tokens (n, tokens, dim) become (n, dim)."""
 
     layer: int
     pooling: Pooling
@@ -56,37 +56,38 @@ class TapEncoder(ABC):
 
     @property
     def recipes(self) -> tuple[Recipe, ...]:
-        """As `Encoder`."""
+        """The recipe of each space, in the order of `encode`'s arrays."""
         return self._recipes
 
     @property
     def names(self) -> tuple[str, ...]:
-        """As `Encoder`."""
+        """The spaces' names, in the order of `recipes`."""
         return self._names
 
     @property
     @abstractmethod
     def backend(self) -> str:
-        """As `Encoder`."""
+        """The library that runs the model: `torch` or `openvino`."""
 
     @property
     def precision(self) -> Precision:
-        """As `Encoder`."""
+        """The arithmetic that the model runs in."""
         return self._precision
 
     @property
     def batch_size(self) -> int:
-        """As `Encoder`; `encode` splits what is longer."""
+        """The number of images in one forward pass; `encode` splits longer batches."""
         return self._batch_size
 
     def prepare(self, pixels: NDArray[np.uint8], remaining: int) -> None:
-        """As `Encoder`."""
-        del pixels, remaining  # ready as it is
+        """Do nothing: the encoder is ready as it is."""
+        del pixels, remaining
 
     def encode(self, pixels: NDArray[np.uint8]) -> Sequence[NDArray[np.float32]]:
-        """As `Encoder`. Raises ValueError for another shape or dtype than (n, size, size, 3) uint8.
+        """Embed (n, size, size, 3) uint8 pixels: one (n, dim) float32 array a space, rows of unit length.
 
-        Where the memory does not suffice for a batch, it takes half as many from then on.
+        Where memory does not suffice for a batch, batches are halved from then on. Raises ValueError for another shape
+        or dtype.
         """
         if pixels.dtype != np.uint8 or pixels.shape[1:] != (self._size, self._size, 3):
             raise ValueError(f"pixels are {pixels.shape} {pixels.dtype}, not (n, {self._size}, {self._size}, 3) uint8")
@@ -106,11 +107,11 @@ class TapEncoder(ABC):
         return [concatenate([pooled[column] for column in columns]) for columns in self._columns]
 
     def per_core(self) -> Sequence[TapEncoder]:
-        """As `Encoder`; of most backends none."""
+        """Encoders of the same model on one core each; most backends have none."""
         return ()
 
     def _is_out_of_memory(self, error: Exception) -> bool:
-        """Whether a backend's error says that a smaller batch might do."""
+        """Tell whether a backend's error says that a smaller batch might do."""
         return isinstance(error, MemoryError) or "alloc" in str(error)  # torch and OpenVINO raise RuntimeError
 
     @abstractmethod

@@ -23,13 +23,13 @@ from search.recipe import Geometry, Recipe
 CPU_BATCH, ACCELERATOR_BATCH = 8, 128
 """On two cores 8 images keep both busy, and more gain nothing; a GPU wants more work at once."""
 BATCHES_AHEAD = 4
-"""What one call brings a GPU in a build, so that the next batch is copied while one is computed."""
-WORTH_COMPILING = 300
-"""Seconds of work. Compiling takes half a minute (15 to 27 s measured), and saves a sixth of what follows."""
+"""Batches that one call gives a GPU in a build, so that the next is copied while one is computed."""
+MIN_SECONDS_TO_COMPILE = 300
+"""Compiling takes half a minute (15 to 27 s measured), and saves a sixth of what follows."""
 MIN_COSINE = 0.999
 """Between compiled and not, in any precision; less is a compiler's mistake, not rounding (measured: .99988)."""
-FEW = 40
-"""Batches. For less work than this, timing two of them would take longer than it could save."""
+MIN_BATCHES_TO_COMPILE = 40
+"""For less work than this, timing two of them would take longer than it could save."""
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -57,18 +57,18 @@ class TorchEncoder(TapEncoder):
 
     @property
     def batch_size(self) -> int:
-        """As `Encoder`."""
+        """The number of images in a batch: several forward passes on a GPU, where one is copied during another."""
         return self._batch_size * self._ahead
 
     @property
     def backend(self) -> str:
-        """As `Encoder`."""
+        """The name of this backend."""
         return "torch"
 
     def prepare(self, pixels: NDArray[np.uint8], remaining: int) -> None:
         """Compile the model, with frozen weights, where a compiler is there and so much is to be done that it pays."""
         sample = pixels[: self._batch_size]
-        if remaining < FEW * len(sample) or self._device.type == "mps":
+        if remaining < MIN_BATCHES_TO_COMPILE * len(sample) or self._device.type == "mps":
             return
         try:
             self.encode(sample)  # the first pass is slow
@@ -76,7 +76,7 @@ class TorchEncoder(TapEncoder):
             expected = self.encode(sample)
         except Exception:  # an image that cannot be embedded: found out, and left out, when it is its turn
             return
-        if remaining / len(sample) * (time.perf_counter() - began) < WORTH_COMPILING:
+        if remaining / len(sample) * (time.perf_counter() - began) < MIN_SECONDS_TO_COMPILE:
             return
         from torch._inductor import config  # takes a second
 
@@ -116,7 +116,7 @@ class TorchEncoder(TapEncoder):
         if not (isinstance(error, torch.OutOfMemoryError) or super()._is_out_of_memory(error)):
             return False
         self._feed = None
-        self._tower, self._compiled = self._plain, False  # or every smaller batch would be compiled for anew
+        self._tower, self._compiled = self._plain, False  # or each smaller batch would be compiled for again
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
         return True
@@ -180,7 +180,7 @@ def load_recipes(
 ) -> TorchEncoder:
     """The encoder of these recipes, by the names of their spaces; precision as `precision_for` takes it.
 
-    Raises ModelUnsupported where the weights are not those of the recipes, or this machine cannot do it.
+    Raises ModelUnsupported where weights or config are not those of the recipes, or this machine cannot do it.
     """
     known = identified(files, spaces)
     recipes = tuple(known.values())
@@ -223,7 +223,7 @@ def precision_for(name: str, device: torch.device) -> Precision:
 
 
 def _has_native_bf16(device: torch.device) -> bool:
-    """Whether bf16 is arithmetic of the hardware: emulated, it is slower than fp32."""
+    """Tell whether the hardware computes in bf16: emulated, it is slower than fp32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":  # every CPU with AMX has this as well

@@ -17,9 +17,9 @@ from indexer.encoders.families import Checkpoint, Family, load_tower
 from indexer.encoders.taps import Tap
 from search.recipe import Preprocessing
 
-MIDDLE = 128
+MIDDLE_GREY = 128
 """Subtracted from pixels: what is left (-128..127) is exact in bf16, and small where images are grey."""
-ROWS = 4
+TOKEN_MULTIPLE = 4
 """Tokens are padded to a multiple of this: 257 rows cannot be shared out evenly, and one image takes 10% longer."""
 
 
@@ -82,7 +82,7 @@ class Tower(nn.Module):
             weight = (projection.weight / (255 * std)).permute(0, 2, 3, 1).flatten(1)
             self.projection = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
             self.projection.weight.copy_(weight)
-            grey = torch.full((1, 3, preprocessing.size, preprocessing.size), MIDDLE / 255)
+            grey = torch.full((1, 3, preprocessing.size, preprocessing.size), MIDDLE_GREY / 255)
             self.register_buffer("positions", family.layer0(model, (grey - mean) / std).clone())
             self.real = self.positions.shape[1]
             self.norm0 = getattr(model, family.first_norm) if family.first_norm else nn.Identity()
@@ -92,7 +92,7 @@ class Tower(nn.Module):
         self.pooler = getattr(model, family.pooler) if pooled and family.pooler else nn.Identity()
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """As the class says; in the order of the taps."""
+        """(n, size, size, 3) uint8 pixels to one float32 (n, dim) a tap, in the order of the taps, not normalised."""
         tokens = self._layer0(pixels)
         pooled = [self._pool(tokens, tap) if tap.layer == 0 else None for tap in self._taps]
         for layer, block in enumerate(self.blocks, start=1):
@@ -110,10 +110,10 @@ class Tower(nn.Module):
             .permute(0, 1, 3, 2, 4)
             .reshape(-1, self.grid * self.grid, self.patch * self.patch * 3)
         )
-        embedded = self.projection(patches.to(self.projection.weight.dtype) - MIDDLE)
+        embedded = self.projection(patches.to(self.projection.weight.dtype) - MIDDLE_GREY)
         before = self.real - self.grid * self.grid
         beginning = self.positions[:, :before].expand(embedded.shape[0], -1, -1)
-        padding = torch.zeros_like(self.positions[:, : -self.real % ROWS]).expand(embedded.shape[0], -1, -1)
+        padding = torch.zeros_like(self.positions[:, : -self.real % TOKEN_MULTIPLE]).expand(embedded.shape[0], -1, -1)
         tokens: Tensor = self.norm0(torch.cat([beginning, embedded + self.positions[:, before:], padding], dim=1))
         return tokens
 
