@@ -175,3 +175,11 @@ def test_a_profile_that_is_broken_does_not_fit_or_is_srgb_changes_nothing(mode: 
 def test_deep_grey_keeps_its_own_scale() -> None:
     deep = Image.fromarray(np.full((8, 8), 0x4000, dtype=np.uint16))
     assert (pixels(saved(deep, icc_profile=grey())) == pixels(saved(deep))).all()
+
+
+def test_thumbnails_keep_the_colours_of_small_things() -> None:
+    lines = Image.new("RGB", (64, 64), "white")
+    for left in range(0, 64, 2):
+        lines.paste("red", (left, 0, left + 1, 64))
+    small = np.asarray(Image.open(BytesIO(thumbnail(saved(lines), 64, limits=LIMITS)))).astype(int)
+    assert np.abs(small - np.asarray(lines)).mean() < 12

@@ -166,7 +166,8 @@ def thumbnail(data: bytes, size: int, *, limits: DecodeLimits) -> bytes:
         image = _open(data, limits, size, None).image
         image.thumbnail((size, size), Image.Resampling.LANCZOS, reducing_gap=2.0)
         out = BytesIO()
-        image.save(out, "JPEG", quality=85, optimize=True)
+        # Of every pixel its own colour: drawings lose a third of their error, for a fifth more bytes.
+        image.save(out, "JPEG", quality=85, optimize=True, subsampling=0)
         return out.getvalue()
 
 
