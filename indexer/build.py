@@ -14,6 +14,7 @@ from indexer.embedder import Embedded, Embedder
 from indexer.encoders.checked import INT8_SAMPLE_IMAGES
 from indexer.encoders.encoder import Encoder
 from indexer.pictures.decode import DecodeLimits
+from indexer.pictures.preprocess import kept_share
 from indexer.pictures.worker import Workers
 from indexer.pipeline import Decoded, Loader, Outcome, Recognised, failure, ordered_map
 from indexer.report import BuildOptions, BuildReport, Incomplete, Progress
@@ -230,6 +231,8 @@ class Build:
             if isinstance(outcome, Decoded) and outcome.missing is not None:
                 self._report.incomplete.append(Incomplete(location=outcome.location, missing=outcome.missing))
             if content.rowid is None:
+                facts, preprocessing = images[outcome.id].facts, self._index.spaces[0].recipe.preprocessing
+                self._report.cropped += kept_share(facts.width, facts.height, preprocessing) < 0.5
                 transaction.add(replace(images[outcome.id], location=outcome.location, labels=labels))
                 return
             if old is not None:

@@ -86,6 +86,7 @@ def build(
     from indexer.choice import ModelChoice, open_for_build
     from indexer.machine import cores
     from indexer.metadata import read_metadata
+    from indexer.progress import progress_bar
     from indexer.report import BuildOptions
     from indexer.sources import resolve_sources
 
@@ -121,7 +122,7 @@ def build(
         _foresee(index, sources, listed, options.exclude, as_json)
         return
     with ExitStack() as stack:
-        progress = stack.enter_context(_progress())  # first: loading a model takes seconds
+        progress = stack.enter_context(progress_bar())  # first: loading a model takes seconds
         # before anything native is loaded, which does not bear a KeyboardInterrupt
         stopped = stack.enter_context(_graceful_interrupt())
         opened, writer, encoder = open_for_build(stack, index, wanted, dry_run=dry_run, warn=warn)
@@ -223,6 +224,7 @@ def _counters(index: str, report: BuildReport) -> dict[str, Any]:
         "index": index,
         **{name: getattr(report, name) for name in names},
         "unsupported": dict(sorted(report.unsupported.items(), key=lambda counted: (-counted[1], counted[0]))),
+        "cropped": report.cropped,
         "incomplete": [
             {"path": found.location.absolute, "missing": round(found.missing, 2)} for found in report.incomplete
         ],
@@ -255,6 +257,12 @@ def _print_report(report: BuildReport, answer: dict[str, Any], *, dry_run: bool)
     if not dry_run:
         for space in answer["spaces"]:
             say(f"{answer['index']}: {space['count']:,} images in {space['name']} ({space['dim']} numbers each)")
+    if report.cropped:
+        verb = "is" if report.cropped == 1 else "are"
+        warn(
+            f"{plural(report.cropped, 'image')} {verb} cropped by more than half: the model sees the middle of wide "
+            "and tall ones. A new index built with --pad sees them whole."
+        )
     for found in answer["incomplete"][:SHOWN_FAILURES]:
         lost = f" ({found['missing']:.0%} is missing)" if found["missing"] else ""
         warn(f"incomplete: {found['path']}: the file ends before the picture does{lost}; taken as it is")
@@ -272,49 +280,6 @@ def _print_report(report: BuildReport, answer: dict[str, Any], *, dry_run: bool)
         warn(f"{plural(report.missing, 'file')} missing from the disk, but still in the index; --prune drops them")
     if report.interrupted:
         warn("Interrupted: everything so far is kept. Run the same command again to go on.")
-
-
-class _RichProgress:
-    """A build's progress as a bar with rate and time left."""
-
-    def __init__(self, bars: Any) -> None:
-        self._bars = bars
-        self._task = bars.add_task("Opening", total=None)
-        self._total = 0
-
-    def found(self, files: int) -> None:
-        self._bars.update(self._task, description=f"Scanning: {files:,} files")
-
-    def start(self, files: int) -> None:
-        self._total += files
-        self._bars.update(self._task, description="Embedding", total=self._total)
-
-    def done(self, files: int) -> None:
-        self._bars.update(self._task, advance=files)
-
-
-@contextmanager
-def _progress() -> Iterator[_RichProgress]:
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        Task,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-    from rich.text import Text
-
-    class Rate(ProgressColumn):
-        def render(self, task: Task) -> Text:
-            return Text(f"{task.speed:.1f}/s" if task.speed else "")
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
-        yield _RichProgress(bars)
 
 
 @contextmanager

@@ -66,6 +66,8 @@ class BuildReport:
     embedded: int = 0
     unsupported: Counter[str] = field(default_factory=Counter)
     """Pictures of kinds that are not read here, by the name of the kind."""
+    cropped: int = 0
+    """New images of which the model sees less than half."""
     incomplete: list[Incomplete] = field(default_factory=list)
     failed: list[Failure] = field(default_factory=list)
     interrupted: bool = False

@@ -48,6 +48,15 @@ def needed_size(preprocessing: Preprocessing) -> int:
     return DRAFT_MARGIN * preprocessing.resize
 
 
+def kept_share(width: int, height: int, preprocessing: Preprocessing) -> float:
+    """The share, 0..1, of a picture's area that the model sees: of a crop, the middle alone."""
+    if preprocessing.geometry == "pad":
+        return 1.0
+    middle = min(1.0, preprocessing.size / preprocessing.resize)
+    sides = min(width, height) / max(width, height) if preprocessing.geometry == "crop" else 1.0
+    return middle * middle * sides
+
+
 def _filter(preprocessing: Preprocessing) -> Image.Resampling:
     return Image.Resampling(preprocessing.resample)
 

@@ -1,0 +1,54 @@
+"""A build's progress, as a bar in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+class Bar:
+    """A build's progress as a bar with rate and time left."""
+
+    def __init__(self, bars: Any) -> None:
+        self._bars = bars
+        self._task = bars.add_task("Opening", total=None)
+        self._total = 0
+
+    def found(self, files: int) -> None:
+        """As `Progress`."""
+        self._bars.update(self._task, description=f"Scanning: {files:,} files")
+
+    def start(self, files: int) -> None:
+        """As `Progress`."""
+        self._total += files
+        self._bars.update(self._task, description="Embedding", total=self._total)
+
+    def done(self, files: int) -> None:
+        """As `Progress`."""
+        self._bars.update(self._task, advance=files)
+
+
+@contextmanager
+def progress_bar() -> Iterator[Bar]:
+    """A bar on standard error, which goes away at the end; nothing where that is not a terminal."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed:.1f}/s" if task.speed else "")
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        yield Bar(bars)
