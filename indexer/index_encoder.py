@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from indexer.encoders.encoder import Encoder
 from indexer.encoders.load import encoder_for
-from indexer.errors import ImageRejected, ModelUnsupported
+from indexer.errors import ImageRejected, ModelUnavailable, ModelUnsupported
 from indexer.machine import openvino_advice
 from indexer.pictures.decode import DecodeLimits, decode_pixels
 from search.index import Index
@@ -41,7 +41,16 @@ def load_index_encoder(
     What stands in is first compared with the index's own embeddings. warn: told that it stands in, and how well.
     Raises ModelUnavailable, and ModelUnsupported as `encoder_for`, or where what stands in gives other embeddings.
     """
-    encoder = encoder_for(spaces, index.models, device=device, batch_size=batch_size, throughput=throughput)
+    try:
+        encoder = encoder_for(spaces, index.models, device=device, batch_size=batch_size, throughput=throughput)
+    except ModelUnavailable as error:
+        model = Path(spaces[0].recipe.model)
+        if not model.is_absolute() or model.exists():
+            raise
+        raise ModelUnavailable(
+            f"The model that {index.path} was built with is not at {model} any more. Put it back, or say where it lies "
+            f"now: lookalike build PHOTOS --index {index.path} --model FOLDER"
+        ) from error
     encoding = spaces[0].encoding
     if (encoder.backend, encoder.precision) == (encoding.backend, encoding.precision):
         return encoder

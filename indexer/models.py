@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import re
 from collections.abc import Mapping
@@ -27,6 +28,7 @@ HUB_FILES = [
 HUB_TIMEOUT = 5.0
 """Seconds for the one request that finds out whether the hub answers at all: a firewall that drops packets costs this
 much, and nothing more."""
+CANNOT_WRITE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENOTDIR)
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 
@@ -213,6 +215,10 @@ def _hub_folder(name: str) -> Path:
             return cached
     except (OSError, ValueError):  # not in the cache, or only a part of it
         pass
+    except RuntimeError as error:  # of a path that begins with ~
+        raise _unavailable(
+            name, "there is no folder to keep it in, because this user has no home folder here (set HF_HOME)"
+        ) from error
     if _offline():
         raise _unavailable(name, "it is not in the local cache, and HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set")
     try:
@@ -248,6 +254,8 @@ def _reason(error: Exception) -> str:
         return "there is no public model of that name"
     if isinstance(error, HfHubHTTPError):
         return f"the hub answers with HTTP {error.response.status_code}"
+    if isinstance(error, OSError) and error.errno in CANNOT_WRITE:
+        return f"its cache cannot be written ({error.strerror}; set HF_HOME to a folder with room)"
     return f"the hub cannot be reached ({type(error).__name__})"
 
 

@@ -116,6 +116,16 @@ def test_files_that_changed_since_are_not_compared(tmp_path: Path, built: Path) 
     assert "with 3 of its embeddings" in search(index).stderr
 
 
+def test_a_model_that_lies_elsewhere_now_is_asked_for_by_the_command_that_notes_it(tmp_path: Path, built: Path) -> None:
+    index = moved_index(built, tmp_path, Encoding(backend="torch", precision="fp32"))
+    (tmp_path / "model").rename(tmp_path / "elsewhere")
+    said = search(index, check=2).stderr
+    assert f"is not at {tmp_path / 'model'} any more" in said
+    assert f"lookalike build PHOTOS --index {index} --model FOLDER" in said
+    run_cli("build", tmp_path / "photos", "--index", index, "--model", tmp_path / "elsewhere")
+    assert search(index).stdout.splitlines()[0].endswith("red.png")
+
+
 def test_int8_without_openvino_says_what_to_install(tmp_path: Path, built: Path) -> None:
     index = moved_index(built, tmp_path, Encoding(backend="openvino", precision="int8", model="0" * 64))
     said = search(index, check=2).stderr

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import multiprocessing
+import os
 import shutil
 import subprocess
 import sys
@@ -232,6 +234,26 @@ def test_unreachable_hub_fails_at_once_with_what_to_do(environment: dict[str, st
     assert "--model PATH" in said
     assert PACKAGED.name in said
     assert seconds < 10  # of which most is the import of the hub client
+
+
+def test_a_user_without_a_home_is_told_where_hub_models_may_lie() -> None:
+    said, _ = _locate_in_process("google/vit-base-patch16-224", Path("~nobody-of-this-name/hf"), HF_HUB_OFFLINE="1")
+    assert said.startswith("ModelUnavailable google/vit-base-patch16-224")
+    assert "no home folder here (set HF_HOME)" in said
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC])
+def test_a_hub_cache_that_cannot_be_written_is_not_called_an_unreachable_hub(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def download(_name: str, *, local_files_only: bool = False, **_: object) -> str:
+        raise FileNotFoundError if local_files_only else OSError(number, os.strerror(number))
+
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    monkeypatch.setattr("huggingface_hub.HfApi.repo_info", lambda *_, **__: None)
+    with pytest.raises(ModelUnavailable, match=rf"cache cannot be written \({os.strerror(number)}; set HF_HOME"):
+        locate("google/vit-base-patch16-224")
 
 
 def test_cached_hub_model_makes_no_network_call(vit: Path, tmp_path: Path) -> None:
