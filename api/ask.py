@@ -41,9 +41,9 @@ def ask_index(path: Path, asked: Asked, *, warn: Callable[[str], None]) -> dict[
     """
     began = time.perf_counter()
     timing = Timing()
-    picture = None if asked.image is None else QueryPicture(data=_read(asked.image), box=asked.box)
-    question = Question(parts=[QuestionPart(picture=picture, id=asked.id)], options=asked.options)
     with Index.open(path) as index:
+        picture = None if asked.image is None else QueryPicture(data=_read(asked.image), box=asked.box)
+        question = Question(parts=[QuestionPart(picture=picture, id=asked.id)], options=asked.options)
         draft = question.draft(index)
         space = index.space(draft.space)
         vectors = [_embedded(one, asked.image, index, space, timing, warn) for one in question.pictures]

@@ -38,10 +38,11 @@ from machine import machine
 from indexer.encoders.encoder import SpaceRequest
 from indexer.encoders.load import encoder_for
 from indexer.errors import ImageRejected
+from indexer.folders import Choice, scan
 from indexer.models import PACKAGED, locate
 from indexer.pictures.decode import Decoded, DecodeLimits, decode
 from indexer.pictures.worker import Workers
-from indexer.sources import Source, scan
+from indexer.sources import Source
 from search.index import Index
 from search.recipe import Preprocessing, Recipe
 from search.types import Encoding, Location, NewImage, Space
@@ -61,7 +62,7 @@ MIXED = 150
 
 def files(folder: Path) -> list[Location]:
     """What a build would read there, in order."""
-    return [entry for entry in scan(Source(root=folder), exclude=(MIRRORED,)) if isinstance(entry, Location)]
+    return [entry for entry in scan(Source(root=folder), Choice(exclude=(MIRRORED,))) if isinstance(entry, Location)]
 
 
 def spread(found: list[Location], count: int) -> list[Location]:

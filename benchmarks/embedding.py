@@ -33,10 +33,11 @@ from numpy.typing import NDArray
 
 from indexer.encoders.checked import overlap
 from indexer.encoders.encoder import SpaceRequest
+from indexer.folders import Choice, scan
 from indexer.machine import has_openvino
 from indexer.models import PACKAGED, locate
 from indexer.pictures.decode import DecodeLimits, decode
-from indexer.sources import Source, scan
+from indexer.sources import Source
 from search.recipe import Recipe
 from search.types import Location
 
@@ -65,7 +66,9 @@ def pictures(root: Path, recipe: Recipe, levels: int) -> tuple[Pixels, list[str]
 
     A picture's class is its folder, cut after so many levels; with fewer it has none ("").
     """
-    files = [entry for entry in scan(Source(root=root), exclude=("*_mirror.png",)) if isinstance(entry, Location)]
+    files = [
+        entry for entry in scan(Source(root=root), Choice(exclude=("*_mirror.png",))) if isinstance(entry, Location)
+    ]
     distinct = {data: entry.path for entry in reversed(files) if (data := Path(entry.absolute).read_bytes())}
     with ThreadPoolExecutor() as pool:
         found = pool.map(lambda data: decode(data, recipe.preprocessing, limits=DecodeLimits()).pixels, distinct)

@@ -192,7 +192,7 @@ class Build:
             with self._index.catalog.lookup() as lookup:
                 for outcome in batch:
                     if isinstance(outcome, Failure):
-                        self._report.failed.append(outcome)
+                        self._report.fail(outcome)
                     else:
                         old = self._count(outcome, lookup.content(outcome.id), lookup)
                         self._foreseen |= {(old.root, old.path)} if old is not None else set()
@@ -219,7 +219,7 @@ class Build:
 
     def _record(self, outcome: Outcome, transaction: Transaction, images: dict[str, NewImage]) -> None:
         if isinstance(outcome, Failure):
-            self._report.failed.append(outcome)
+            self._report.fail(outcome)
             transaction.fail(outcome)
             return
         content = transaction.content(outcome.id)
@@ -274,7 +274,7 @@ class Build:
                 if image_id is None or transaction.rowid(image_id) is None:
                     named = annotation.path or annotation.id or ""
                     reason = "named by --metadata, but not in the index"
-                    self._report.failed.append(Failure(root=roots[0], path=named, mtime_ns=0, size=0, reason=reason))
+                    self._report.fail(Failure(root=roots[0], path=named, mtime_ns=0, size=0, reason=reason))
                 else:
                     transaction.annotate(image_id, labels=annotation.labels, metadata=annotation.metadata)
 

@@ -19,12 +19,15 @@ from search.recipe import Pooling
 
 if TYPE_CHECKING:
     from indexer.encoders.encoder import SpaceRequest
+    from indexer.folders import Choice
     from indexer.report import BuildReport
     from search.index import Index
 
 EXIT_INTERRUPTED = 130
 SHOWN_FAILURES = 20
 """Rejected files named in the report; `--json` lists all of them."""
+SHOWN_PATHS = 5
+"""Folders or files named of those that one rule leaves out: a NAS has as many as it has folders."""
 
 
 BackendName = Literal["auto", "torch", "openvino"]
@@ -70,6 +73,10 @@ def build(
         typer.Option(min=0.001, metavar="S", help="Seconds for a picture, and a tenth more a megapixel.  [10]"),
     ] = None,
     exclude: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Names or paths to leave out.")] = None,
+    all_folders: Annotated[
+        bool, typer.Option("--all-folders", help="Also enter folders of thumbnails, trash and snapshots.")
+    ] = False,
+    follow_links: Annotated[bool, typer.Option("--follow-links", help="Enter links to folders.")] = False,
     files_from: Annotated[str | None, typer.Option(metavar="FILE|-", help="Paths to add, one a line.")] = None,
     label_from_folder: Annotated[
         bool, typer.Option("--label-from-folder", help="Label by folder below SOURCE.")
@@ -84,6 +91,7 @@ def build(
     """Build an index of folders of images, or bring one up to date."""
     from indexer.build import Build
     from indexer.choice import ModelChoice, open_for_build
+    from indexer.folders import Choice
     from indexer.machine import cores
     from indexer.metadata import read_metadata
     from indexer.progress import progress_bar
@@ -94,9 +102,10 @@ def build(
     listed = _read_list(files_from) if files_from else []
     if not sources and not listed:
         raise typer.BadParameter("Name a folder of images: lookalike build PHOTOS", param_hint="SOURCE")
+    choice = Choice(exclude=tuple(exclude or ()), all_folders=all_folders, follow_links=follow_links)
     options = BuildOptions(
         workers=workers or max(2, cores()),
-        exclude=tuple(exclude or ()),
+        choice=choice,
         label_from_folder=label_from_folder,
         annotations=tuple(read_metadata(metadata)) if metadata else (),
         prune=prune,
@@ -119,7 +128,7 @@ def build(
     _check_place(index, sources)
     resolve_sources(sources, listed, ())  # a missing folder is told at once, not after the model is loaded
     if dry_run and not (index / "catalog.sqlite").exists():
-        _foresee(index, sources, listed, options.exclude, as_json)
+        _foresee(index, sources, listed, choice, as_json)
         return
     with ExitStack() as stack:
         progress = stack.enter_context(progress_bar())  # first: loading a model takes seconds
@@ -178,23 +187,18 @@ def _read_list(name: str) -> list[Path]:
     return [Path(line) for line in text.splitlines() if line.strip()]
 
 
-def _foresee(
-    index: Path, sources: Sequence[Path], listed: Sequence[Path], exclude: tuple[str, ...], as_json: bool
-) -> None:
+def _foresee(index: Path, sources: Sequence[Path], listed: Sequence[Path], choice: Choice, as_json: bool) -> None:
     """The dry run of a build that has no index yet: every image file would be added."""
+    from indexer.folders import scan
     from indexer.report import BuildReport
-    from indexer.sources import Ignored, Unsupported, resolve_sources, scan
-    from search.types import Failure, Location
+    from indexer.sources import resolve_sources
+    from search.types import Location
 
     report = BuildReport()
     for source in resolve_sources(sources, listed, ()):
-        for entry in scan(source, exclude=exclude):
+        for entry in scan(source, choice):
             report.added += isinstance(entry, Location)
-            report.ignored += isinstance(entry, Ignored)
-            if isinstance(entry, Unsupported):
-                report.unsupported[entry.kind] += 1
-            if isinstance(entry, Failure):
-                report.failed.append(entry)
+            report.pass_over(entry)
     answer = _counters(str(index), report)
     if as_json:
         print_json(answer)
@@ -225,6 +229,11 @@ def _counters(index: str, report: BuildReport) -> dict[str, Any]:
         **{name: getattr(report, name) for name in names},
         "unsupported": dict(sorted(report.unsupported.items(), key=lambda counted: (-counted[1], counted[0]))),
         "cropped": report.cropped,
+        "left_out": [
+            {"name": rule.shown, "why": rule.why, "count": len(paths), "paths": paths[:SHOWN_PATHS]}
+            for rule, paths in report.left_out.items()
+        ],
+        "linked_folders": report.linked_folders,
         "incomplete": [
             {"path": found.location.absolute, "missing": round(found.missing, 2)} for found in report.incomplete
         ],
@@ -235,6 +244,7 @@ def _counters(index: str, report: BuildReport) -> dict[str, Any]:
 
 
 def _print_report(report: BuildReport, answer: dict[str, Any], *, dry_run: bool) -> None:
+    from indexer.omissions import FOLDERS
     from indexer.pictures.decode import TOO_LARGE
     from indexer.pictures.formats import how_to_read
     from indexer.pictures.worker import TOO_SLOW
@@ -248,6 +258,17 @@ def _print_report(report: BuildReport, answer: dict[str, Any], *, dry_run: bool)
         for kind, how in ((kind, how_to_read(kind)) for kind in answer["unsupported"]):
             if how is not None:
                 warn(f"To read {kind}: {how}, and build again")
+    for left in answer["left_out"]:
+        more = ", ..." if left["count"] > SHOWN_PATHS else ""
+        warn(f"left out: {left['count']:,} x {left['name']} ({left['why']}): {', '.join(left['paths'])}{more}")
+    if any(rule in FOLDERS for rule in report.left_out):
+        warn("Folders that were left out are taken with --all-folders")
+    if report.linked_folders:
+        names = ", ".join(report.linked_folders[:SHOWN_FAILURES])
+        more = ", ..." if len(report.linked_folders) > SHOWN_FAILURES else ""
+        warn(
+            f"{plural(len(report.linked_folders), 'link')} to folders not entered (--follow-links does): {names}{more}"
+        )
     if report.embedded:
         say(f"{plural(report.embedded, 'image')} embedded at {report.images_per_second:.1f} a second")
         for space in answer["spaces"]:

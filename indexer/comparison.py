@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence, Set
+from dataclasses import replace
 
 from indexer.errors import SourceMissing
+from indexer.folders import Entry, scan
 from indexer.report import BuildOptions, BuildReport, Progress
-from indexer.sources import Ignored, Source, Unsupported, gone, scan
+from indexer.sources import Source, gone
 from search.catalog.lookup import KnownLocation
 from search.index import Index
 from search.types import Failure, Location
@@ -41,17 +43,14 @@ class Comparison:
         work: list[Location] = []
         chunk: list[Location] = []
         seen = candidates = 0
-        for entry in scan(source, exclude=self._options.exclude, skip=frozenset({self._index.path.resolve()})):
+        choice = replace(self._options.choice, skip=frozenset({self._index.path.resolve()}))
+        for entry in scan(source, choice):
             seen += 1
-            if isinstance(entry, Ignored):
-                self._report.ignored += 1
-            elif isinstance(entry, Unsupported):
-                self._report.unsupported[entry.kind] += 1
-            elif isinstance(entry, Failure):
-                self._fail(entry)
-            else:
+            if isinstance(entry, Location):
                 candidates += 1
                 chunk.append(entry)
+            else:
+                self._pass_over(entry)
             if len(chunk) == LOOKUP:
                 work += self._not_unchanged(chunk)
                 chunk = []
@@ -72,7 +71,7 @@ class Comparison:
         for location in chunk:
             earlier = failed.get(location.path)
             if earlier and _same_file(earlier, location) and not self._options.retry_failed:
-                self._report.failed.append(earlier)
+                self._report.fail(earlier)
                 continue
             before = known.get(location.path)
             if before is None or not _same_file(before.location, location) or earlier:
@@ -101,11 +100,11 @@ class Comparison:
                     "connected? Nothing was pruned. To drop them all the same, use: lookalike remove."
                 )
 
-    def _fail(self, failed: Failure) -> None:
-        self._report.failed.append(failed)
-        if self._writer is not None:
+    def _pass_over(self, entry: Entry) -> None:
+        self._report.pass_over(entry)
+        if isinstance(entry, Failure) and self._writer is not None:
             with self._writer.transaction() as transaction:
-                transaction.fail(failed)
+                transaction.fail(entry)
 
     def note_missing(self, source: Source, foreseen: Set[tuple[str, str]]) -> None:
         """Count or, with `--prune`, drop what the index knows under a folder and the disk has no more.

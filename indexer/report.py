@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
+from indexer.folders import EVERYTHING, Choice, Entry, Ignored, LeftOut, LinkedFolder, Unsupported
 from indexer.metadata import Annotation
+from indexer.omissions import REASONS, Rule
 from search.types import Failure, Location
 
 
@@ -28,7 +31,7 @@ class BuildOptions:
     """What the user asked for, beside the sources and the model."""
 
     workers: int = 2
-    exclude: tuple[str, ...] = ()
+    choice: Choice = EVERYTHING
     label_from_folder: bool = False
     annotations: tuple[Annotation, ...] = ()
     prune: bool = False
@@ -68,6 +71,10 @@ class BuildReport:
     """Pictures of kinds that are not read here, by the name of the kind."""
     cropped: int = 0
     """New images of which the model sees less than half."""
+    left_out: dict[Rule, list[str]] = field(default_factory=dict)
+    """Absolute paths of folders and files that are no pictures of the user's, by the rule that says so."""
+    linked_folders: list[str] = field(default_factory=list)
+    """Absolute paths of links to folders that were not entered."""
     incomplete: list[Incomplete] = field(default_factory=list)
     failed: list[Failure] = field(default_factory=list)
     interrupted: bool = False
@@ -75,3 +82,25 @@ class BuildReport:
     startup_seconds: float = 0.0
     publish_seconds: float = 0.0
     images_per_second: float = 0.0
+
+    def pass_over(self, entry: Entry) -> None:
+        """Count what a scan found and a build does not read."""
+        match entry:
+            case Ignored():
+                self.ignored += 1
+            case Unsupported():
+                self.unsupported[entry.kind] += 1
+            case LeftOut():
+                self.left_out.setdefault(entry.rule, []).append(str(entry.root / entry.path))
+            case LinkedFolder():
+                self.linked_folders.append(str(entry.root / entry.path))
+            case Failure():
+                self.fail(entry)
+
+    def fail(self, failed: Failure) -> None:
+        """List a file that could not be indexed; one that cannot be a picture is left out instead."""
+        rule = REASONS.get(failed.reason)
+        if rule is None:
+            self.failed.append(failed)
+        else:
+            self.left_out.setdefault(rule, []).append(str(Path(failed.root, failed.path)))

@@ -194,7 +194,10 @@ def test_pictures_come_by_id_small_and_cacheable(http: httpx.Client, server: Ser
 def test_a_file_that_changed_or_left_its_root_is_not_handed_out(tmp_path: Path, checkpoint: Path) -> None:
     write_photos(tmp_path / "photos")
     index = tmp_path / "photos.index"
-    run_cli("build", tmp_path / "photos", "--index", index, "--model", checkpoint)
+    (tmp_path / "album").mkdir()
+    draw_picture("teal", "square", 9).save(tmp_path / "album" / "linked.png")
+    (tmp_path / "photos" / "album").symlink_to(tmp_path / "album", target_is_directory=True)
+    run_cli("build", tmp_path / "photos", "--follow-links", "--index", index, "--model", checkpoint)
     changed, escaped = tmp_path / "photos" / "red" / "circle-0.png", tmp_path / "photos" / "red" / "circle-1.png"
     changed_id, escaped_id = sha256(changed.read_bytes()), sha256(escaped.read_bytes())
     changed.write_bytes(b"something else")
@@ -205,6 +208,8 @@ def test_a_file_that_changed_or_left_its_root_is_not_handed_out(tmp_path: Path, 
         for image_id in (changed_id, escaped_id):
             check_problem(httpx.get(f"{url}/v1/images/{image_id}/file"), 404, "file-gone")
             check_problem(httpx.get(f"{url}/v1/images/{image_id}/thumbnail"), 404, "file-gone")
+        linked = (tmp_path / "album" / "linked.png").read_bytes()
+        assert httpx.get(f"{url}/v1/images/{sha256(linked)}/file").content == linked, "in a folder that was followed"
     finally:
         assert stop_server(process) == 0
 

@@ -143,7 +143,6 @@ def test_touched_and_swapped_files_embed_nothing(photos: Path, build: Build) -> 
 
 
 BROKEN: dict[str, bytes] = {
-    "empty.jpg": b"",
     "text.png": b"this is not a picture",
     "truncated.jpg": b"",  # filled in below
     "header-only.png": b"\x89PNG\r\n\x1a\n",
@@ -171,7 +170,7 @@ def write_odd_files(folder: Path) -> tuple[set[str], int]:
     """Twenty and more kinds of broken, odd and foreign files: the names to be rejected, and how many are good."""
     folder.mkdir(exist_ok=True)
     good = draw_picture("red", "circle", 0)
-    for name, content in {**BROKEN, **FOREIGN, "vector.svg": b"<svg/>"}.items():
+    for name, content in {**BROKEN, **FOREIGN, "empty.jpg": b"", "vector.svg": b"<svg/>"}.items():
         (folder / name).write_bytes(content)
     noise = np.random.default_rng(0).integers(0, 255, (200, 200, 3), dtype=np.uint8)
     Image.fromarray(noise).save(folder / "whole.jpg")
@@ -207,7 +206,8 @@ def test_bad_files_are_listed_with_a_reason_and_good_ones_indexed(tmp_path: Path
     assert {Path(failed["path"]).name for failed in answer["failed"]} == rejected
     assert all(failed["reason"] and "object at 0x" not in failed["reason"] for failed in answer["failed"])
     assert answer["added"] == good
-    assert answer["ignored"] == len(FOREIGN) + 1  # the linked folder
+    assert answer["ignored"] == len(FOREIGN)
+    assert [(left["name"], left["count"]) for left in answer["left_out"]] == [("empty files", 1)]
     assert answer["unsupported"] == {"SVG": 1}
     check_whole(Path(answer["index"]), answer["embedded"])
 

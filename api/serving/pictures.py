@@ -86,8 +86,10 @@ class Pictures:
             locations = lookup.locations_of(image_id)
         for location in locations:
             try:
-                path = Path(location.absolute).resolve(strict=True)
-                if path.is_relative_to(Path(location.root).resolve()):
+                named = Path(location.absolute)
+                path = named.resolve(strict=True)
+                # Folders may be links: a build was told to follow them. The file itself must not lead out of its root.
+                if not named.is_symlink() or path.is_relative_to(Path(location.root).resolve()):
                     file = path.open("rb")
                     if hashlib.file_digest(file, "sha256").hexdigest() == image_id:
                         file.seek(0)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import AvifImagePlugin, ExifTags, Image, TiffImagePlugin, WebPImagePlugin
 
 from indexer.errors import ImageRejected
+from indexer.omissions import APPLE_DOUBLE, APPLE_DOUBLE_MAGIC, EMPTY
 from indexer.pictures.colour import to_rgb
 from indexer.pictures.facts import camera, gps, perceptual_hash, taken_at
 from indexer.pictures.formats import HEADER_BYTES, how_to_read, is_read, kind_of
@@ -259,7 +260,9 @@ def _rejecting(data: bytes) -> Iterator[None]:
 
 def _reason(data: bytes, error: Exception) -> str:
     if not data:
-        return "the file is empty"
+        return EMPTY
+    if data.startswith(APPLE_DOUBLE_MAGIC):
+        return APPLE_DOUBLE
     kind = kind_of(data[:HEADER_BYTES])
     if kind is None:
         return "the content is not one of the supported formats (JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF)"
