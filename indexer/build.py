@@ -13,10 +13,11 @@ from indexer.comparison import LOOKUP, Comparison
 from indexer.embedder import Embedded, Embedder
 from indexer.encoders.checked import INT8_SAMPLE_IMAGES
 from indexer.encoders.encoder import Encoder
+from indexer.fill import Fill
 from indexer.pictures.decode import DecodeLimits
 from indexer.pictures.preprocess import kept_share
 from indexer.pictures.worker import Workers
-from indexer.pipeline import Decoded, Loader, Outcome, Recognised, failure, ordered_map
+from indexer.pipeline import DECODED_AHEAD, Decoded, Loader, Outcome, Recognised, failure, ordered_map
 from indexer.report import BuildOptions, BuildReport, Incomplete, Progress
 from indexer.sources import Source, renamed_away
 from search.catalog.lookup import Content, Lookup
@@ -25,8 +26,6 @@ from search.index import Index
 from search.types import Failure, Location, NewImage
 from search.writer import Writer
 
-DECODED_AHEAD = 128
-"""Files read ahead of the encoder: it does not wait for one slow file, and 128 decoded images are 19 MB at 224 px."""
 MIN_PUBLISH = 5_000
 """A build publishes on the way once the index has doubled, but not below this: smaller ones are read in a second."""
 
@@ -92,7 +91,9 @@ class Build:
         if not self._dry_run and not report.interrupted:
             with self._writer.transaction() as transaction:
                 transaction.remove_unlocated()
+            self._fill(sources)
             self._publish()
+            report.interrupted = self._stopped()
         report.failed.sort(key=lambda failed: (failed.root, failed.path))
         report.seconds = time.perf_counter() - self._began
         if report.embedded:
@@ -116,11 +117,24 @@ class Build:
                             str(root), str(source.root), f"{root.relative_to(source.root).as_posix()}/"
                         )
 
+    def _fill(self, sources: Sequence[Source]) -> None:
+        """Give images of these sources that were known before their vectors in spaces that are not complete."""
+        roots = {str(source.root) for source in sources}
+        fill = Fill(
+            self._index,
+            lambda _: self._encoder(),
+            workers=self._options.workers,
+            progress=self._progress,
+            stopped=self._stopped,
+            roots=roots,
+        )
+        self._report.filled = fill.run().filled
+
     def _embed_and_commit(self, work: Sequence[Location]) -> None:
         """Bring these files into the index. While one batch is written, the next is in the encoder."""
         limits = DecodeLimits().raised(max_pixels=self._options.max_pixels, max_seconds=self._options.max_seconds)
         with (
-            Workers(self._index.spaces[0].recipe.preprocessing, limits) as workers,
+            Workers(self._index.space().recipe.preprocessing, limits) as workers,
             ThreadPoolExecutor(1, thread_name_prefix="encode") as encoding,
             closing(self._batches(work, Loader(workers, self._needs_no_decoding, limits))) as batches,
         ):

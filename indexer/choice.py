@@ -64,7 +64,8 @@ def open_for_build(
     index = stack.enter_context(Index.open(path, writable=not dry_run))
     writer = None if dry_run else stack.enter_context(index.writer())
     found = _check_same(index, writer, wanted)
-    if not index.catalog.counts()[0]:  # the encoding is chosen with the first images
+    one_pass = len({space.recipe.weights_sha256 for space in index.spaces}) == 1
+    if one_pass and not index.catalog.counts()[0]:  # the encoding is chosen with the first images
         spaces = [replace(space, encoding=_encoding(wanted)) for space in index.spaces]
         recipes = {space.name: space.recipe for space in spaces}
         load = partial(_load, spaces, path, wanted)
@@ -77,7 +78,7 @@ def open_for_build(
 
 def _check_encoding(index: Index, wanted: ModelChoice) -> None:
     """Refuse another backend, precision or device than the index is encoded with, or can be added to with here."""
-    encoding = index.spaces[0].encoding
+    encoding = index.space().encoding
     backend = "torch" if encoding.backend == "openvino" and not has_openvino() else encoding.backend
     if wanted.backend == "openvino" and backend != encoding.backend:
         raise ModelUnsupported(f"OpenVINO is not installed here. {openvino_advice()}")
@@ -102,8 +103,10 @@ def _complete(writer: Writer | None, index: Index, wanted: ModelChoice, warn: Ca
     encoder = load_index_encoder(
         index, index.spaces, warn=warn, device=wanted.device, batch_size=wanted.batch_size, throughput=True
     )
-    known = encoder.recipes[0].config_sha256
-    if writer is None or known is None or index.spaces[0].recipe.config_sha256 is not None:
+    models = {recipe.weights_sha256: recipe.config_sha256 for recipe in encoder.recipes}
+    unknown = {space.recipe.weights_sha256 for space in index.spaces if space.recipe.config_sha256 is None}
+    learnt = {weights: models[weights] for weights in unknown if models[weights] is not None}
+    if writer is None or not learnt:
         return encoder
     compared, cosine = agreement(index, index.spaces, encoder)
     if compared and cosine < MIN_MEDIAN_COSINE:
@@ -113,7 +116,8 @@ def _complete(writer: Writer | None, index: Index, wanted: ModelChoice, warn: Ca
             "the old one back, or build a new index."
         )
     with writer.transaction() as transaction:
-        transaction.set_config_sha256(known)
+        for weights, config in learnt.items():
+            transaction.set_config_sha256(weights, config)
     return encoder
 
 
@@ -181,28 +185,30 @@ def _checked(
 
 def _check_same(index: Index, writer: Writer | None, wanted: ModelChoice) -> Callable[[], ModelFiles]:
     """Refuse another model or other spaces than the index has. A model that was moved is still the same one."""
-    recipe = index.spaces[0].recipe
+    recipe = index.space().recipe
     held = ", ".join(space.name for space in index.spaces)
     if wanted.model is not None:
         files = locate(wanted.model)
-        if files.weights_sha256 != recipe.weights_sha256:
+        of_model = [space.recipe for space in index.spaces if space.recipe.weights_sha256 == files.weights_sha256]
+        if not of_model:
             raise RecipeMismatch(
                 f"{index.path} holds {held} of {recipe.model}; {files.name} is another model. Leave --model out to go "
                 "on with it, or build another index with --index."
             )
-        if recipe.config_sha256 not in (None, files.config.sha256):
+        if not any(known.config_sha256 in (None, files.config.sha256) for known in of_model):
             raise RecipeMismatch(
                 f"{index.path} holds {held} of {recipe.model}; {files.name} has the same weights, but another "
                 "config.json, and so gives other embeddings. Leave --model out to go on with it, or build another "
                 "index with --index."
             )
-        if files.name != recipe.model and writer is not None:
-            writer.rename_model(files.name)
+        if files.name != of_model[0].model and writer is not None:
+            writer.rename_model(files.weights_sha256, files.name)
     if wanted.spaces or wanted.pad:
-        asked = _recipes(locate(index.spaces[0].recipe.model), wanted)
-        if tuple(asked.values()) != tuple(space.recipe for space in index.spaces):
+        asked = _recipes(locate(wanted.model or index.space().recipe.model), wanted)
+        if not set(asked.values()) <= {space.recipe for space in index.spaces}:
             raise RecipeMismatch(
                 f"{index.path} holds {held} of {recipe.model}; {', '.join(asked)} was asked for. Leave --layer, "
-                "--pooling and --pad out to go on with it, or build another index with --index."
+                f"--pooling and --pad out to go on with it, add a space with lookalike spaces {index.path} add, or "
+                "build another index with --index."
             )
-    return partial(locate, index.spaces[0].recipe.model)
+    return partial(locate, index.space().recipe.model)

@@ -1,29 +1,27 @@
-"""Commands that bring images into an index: build and models."""
+"""Commands that bring images into an index: build and models; spaces is in `spaces_cli`."""
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from indexer import spaces_cli
+from indexer.terminal import EXIT_INTERRUPTED, graceful_interrupt, requests
 from search.console import DEFAULT_INDEX, EXIT_REJECTED, Json, default_index, plural, print_json, say, warn
 from search.recipe import Pooling
 
 if TYPE_CHECKING:
-    from indexer.encoders.encoder import SpaceRequest
     from indexer.folders import Choice
     from indexer.report import BuildReport
     from search.index import Index
 
-EXIT_INTERRUPTED = 130
 SHOWN_FAILURES = 20
 """Rejected files named in the report; `--json` lists all of them."""
 SHOWN_PATHS = 5
@@ -117,7 +115,7 @@ def build(
     )
     wanted = ModelChoice(
         model=model,
-        spaces=_requests(layer or [], pooling, final_norm),
+        spaces=requests(layer or [], pooling, final_norm),
         pad=pad,
         backend=backend,
         precision=precision,
@@ -133,7 +131,7 @@ def build(
     with ExitStack() as stack:
         progress = stack.enter_context(progress_bar())  # first: loading a model takes seconds
         # before anything native is loaded, which does not bear a KeyboardInterrupt
-        stopped = stack.enter_context(_graceful_interrupt())
+        stopped = stack.enter_context(graceful_interrupt())
         opened, writer, encoder = open_for_build(stack, index, wanted, dry_run=dry_run, warn=warn)
         known_roots = [root for root in opened.catalog.roots() if root != str(opened.uploads)]
         report = Build(opened, writer, encoder, options, progress, stopped, began).run(
@@ -160,23 +158,6 @@ def _check_place(index: Path, sources: Sequence[Path]) -> None:
                 f"{index} is the folder of pictures. The index needs one of its own: --index {index.name}.index",
                 param_hint="--index",
             )
-
-
-def _requests(layers: Sequence[str], pooling: Pooling | None, final_norm: bool | None) -> tuple[SpaceRequest, ...]:
-    from indexer.encoders.encoder import SpaceRequest
-
-    if not layers and (pooling is not None or final_norm is not None):
-        return (SpaceRequest(pooling=pooling, final_norm=final_norm),)
-    return tuple(SpaceRequest(layers=_numbers(text), pooling=pooling, final_norm=final_norm) for text in layers)
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(-1 if part.strip() == "last" else int(part) for part in text.split(","))
-    except ValueError as error:
-        raise typer.BadParameter(
-            f"{text!r} is not a layer. Give numbers such as 7 or 7,11, or last.", param_hint="--layer"
-        ) from error
 
 
 def _read_list(name: str) -> list[Path]:
@@ -214,6 +195,7 @@ def _answer(index: Index, report: BuildReport) -> dict[str, Any]:
             "name": entry.space.name,
             "dim": entry.space.recipe.dim,
             "count": entry.count,
+            "complete": entry.space.complete,
             "encoding": asdict(entry.space.encoding),
         }
         for entry in index.catalog.space_infos()
@@ -222,7 +204,7 @@ def _answer(index: Index, report: BuildReport) -> dict[str, Any]:
 
 
 def _counters(index: str, report: BuildReport) -> dict[str, Any]:
-    names = ("added", "updated", "moved", "unchanged", "missing", "removed", "ignored", "embedded")
+    names = ("added", "updated", "moved", "unchanged", "missing", "removed", "ignored", "embedded", "filled")
     rounded = ("seconds", "startup_seconds", "publish_seconds", "images_per_second")
     return {
         "index": index,
@@ -297,31 +279,12 @@ def _print_report(report: BuildReport, answer: dict[str, Any], *, dry_run: bool)
         warn("What takes too long is given more time with --max-seconds S --retry-failed")
     if any(TOO_LARGE in failed["reason"] for failed in answer["failed"]):
         warn("What is too large is taken, if there is memory for it, with --max-pixels N --retry-failed")
+    if report.filled:
+        say(f"{plural(report.filled, 'image')} known before got vectors in spaces that were not complete")
     if report.missing:
         warn(f"{plural(report.missing, 'file')} missing from the disk, but still in the index; --prune drops them")
     if report.interrupted:
         warn("Interrupted: everything so far is kept. Run the same command again to go on.")
-
-
-@contextmanager
-def _graceful_interrupt() -> Iterator[Callable[[], bool]]:
-    """The first Ctrl-C (or SIGTERM) asks the build to stop after the batch in flight; the second ends the process."""
-    interrupted = False
-
-    def handle(_signal: int, _frame: object) -> None:
-        nonlocal interrupted
-        if interrupted:
-            os._exit(EXIT_INTERRUPTED)  # not sys.exit: threads under way must not delay it, and the catalog is safe
-        interrupted = True
-        warn("")  # below the bar, or the ^C
-        warn("Stopping: committing what is in flight. Ctrl-C again to stop at once.")
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: interrupted
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def models(as_json: Json = False) -> None:
@@ -355,3 +318,4 @@ def register(add: Callable[..., Any]) -> None:
     """Add this room's commands to the application."""
     add("build")(build)
     add("models")(models)
+    spaces_cli.register(add)

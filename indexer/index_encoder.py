@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.encoders.encoder import Encoder
-from indexer.encoders.load import encoder_for
+from indexer.encoders.joint import JointEncoder
+from indexer.encoders.load import encoder_for, passes
 from indexer.errors import ImageRejected, ModelUnavailable, ModelUnsupported
 from indexer.machine import openvino_advice
 from indexer.pictures.decode import DecodeLimits, decode_pixels
@@ -38,9 +39,26 @@ def load_index_encoder(
 ) -> Encoder:
     """The encoder that the spaces of an index were built with, or torch in its place where this machine lacks it.
 
+    Spaces of one model and encoding are computed in one forward pass, the others in one each.
     What stands in is first compared with the index's own embeddings. warn: told that it stands in, and how well.
     Raises ModelUnavailable, and ModelUnsupported as `encoder_for`, or where what stands in gives other embeddings.
     """
+    encoders = [
+        _load_pass(index, together, warn, device=device, batch_size=batch_size, throughput=throughput)
+        for together in passes(spaces)
+    ]
+    return encoders[0] if len(encoders) == 1 else JointEncoder(encoders)
+
+
+def _load_pass(
+    index: Index,
+    spaces: Sequence[Space],
+    warn: Callable[[str], None],
+    *,
+    device: str,
+    batch_size: int | None,
+    throughput: bool,
+) -> Encoder:
     try:
         encoder = encoder_for(spaces, index.models, device=device, batch_size=batch_size, throughput=throughput)
     except ModelUnavailable as error:

@@ -67,6 +67,8 @@ class BuildReport:
     removed: int = 0
     ignored: int = 0
     embedded: int = 0
+    filled: int = 0
+    """Images known before that got a vector in a space that was not complete."""
     unsupported: Counter[str] = field(default_factory=Counter)
     """Pictures of kinds that are not read here, by the name of the kind."""
     cropped: int = 0

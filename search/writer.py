@@ -80,7 +80,7 @@ class Writer:
         with self.transaction() as transaction:
             transaction.set_default(name, force=force)
 
-    def rename_model(self, name: str) -> None:
-        """Note that the model is found under another name now."""
+    def rename_model(self, weights_sha256: str, name: str) -> None:
+        """Note that the model of these weights is found under another name now."""
         with self.transaction() as transaction:
-            transaction.rename_model(name)
+            transaction.rename_model(weights_sha256, name)

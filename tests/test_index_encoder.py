@@ -51,10 +51,10 @@ def moved_index(built: Path, here: Path, encoding: Encoding, *, without_config: 
     index = Path(shutil.copytree(built / f"{held}.index", here / "i.index"))
     with Index.open(index, writable=True) as opened, opened.writer() as writer, writer.transaction() as transaction:
         transaction.change_root(str(built / "photos"), str(here / "photos"), "")
-        transaction.rename_model(str(here / "model"))
+        transaction.rename_model(opened.space().recipe.weights_sha256, str(here / "model"))
         transaction.set_encoding("layer3", encoding)
         if without_config:
-            transaction.set_config_sha256(None)
+            transaction.set_config_sha256(opened.space().recipe.weights_sha256, None)
     return index
 
 

@@ -57,3 +57,18 @@ def encoder_for(
         batch_size=batch_size,
         throughput=throughput,
     )
+
+
+def passes(spaces: Sequence[Space]) -> list[list[Space]]:
+    """The spaces in groups that one forward pass gives: of one model, in one encoding."""
+    configs = {
+        space.recipe.weights_sha256: space.recipe.config_sha256 for space in spaces if space.recipe.config_sha256
+    }
+    groups: dict[tuple[str | None, ...], list[Space]] = {}
+    for space in spaces:
+        recipe, encoding = space.recipe, space.encoding
+        # Of an older index, the configuration may not be known: it is that of other spaces of the same weights.
+        config = recipe.config_sha256 or configs.get(recipe.weights_sha256)
+        key = (recipe.weights_sha256, config, encoding.backend, encoding.precision, encoding.model)
+        groups.setdefault(key, []).append(space)
+    return list(groups.values())

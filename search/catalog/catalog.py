@@ -109,6 +109,11 @@ class Catalog(StoredSpaces):
                 connection.execute(select(func.count()).select_from(failures)).scalar_one(),
             )
 
+    def most_pixels(self) -> int:
+        """Width times height of the largest image; 0 without any."""
+        with self.reading() as connection:
+            return connection.execute(select(func.max(images.c.width * images.c.height))).scalar() or 0
+
     def _state(self, key: str) -> Any:
         with self.reading() as connection:
             return connection.execute(select(state.c.value).where(state.c.key == key)).scalar()

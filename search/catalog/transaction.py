@@ -232,16 +232,18 @@ class Transaction(SpaceChanges):
         """Fix how a space's embeddings are computed: once, before the first of them is stored."""
         self._connection.execute(update(spaces).where(spaces.c.name == space).values(encoding=asdict(encoding)))
 
-    def rename_model(self, name: str) -> None:
-        """Change what every recipe calls its model: its weights, and so its identity, stay the same."""
-        self._change_recipes("model", name)
+    def rename_model(self, weights_sha256: str, name: str) -> None:
+        """Change what every recipe of these weights calls its model: they, and so its identity, stay the same."""
+        self._change_recipes(weights_sha256, "model", name)
 
-    def set_config_sha256(self, digest: str | None) -> None:
-        """Note the hash of the model's configuration in every recipe: once, for an index made before it was kept."""
-        self._change_recipes("config_sha256", digest)
+    def set_config_sha256(self, weights_sha256: str, digest: str | None) -> None:
+        """Note the hash of a model's configuration in its recipes: once, for an index made before it was kept."""
+        self._change_recipes(weights_sha256, "config_sha256", digest)
 
-    def _change_recipes(self, key: str, value: str | None) -> None:
+    def _change_recipes(self, weights_sha256: str, key: str, value: str | None) -> None:
         for row in self._connection.execute(select(spaces)).all():
+            if row.recipe["weights_sha256"] != weights_sha256:
+                continue
             recipe = {**row.recipe, key: value}
             self._connection.execute(update(spaces).where(spaces.c.space == row.space).values(recipe=recipe))
 

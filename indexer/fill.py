@@ -1,0 +1,177 @@
+"""Filling: images that are known get their vectors in spaces that are not complete, from the files they came from."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+
+from indexer.embedder import Embedder
+from indexer.encoders.encoder import Encoder
+from indexer.errors import ImageRejected
+from indexer.pictures.decode import DecodeLimits
+from indexer.pictures.worker import Workers
+from indexer.pipeline import DECODED_AHEAD, Decoded, ordered_map
+from indexer.report import Progress
+from search.errors import UnknownSpace
+from search.index import Index
+from search.lock import PATIENCE
+from search.types import Location, Space
+
+LOOKED_UP = 500
+"""Images without a vector that are read from the catalog at once."""
+MIN_PUBLISH = 5_000
+"""Vectors that are worth a generation on the way."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skipped:
+    """An image that could not be given its vectors, one of its files, and why."""
+
+    id: str
+    path: str
+    reason: str
+
+
+@dataclass(kw_only=True)
+class FillReport:
+    """What was filled: images, each in all spaces that lacked it."""
+
+    filled: int = 0
+    skipped: list[Skipped] = field(default_factory=list)
+    interrupted: bool = False
+    seconds: float = 0.0
+
+
+class Fill:
+    """One run over the spaces of an index that are not complete. It can be stopped anywhere; another one goes on.
+
+    Each batch is one transaction, for which the index's lock is taken: others can write in between.
+    """
+
+    def __init__(
+        self,
+        index: Index,
+        encoder: Callable[[Sequence[Space]], Encoder],
+        *,
+        workers: int,
+        progress: Progress,
+        stopped: Callable[[], bool],
+        roots: Collection[str] | None = None,
+        nice: int = 0,
+    ) -> None:
+        """encoder: loads that of some spaces, or of more; not called where nothing is to be filled. roots: only files
+        below these; None: all. nice: by how much others on these cores come before decoding.
+        """
+        self._index = index
+        self._load = encoder
+        self._workers = workers
+        self._progress = progress
+        self._stopped = stopped
+        self._roots = roots
+        self._nice = nice
+        self._report = FillReport()
+        self._spaces: list[Space] = []
+
+    def run(self) -> FillReport:
+        """Fill every space that is not complete, as far as the files are there. Raises SearchError, IndexerError."""
+        began, report = time.perf_counter(), self._report
+        self._spaces = [space for space in self._index.spaces if not space.complete]
+        if self._spaces:
+            self._fill()
+        report.interrupted = self._stopped()
+        report.seconds = time.perf_counter() - began
+        return report
+
+    def _fill(self) -> None:
+        infos = self._index.catalog.space_infos()
+        self._progress.start(max(info.images - info.count for info in infos))
+        limits, largest = DecodeLimits(), self._index.catalog.most_pixels()
+        limits = limits.raised(max_pixels=largest, max_seconds=None) if largest > limits.max_pixels else limits
+        encoders: list[Encoder] = []
+
+        def encoder() -> Encoder:
+            if not encoders:
+                encoders.append(self._load(self._spaces))
+            return encoders[0]
+
+        embedder, batch, published = Embedder(encoder, lambda _: None), list[Decoded](), 0
+        with (
+            Workers(self._index.space().recipe.preprocessing, limits, nice=self._nice) as workers,
+            closing(
+                ordered_map(
+                    lambda known: self._decoded(workers, *known),
+                    self._lacking(),
+                    workers=self._workers,
+                    ahead=DECODED_AHEAD,
+                )
+            ) as outcomes,
+        ):
+            for outcome in outcomes:
+                if isinstance(outcome, Skipped):
+                    self._skip(outcome)
+                elif outcome is not None:
+                    batch.append(outcome)
+                if batch and len(batch) >= encoder().batch_size:
+                    self._commit(batch, embedder)
+                    batch = []
+                if self._report.filled - published >= max(published, MIN_PUBLISH):
+                    self._index.publish()
+                    published = self._report.filled
+            self._commit(batch, embedder)
+
+    def _lacking(self) -> Iterator[tuple[str, list[Location]]]:
+        """The images that lack a vector, with their files; those too that are added meanwhile."""
+        after = 0
+        while self._spaces and not self._stopped():
+            found = self._index.catalog.without_vectors(self._spaces, after, LOOKED_UP)
+            if not found:
+                return
+            after = found[-1][0]
+            for _, image_id in found:
+                if self._stopped() or not self._spaces:
+                    return
+                with self._index.catalog.lookup() as lookup:
+                    locations = lookup.locations_of(image_id)
+                yield image_id, [here for here in locations if self._roots is None or here.root in self._roots]
+
+    def _decoded(self, workers: Workers, image_id: str, locations: Sequence[Location]) -> Decoded | Skipped | None:
+        """An image from the first of its files that is still what it was; None where none of them is wanted."""
+        skipped = None
+        for location in locations:
+            try:
+                found, decoded = workers.load(location.absolute, image_id.__eq__)
+                if decoded is not None:
+                    return Decoded(location=location, id=found, facts=decoded.facts, pixels=decoded.pixels)
+                reason = "the file has changed"
+            except ImageRejected as error:
+                reason = str(error)
+            except OSError as error:
+                reason = error.strerror or "cannot be read"
+            skipped = skipped or Skipped(id=image_id, path=location.absolute, reason=reason)
+        if skipped is None and self._roots is None:
+            return Skipped(id=image_id, path="", reason="no file of it is known")
+        return skipped
+
+    def _commit(self, batch: Sequence[Decoded], embedder: Embedder) -> None:
+        if not batch:
+            return
+        embedded = embedder.embed({image.id: image for image in batch}, len(batch))
+        with self._index.writer(timeout=PATIENCE) as writer, writer.transaction() as transaction:
+            filled = 0
+            for space in list(self._spaces):
+                vectors = {name: image.vectors[space.name] for name, image in embedded.images.items()}
+                try:
+                    filled = max(filled, transaction.fill(space, vectors))
+                except UnknownSpace:  # dropped meanwhile: nobody wants it filled any more
+                    self._spaces.remove(space)
+        self._report.filled += filled
+        for image in batch:
+            if image.id in embedded.failed:
+                self._skip(Skipped(id=image.id, path=image.location.absolute, reason=embedded.failed[image.id]))
+        self._progress.done(len(embedded.images))
+
+    def _skip(self, skipped: Skipped) -> None:
+        self._report.skipped.append(skipped)
+        self._progress.done(1)

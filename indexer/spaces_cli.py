@@ -1,0 +1,170 @@
+"""The command `spaces`: which an index has and how far they are, and others added, dropped and made the default."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from indexer.terminal import EXIT_INTERRUPTED, graceful_interrupt, requests
+from search.console import DEFAULT_INDEX, EXIT_REJECTED, Json, default_index, plural, print_json, say, warn
+from search.recipe import Pooling
+
+if TYPE_CHECKING:
+    from indexer.fill import FillReport
+    from search.index import Index
+
+SHOWN_SKIPPED = 20
+"""Images without a readable file named in the report; `--json` lists all of them."""
+
+
+def spaces(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", default_factory=default_index, show_default=DEFAULT_INDEX)
+    ],
+    change: Annotated[
+        Literal["add", "drop", "default"] | None, typer.Argument(metavar="[add|drop|default]", show_default=False)
+    ] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Of a space.", show_default=False)] = None,
+    layer: Annotated[str | None, typer.Option(metavar="N[,N...]", help="Layers of the space to add.")] = None,
+    pooling: Annotated[Pooling | None, typer.Option(help="How a layer becomes one vector.")] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME|HF-ID|PATH", help="Another model for it, of the same input.")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Make a space the default although images are missing in it.")
+    ] = False,
+    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where the model runs.")] = "auto",
+    batch_size: Annotated[int | None, typer.Option(min=1, max=4096, metavar="N")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, max=256, metavar="N", help="Decoding processes.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List an index's spaces; add one and fill it from the files, drop one, or make one the default.
+
+    `add` without a layer goes on filling what is not complete. The index is searched, and changed, meanwhile.
+    """
+    asked = layer is not None or pooling is not None or model is not None
+    _check_words(change, name, asked=asked, force=force)
+    if change == "add":
+        _add(directory, name, layer, pooling, model, device, batch_size, workers, as_json)
+        return
+    from search.index import Index  # imports faiss and sqlalchemy: not for --help
+
+    with Index.open(directory, writable=change is not None) as index:
+        if change is not None:
+            assert name is not None
+            with index.writer() as writer:
+                if change == "drop":
+                    writer.drop_space(name)
+                else:
+                    writer.set_default(name, force=force)
+        _tell(index, None, as_json)
+
+
+def _check_words(change: str | None, name: str | None, *, asked: bool, force: bool) -> None:
+    """Raises BadParameter."""
+    if change in ("drop", "default") and name is None:
+        raise typer.BadParameter(f"Name the space: lookalike spaces DIR {change} NAME", param_hint="NAME")
+    if change != "add" and asked:
+        raise typer.BadParameter("--layer, --pooling and --model are of a space to add.", param_hint="add")
+    if name is not None and asked:
+        raise typer.BadParameter("A space to add is named by its layers. Leave the name out.", param_hint="NAME")
+    if change != "default" and force:
+        raise typer.BadParameter("Only what makes a space the default can be forced.", param_hint="--force")
+
+
+def _add(
+    directory: Path,
+    name: str | None,
+    layer: str | None,
+    pooling: Pooling | None,
+    model: str | None,
+    device: str,
+    batch_size: int | None,
+    workers: int | None,
+    as_json: bool,
+) -> None:
+    from indexer.fill import Fill
+    from indexer.index_encoder import load_index_encoder
+    from indexer.machine import cores
+    from indexer.new_space import space_to_add
+    from indexer.progress import progress_bar
+    from search.index import Index
+
+    wanted = requests([] if layer is None else [layer], pooling, None)
+    with ExitStack() as stack:
+        progress = stack.enter_context(progress_bar())
+        stopped = stack.enter_context(graceful_interrupt())  # before anything native is loaded
+        index = stack.enter_context(Index.open(directory, writable=True))
+        if wanted or model is not None:
+            from indexer.encoders.encoder import SpaceRequest
+
+            new = space_to_add(index, wanted[0] if wanted else SpaceRequest(), model)
+            if all(space.recipe != new.recipe for space in index.spaces):  # else it goes on
+                with index.writer() as writer:
+                    writer.add_space(new)
+        elif name is not None:
+            index.space(name)
+        elif all(space.complete for space in index.spaces):
+            raise typer.BadParameter("Every space is complete. Name a layer: --layer 7", param_hint="--layer")
+        fill = Fill(
+            index,
+            lambda lacking: load_index_encoder(
+                index, lacking, warn=warn, device=device, batch_size=batch_size, throughput=True
+            ),
+            workers=workers or max(2, cores()),
+            progress=progress,
+            stopped=stopped,
+        )
+        report = fill.run()
+        index.publish()
+        _tell(index, report, as_json)
+    if report.interrupted:
+        raise typer.Exit(EXIT_INTERRUPTED)
+    if report.skipped:
+        raise typer.Exit(EXIT_REJECTED)
+
+
+def _tell(index: Index, report: FillReport | None, as_json: bool) -> None:
+    infos = index.catalog.space_infos()
+    if as_json:
+        told = [
+            {
+                "name": info.space.name,
+                "dim": info.space.recipe.dim,
+                "count": info.count,
+                "images": info.images,
+                "complete": info.space.complete,
+                "default": info.default,
+                "encoding": asdict(info.space.encoding),
+                "recipe": info.space.recipe.to_json(),
+            }
+            for info in infos
+        ]
+        filled = {} if report is None else {**asdict(report), "seconds": round(report.seconds, 3)}
+        print_json({"index": str(index.path), "spaces": told, **filled})
+        return
+    if report is not None:
+        say(f"{plural(report.filled, 'image')} embedded in {report.seconds:.1f} s")
+    for info in infos:
+        recipe = info.space.recipe
+        far = "complete" if info.space.complete else f"{info.count / max(1, info.images):.1%} filled"
+        default = ", the default" if info.default else ""
+        say(f"{info.space.name}: {info.count:,} of {plural(info.images, 'image')}, {far}{default} ({recipe.model})")
+    if report is None:
+        return
+    for skipped in report.skipped[:SHOWN_SKIPPED]:
+        warn(f"skipped: {skipped.path or skipped.id}: {skipped.reason}")
+    if len(report.skipped) > SHOWN_SKIPPED:
+        warn(f"... and {len(report.skipped) - SHOWN_SKIPPED:,} more; --json lists all")
+    if report.interrupted:
+        warn("Interrupted: everything so far is kept. Run the same command again to go on.")
+
+
+def register(add: Callable[..., Any]) -> None:
+    """Add the command to the application."""
+    add("spaces")(spaces)
