@@ -439,8 +439,10 @@ def test_several_layers_make_spaces_and_a_later_build_keeps_them(
     assert [space["count"] for space in later["spaces"]] == [first["embedded"] + 1] * 2
     same = run_cli("build", photos, "--model", checkpoint, *flags)
     assert same.returncode == 0
-    refused = run_cli("build", photos, "--index", index, "--layer", "1", check=2)
+    assert len(json.loads(run_cli("build", photos, "--index", index, "--layer", "1", "--json").stdout)["spaces"]) == 2
+    refused = run_cli("build", photos, "--index", index, "--layer", "0", check=2)
     assert "another index" in refused.stderr
+    assert "lookalike spaces" in refused.stderr
 
 
 @pytest.mark.parametrize(
