@@ -24,6 +24,7 @@ from indexer.pictures.formats import HEADER_BYTES, how_to_read, is_read, kind_of
 from indexer.pictures.load import load
 from indexer.pictures.preprocess import needed_size, to_input
 from indexer.pictures.profile import to_srgb
+from indexer.pictures.unread import unread_kind
 from search.recipe import Preprocessing
 from search.types import ImageFacts
 
@@ -271,4 +272,6 @@ def _reason(data: bytes, error: Exception) -> str:
         return f"{kind} is not supported here: {how}" if how else f"{kind} is not supported"
     if "truncated" in str(error).lower():
         return "truncated: the file ends before the picture does"
+    if unread := unread_kind(data):
+        return f"{unread} is not supported"
     return "damaged: it cannot be decoded"

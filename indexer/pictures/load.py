@@ -59,8 +59,12 @@ def load(data: bytes, *, check: Callable[[Size], None], at_least: int | None, pa
         return found
 
 
-def _loaded(data: bytes, check: Callable[[Size], None], at_least: int | None, part: float | None) -> Loaded:
-    image = open_picture(data, check=check)
+def _loaded(
+    data: bytes, check: Callable[[Size], None], at_least: int | None, part: float | None, *, at_once: bool = False
+) -> Loaded:
+    image: Any = open_picture(data, check=check)
+    if at_once:
+        image.decodermaxblock = len(data)
     full = image.size
     if at_least is not None and image.format in ("JPEG", "MPO"):
         scale = 1.0 if part is None else max(1.0, min(full) / max(1.0, part))
@@ -77,7 +81,7 @@ def _mended(
 ) -> Loaded | None:
     for way in ways:
         try:
-            found = _loaded(way.data, check, at_least if way.draft else None, part)
+            found = _loaded(way.data, check, at_least if way.draft else None, part, at_once=way.at_once)
         except (ImageRejected, MemoryError):
             raise
         except Exception:  # noqa: S112 - of any type; the first error is raised in the end

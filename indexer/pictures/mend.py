@@ -26,12 +26,14 @@ class Mended:
     """A file's bytes after a change.
 
     `missing`: the share of the picture, 0..1, that the file has lost; None where the picture is whole; `"grey"` where
-    what is missing will be a flat grey at the bottom. `draft`: whether it may be decoded at reduced size.
+    what is missing will be a flat grey at the bottom. `draft`: whether it may be decoded at reduced size. `at_once`:
+    whether the decoder needs the whole file at once, instead of 64 KB at a time.
     """
 
     data: bytes
     missing: float | Literal["grey"] | None = None
     draft: bool = True
+    at_once: bool = False
 
 
 def mended(data: bytes, *, truncated: bool) -> Iterator[Mended]:
@@ -43,7 +45,8 @@ def mended(data: bytes, *, truncated: bool) -> Iterator[Mended]:
         case "JPEG" if truncated:
             yield Mended(data=data + b"\xff\xd9", missing="grey")
         case "JPEG":
-            yield Mended(data=data, draft=False)  # lossless ones have no reduced size
+            yield Mended(data=data, at_once=True)  # arithmetic coding does not stop in the middle
+            yield Mended(data=data, at_once=True, draft=False)  # lossless ones have no reduced size
         case "PNG":
             yield Mended(data=_png(data, _USED_CHUNKS))
             yield Mended(data=_png(data, frozenset()))
