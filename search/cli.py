@@ -76,8 +76,9 @@ def _searched(structure: JsonObject) -> str:
     if structure["structure"] == "exact":
         return f"searched exactly, {size}"
     found = structure["search"]
+    worst = f", {found['recall_worst_tenth']:.0%} in the worst tenth" if "recall_worst_tenth" in found else ""
     return (
-        f"searched by a graph that finds {found['recall']:.1%} of the ten nearest "
+        f"searched by a graph that finds {found['recall']:.1%} of the ten nearest{worst} "
         f"({found['queries']} of its images asked, ef {found['ef']}), {size}"
     )
 

@@ -310,8 +310,8 @@ def _structure(generation: Generation | None, space: Space) -> JsonObject:
     held = None if generation is None else generation.of(space)
     if held is None:
         return {}
-    facts = held.facts
-    return {name: facts[name] for name in ("structure", "search", "bytes_per_vector", "build_seconds")}
+    shown = ("structure", "distinct", "search", "bytes_per_vector", "build_seconds")
+    return {name: held.facts[name] for name in shown if name in held.facts}
 
 
 def _size(path: Path) -> int:

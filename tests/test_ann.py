@@ -25,12 +25,14 @@ from search import index as index_module
 from search.catalog.catalog import Catalog
 from search.errors import IndexLocked, PublicationStopped, QueryInvalid, StorageFailed
 from search.filters import parse_filter
-from search.generations import draft, publish
+from search.generations import publish, space_draft
 from search.generations import recall as recall_module
 from search.generations.ann import Graph, exact, scores
-from search.generations.draft import Draft, _HashedFile
+from search.generations.draft import Draft
 from search.generations.generation import load
+from search.generations.hashed_file import HashedFile
 from search.generations.policy import Policy
+from search.generations.space_draft import SpaceDraft
 from search.index import Index
 from search.query import follow
 from search.query.snapshot import Snapshot
@@ -285,14 +287,14 @@ def test_a_publication_that_fails_leaves_the_last_generation_and_its_files_alone
     vectors = index.path / "generations" / "000001" / "layer2.vectors"
     size = vectors.stat().st_size
     add(index, data, range(2500, 3000))
-    write = _HashedFile.write
+    write = HashedFile.write
 
-    def full(self: _HashedFile, block: bytes) -> int:
+    def full(self: HashedFile, block: bytes) -> int:
         if self._file.name.endswith(".faiss"):
             raise OSError(28, "No space left on device")
         return write(self, block)
 
-    monkeypatch.setattr(_HashedFile, "write", full)
+    monkeypatch.setattr(HashedFile, "write", full)
     with index.writer(), pytest.raises(StorageFailed):
         index.publish()
     monkeypatch.undo()
@@ -409,9 +411,9 @@ def test_what_changes_while_a_generation_is_written_is_neither_lost_nor_doubled(
 ) -> None:
     data = clusters(3000)
     index = make_index(data[:2500])
-    write_vectors = Draft._write_vectors
+    write_vectors = SpaceDraft._write_vectors
 
-    def and_change(self: Draft, *arguments: object) -> object:
+    def and_change(self: SpaceDraft, *arguments: object) -> object:
         result = write_vectors(self, *arguments)  # type: ignore[arg-type]
         add(index, data, range(2600, 2700))
         with index.writer() as writer:
@@ -419,7 +421,7 @@ def test_what_changes_while_a_generation_is_written_is_neither_lost_nor_doubled(
         return result
 
     add(index, data, range(2500, 2600))
-    monkeypatch.setattr(Draft, "_write_vectors", and_change)
+    monkeypatch.setattr(SpaceDraft, "_write_vectors", and_change)
     index.publish()
     monkeypatch.undo()
     left = sorted(set(range(2700)) - {3, 2550})
@@ -604,7 +606,7 @@ def test_what_was_measured_of_another_walk_is_measured_again(
     make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as before:
-        before.setattr(draft, "SEARCH_METHOD", {})
+        before.setattr(space_draft, "SEARCH_METHOD", {})
         index = make_index(clusters(2000))
         assert index.publish() == "000001"
     assert index.publish() == "000002"

@@ -25,7 +25,7 @@ from search.catalog import catalog
 from search.catalog.catalog import Catalog
 from search.errors import SearchError
 from search.generations import ann
-from search.generations.draft import _HashedFile
+from search.generations.hashed_file import HashedFile
 from search.generations.policy import Policy
 from search.index import Index
 from search.query.parts import MAX_PARTS
@@ -247,15 +247,15 @@ class FullDisk:
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> FullDisk:
     """A full disk."""
-    disk, write = FullDisk(), _HashedFile.write
+    disk, write = FullDisk(), HashedFile.write
 
-    def checked(self: _HashedFile, block: bytes) -> int:
+    def checked(self: HashedFile, block: bytes) -> int:
         if disk.room:
             return write(self, block)
         disk.tried += 1
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(_HashedFile, "write", checked)
+    monkeypatch.setattr(HashedFile, "write", checked)
     return disk
 
 

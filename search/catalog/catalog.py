@@ -190,6 +190,11 @@ class Catalog(StoredSpaces):
         """The ids of these images by rowid. Unknown rowids are left out."""
         return dict(self._asked(IDS, rowids=[*rowids]))
 
+    def rowids_by_id(self) -> NDArray[np.int64]:
+        """The rowids of all images in the order of their ids, (n,) int64."""
+        with self.reading() as connection:
+            return np.fromiter(connection.execute(select(images.c.rowid).order_by(images.c.id)).scalars(), np.int64)
+
     def rowids(self, ids: Sequence[str]) -> dict[str, int]:
         """The rowids of those of these ids that are images."""
         found: dict[str, int] = {}

@@ -19,25 +19,60 @@ from search.catalog.catalog import Changes
 from search.errors import GenerationDamaged
 from search.files import reading_errors
 from search.generations.ann import Graph, Positions, Vectors
+from search.generations.groups import Groups
 from search.types import JsonObject, Space
 
-FORMAT = 2
+FORMAT = 3
+"""Format of manifests: 3 has groups of equal vectors. Older code would take their files for damaged."""
+READABLE_FORMATS = (2, FORMAT)
 READ_CHUNK_BYTES = 1 << 20
 """Bytes hashed at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpaceSnapshot:
-    """One space of a generation. Position i holds the vector of the image `rowids[i]`, also where it was removed since.
+    """One space of a generation. Position i is the image `rowids[i]`, also where it was removed since.
 
-    `rowids`: (n,) int64, each once. `vectors`: (n, dim) float32, read-only, mapped. `graph` over the same positions is
-    None where exact search is as good; `facts` is what the manifest says of the space.
+    rowids: (n,) int64, each once. vectors: (m, dim) float32, read-only, mapped, each once: the nodes. groups: which
+    positions have the vector of a node; None where all are different, and position i is node i. graph: over the nodes;
+    None where exact search is as good. facts: what the manifest says of the space.
     """
 
     rowids: NDArray[np.int64]
     vectors: Vectors
+    groups: Groups | None
     graph: Graph | None
     facts: JsonObject
+
+    def nodes(self, positions: Positions) -> Positions:
+        """The nodes of these positions, (n,) int64, in their order."""
+        return positions if self.groups is None else self.groups.nodes[positions].astype(np.int64)
+
+    def node_mask(self, positions: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which nodes, (m,), any of these positions, a mask (n,), has."""
+        return positions if self.groups is None else self.groups.mask(positions)
+
+    def images(
+        self, nodes: Positions, cosines: Vectors, k: int, each: int, allowed: NDArray[np.bool_] | None
+    ) -> tuple[NDArray[np.int64], Vectors]:
+        """The images of each query's nodes, best first: rowids and cosines, both (q, p), -1 and -inf where there are
+        fewer.
+
+        nodes: (q, m) int64, -1 where there are fewer; cosines: (q, m) float32. k: images wanted, p is at least that
+        where there are as many. each: images of equal vectors, at most: the first by id. allowed: (n,) the positions
+        that may be found, None for all.
+        """
+        if self.groups is None:
+            return np.where(nodes < 0, -1, self.rowids[nodes]), cosines
+        order = np.argsort(-cosines, axis=1, kind="stable")
+        rowids = np.full((len(nodes), k), -1, dtype=np.int64)
+        best = np.full((len(nodes), k), -np.inf, dtype=np.float32)
+        for row, ranked in enumerate(order):
+            ranked = ranked[nodes[row, ranked] >= 0]
+            positions, counts = self.groups.take(nodes[row, ranked].tolist(), k, each, allowed)
+            rowids[row, : len(positions)] = self.rowids[positions]
+            best[row, : len(positions)] = np.repeat(cosines[row, ranked[: len(counts)]], counts)
+        return rowids, best
 
     @property
     def ef(self) -> int:
@@ -46,8 +81,8 @@ class SpaceSnapshot:
 
     @property
     def min_filtered(self) -> int:
-        """Images that a filter lets through, up to which the graph's recall is not known to suffice."""
-        return len(self.rowids) // int(self.facts["search"].get("one_in", 1)) - 1
+        """Nodes that a filter lets through, up to which the graph's recall is not known to suffice."""
+        return len(self.vectors) // int(self.facts["search"].get("one_in", 1)) - 1
 
     @cached_property
     def _places(self) -> NDArray[np.int32]:
@@ -71,6 +106,7 @@ class Generation:
 
     name: str
     digest: str
+    format: int
     catalog: str
     applied_seq: int
     clean_seq: int
@@ -99,8 +135,8 @@ def load(path: Path) -> Generation:
         digest = str(manifest.pop("sha256"))
         if digest != manifest_digest(manifest):
             raise GenerationDamaged(f"{path}/manifest.json is not what was written.")
-        if manifest["format"] != FORMAT:
-            raise GenerationDamaged(f"{path} has the format {manifest['format']}, not {FORMAT}.")
+        if manifest["format"] not in READABLE_FORMATS:
+            raise GenerationDamaged(f"{path} has the format {manifest['format']}, not one of {READABLE_FORMATS}.")
         files: dict[str, JsonObject] = manifest["files"]
         with ThreadPoolExecutor() as pool:
             digests = pool.map(lambda name: hash_start(path / name, files[name]["bytes"]), files)
@@ -110,6 +146,7 @@ def load(path: Path) -> Generation:
         return Generation(
             name=path.name,
             digest=digest,
+            format=int(manifest["format"]),
             catalog=str(manifest["catalog"]),
             applied_seq=int(manifest["applied_seq"]),
             clean_seq=int(manifest["clean_seq"]),
@@ -122,12 +159,17 @@ def load(path: Path) -> Generation:
 
 def _load_space(path: Path, name: str, facts: JsonObject) -> SpaceSnapshot:
     count, dim = int(facts["count"]), int(facts["dim"])
+    distinct = int(facts.get("distinct", count))
     rowids = np.fromfile(path / f"{name}.rowids", dtype="<i8").astype(np.int64)
     graph = Graph.read(path / f"{name}.faiss") if facts["structure"] == "hnsw" else None
-    if len(rowids) != count or (graph is not None and (graph.count, graph.dim) != (count, dim)):
+    groups = None
+    if distinct < count:
+        nodes, members = np.fromfile(path / f"{name}.groups", dtype="<i4").astype(np.int32).reshape(2, count)
+        groups = Groups(nodes, members, distinct)
+    if len(rowids) != count or (graph is not None and (graph.count, graph.dim) != (distinct, dim)):
         raise GenerationDamaged(f"{path} holds another number of vectors than its manifest says.")
-    vectors = map_vectors(path / f"{name}.vectors", count, dim)
-    return SpaceSnapshot(rowids=rowids, vectors=vectors, graph=graph, facts=facts)
+    vectors = map_vectors(path / f"{name}.vectors", distinct, dim)
+    return SpaceSnapshot(rowids=rowids, vectors=vectors, groups=groups, graph=graph, facts=facts)
 
 
 def map_vectors(path: Path, count: int, dim: int) -> Vectors:

@@ -25,7 +25,8 @@ class Policy:
     """Candidates that a search may keep (`ef`), ascending: the first at which recall suffices is taken. Where the last
     is not enough, no graph is published."""
     held_out_vectors: int = 512
-    """New vectors that are queries before they join a graph, at most: recall is that of images it has not seen."""
+    """New vectors that are queries before they, and their near copies, join a graph, at most: recall is that of images
+    it has not seen."""
     min_held_out_vectors: int = 64
     """Queries below which recall is not measured: with fewer, it is known to a few hundredths only."""
     remeasure_growth: float = 1.1

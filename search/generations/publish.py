@@ -13,9 +13,10 @@ from filelock import FileLock, Timeout
 from search.catalog.catalog import NEWEST, Catalog, Changes
 from search.errors import GenerationDamaged, IndexLocked, SearchError, StorageFailed
 from search.files import make_folder, storage_errors
-from search.generations.draft import Draft, go_on, needs_graph, recall_is_known, stopped
+from search.generations.draft import Draft, go_on, stopped
 from search.generations.generation import Generation, SpaceSnapshot, load_best, numbers
 from search.generations.policy import Policy
+from search.generations.space_draft import needs_graph, recall_is_known
 
 MAX_WAIT_SECONDS = 900
 """Seconds that one publication waits for another: as long as a large one takes."""
@@ -82,8 +83,9 @@ def _says_all(last: Generation, state: Changes, min_recall: float, policy: Polic
 
 
 def _as_written_now(space: SpaceSnapshot, min_recall: float, policy: Policy) -> bool:
-    if needs_graph(len(space.rowids), space.vectors.shape[1], min_recall, policy):
-        return recall_is_known(space, len(space.rowids), min_recall, policy)
+    count, dim = space.vectors.shape
+    if needs_graph(count, dim, min_recall, policy):
+        return recall_is_known(space, count, min_recall, policy)
     return space.graph is None
 
 

@@ -207,7 +207,8 @@ def _nearest(snapshot: Snapshot, asked: Sequence[_Asked]) -> list[Found]:
             alike.setdefault((asked[number].space, window, id(asked[number].allowed)), []).append(number)
         for (space, window, _), numbers in alike.items():
             vectors = np.stack([asked[number].vector for number in numbers])
-            all_rowids, all_scores = snapshot.nearest(space, vectors, window, asked[numbers[0]].allowed)
+            most = max(asked[number].wanted for number in numbers)  # by id, later ones of equal vectors are no hits
+            all_rowids, all_scores = snapshot.nearest(space, vectors, window, asked[numbers[0]].allowed, max_equal=most)
             for number, rowids, scores in zip(numbers, all_rowids, all_scores, strict=True):
                 found = rowids >= 0
                 rowids, scores, wanted = rowids[found], scores[found], asked[number].wanted

@@ -23,45 +23,64 @@ EXACTLY = 2**62
 """As `ef`: so many candidates that every vector is compared."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Allowed:
+    """What may be found in a space of a generation, None for everything: positions, a mask (n,); and the nodes that
+    have them: a mask (m,), or, where these are so few that all are compared, themselves, ascending."""
+
+    positions: NDArray[np.bool_] | None = None
+    node_mask: NDArray[np.bool_] | None = None
+    few_nodes: Positions | None = None
+
+
 class Selection:
     """The images that a filter lets through: `rowids`, ascending. It remembers where they stand in a generation."""
 
     def __init__(self, rowids: Rowids) -> None:
         self.rowids = rowids
         # Weak: a generation's files stay on the disk, deleted or not, for as long as somebody holds it.
-        self._standing: tuple[weakref.ref[SpaceSnapshot], Positions | None, NDArray[np.bool_] | None] | None = None
+        self._standing: tuple[weakref.ref[SpaceSnapshot], Allowed] | None = None
 
-    def within(self, base: SpaceSnapshot, few: int) -> tuple[Positions | None, NDArray[np.bool_] | None]:
-        """The positions of these images where they are at most `few`, or too few for a graph; else a mask, (n,)."""
+    def within(self, base: SpaceSnapshot, few: int) -> Allowed:
+        """Where these images stand. few: nodes that are compared one by one."""
         standing = self._standing
         if standing is None or standing[0]() is not base:
-            positions: Positions | None = base.positions(self.rowids)
-            mask = None
-            if base.graph is not None and positions is not None and len(positions) > max(few, base.min_filtered):
-                mask = np.zeros(len(base.rowids), dtype=np.bool_)
-                mask[positions], positions = True, None
-            standing = self._standing = (weakref.ref(base), positions, mask)
-        return standing[1:]
+            standing = self._standing = (weakref.ref(base), self._within(base, few))
+        return standing[1]
+
+    def _within(self, base: SpaceSnapshot, few: int) -> Allowed:
+        positions = base.positions(self.rowids)
+        nodes = positions if base.groups is None else np.unique(base.nodes(positions))
+        positions_mask = node_mask = None
+        if base.groups is not None:
+            positions_mask = np.zeros(len(base.rowids), dtype=np.bool_)
+            positions_mask[positions] = True
+        if base.graph is None or len(nodes) <= max(few, base.min_filtered):
+            return Allowed(positions=positions_mask, few_nodes=nodes)
+        node_mask = np.zeros(len(base.vectors), dtype=np.bool_)
+        node_mask[nodes] = True
+        return Allowed(positions=positions_mask, node_mask=node_mask)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpaceView:
     """One space of a snapshot. `base` is what the generation has of it; None where that was written before the space.
 
-    `alive` marks the positions of `base` that were not removed since; None: all.
+    `alive` is what was not removed of `base` since.
     The delta's arrays are the beginning of larger ones, which later snapshots go on in.
     """
 
     space: Space
     base: SpaceSnapshot | None
-    alive: NDArray[np.bool_] | None
+    alive: Allowed
     delta_rowids: Rowids
     delta_vectors: Vectors
 
     @property
     def dead(self) -> int:
         """How many of the generation's images were removed since."""
-        return 0 if self.alive is None else len(self.alive) - int(np.count_nonzero(self.alive))
+        alive = self.alive.positions
+        return 0 if alive is None else len(alive) - int(np.count_nonzero(alive))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,13 +150,21 @@ class Snapshot:
         return replace(self, seq=seq, spaces=views, default=self.default if default is None else default)
 
     def nearest(
-        self, space: str, queries: Vectors, k: int, allowed: Selection | None = None, ef: int | None = None
+        self,
+        space: str,
+        queries: Vectors,
+        k: int,
+        allowed: Selection | None = None,
+        ef: int | None = None,
+        *,
+        max_equal: int | None = None,
     ) -> tuple[Rowids, NDArray[np.float32]]:
         """The k images nearest to each query, best first: rowids and cosines, both (q, k); -1 and -inf where there are
         fewer.
 
-        queries: (q, dim) unit vectors. allowed: what may be found, none of it removed before; None: all. ef: candidates
-        of a graph's search; None: as many as the recall was measured with.
+        queries: (q, dim) float32, unit vectors. allowed: what may be found, none of it removed before; None: all. ef:
+        candidates of a graph's search; None: as many as the recall was measured with. max_equal: of images of the
+        generation with equal vectors, the first so many by id; None: as many as fit.
         """
         view = self.spaces[space]
         chosen = None if allowed is None else np.flatnonzero(_in_sorted(view.delta_rowids, allowed.rowids))
@@ -145,33 +172,25 @@ class Snapshot:
         rowids = [view.delta_rowids[found]]
         cosines = [scores(view.delta_vectors, queries, found)]
         if (base := view.base) is not None:
-            found = self._candidates(base, view.alive, queries, k, allowed, ef)
-            rowids.append(np.where(found < 0, -1, base.rowids[found]))
-            cosines.append(scores(base.vectors, queries, found))
+            within = view.alive if allowed is None else allowed.within(base, self.policy.exact_filtered_images)
+            nodes = self._candidates(base, within, queries, k, ef)
+            each = k if max_equal is None else max_equal
+            images = base.images(nodes, scores(base.vectors, queries, nodes), k, each, within.positions)
+            rowids.append(images[0])
+            cosines.append(images[1])
         all_rowids, all_cosines = np.concatenate(rowids, axis=1), np.concatenate(cosines, axis=1)
         order = np.argsort(-all_cosines, axis=1, kind="stable")[:, :k]
         best = np.take_along_axis(all_cosines, order, axis=1)
         return np.take_along_axis(all_rowids, order, axis=1), np.clip(best, -1, 1, where=np.isfinite(best), out=best)
 
-    def _candidates(
-        self,
-        base: SpaceSnapshot,
-        alive: NDArray[np.bool_] | None,
-        queries: Vectors,
-        k: int,
-        allowed: Selection | None,
-        ef: int | None,
-    ) -> Positions:
-        """Positions in a generation among which each query's k nearest are: exactly, or with its graph's recall.
+    def _candidates(self, base: SpaceSnapshot, within: Allowed, queries: Vectors, k: int, ef: int | None) -> Positions:
+        """Nodes of a generation among which each query's k nearest are: exactly, or with its graph's recall.
 
         Returns (q, m) int64, -1 where there are fewer.
         """
-        chosen: Positions | None = None
-        if allowed is not None:
-            chosen, alive = allowed.within(base, self.policy.exact_filtered_images)
-        if base.graph is None or chosen is not None:
-            chosen = np.flatnonzero(alive) if chosen is None and alive is not None else chosen
-            return exact(base.vectors, queries, k, chosen)
+        nodes, alive = within.few_nodes, within.node_mask
+        if base.graph is None or nodes is not None:
+            return exact(base.vectors, queries, k, np.flatnonzero(alive) if alive is not None else nodes)
         ef = base.ef if ef is None else ef
         found, missing = graph_candidates(base.graph, alive, queries, k, ef, self.policy.visited_per_candidate)
         if len(missing):
@@ -195,7 +214,7 @@ def _begun(space: Space, base: SpaceSnapshot | None) -> SpaceView:
     return SpaceView(
         space=space,
         base=base,
-        alive=None,
+        alive=Allowed(),
         delta_rowids=np.empty(0, dtype=np.int64),
         delta_vectors=np.empty((0, space.recipe.dim), dtype=np.float32),
     )
@@ -206,8 +225,9 @@ def _advanced(view: SpaceView, space: Space, rowids: Rowids, vectors: Vectors, r
     if base is not None and len(removed):
         dead = base.positions(removed)
         if len(dead):
-            alive = np.ones(len(base.rowids), dtype=np.bool_) if alive is None else alive.copy()
-            alive[dead] = False
+            left = np.ones(len(base.rowids), np.bool_) if alive.positions is None else alive.positions.copy()
+            left[dead] = False
+            alive = Allowed(positions=left, node_mask=base.node_mask(left))
     old_rowids, old_vectors = view.delta_rowids, view.delta_vectors
     gone = np.isin(old_rowids, removed)
     if gone.any():

@@ -16,7 +16,7 @@ from search.catalog.schema import embeddings, images, labels, spaces
 from search.errors import GenerationDamaged, IndexDamaged, SearchError
 from search.generations.ann import NEIGHBOURS
 from search.generations.generation import Generation, SpaceSnapshot, load
-from search.generations.recall import kth_scores, recall
+from search.generations.recall import kth_scores, recalls
 from search.index import Index
 from search.sqlite import checksums
 from search.types import Space
@@ -233,7 +233,7 @@ def _published(
             positions = held.positions(rowids)
             seen += len(positions)
             if len(positions) == len(rowids):
-                different += int((held.vectors[positions] != block).any(axis=1).sum())
+                different += int((held.vectors[held.nodes(positions)] != block).any(axis=1).sum())
             else:
                 different += len(rowids) - len(positions)
     except IndexDamaged:  # told already
@@ -255,10 +255,10 @@ def _published(
 def _recall(space: SpaceSnapshot) -> float:
     """What a graph finds of the nearest of vectors that are in it: a little more than of new ones."""
     assert space.graph is not None
-    chosen = np.random.default_rng(0).choice(len(space.rowids), min(ASKED, len(space.rowids)), replace=False)
+    chosen = np.random.default_rng(0).choice(len(space.vectors), min(ASKED, len(space.vectors)), replace=False)
     queries = np.array(space.vectors[np.sort(chosen)])
     least = kth_scores(space.vectors, queries, NEIGHBOURS)
-    return recall(space.graph, space.vectors, queries, space.ef, least, NEIGHBOURS)
+    return float(recalls(space.graph, space.vectors, queries, space.ef, least, NEIGHBOURS).mean())
 
 
 def _sha256(path: Path) -> str:

@@ -1,0 +1,69 @@
+"""Queries that measure a graph's recall: new vectors, held out of it together with all their near copies."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search.generations.policy import Policy
+
+Vectors = NDArray[np.float32]
+
+NEAR_COPY_SHARE = 0.02
+"""Two vectors are near copies where their squared distance is less than this share of that of two random ones."""
+MAX_HELD_OUT_SHARE = 0.125
+"""Share of the new vectors that is held out, at most: the graph that is measured lacks them."""
+CANDIDATES_PER_QUERY = 4
+"""Candidates compared with all vectors, for each query: where four images in five have copies, enough have none."""
+
+
+class HeldOut:
+    """Candidates for queries, and which vectors are near copies of theirs.
+
+    Copies find one another in a graph, and lead a search to all that lies around them. A query whose copies are in the
+    graph says nothing of an image that is new: where every image lay there twice, it found .96, and new ones .56.
+    """
+
+    def __init__(self, vectors: Vectors, policy: Policy) -> None:
+        """vectors: (c, dim) float32, a sample of the new ones."""
+        self._policy = policy
+        centre = vectors.mean(axis=0, dtype=np.float64) if len(vectors) else np.zeros(vectors.shape[1])
+        self._near = 1 - NEAR_COPY_SHARE * (1 - float(centre @ centre))  # 1 - |mean|² is what 1 - cosine is on average
+        copies = np.triu(vectors @ vectors.T >= self._near, 1).any(axis=0)
+        self.candidates = vectors[~copies]
+        self._in_graph = np.zeros(len(self.candidates), dtype=np.bool_)
+        self._rows = [np.empty(0, dtype=np.int64)]
+        self._flags = [np.empty((0, -(-len(self.candidates) // 8)), dtype=np.uint8)]
+        self._seen = 0
+
+    def see_old(self, vectors: Vectors) -> None:
+        """Note which candidates have near copies among these, (n, dim) float32, which are in the graph for good."""
+        if len(self.candidates):
+            self._in_graph |= (vectors @ self.candidates.T >= self._near).any(axis=0)
+
+    def see_new(self, vectors: Vectors) -> None:
+        """Note which of the next new vectors, (n, dim) float32, are near copies of which candidates."""
+        if len(self.candidates):
+            near = vectors @ self.candidates.T >= self._near
+            rows = np.flatnonzero(near.any(axis=1))
+            self._rows.append(self._seen + rows)
+            self._flags.append(np.packbits(near[rows], axis=1))
+        self._seen += len(vectors)
+
+    def choose(self, equals: NDArray[np.int64]) -> tuple[Vectors, NDArray[np.int64]]:
+        """The queries, (q, dim) float32, those with the fewest copies first; and the new vectors that must not be in
+        the graph when they are asked, (m,) int64.
+
+        equals: (n,) int64, the new vectors by number: equal ones have the same.
+        """
+        numbers, first = np.unique(equals[np.concatenate(self._rows)], return_index=True)
+        flags = np.concatenate(self._flags)[first]
+        copies = np.array([(flags[:, bit // 8] & (128 >> bit % 8) > 0).sum() for bit in range(len(self.candidates))])
+        order = np.flatnonzero(~self._in_graph)
+        order = order[np.argsort(copies[order], kind="stable")]
+        room = np.cumsum(copies[order][: self._policy.held_out_vectors]) / max(1, len(np.unique(equals)))
+        few = min(self._policy.min_held_out_vectors, int((room <= 0.5).sum()))
+        chosen = order[: max(few, int((room <= MAX_HELD_OUT_SHARE).sum()))]
+        mask = np.zeros(len(self.candidates), dtype=np.bool_)
+        mask[chosen] = True
+        return self.candidates[chosen], numbers[(flags & np.packbits(mask)).any(axis=1)]
