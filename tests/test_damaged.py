@@ -10,9 +10,10 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
-from conftest import recipe, run_cli
+from conftest import Server, recipe, run_cli
 from PIL import Image
 
 from indexer.errors import ImageRejected
@@ -184,3 +185,13 @@ def test_a_png_whose_picture_has_a_wrong_sum_alone_is_whole() -> None:
     size = int.from_bytes(plain[at - 4 : at], "big")
     wrong = plain[: at + 4 + size] + b"\0\0\0\0" + plain[at + 8 + size :]
     assert (whole(wrong) == whole(plain)).all()
+
+
+def test_a_server_takes_a_picture_without_its_end_as_a_query_and_refuses_one_that_has_little_of_it(
+    server: Server,
+) -> None:
+    data = saved(picture(), "JPEG")
+    for left, status in ((0.9, 200), (0.2, 422)):
+        files = {"image": ("sent.jpg", data[: int(left * len(data))], "image/jpeg")}
+        answer = httpx.post(f"{server.url}/v1/search/image", files=files, data={"k": 3}, timeout=30)
+        assert answer.status_code == status, answer.text
