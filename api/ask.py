@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lookalike_client import Client, LookalikeError, Unauthorized
 
 from api.errors import ServerFailed
@@ -18,6 +19,7 @@ from api.serving.timing import Timing
 from indexer.errors import ImageRejected, SourceMissing
 from indexer.index_encoder import load_index_encoder
 from indexer.pictures.decode import Box, DecodeLimits, decode
+from indexer.pictures.preprocess import orientations
 from indexer.pictures.sheet import CELL, Picture, draw_sheet
 from search.errors import StorageFailed
 from search.index import Index
@@ -46,7 +48,7 @@ def ask_index(path: Path, asked: Asked, *, warn: Callable[[str], None]) -> dict[
         question = Question(parts=[QuestionPart(picture=picture, id=asked.id)], options=asked.options)
         draft = question.draft(index)
         space = index.space(draft.space)
-        vectors = [_embedded(one, asked.image, index, space, timing, warn) for one in question.pictures]
+        vectors = [_embedded(one, asked, index, space, timing, warn) for one in question.pictures]
         start = time.perf_counter()
         hits = index.search(question.query(draft, vectors))
         timing.search = time.perf_counter() - start
@@ -56,7 +58,7 @@ def ask_index(path: Path, asked: Asked, *, warn: Callable[[str], None]) -> dict[
 
 def _embedded(
     picture: QueryPicture,
-    name: Path | None,
+    asked: Asked,
     index: Index,
     space: Space,
     timing: Timing,
@@ -66,13 +68,14 @@ def _embedded(
     try:
         decoded = decode(picture.data, space.recipe.preprocessing, limits=DecodeLimits(), box=picture.box)
     except ImageRejected as error:
-        raise ImageRejected(f"{name} cannot be used: {error}.") from error
+        raise ImageRejected(f"{asked.image} cannot be used: {error}.") from error
     timing.decode = time.perf_counter() - start
     encoder = load_index_encoder(index, [space], warn=warn)
     start = time.perf_counter()
-    vector: Vector = encoder.encode(decoded.pixels[None])[0][0]
+    views = orientations(decoded.pixels) if asked.options.turns else (decoded.pixels,)
+    vectors: Vector = encoder.encode(np.stack(views))[0]
     timing.encode = time.perf_counter() - start
-    return vector
+    return vectors if asked.options.turns else vectors[0]
 
 
 def ask_server(url: str, api_key: str | None, asked: Asked) -> dict[str, Any]:
@@ -89,6 +92,7 @@ def ask_server(url: str, api_key: str | None, asked: Asked) -> dict[str, Any]:
                 min_score=options.min_score,
                 filter=options.filter,
                 space=options.space,
+                turns=options.turns,
             )
     except Unauthorized as error:
         raise ServerFailed(f"{url} wants a key, or another one: --api-key KEY, or LOOKALIKE_API_KEY.") from error

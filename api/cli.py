@@ -68,6 +68,7 @@ def search_command(
     ] = None,
     space: Annotated[str | None, typer.Option(metavar="NAME", help="Default: the index's first.")] = None,
     box: Annotated[str | None, typer.Option(metavar="X,Y,W,H", help="Look at this part only, in pixels.")] = None,
+    turns: Annotated[bool, typer.Option("--turns", help="Find turned and mirrored copies too.")] = False,
     paths: Annotated[bool, typer.Option("--paths", help="Print paths only, one a line.")] = False,
     null: Annotated[bool, typer.Option("--null", "-0", help="With --paths: end each with NUL, not a line.")] = False,
     sheet: Annotated[Path | None, typer.Option(metavar="OUT.png", help="Draw query and hits as one picture.")] = None,
@@ -87,11 +88,13 @@ def search_command(
         raise typer.BadParameter("Only a picture can have a box, not an --id.", param_hint="--box")
     if null and not paths:
         raise typer.BadParameter("-0 ends paths: add --paths.", param_hint="--null")
+    if turns and image is None:
+        raise typer.BadParameter("Only a picture can be turned, not an --id.", param_hint="--turns")
     if index is not None and server is not None:
         raise typer.BadParameter("Ask either an index or a server.", param_hint="--server")
     chosen = None if filter is None else parse_short(filter)
     try:
-        options = SearchOptions(k=k, min_score=min_score, filter=chosen, space=space)
+        options = SearchOptions(k=k, min_score=min_score, filter=chosen, space=space, turns=turns)
     except ValidationError as error:
         first = error.errors()[0]
         raise typer.BadParameter(f"{first['msg']}.", param_hint=str(first["loc"][0])) from error

@@ -152,7 +152,10 @@ class Hit:
 
 @dataclass(frozen=True, kw_only=True)
 class QueryPart:
-    """One weighted part of a query: the id of an indexed image, or an embedding ((dim,) float32)."""
+    """One weighted part of a query: the id of an indexed image, or an embedding.
+
+    vector: (dim,) float32, or (v, dim): the embeddings of v views of one picture, turned say.
+    """
 
     id: str | None = None
     vector: Vector | None = None
@@ -162,6 +165,8 @@ class QueryPart:
 @dataclass(frozen=True, kw_only=True)
 class Query:
     """What to look for. Its vector is the normalised weighted sum of its parts' embeddings.
+
+    Parts with several views make as many vectors, view by view; an image's score is the best of them.
 
     `filter` is a tree of `search.filters`; `space` None means the index's default, a Space that one and no other of its
     name. Images that are parts by id are not among the hits.

@@ -285,11 +285,31 @@ def test_what_comes_on_top_is_refused_at_once_and_the_rest_is_answered(serve: Se
         assert 'lookalike_refused_total{code="overloaded"}' in http.get("/metrics").text
 
 
+def test_a_picture_that_is_turned_counts_as_eight(serve: Serve, encoder: HeldEncoder) -> None:
+    url = serve(max_waiting=9)
+    text = base64.b64encode(picture(1)).decode()
+    encoder.free.clear()
+    with ThreadPoolExecutor(2) as pool:
+        form = {"files": upload(picture(0)), "data": {"turns": "true"}}
+        asked = [pool.submit(httpx.post, f"{url}/v1/search/image", timeout=30, **form)]
+        wait_until_under_way(url, 1)
+        assert encoder.entered.wait(30)
+        check_problem(httpx.post(f"{url}/v1/search/image", **form), 429, "overloaded")
+        body = {"parts": [{"image": text}], "turns": True}
+        check_problem(httpx.post(f"{url}/v1/search", json=body), 429, "overloaded")
+        check_problem(httpx.post(f"{url}/v1/search/batch", json={"queries": [body]}), 429, "overloaded")
+        asked.append(pool.submit(httpx.post, f"{url}/v1/search/image", files=upload(picture(2)), timeout=30))
+        wait_until_under_way(url, 2)
+        check_problem(httpx.post(f"{url}/v1/search/image", files=upload(picture(3))), 429, "overloaded")
+        encoder.free.set()
+        assert [one.result().status_code for one in asked] == [200] * 2
+    assert sum(encoder.batches) >= 9
+
+
 def test_who_is_alone_enters_however_much_a_request_counts_for(serve: Serve) -> None:
     url = serve(max_waiting=1)
-    large = base64.b64encode(
-        picture() + b"\0" * 100_000
-    ).decode()  # more than MAX_PLAIN_BYTES: it counts before it is read, too
+    # More than MAX_PLAIN_BYTES: it counts before it is read, too.
+    large = base64.b64encode(picture() + b"\0" * 100_000).decode()
     assert httpx.post(f"{url}/v1/search", json={"parts": [{"image": large}]}).status_code == 200
     assert httpx.post(f"{url}/v1/embed", json={"input": [large, large]}).status_code == 200
 

@@ -26,6 +26,7 @@ from indexer.encoders.encoder import Encoder
 from indexer.machine import cores
 from indexer.pictures.decode import Box, DecodeLimits, decode, decode_pixels, thumbnail
 from indexer.pictures.formats import HEADER_BYTES, sniff
+from indexer.pictures.preprocess import ORIENTATIONS, orientations
 from indexer.pictures.worker import Workers
 from search.recipe import Preprocessing
 from search.types import ImageFacts, Vector
@@ -34,7 +35,8 @@ Result = TypeVar("Result")
 LOG = logging.getLogger("lookalike")
 Vectors = Mapping[str, Vector]
 """One embedding a space ((dim,) float32)."""
-_Key = tuple[bytes, Box | None]
+_Key = tuple[bytes, Box | None, int]
+"""SHA-256, box, number of the orientation."""
 
 DECODE_SECONDS = 10.0
 DECODE_MEMORY = 1024**3
@@ -89,30 +91,39 @@ class Embedding:
         """How many decoding processes had to be replaced."""
         return self._workers.replaced + self._drawing.replaced
 
-    async def embed(self, data: bytes, timing: Timing, *, box: Box | None = None, fresh: bool = False) -> Vectors:
-        """Decode and encode one image. fresh: also where its embeddings are known.
+    async def embed(
+        self, data: bytes, timing: Timing, *, box: Box | None = None, turns: bool = False, fresh: bool = False
+    ) -> Vectors:
+        """Decode and encode one image.
 
-        Raises NotAnImage, NotReady (the encoder fails), ImageRejected (it cannot be decoded), WorkerFailed.
+        turns: in all eight orientations, as it is first; (8, dim) a space then. fresh: also where its embeddings are
+        known. Raises NotAnImage, NotReady (the encoder fails), ImageRejected (it cannot be decoded), WorkerFailed.
         """
-        key = _key(data, box)
-        known = None if fresh else self._remembered(key)
-        if known is not None:
-            return known
-        # A probe is no work that anybody should make room for: it comes every second.
-        with nullcontext() if fresh else activity.HERE.working():
-            began = time.perf_counter()
-            pixels = await self._apart(decode_pixels, data, preprocessing=self._preprocessing, box=box)
-            decoded_at = time.perf_counter()
-            vectors = await self._encoded(pixels)
+        digest = _digest(data)
+        keys = [(digest, box, turn) for turn in range(ORIENTATIONS if turns else 1)]
+        known = [] if fresh else [one for one in map(self._remembered, keys) if one is not None]
+        if len(known) < len(keys):
+            # A probe is no work that anybody should make room for: it comes every second.
+            with nullcontext() if fresh else activity.HERE.working():
+                known = await self._views(data, timing, box, turns)
+            if not fresh:
+                for key, vectors in zip(keys, known, strict=True):
+                    self._remember(key, vectors)
+        return {name: np.stack([one[name] for one in known]) for name in known[0]} if turns else known[0]
+
+    async def _views(self, data: bytes, timing: Timing, box: Box | None, turns: bool) -> list[Vectors]:
+        began = time.perf_counter()
+        pixels = await self._apart(decode_pixels, data, preprocessing=self._preprocessing, box=box)
+        decoded_at = time.perf_counter()
+        views = orientations(pixels) if turns else (pixels,)
+        vectors = await asyncio.gather(*map(self._encoded, views))  # queued together: one batch
         timing.decode += decoded_at - began
         timing.encode += time.perf_counter() - decoded_at
-        if not fresh:
-            self._remember(key, vectors)
         return vectors
 
     async def describe(self, data: bytes) -> tuple[ImageFacts, Vectors]:
         """An image's facts too: decoded, also where its embeddings are known. Raises as `embed`."""
-        key = _key(data, None)
+        key = (_digest(data), None, 0)
         with activity.HERE.working():
             decoded = await self._apart(decode, data, preprocessing=self._preprocessing)
             vectors = self._remembered(key)
@@ -163,8 +174,8 @@ def _encode(encoder: Encoder, pictures: Sequence[NDArray[np.uint8]]) -> Sequence
     return [tuple(vectors[row].copy() for vectors in spaces) for row in range(len(pictures))]
 
 
-def _key(data: bytes, box: Box | None) -> _Key:
-    """The cache's key of an embedding. Raises NotAnImage."""
+def _digest(data: bytes) -> bytes:
+    """What an upload's embeddings are remembered by. Raises NotAnImage."""
     if not sniff(data[:HEADER_BYTES]):
         raise NotAnImage
-    return hashlib.sha256(data).digest(), box
+    return hashlib.sha256(data).digest()

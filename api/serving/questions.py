@@ -63,6 +63,9 @@ class SearchOptions(BaseModel):
     )
     filter: dict[str, Any] | None = Field(default=None, description="Which images may be hits; see docs/http.md.")
     space: Name | None = Field(default=None, description="Default: the index's first.")
+    turns: bool = Field(
+        default=False, description="Ask with each image in all eight orientations; an image's best score counts."
+    )
 
 
 class WrittenOptions(SearchOptions):
@@ -110,6 +113,8 @@ class Question:
         for part in self.parts:
             if sum(value is not None for value in (part.picture, part.id, part.vector)) != 1:
                 raise QuestionInvalid("Each part needs exactly one of image, id and vector.")
+        if options.turns and not self.pictures:
+            raise QuestionInvalid("Only an image can be turned: a question with `turns` needs one.")
         query = Query(
             parts=(),
             k=options.k,
@@ -122,7 +127,8 @@ class Question:
         return query
 
     def query(self, draft: Query, embeddings: Iterable[Vector] = ()) -> Query:
-        """The draft with its parts. embeddings: of the pictures, in their order, each (dim,) float32."""
+        """The draft with its parts. embeddings: of the pictures, in their order, each (dim,) float32, or
+        (8, dim) where they are turned."""
         found = iter(embeddings)
         parts = [
             QueryPart(id=part.id, vector=part.vector if part.picture is None else next(found), weight=part.weight)

@@ -126,7 +126,8 @@ class Service:
         draft = question.draft(self.index)
         space = str(draft.space)
         pictures = question.pictures
-        vectors = [(await self.embedding.embed(one.data, timing, box=one.box))[space] for one in pictures]
+        turns = question.options.turns
+        vectors = [(await self.embedding.embed(one.data, timing, box=one.box, turns=turns))[space] for one in pictures]
         return await self.search(question.query(draft, vectors), timing), space
 
     async def search(self, query: Query, timing: Timing) -> list[Hit]:

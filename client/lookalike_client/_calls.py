@@ -60,6 +60,7 @@ class SearchOptions:
     filter: Mapping[str, Any] | None = None
     space: str | None = None
     index: str | None = None
+    turns: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The options that are given, as members of a JSON body."""

@@ -1,4 +1,4 @@
-"""Queries: from weighted parts to one unit vector."""
+"""Queries: from weighted parts to unit vectors."""
 
 from __future__ import annotations
 
@@ -17,32 +17,36 @@ CANCELS = 1e-6
 """A sum shorter than this share of its weights is rounding: its parts cancel out."""
 
 
-def query_vector(query: Query, dim: int, vector_of: Callable[[str], Vector]) -> Vector:
-    """The normalised weighted sum of a query's parts ((dim,) float32).
+def query_vectors(query: Query, dim: int, vector_of: Callable[[str], Vector]) -> Vector:
+    """The normalised weighted sums of a query's parts: (v, dim) float32, one for each view of its pictures.
 
     vector_of: the stored embedding of an image by id. Each part's vector is normalised before it is weighted, so
-    that a weight means the same for every part. Raises QueryInvalid, and what `vector_of` raises.
+    that a weight means the same for every part. Parts of one view belong to every sum. Raises QueryInvalid, and what
+    `vector_of` raises.
     """
     check_window(query)
     if not 1 <= len(query.parts) <= MAX_PARTS:
         raise QueryInvalid(f"A query has between 1 and {MAX_PARTS} parts, not {len(query.parts)}.")
-    total = np.zeros(dim, dtype=np.float64)
+    total = np.zeros((1, dim), dtype=np.float64)
     for number, part in enumerate(query.parts, start=1):
         if (part.id is None) == (part.vector is None):
             raise QueryInvalid(f"Part {number} of the query needs either an id or a vector.")
         vector = vector_of(part.id) if part.id is not None else part.vector
         assert vector is not None
-        if vector.shape != (dim,):
-            raise QueryInvalid(f"Part {number} has {vector.size} dimensions, the space has {dim}.")
+        views = np.atleast_2d(vector)
+        if views.ndim != 2 or not len(views) or views.shape[1] != dim:
+            raise QueryInvalid(f"Part {number} has {vector.shape[-1]} dimensions, the space has {dim}.")
+        if len(views) > 1 and len(total) not in (1, len(views)):
+            raise QueryInvalid(f"Part {number} has {len(views)} views, a part before it {len(total)}.")
         if not np.isfinite(part.weight) or abs(part.weight) > 1e6:
             raise QueryInvalid(f"The weight of part {number} must be a number between -1,000,000 and 1,000,000.")
         try:
-            total += part.weight * normalise(vector[None, :])[0].astype(np.float64)
+            total = total + part.weight * normalise(views).astype(np.float64)
         except ValueError as error:
             raise QueryInvalid(f"The vector of part {number} has no direction: it is zero or not finite.") from error
-    if np.linalg.norm(total) <= CANCELS * sum(abs(part.weight) for part in query.parts):
+    if np.linalg.norm(total, axis=1).min() <= CANCELS * sum(abs(part.weight) for part in query.parts):
         raise QueryInvalid("The query's parts cancel out. Change their weights.")
-    result: Vector = normalise(total[None, :])[0]
+    result: Vector = normalise(total)
     return result
 
 

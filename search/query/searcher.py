@@ -21,7 +21,7 @@ from search.errors import FilterInvalid, NotInSpace, QueryInvalid, SearchError, 
 from search.filters import Filter
 from search.generations.ann import NEIGHBOURS
 from search.query.follow import Follower
-from search.query.parts import query_vector
+from search.query.parts import query_vectors
 from search.query.snapshot import EXACTLY, Selection, Snapshot
 from search.types import Hit, Query, Space, Vector
 
@@ -86,14 +86,14 @@ class Searcher:
         """As `Index.observed`."""
         snapshot, _ = self._follower.newest()
         space = snapshot.space(query.space)
-        vector = query_vector(query, space.recipe.dim, lambda image_id: self.vector(image_id, space))
+        vector = query_vectors(query, space.recipe.dim, lambda image_id: self.vector(image_id, space))[:1]
         base = snapshot.spaces[space.name].base
         if base is None or base.graph is None:
             return None
         asked = [self._catalog.rowid(part.id) for part in query.parts if part.id is not None]
 
         def cosines(k: int, ef: int | None) -> NDArray[np.float32]:
-            (rowids,), (best,) = snapshot.nearest(space.name, vector[None, :], k + len(asked), ef=ef)
+            (rowids,), (best,) = snapshot.nearest(space.name, vector, k + len(asked), ef=ef)
             found: NDArray[np.float32] = best[np.isfinite(best) & ~np.isin(rowids, asked)]
             return found
 
@@ -156,9 +156,9 @@ class Searcher:
                 self._lacking(image_id, space)
             return stored[space.name, image_id]
 
-        vector = query_vector(query, space.recipe.dim, vector_of)
+        vectors = query_vectors(query, space.recipe.dim, vector_of)
         excluded = frozenset(part.id for part in query.parts if part.id is not None)
-        return _Asked(query, space.name, vector, self._matching(query.filter, version), excluded)
+        return _Asked(query, space.name, vectors, self._matching(query.filter, version), excluded)
 
     def _hits(self, asked: Sequence[_Asked], found: Sequence[Found]) -> list[tuple[list[Hit], bool]]:
         """For each query its hits, and whether the catalog still knew all candidates. It is read once for all."""
@@ -183,11 +183,11 @@ class Searcher:
 
 @dataclass(frozen=True)
 class _Asked:
-    """A query as it is searched for: `excluded` are the ids of its own parts."""
+    """A query as it is searched for: its `vectors` ((v, dim), one for each view); `excluded`, the ids of its parts."""
 
     query: Query
     space: str
-    vector: Vector
+    vectors: Vector
     allowed: Selection | None
     excluded: frozenset[str]
 
@@ -206,19 +206,37 @@ def _nearest(snapshot: Snapshot, asked: Sequence[_Asked]) -> list[Found]:
         for number, window in windows.items():
             alike.setdefault((asked[number].space, window, id(asked[number].allowed)), []).append(number)
         for (space, window, _), numbers in alike.items():
-            vectors = np.stack([asked[number].vector for number in numbers])
+            vectors = np.concatenate([asked[number].vectors for number in numbers])
             most = max(asked[number].wanted for number in numbers)  # by id, later ones of equal vectors are no hits
             all_rowids, all_scores = snapshot.nearest(space, vectors, window, asked[numbers[0]].allowed, max_equal=most)
-            for number, rowids, scores in zip(numbers, all_rowids, all_scores, strict=True):
-                found = rowids >= 0
-                rowids, scores, wanted = rowids[found], scores[found], asked[number].wanted
+            ends = np.cumsum([len(asked[number].vectors) for number in numbers])[:-1]
+            for number, found, best in zip(
+                numbers, np.split(all_rowids, ends), np.split(all_scores, ends), strict=True
+            ):
+                # At most so much is the score of an image that did not fit into a view's window.
+                unseen = best[found[:, -1] >= 0, -1] if found.shape[1] == window else best[0, :0]
+                rowids, scores = _best_view(found, best)
+                wanted = asked[number].wanted
                 # Equal scores are ordered by id: go on while images that did not fit may tie with the last wanted one.
-                if len(rowids) < window or scores[-1] < scores[wanted - 1]:
+                if not len(unseen) or (len(scores) >= wanted and unseen.max() < scores[wanted - 1]):
                     answers[number] = _enough(asked[number], rowids, scores)
                     del windows[number]
                 else:
                     windows[number] *= 4
     return [answers[number] for number in range(len(asked))]
+
+
+def _best_view(rowids: NDArray[np.int64], scores: NDArray[np.float32]) -> Found:
+    """The best score of each image over all views, best first. Both are (v, window), -1 where there are fewer."""
+    if len(rowids) == 1:
+        found = rowids[0] >= 0
+        return rowids[0][found], scores[0][found]
+    found = rowids >= 0
+    order = np.argsort(-scores[found], kind="stable")
+    ranked = rowids[found][order]
+    _, first = np.unique(ranked, return_index=True)
+    first.sort()
+    return ranked[first], scores[found][order][first]
 
 
 def _enough(one: _Asked, rowids: NDArray[np.int64], scores: NDArray[np.float32]) -> Found:

@@ -34,10 +34,20 @@ from api.http.schemas import (
     SearchRequest,
 )
 from api.serving.gate import Gate
-from api.serving.questions import Name, QueryPicture, Question, QuestionPart, WrittenOptions, read_base64, read_box
+from api.serving.questions import (
+    Name,
+    QueryPicture,
+    Question,
+    QuestionPart,
+    SearchOptions,
+    WrittenOptions,
+    read_base64,
+    read_box,
+)
 from api.serving.service import Service
 from api.serving.timing import Timing
 from indexer.errors import IndexerError
+from indexer.pictures.preprocess import ORIENTATIONS
 from search.errors import SearchError
 from search.query.parts import MAX_WINDOW
 from search.types import Vector
@@ -76,7 +86,8 @@ async def search_image(
     """Nearest images of an uploaded one."""
     began = time.perf_counter()
     service = choose(request, form.index, in_address)
-    return await _rendered(await _answer(service, await form.question(), began), form.k)
+    with _room(request, [_views(form)]):
+        return await _rendered(await _answer(service, await form.question(), began), form.k)
 
 
 @router.post("/search", response_model=SearchAnswer, responses=answers(404, 413, 415))
@@ -129,7 +140,7 @@ async def embed(request: Request, body: EmbedRequest, in_address: InAddress = No
     async def one(text: str) -> Vector:
         return (await service.embedding.embed(read_base64(text), Timing()))[space.name]
 
-    with _room(request, len(body.input)):
+    with _room(request, [1] * len(body.input)):
         vectors = await _each(one, body.input)
     data = [Embedding(index=number, embedding=vector.tolist()) for number, vector in enumerate(vectors)]
     return EmbedAnswer(data=data, model=space.recipe.model)
@@ -137,13 +148,19 @@ async def embed(request: Request, body: EmbedRequest, in_address: InAddress = No
 
 def _admitted(request: Request, queries: Sequence[QueryRequest]) -> AbstractContextManager[None]:
     """Room for the pictures of queries. Raises Overloaded, on entering, where there is none."""
-    return _room(request, sum(any(part.image is not None for part in query.parts) for query in queries))
+    return _room(request, [_views(query) for query in queries if any(part.image is not None for part in query.parts)])
 
 
-def _room(request: Request, pictures: int) -> AbstractContextManager[None]:
+def _views(options: SearchOptions) -> int:
+    """How many pictures one is for the encoder."""
+    return ORIENTATIONS if options.turns else 1
+
+
+def _room(request: Request, pictures: Sequence[int]) -> AbstractContextManager[None]:
     """For as many of them as are under way at once, beside what the request's size made it hold before."""
     gate: Gate = request.app.state.pictures
-    return gate.entered(min(pictures, MAX_ITEMS_AT_ONCE), held=request.scope[WEIGHT])
+    most = sum(sorted(pictures, reverse=True)[:MAX_ITEMS_AT_ONCE])
+    return gate.entered(most, held=request.scope[WEIGHT])
 
 
 async def _each(work: Callable[[Item], Awaitable[Result]], items: Sequence[Item]) -> list[Result]:
