@@ -103,8 +103,9 @@ class Draft:
         shutil.rmtree(self._path, ignore_errors=True)
 
     def _may_grow(self, last: Generation) -> bool:
-        """Whether little of a generation was removed, so that it is worth going on from."""
-        if last.format != FORMAT:
+        """Whether a generation is worth going on from: little of it was removed, and its transforms are as wanted."""
+        kinds = {space.transform.kind for space in last.spaces.values()}
+        if last.format != FORMAT or kinds - {self._policy.transform}:
             return False
         removed = self._catalog.changes(since=last.clean_seq).removed
         share = self._policy.max_dead_share

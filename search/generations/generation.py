@@ -20,6 +20,7 @@ from search.errors import GenerationDamaged
 from search.files import reading_errors
 from search.generations.ann import Graph, Positions, Vectors
 from search.generations.groups import Groups
+from search.generations.transform import KINDS, Transform
 from search.types import JsonObject, Space
 
 FORMAT = 3
@@ -33,13 +34,15 @@ READ_CHUNK_BYTES = 1 << 20
 class SpaceSnapshot:
     """One space of a generation. Position i is the image `rowids[i]`, also where it was removed since.
 
-    rowids: (n,) int64, each once. vectors: (m, dim) float32, read-only, mapped, each once: the nodes. groups: which
-    positions have the vector of a node; None where all are different, and position i is node i. graph: over the nodes;
-    None where exact search is as good. facts: what the manifest says of the space.
+    rowids: (n,) int64, each once. vectors: (m, dim) float32, read-only, mapped, each once: the nodes. transform: gave
+    them from the stored ones. groups: which positions have the vector of a node; None where all are different, and
+    position i is node i. graph: over the nodes; None where exact search is as good. facts: what the manifest says of
+    the space.
     """
 
     rowids: NDArray[np.int64]
     vectors: Vectors
+    transform: Transform
     groups: Groups | None
     graph: Graph | None
     facts: JsonObject
@@ -168,8 +171,19 @@ def _load_space(path: Path, name: str, facts: JsonObject) -> SpaceSnapshot:
         groups = Groups(nodes, members, distinct)
     if len(rowids) != count or (graph is not None and (graph.count, graph.dim) != (distinct, dim)):
         raise GenerationDamaged(f"{path} holds another number of vectors than its manifest says.")
+    transform = _load_transform(path / f"{name}.transform", facts)
+    if transform.dim != dim:
+        raise GenerationDamaged(f"{path} has vectors of {dim} numbers, and a transform to {transform.dim}.")
     vectors = map_vectors(path / f"{name}.vectors", distinct, dim)
-    return SpaceSnapshot(rowids=rowids, vectors=vectors, groups=groups, graph=graph, facts=facts)
+    return SpaceSnapshot(rowids=rowids, vectors=vectors, transform=transform, groups=groups, graph=graph, facts=facts)
+
+
+def _load_transform(path: Path, facts: JsonObject) -> Transform:
+    stored_dim = int(facts["recipe"]["dim"])
+    kind = str(facts.get("transform", {"kind": "identity"})["kind"])
+    if kind not in KINDS:
+        raise GenerationDamaged(f"{path.parent} has a transform of the kind {kind}, which this Lookalike lacks.")
+    return KINDS[kind].read(stored_dim, b"" if kind == "identity" else path.read_bytes())
 
 
 def map_vectors(path: Path, count: int, dim: int) -> Vectors:

@@ -84,6 +84,8 @@ def _says_all(last: Generation, state: Changes, min_recall: float, policy: Polic
 
 def _as_written_now(space: SpaceSnapshot, min_recall: float, policy: Policy) -> bool:
     count, dim = space.vectors.shape
+    if space.transform.kind != policy.transform:
+        return False
     if needs_graph(count, dim, min_recall, policy):
         return recall_is_known(space, count, min_recall, policy)
     return space.graph is None

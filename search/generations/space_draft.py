@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from search.generations.hashed_file import HashedFile
 from search.generations.held_out import CANDIDATES_PER_QUERY, HeldOut
 from search.generations.policy import Policy
 from search.generations.recall import measure_recall, suffices
+from search.generations.transform import KINDS, Transform
 from search.types import JsonObject, Space
 
 OpenFile = Callable[[str, bool], AbstractContextManager[HashedFile]]
@@ -59,7 +60,9 @@ class SpaceDraft:
         self._policy = policy
         self._pause = pause
         self._known = 0 if before is None else len(before.vectors)
-        self._held_out = HeldOut(self._sample(added), policy)
+        self._shuffled = np.random.default_rng(upto).permutation(added)
+        self._transform = self._fitted() if before is None else before.transform
+        self._held_out = HeldOut(self._sample(), policy)
         self._rowids, self._equals = self._find_equals()
         self._new = np.unique(self._equals[self._equals >= self._known])
         self._measures = self._must_measure(self._known + len(self._new))
@@ -82,11 +85,14 @@ class SpaceDraft:
         raises.
         """
         began = time.perf_counter()
-        name, dim = self.space.name, self.space.recipe.dim
+        name, dim = self.space.name, self._transform.dim
         rowids, nodes, count, held_out, sizes = self._write_vectors(open_file)
         with open_file(f"{name}.rowids", False) as file:
             file.write(rowids.astype("<i8").tobytes())
         sizes += file.size
+        if content := self._transform.to_bytes():
+            with open_file(f"{name}.transform", False) as file:
+                file.write(content)
         if count < len(rowids):
             groups = Groups.of(nodes, self._ranks(rowids), count)
             with open_file(f"{name}.groups", False) as file:
@@ -106,6 +112,7 @@ class SpaceDraft:
             "distinct": count,
             "dim": dim,
             "added_seq": self.space.added_seq,
+            "transform": {"kind": self._transform.kind},
             "recipe": self.space.recipe.to_json(),
             "search": facts,
             "bytes_per_vector": round(sizes / max(1, len(rowids)), 1),
@@ -114,33 +121,45 @@ class SpaceDraft:
 
     def _must_measure(self, count: int) -> bool:
         """Whether so many different vectors need a graph whose recall is not known."""
-        needed = needs_graph(count, self.space.recipe.dim, self._min_recall, self._policy)
+        needed = needs_graph(count, self._transform.dim, self._min_recall, self._policy)
         known = self.before is not None and recall_is_known(self.before, count, self._min_recall, self._policy)
         return needed and not known
 
-    def _sample(self, added: NDArray[np.int64]) -> Vectors:
-        """Vectors of some of these images, (c, dim), each once: where most images are equal, of more of them."""
-        sampled = np.empty((0, self.space.recipe.dim), dtype=np.float32)
+    def _fitted(self) -> Transform:
+        def sample(count: int) -> Vectors:
+            return self._catalog.vectors(self.space, self._shuffled[:count])[1]
+
+        return KINDS[self._policy.transform].fit(self.space.recipe.dim, sample)
+
+    def _sample(self) -> Vectors:
+        """Some new vectors, (c, dim), each once: where most images are equal, of more of them."""
+        added = self._shuffled
+        sampled = np.empty((0, self._transform.dim), dtype=np.float32)
         if not self._must_measure(self._known + len(added)):
             return sampled
-        shuffled = np.random.default_rng(self._upto).permutation(added)
         wanted = min(CANDIDATES_PER_QUERY * self._policy.held_out_vectors, len(added) // 2)
         for start in range(0, min(len(added), 32 * wanted), max(1, wanted)):
             self._pause()
-            _, block = self._catalog.vectors(self.space, shuffled[start : start + wanted])
-            sampled = np.concatenate([sampled, block])
+            _, block = self._catalog.vectors(self.space, added[start : start + wanted])
+            sampled = np.concatenate([sampled, self._transform.apply(block)])
             _, first = np.unique(sampled, axis=0, return_index=True)
             sampled = sampled[np.sort(first)]
             if len(sampled) >= wanted:
                 break
         return sampled[:wanted]
 
+    def _new_vectors(self) -> Iterator[tuple[NDArray[np.int64], Vectors]]:
+        """What is new, as it is searched: rowids and (n, dim) float32 vectors, a few thousand at once."""
+        for rowids, block in self._catalog.all_vectors(self.space, since=self._since, upto=self._upto):
+            self._pause()
+            yield rowids, self._transform.apply(block)
+
     def _find_equals(self) -> tuple[NDArray[np.int64], Positions]:
         """The rowids of what is new, and for each the number of the first vector that equals its own."""
-        digester = Digester(self.space.recipe.dim)
-        rowids, digests = [np.empty(0, dtype=np.int64)], [digester.digests(np.empty((0, self.space.recipe.dim), "f4"))]
-        for ids, block in self._catalog.all_vectors(self.space, since=self._since, upto=self._upto):
-            self._pause()
+        dim = self._transform.dim
+        digester = Digester(dim)
+        rowids, digests = [np.empty(0, dtype=np.int64)], [digester.digests(np.empty((0, dim), "f4"))]
+        for ids, block in self._new_vectors():
             rowids.append(ids)
             digests.append(digester.digests(block))
             self._held_out.see_new(block)
@@ -164,8 +183,7 @@ class SpaceDraft:
         node_of = np.concatenate([np.arange(known), np.full(len(self._rowids), UNSEEN)])
         rowids, equals, late, count = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [], known
         with open_file(f"{self.space.name}.vectors", before is not None) as file:
-            for ids, block in self._catalog.all_vectors(self.space, since=self._since, upto=self._upto):
-                self._pause()
+            for ids, block in self._new_vectors():
                 rowids.append(ids)
                 equals.append(self._equals[order[np.searchsorted(self._rowids, ids, sorter=order)]])
                 _, first = np.unique(equals[-1], return_index=True)

@@ -15,6 +15,7 @@ from search.errors import UnknownSpace
 from search.generations.ann import Positions, Vectors, exact, graph_candidates, scores
 from search.generations.generation import Generation, SpaceSnapshot
 from search.generations.policy import DEFAULT_POLICY, Policy
+from search.generations.transform import Identity, Transform
 from search.types import Space
 
 Rowids = NDArray[np.int64]
@@ -67,7 +68,8 @@ class SpaceView:
     """One space of a snapshot. `base` is what the generation has of it; None where that was written before the space.
 
     `alive` is what was not removed of `base` since.
-    The delta's arrays are the beginning of larger ones, which later snapshots go on in.
+    The delta's arrays are the beginning of larger ones, which later snapshots go on in. Its vectors went through the
+    same transform as those of `base`.
     """
 
     space: Space
@@ -75,6 +77,11 @@ class SpaceView:
     alive: Allowed
     delta_rowids: Rowids
     delta_vectors: Vectors
+
+    @property
+    def transform(self) -> Transform:
+        """What is made of stored vectors, and of queries, before they are compared."""
+        return Identity(self.space.recipe.dim) if self.base is None else self.base.transform
 
     @property
     def dead(self) -> int:
@@ -145,7 +152,7 @@ class Snapshot:
         views = {}
         for space in [view.space for view in self.spaces.values()] if spaces is None else spaces:
             view = self.spaces[space.name] if self.holds([space]) else _begun(space, None)
-            rowids, vectors = added.get(space.name, (view.delta_rowids[:0], view.delta_vectors[:0]))
+            rowids, vectors = added.get(space.name, (view.delta_rowids[:0], _none_stored(space)))
             views[space.name] = _advanced(view, space, rowids, vectors, removed)
         return replace(self, seq=seq, spaces=views, default=self.default if default is None else default)
 
@@ -167,6 +174,7 @@ class Snapshot:
         generation with equal vectors, the first so many by id; None: as many as fit.
         """
         view = self.spaces[space]
+        queries = view.transform.apply(queries)
         chosen = None if allowed is None else np.flatnonzero(_in_sorted(view.delta_rowids, allowed.rowids))
         found = exact(view.delta_vectors, queries, k, chosen)
         rowids = [view.delta_rowids[found]]
@@ -210,13 +218,17 @@ class Snapshot:
         return max((len(view.delta_rowids) for view in self.spaces.values()), default=0)
 
 
+def _none_stored(space: Space) -> Vectors:
+    return np.empty((0, space.recipe.dim), dtype=np.float32)
+
+
 def _begun(space: Space, base: SpaceSnapshot | None) -> SpaceView:
     return SpaceView(
         space=space,
         base=base,
         alive=Allowed(),
         delta_rowids=np.empty(0, dtype=np.int64),
-        delta_vectors=np.empty((0, space.recipe.dim), dtype=np.float32),
+        delta_vectors=np.empty((0, space.recipe.dim if base is None else base.transform.dim), dtype=np.float32),
     )
 
 
@@ -237,7 +249,7 @@ def _advanced(view: SpaceView, space: Space, rowids: Rowids, vectors: Vectors, r
         base=base,
         alive=alive,
         delta_rowids=_appended(old_rowids, rowids),
-        delta_vectors=_appended(old_vectors, vectors),
+        delta_vectors=_appended(old_vectors, view.transform.apply(vectors)),
     )
 
 
