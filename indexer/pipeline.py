@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.errors import ImageRejected
-from indexer.pictures.decode import DecodeLimits
+from indexer.pictures.decode import TOO_LARGE, DecodeLimits
 from indexer.pictures.worker import Workers
 from search.types import Failure, ImageFacts, Location
 
@@ -57,7 +57,7 @@ class Loader:
         """Never raises for what a file may be: a bad one is a Failure."""
         try:
             if location.size > self._limits.max_bytes:
-                raise ImageRejected(f"{location.size:,} bytes, more than the limit of {self._limits.max_bytes:,}")
+                raise ImageRejected(f"{location.size:,} bytes{TOO_LARGE} {self._limits.max_bytes:,}")
             image_id, decoded = self._workers.load(location.absolute, lambda found: not self._recognise(found))
             if decoded is None:
                 return Recognised(location=location, id=image_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -87,3 +88,28 @@ def test_a_build_is_told_to_be_patient(tmp_path: Path, checkpoint: Path) -> None
     assert "it takes longer than" in refused.stderr
     assert "--max-seconds" in refused.stderr
     assert "1 added" in run_cli(*arguments, "--retry-failed").stdout
+
+
+def test_raised_pixels_bring_the_bytes_and_the_memory_for_them() -> None:
+    limits = DecodeLimits()
+    assert limits.raised(max_pixels=None, max_seconds=None) == limits
+    scans = limits.raised(max_pixels=200_000_000, max_seconds=None)  # 16 bits, four channels, nothing compressed
+    assert scans.max_bytes == 1_600_000_000
+    assert scans.max_memory == limits.max_memory
+    larger = limits.raised(max_pixels=500_000_000, max_seconds=30)
+    assert (larger.max_bytes, larger.max_memory) == (4_000_000_000, 2 * limits.max_memory)
+    assert larger.seconds_for((10_000, 10_000)) == 30 + 300
+    assert limits.raised(max_pixels=1_000, max_seconds=None).max_bytes == limits.max_bytes
+
+
+def test_a_file_of_too_many_bytes_says_how_it_is_taken(
+    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "p").mkdir()
+    Image.new("RGB", (300, 200), "teal").save(tmp_path / "p" / "scan.bmp")
+    arguments = ("build", tmp_path / "p", "--index", tmp_path / "i.index", "--model", checkpoint)
+    monkeypatch.setattr("indexer.build.DecodeLimits", partial(DecodeLimits, max_bytes=100_000))
+    refused = run_cli(*arguments, check=3)
+    assert "180,054 bytes, more than the limit of 100,000" in refused.stderr
+    assert "--max-pixels N --retry-failed" in refused.stderr
+    assert "1 added" in run_cli(*arguments, "--max-pixels", "60000", "--retry-failed").stdout

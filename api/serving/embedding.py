@@ -39,6 +39,8 @@ _Key = tuple[bytes, Box | None, int]
 """SHA-256, box, number of the orientation."""
 
 DECODE_SECONDS = 10.0
+DECODE_SHARE = 1 / 3
+"""Of a request's seconds, where these are more than the default: a slow machine's decoding is slow too."""
 DECODE_MEMORY = 1024**3
 """For one upload, in a process of its own: 100 megapixels are 300 MB, and as much again while they are turned."""
 
@@ -57,7 +59,7 @@ class Embedding:
         limits = DecodeLimits(
             max_bytes=settings.max_upload_bytes,
             max_pixels=settings.max_pixels,
-            seconds=DECODE_SECONDS,
+            seconds=max(DECODE_SECONDS, DECODE_SHARE * settings.request_seconds),
             seconds_per_megapixel=0,  # the request has a deadline, and a header promises any number of pixels
             max_memory=DECODE_MEMORY,
         )
@@ -165,7 +167,7 @@ class Embedding:
 def _of_builds(max_pixels: int) -> DecodeLimits:
     """The limits of a build; of pixels, the server's where that is larger, as it must be after `build --max-pixels`."""
     limits = DecodeLimits()
-    return limits.raised(max_pixels=max_pixels, max_seconds=None) if max_pixels > limits.max_pixels else limits
+    return limits.raised(max_pixels=max(max_pixels, limits.max_pixels), max_seconds=None)
 
 
 def _encode(encoder: Encoder, pictures: Sequence[NDArray[np.uint8]]) -> Sequence[tuple[Vector, ...]]:

@@ -28,8 +28,10 @@ from indexer.pictures.unread import unread_kind
 from search.recipe import Preprocessing
 from search.types import ImageFacts
 
-TOO_LARGE = "pixels, more than the limit of"
-"""How the reason of a picture with too many pixels goes on after their number."""
+TOO_LARGE = ", more than the limit of"
+"""How the reason of a picture with too many pixels or bytes goes on after their number."""
+PIXEL_BYTES = 8
+"""The most that a file has of them: four channels of 16 bits."""
 BLOCKS = 4
 """Of Pillow's memory, 16 MB at most each, that `keep_memory` keeps."""
 
@@ -77,11 +79,17 @@ class DecodeLimits:
     max_memory: int = 4 * 1024**3
 
     def raised(self, *, max_pixels: int | None, max_seconds: float | None) -> DecodeLimits:
-        """These limits with what a user has set: of pixels, with the memory for them, and of seconds, in proportion."""
+        """These limits with what a user has set: pixels, with bytes and memory for them; seconds, in proportion."""
         limits = self
         if max_pixels is not None:
             memory = max(self.max_memory, self.max_memory * max_pixels // self.max_pixels)
-            limits = replace(limits, max_pixels=max_pixels, max_side=max(self.max_side, max_pixels), max_memory=memory)
+            limits = replace(
+                limits,
+                max_bytes=max(self.max_bytes, PIXEL_BYTES * max_pixels),
+                max_pixels=max_pixels,
+                max_side=max(self.max_side, max_pixels),
+                max_memory=memory,
+            )
         if max_seconds is not None:
             more = self.seconds_per_megapixel * max_seconds / self.seconds
             limits = replace(limits, seconds=max_seconds, seconds_per_megapixel=more)
@@ -175,7 +183,7 @@ def thumbnail(data: bytes, size: int, *, limits: DecodeLimits) -> bytes:
 
 def _open(data: bytes, limits: DecodeLimits, at_least: int | None, box: Box | None) -> _Opened:
     if len(data) > limits.max_bytes:
-        raise ImageRejected(f"{len(data):,} bytes, more than the limit of {limits.max_bytes:,}")
+        raise ImageRejected(f"{len(data):,} bytes{TOO_LARGE} {limits.max_bytes:,}")
     loaded = load(
         data, check=partial(_check_size, limits), at_least=at_least, part=None if box is None else min(box[2:])
     )
@@ -197,7 +205,9 @@ def _open(data: bytes, limits: DecodeLimits, at_least: int | None, box: Box | No
 def _check_size(limits: DecodeLimits, size: tuple[int, int]) -> None:
     width, height = size
     if max(size) > limits.max_side or width * height > limits.max_pixels:
-        raise ImageRejected(f"{width:,} x {height:,} {TOO_LARGE} {limits.max_pixels:,} ({limits.max_side:,} a side)")
+        raise ImageRejected(
+            f"{width:,} x {height:,} pixels{TOO_LARGE} {limits.max_pixels:,} ({limits.max_side:,} a side)"
+        )
     if min(size) < 1:
         raise ImageRejected("it has no pixels")
 
