@@ -21,6 +21,7 @@ from indexer.index_encoder import load_index_encoder
 from indexer.pictures.decode import Box, DecodeLimits, decode
 from indexer.pictures.preprocess import orientations
 from indexer.pictures.sheet import CELL, Picture, draw_sheet
+from indexer.sources import as_on_disk
 from search.errors import StorageFailed
 from search.index import Index
 from search.types import Space, Vector
@@ -153,6 +154,6 @@ def _first_readable(paths: Iterable[str]) -> bytes | None:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return as_on_disk(path).read_bytes()
     except OSError as error:
         raise SourceMissing(f"{path} cannot be read: {error.strerror}.") from error

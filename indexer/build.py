@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+from indexer.annotate import annotate
 from indexer.comparison import LOOKUP, Comparison
 from indexer.embedder import Embedded, Embedder
 from indexer.encoders.checked import INT8_SAMPLE_IMAGES
@@ -85,7 +86,8 @@ class Build:
             if source.paths is None and not self._stopped():
                 self._comparison.note_missing(source, self._foreseen)
         if self._options.annotations and not self._dry_run and not self._stopped():
-            self._annotate(sources)
+            with self._writer.transaction() as transaction:
+                annotate(transaction, self._options, sources, self._index.catalog.roots(), self._report)
         report = self._report
         report.interrupted = self._stopped()
         if not self._dry_run and not report.interrupted:
@@ -275,22 +277,6 @@ class Build:
         else:
             report.added += 1
         return old
-
-    def _annotate(self, sources: Sequence[Source]) -> None:
-        """Attach what a metadata file says; a line about an image that is not there is listed as failed."""
-        roots = list(dict.fromkeys(str(source.root) for source in sources))
-        with self._writer.transaction() as transaction:
-            for annotation in self._options.annotations:
-                image_id = annotation.id
-                if annotation.path is not None:
-                    known = (transaction.known(root, annotation.path) for root in roots)
-                    image_id = next((found.image_id for found in known if found), None)
-                if image_id is None or transaction.rowid(image_id) is None:
-                    named = annotation.path or annotation.id or ""
-                    reason = "named by --metadata, but not in the index"
-                    self._report.fail(Failure(root=roots[0], path=named, mtime_ns=0, size=0, reason=reason))
-                else:
-                    transaction.annotate(image_id, labels=annotation.labels, metadata=annotation.metadata)
 
     def _publish_if_doubled(self) -> None:
         if self._report.embedded - self._embedded_at_publish >= max(self._published, MIN_PUBLISH):

@@ -76,10 +76,14 @@ def build(
     ] = False,
     follow_links: Annotated[bool, typer.Option("--follow-links", help="Enter links to folders.")] = False,
     files_from: Annotated[str | None, typer.Option(metavar="FILE|-", help="Paths to add, one a line.")] = None,
+    null: Annotated[bool, typer.Option("--null", "-0", help="With --files-from: paths end with NUL.")] = False,
     label_from_folder: Annotated[
         bool, typer.Option("--label-from-folder", help="Label by folder below SOURCE.")
     ] = False,
     metadata: Annotated[Path | None, typer.Option(metavar="FILE", help="CSV or JSONL: path or id, labels, ...")] = None,
+    replace_labels: Annotated[
+        bool, typer.Option("--replace-labels", help="Images that --metadata names keep no other labels.")
+    ] = False,
     prune: Annotated[bool, typer.Option("--prune", help="Drop images whose files are gone.")] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try rejected files again.")] = False,
     readd: Annotated[bool, typer.Option("--readd", help="Take files back that `remove` removed.")] = False,
@@ -97,7 +101,11 @@ def build(
     from indexer.sources import resolve_sources
 
     began = time.perf_counter()
-    listed = _read_list(files_from) if files_from else []
+    if replace_labels and not metadata:
+        raise typer.BadParameter("It takes labels from a file: add --metadata.", param_hint="--replace-labels")
+    if null and not files_from:
+        raise typer.BadParameter("-0 says how a list ends its paths: add --files-from.", param_hint="--null")
+    listed = _read_list(files_from, null=null) if files_from else []
     if not sources and not listed:
         raise typer.BadParameter("Name a folder of images: lookalike build PHOTOS", param_hint="SOURCE")
     choice = Choice(exclude=tuple(exclude or ()), all_folders=all_folders, follow_links=follow_links)
@@ -106,6 +114,7 @@ def build(
         choice=choice,
         label_from_folder=label_from_folder,
         annotations=tuple(read_metadata(metadata)) if metadata else (),
+        replace_labels=replace_labels,
         prune=prune,
         retry_failed=retry_failed,
         readd=readd,
@@ -160,12 +169,15 @@ def _check_place(index: Path, sources: Sequence[Path]) -> None:
             )
 
 
-def _read_list(name: str) -> list[Path]:
+def _read_list(name: str, *, null: bool) -> list[Path]:
+    from indexer.errors import ListInvalid
+    from indexer.lists import read_list
+
     try:
-        text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError as error:
-        raise typer.BadParameter(f"{name} cannot be read: {error.strerror}.", param_hint="--files-from") from error
-    return [Path(line) for line in text.splitlines() if line.strip()]
+        return read_list(sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes(), null=null)
+    except (OSError, ListInvalid) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise typer.BadParameter(f"{name} cannot be read: {reason}.", param_hint="--files-from") from error
 
 
 def _foresee(index: Path, sources: Sequence[Path], listed: Sequence[Path], choice: Choice, as_json: bool) -> None:

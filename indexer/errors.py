@@ -7,6 +7,7 @@ IndexerError
 ├── PrecisionTooLow    int8 would lose too many neighbours
 ├── WorkerFailed       no decoding process can be had (in worker.py)
 ├── SourceMissing      a source folder or file that is not there
+├── ListInvalid        a --files-from list that cannot be read
 └── MetadataInvalid    a --metadata file that cannot be read
 """
 
@@ -35,6 +36,10 @@ class ModelUnsupported(IndexerError):
 
 class SourceMissing(IndexerError):
     """A source does not exist or cannot be listed: never taken for an empty folder."""
+
+
+class ListInvalid(IndexerError):
+    """A list of files is malformed; the text says how, as the end of a sentence."""
 
 
 class MetadataInvalid(IndexerError):

@@ -34,6 +34,8 @@ class BuildOptions:
     choice: Choice = EVERYTHING
     label_from_folder: bool = False
     annotations: tuple[Annotation, ...] = ()
+    replace_labels: bool = False
+    """An image that the annotations name keeps no other labels than theirs and its folders'."""
     prune: bool = False
     retry_failed: bool = False
     readd: bool = False

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from indexer.errors import SourceMissing
+from search.names import composed
 from search.types import Location
 
 
@@ -32,7 +33,7 @@ def resolve_sources(sources: Iterable[Path], listed: Iterable[Path], known_roots
     named = [_existing(source) for source in sources]
     folders = [path for path in named if path.is_dir()]
     # abspath, not resolve: `..` must go, but a link stays a link and is judged by the scan.
-    files = [path for path in named if not path.is_dir()] + [Path(os.path.abspath(path)) for path in listed]  # noqa: PTH100
+    files = [path for path in named if not path.is_dir()] + [Path(os.path.abspath(as_on_disk(path))) for path in listed]  # noqa: PTH100
     roots += sorted(folders + [path.parent for path in files], key=lambda path: len(path.parts))  # parents first
     prefixes: dict[Path, list[str]] = {}
     for folder in sorted(folders, key=lambda path: len(path.parts)):
@@ -61,9 +62,25 @@ def _home(folder: Path, roots: Iterable[Path]) -> tuple[Path, str]:
     return root, "" if relative == "." else f"{relative}/"
 
 
+def as_on_disk(path: Path) -> Path:
+    """The path with its accents composed or decomposed as the disk has them; as it is where there is no such name."""
+    if str(path).isascii() or os.path.lexists(path):
+        return path
+    found = Path(path.anchor)
+    for part in path.parts[bool(path.anchor) :]:
+        if not os.path.lexists(found / part):
+            try:
+                names = [entry.name for entry in found.iterdir()]
+            except OSError:
+                return path
+            part = next((name for name in names if composed(name) == composed(part)), part)
+        found /= part
+    return found
+
+
 def _existing(source: Path) -> Path:
     try:
-        path = source.expanduser().resolve(strict=True)
+        path = as_on_disk(source.expanduser()).resolve(strict=True)
         if path.is_dir():
             next(os.scandir(path), None)
     except FileNotFoundError as error:

@@ -248,12 +248,9 @@ def _was_removed(index: Index, name: str) -> bool:
 
 def _seen(index: Index, lookup: Lookup, name: str) -> Iterator[KnownLocation]:
     """What the index knows of a file, by the name given and by what that links to."""
-    for path in dict.fromkeys((Path(name).absolute(), Path(name).resolve())):
-        for root in index.catalog.roots():
-            if path.is_relative_to(root):
-                known = lookup.known(root, path.relative_to(root).as_posix())
-                if known is not None:
-                    yield known
+    from search.catalog.typed import TypedPaths  # imports sqlalchemy: not for --help
+
+    return TypedPaths(lookup, index.catalog.roots()).find(name)
 
 
 def _open(directory: Path, *, writable: bool = False, unchecked: bool = False) -> Index:

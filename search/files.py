@@ -1,7 +1,8 @@
-"""Files that must be whole: written aside, flushed, renamed. And the system's refusals, in our words."""
+"""Files that must be whole: written aside, flushed, renamed. Files of other programs; the system's refusals."""
 
 from __future__ import annotations
 
+import codecs
 import errno
 import os
 import secrets
@@ -21,6 +22,16 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def decoded(data: bytes, *, errors: str = "strict") -> str:
+    """The string in a file as editors, spreadsheets and shells save it: UTF-8, or UTF-16 where it begins with its mark.
+
+    A byte-order mark is not part of it. errors: for UTF-8, as `bytes.decode` has them. Raises UnicodeDecodeError.
+    """
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16")
+    return data.removeprefix(codecs.BOM_UTF8).decode("utf-8", errors)
 
 
 def make_folder(path: Path) -> None:

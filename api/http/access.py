@@ -15,6 +15,7 @@ from enum import IntEnum
 from pathlib import Path
 
 from api.errors import KeysInvalid
+from search.files import decoded
 
 SESSION_SECONDS = 12 * 3600
 COOKIE = "lookalike_session"
@@ -96,7 +97,7 @@ def read_keys(entries: Iterable[str], file: Path | None = None) -> list[Key]:
     lines = list(entries)
     if file is not None:
         try:
-            text = file.read_text(encoding="utf-8")
+            text = decoded(file.read_bytes())
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not text"
             raise KeysInvalid(f"The keys of {file} cannot be read: {reason}.") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, bindparam, exists, select
+from sqlalchemy import Connection, Row, bindparam, exists, func, select
 
 from search.catalog.schema import images, locations, tombstones
 from search.types import Location
@@ -58,6 +58,18 @@ class Lookup:
         """What the catalog holds for a path, None if it has never seen it."""
         row = self._connection.execute(_KNOWN, {"root": root, "path": path}).first()
         return None if row is None else known_location(row)
+
+    def labels(self, image_id: str) -> tuple[str, ...]:
+        """The labels of an image; none for an unknown one."""
+        return tuple(self._connection.execute(select(images.c.labels).where(images.c.id == image_id)).scalar() or ())
+
+    def decomposed(self, root: str) -> dict[str, str]:
+        """The paths under a root that are not in Unicode's composed form, by that form. Reads all paths of the root."""
+        form = func.composed(locations.c.path)
+        query = select(form, locations.c.path).where(
+            locations.c.root == root, locations.c.path.op("GLOB")("*[^ -~]*"), form != locations.c.path
+        )
+        return {row[0]: row[1] for row in self._connection.execute(query)}
 
     def locations_of(self, image_id: str) -> list[Location]:
         """Where an image was seen, oldest first; empty for an unknown one."""
