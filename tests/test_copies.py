@@ -18,6 +18,7 @@ from search.filters import Filter, parse_filter
 from search.generations.ann import exact, scores
 from search.generations.generation import load, manifest_digest
 from search.generations.groups import Digester, first_equals
+from search.generations.held_out import HeldOut
 from search.generations.policy import Policy
 from search.index import Index
 from search.query.snapshot import Snapshot
@@ -215,6 +216,26 @@ def test_thousands_of_equal_vectors_cost_no_more_than_one(make_index: MakeIndex)
         found = hits(index, data[0], 10)
     assert asked.call_count == 1
     assert found == sorted(image_id(number) for number in range(0, 3000, 2))[:10]
+
+
+def test_queries_are_held_out_where_everything_is_a_near_copy_of_two_pictures() -> None:
+    two = np.repeat(pictures(2), 500, axis=0)
+    data = normalise(two + 3e-3 * np.random.default_rng(4).normal(size=two.shape))
+    held_out = HeldOut(data[::4], Policy())
+    held_out.see_new(data)
+    queries, numbers = held_out.choose(np.arange(1000))
+    assert len(queries) == len(numbers) == 125
+
+
+def test_queries_are_held_out_with_all_their_near_copies() -> None:
+    data = all_twice(2000)
+    held_out = HeldOut(data[:400], Policy())
+    held_out.see_new(data)
+    queries, numbers = held_out.choose(np.arange(2000))
+    assert len(queries) == 125
+    assert len(numbers) == 250
+    left = np.setdiff1d(np.arange(2000), numbers)
+    assert (data[left] @ queries.T).max() < 0.98
 
 
 def test_vectors_are_equal_only_bit_by_bit() -> None:

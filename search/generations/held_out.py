@@ -13,6 +13,8 @@ NEAR_COPY_SHARE = 0.02
 """Two vectors are near copies where their squared distance is less than this share of that of two random ones."""
 MAX_HELD_OUT_SHARE = 0.125
 """Share of the new vectors that is held out, at most: the graph that is measured lacks them."""
+ROUNDING = 1e-6
+"""How far the cosine of equal vectors may be from one."""
 CANDIDATES_PER_QUERY = 4
 """Candidates compared with all vectors, for each query: where four images in five have copies, enough have none."""
 
@@ -30,6 +32,10 @@ class HeldOut:
         centre = vectors.mean(axis=0, dtype=np.float64) if len(vectors) else np.zeros(vectors.shape[1])
         self._near = 1 - NEAR_COPY_SHARE * (1 - float(centre @ centre))  # 1 - |mean|² is what 1 - cosine is on average
         copies = np.triu(vectors @ vectors.T >= self._near, 1).any(axis=0)
+        if (
+            np.count_nonzero(~copies) < policy.min_held_out_vectors
+        ):  # all are copies of a few: then these differences count
+            self._near, copies = 1 - ROUNDING, np.zeros_like(copies)
         self.candidates = vectors[~copies]
         self._in_graph = np.zeros(len(self.candidates), dtype=np.bool_)
         self._rows = [np.empty(0, dtype=np.int64)]

@@ -29,13 +29,13 @@ Found = tuple[NDArray[np.int64], NDArray[np.float32]]
 """Rowids and cosines of one query, best first."""
 REFUSALS = (QueryInvalid, FilterInvalid, UnknownImage, UnknownSpace, NotInSpace)
 """What is wrong with one query, and not with those beside it."""
-SLACK = 16
+EXTRA_CANDIDATES = 16
 """Candidates beyond k: room for equal scores, whose order is by id, and for parts that are no hits."""
-FILTERED = 4_000_000
-"""Rowids that the filters asked last let through, 32 MB: kept for the next page, and for the same filter again."""
-FILTERS = 256
-ROUNDING = 1e-6
-"""How far a cosine may be from what it is: a picture's own is not always 1 to the last bit."""
+MAX_KEPT_ROWIDS = 4_000_000
+"""Rowids that the latest filters let through, 32 MB: kept for the next page, and for the same filter again."""
+MAX_KEPT_FILTERS = 256
+COSINE_ROUNDING = 1e-6
+"""How far a cosine may be from its true value: that of an image with itself is not always 1 to the last bit."""
 
 
 class Searcher:
@@ -97,7 +97,7 @@ class Searcher:
             found: NDArray[np.float32] = best[np.isfinite(best) & ~np.isin(rowids, asked)]
             return found
 
-        found = cosines(NEIGHBOURS + SLACK, None)  # as `search` does
+        found = cosines(NEIGHBOURS + EXTRA_CANDIDATES, None)  # as `search` does
         true = cosines(NEIGHBOURS, EXACTLY)[:NEIGHBOURS]
         return int((found[: len(true)] >= true[-1:]).sum()), len(true)
 
@@ -128,7 +128,10 @@ class Searcher:
             for outdated in [kept for kept in self._filtered if kept[0] != version]:
                 del self._filtered[outdated]
             self._filtered[key] = selection
-            while len(self._filtered) > FILTERS or sum(len(kept.rowids) for kept in self._filtered.values()) > FILTERED:
+            while (
+                len(self._filtered) > MAX_KEPT_FILTERS
+                or sum(len(kept.rowids) for kept in self._filtered.values()) > MAX_KEPT_ROWIDS
+            ):
                 self._filtered.popitem(last=False)
         return selection
 
@@ -200,7 +203,7 @@ class _Asked:
 def _nearest(snapshot: Snapshot, asked: Sequence[_Asked]) -> list[Found]:
     """All images that may be hits of each query. Alike queries are one call."""
     answers: dict[int, Found] = {}
-    windows = {number: one.wanted + SLACK for number, one in enumerate(asked)}
+    windows = {number: one.wanted + EXTRA_CANDIDATES for number, one in enumerate(asked)}
     while windows:
         alike: dict[tuple[str, int, int], list[int]] = {}
         for number, window in windows.items():
@@ -244,7 +247,7 @@ def _enough(one: _Asked, rowids: NDArray[np.int64], scores: NDArray[np.float32])
     if len(rowids) > one.wanted:
         enough &= scores >= scores[one.wanted - 1]
     if one.query.min_score is not None:
-        enough &= scores >= one.query.min_score - ROUNDING
+        enough &= scores >= one.query.min_score - COSINE_ROUNDING
     return rowids[enough], scores[enough]
 
 
