@@ -133,6 +133,55 @@ def test_a_build_takes_files_without_their_end_and_lists_them(tmp_path: Path, ch
     assert "most.jpg" not in said.stderr, "it was told when it came"
 
 
+# ---- other files with damaged parts beside the picture
+
+
+def segment(marker: int, body: bytes) -> bytes:
+    return bytes((0xFF, marker)) + struct.pack(">H", len(body) + 2) + body
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        segment(0xE2, b"ICC_PROFILE\0"),
+        segment(0xED, b"Photoshop 3.0\0008BIM\x04\x04"),
+        segment(0xEE, b"Adobe"),
+        segment(0xE0, b"JFIF\0"),
+        segment(0xE2, b"MPF\0"),
+    ],
+    ids=["profile", "Photoshop", "Adobe", "JFIF", "MPF"],
+)
+def test_a_jpeg_with_a_damaged_segment_beside_the_picture_is_whole(odd: bytes) -> None:
+    exif = Image.Exif()
+    exif[0x0110] = "Phone"
+    plain = saved(picture(), "JPEG", exif=exif)
+    data = plain[:2] + odd + plain[2:]
+    assert (whole(data) == whole(plain)).all()
+    found = decoded(data)
+    assert (found.missing, found.facts.camera) == (None, "Phone")
+
+
+@pytest.mark.parametrize("size", [0, 100, 2**31])
+def test_a_webp_that_is_wrong_about_its_length_is_whole(size: int) -> None:
+    plain = saved(picture(), "WEBP")
+    data = plain[:4] + struct.pack("<I", size) + plain[8:]
+    assert (whole(data) == whole(plain)).all()
+    assert decoded(data).missing is None
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+@pytest.mark.parametrize("entry", [(270, 2, 9_999, 0x7FFFFFFF), (34675, 7, 5_000, 0x7FFFFF00), (700, 77, 9, 9)])
+def test_a_tiff_with_a_tag_that_points_nowhere_is_whole(entry: tuple[int, ...], compression: str) -> None:
+    plain = saved(picture(), "TIFF", compression=compression)
+    at = int.from_bytes(plain[4:8], "little")
+    count = int.from_bytes(plain[at : at + 2], "little")
+    entries = [plain[first : first + 12] for first in range(at + 2, at + 2 + 12 * count, 12)]
+    entries = sorted([*entries, struct.pack("<HHII", *entry)], key=lambda one: int.from_bytes(one[:2], "little"))
+    data = plain[:4] + struct.pack("<I", len(plain)) + plain[8:]
+    data += struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
+    assert (whole(data) == whole(plain)).all()
+
+
 # ---- PNGs whose chunks beside the picture are large or damaged
 
 

@@ -6,7 +6,7 @@ Only what failed as it is comes here: an ordinary file costs nothing.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +17,13 @@ MAX_PROFILE_BYTES = 1024 * 1024
 _PNG = b"\x89PNG\r\n\x1a\n"
 _USED_CHUNKS = frozenset((b"tRNS", b"eXIf", b"iCCP", b"acTL", b"fcTL", b"fdAT"))
 """Of a PNG, beside the critical ones. Text is not: editors and generators leave megabytes of it."""
+_TIFF_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
+"""Of one value, by the number of its type."""
+_TIFF_PIXEL_TAGS = frozenset(
+    (*range(254, 267), 273, *range(277, 280), 284, 292, 293, 317, *range(320, 326), 338, 339, 347, *range(529, 533))
+)
+    (*range(254, 267), 273, 277, 278, 279, 284, 292, 293, 317, *range(320, 326), 338, 339, 347, *range(529, 533))
+)
 _WEBP_MARGIN_BYTES = 1024
 """Zeros behind a WebP's picture: its decoder reads a little ahead."""
 
@@ -45,6 +52,8 @@ def mended(data: bytes, *, truncated: bool) -> Iterator[Mended]:
         case "JPEG" if truncated:
             yield Mended(data=data + b"\xff\xd9", missing="grey")
         case "JPEG":
+            yield Mended(data=_jpeg(data, _is_used_segment))
+            yield Mended(data=_jpeg(data, _is_adobe))
             yield Mended(data=data, at_once=True)  # arithmetic coding does not stop in the middle
             yield Mended(data=data, at_once=True, draft=False)  # lossless ones have no reduced size
         case "PNG":
@@ -52,6 +61,47 @@ def mended(data: bytes, *, truncated: bool) -> Iterator[Mended]:
             yield Mended(data=_png(data, frozenset()))
         case "WebP":
             yield from _webp(data)
+        case "TIFF" if data[2:4] in (b"*\0", b"\0*"):
+            yield Mended(data=_tiff(data))
+
+
+def _jpeg(data: bytes, used: Callable[[int, bytes], bool]) -> bytes:
+    """The JPEG with those of its application segments and comments that are used."""
+    whole, at = [data[:2]], 2
+    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] not in (0xD9, 0xDA):
+        marker, end = data[at + 1], at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        if not (0xE0 <= marker <= 0xEF or marker == 0xFE) or used(marker, data[at + 4 : end]):
+            whole.append(data[at:end])
+        at = end
+    return b"".join((*whole, data[at:]))
+
+
+def _is_used_segment(marker: int, body: bytes) -> bool:
+    is_profile = marker == 0xE2 and body.startswith(b"ICC_PROFILE\0") and len(body) > 14
+    return _is_adobe(marker, body) or is_profile or (marker == 0xE1 and body.startswith(b"Exif\0\0"))
+
+
+def _is_adobe(marker: int, body: bytes) -> bool:
+    """Whether a segment tells which colours the channels are."""
+    return marker == 0xEE and body.startswith(b"Adobe") and len(body) >= 12
+
+
+def _tiff(data: bytes) -> bytes:
+    """The TIFF whose first page has lost those tags, not needed for pixels, whose values would lie outside the file."""
+    order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
+    begin = int.from_bytes(data[4:8], order)
+    count = int.from_bytes(data[begin : begin + 2], order)
+    end = begin + 2 + 12 * count
+    kept = []
+    for at in range(begin + 2, min(end, len(data) - 11), 12):
+        tag, kind, values, offset = (
+            int.from_bytes(data[at + first : at + last], order) for first, last in ((0, 2), (2, 4), (4, 8), (8, 12))
+        )
+        size = values * _TIFF_BYTES.get(kind, 0)
+        if tag in _TIFF_PIXEL_TAGS or (kind in _TIFF_BYTES and (size <= 4 or offset + size <= len(data))):
+            kept.append(data[at : at + 12])
+    directory = len(kept).to_bytes(2, order) + b"".join(kept) + data[end : end + 4]
+    return data[:begin] + directory + data[begin + len(directory) :]
 
 
 def _png(data: bytes, used: frozenset[bytes]) -> bytes:
@@ -103,6 +153,7 @@ def _webp(data: bytes) -> Iterator[Mended]:
                 yield Mended(data=_riff(data[12:at]))
             return
         at += 8 + length + (length & 1)
+    yield Mended(data=_riff(data[12:at]))  # whatever it said of its length
 
 
 def _riff(chunks: bytes) -> bytes:

@@ -93,7 +93,8 @@ def _tiff(data: bytes) -> str | None:
     compression = directory.get(tags.COMPRESSION, 1)
     if compression not in _READ_COMPRESSIONS:
         return f"a TIFF compressed with {_COMPRESSIONS.get(compression, f'method {compression}')}"
-    if min(width, height) < 1 or _is_known(data):
+    complete = tags.STRIPBYTECOUNTS in directory or tags.TILEBYTECOUNTS in directory
+    if min(width, height) < 1 or not complete or _is_known(data):
         return None
     bits = directory.get(tags.BITSPERSAMPLE, (1,))
     channels = directory.get(tags.SAMPLESPERPIXEL, 1)
