@@ -22,8 +22,6 @@ _TIFF_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 
 _TIFF_PIXEL_TAGS = frozenset(
     (*range(254, 267), 273, *range(277, 280), 284, 292, 293, 317, *range(320, 326), 338, 339, 347, *range(529, 533))
 )
-    (*range(254, 267), 273, 277, 278, 279, 284, 292, 293, 317, *range(320, 326), 338, 339, 347, *range(529, 533))
-)
 _WEBP_MARGIN_BYTES = 1024
 """Zeros behind a WebP's picture: its decoder reads a little ahead."""
 
