@@ -21,12 +21,14 @@ from indexer.pictures.worker import Workers
 from indexer.pipeline import DECODED_AHEAD, Decoded, Loader, Outcome, Recognised, failure, ordered_map
 from indexer.report import BuildOptions, BuildReport, Incomplete, Progress
 from indexer.sources import Source, renamed_away
-from search.catalog.lookup import Content, Lookup
+from search.catalog.lookup import Content, KnownLocation, Lookup
 from search.catalog.transaction import Transaction
 from search.index import Index
 from search.types import Failure, Location, NewImage
 from search.writer import Writer
 
+MAX_EDITED_BITS = 6
+"""Of 64 bits of the perceptual hash that an edit in place may change; another picture changes about half of them."""
 MIN_PUBLISH = 5_000
 """A build publishes on the way once the index has doubled, but not below this: smaller ones are read in a second."""
 
@@ -60,6 +62,8 @@ class Build:
         self._comparison = Comparison(index, writer, options, self._report, progress, stopped)
         self._foreseen: set[tuple[str, str]] = set()
         """Roots and paths from which a dry run would have moved files away."""
+        self._vanished: dict[str, list[Location]] = {}
+        """Of contents that were met: earlier paths that are gone, as far as no file has taken their place."""
         self._began = began
         self._first_decode = 0.0
         self._last_commit = 0.0
@@ -239,6 +243,11 @@ class Build:
             transaction.fail(outcome)
             return
         content = transaction.content(outcome.id)
+        before = transaction.known(outcome.location.root, outcome.location.path)
+        if self._is_barred_edit(outcome, before, transaction):
+            self._report.ignored += 1
+            transaction.locate_removed(outcome.location)
+            return
         old = self._count(outcome, content, transaction)
         if self._stays_away(content):
             transaction.locate_removed(outcome.location)
@@ -247,15 +256,27 @@ class Build:
             if isinstance(outcome, Decoded) and outcome.missing is not None:
                 self._report.incomplete.append(Incomplete(location=outcome.location, missing=outcome.missing))
             if content.rowid is None:
-                facts, preprocessing = images[outcome.id].facts, self._index.spaces[0].recipe.preprocessing
-                self._report.cropped += kept_share(facts.width, facts.height, preprocessing) < 0.5
-                transaction.add(replace(images[outcome.id], location=outcome.location, labels=labels))
+                self._vanished[outcome.id] = []
+                image = replace(images[outcome.id], location=outcome.location, labels=labels)
+                preprocessing = self._index.spaces[0].recipe.preprocessing
+                self._report.cropped += kept_share(image.facts.width, image.facts.height, preprocessing) < 0.5
+                if before is not None and before.image_id is not None and _same_picture(image, before, transaction):
+                    given = transaction.metadata(before.image_id)
+                    image = replace(image, labels=(*labels, *before.labels), metadata=given)
+                transaction.add(image)
                 return
             if old is not None:
                 transaction.move(old, outcome.location)
             else:
                 transaction.locate(outcome.id, outcome.location)
             transaction.annotate(outcome.id, labels=labels, without=self._options.folder_labels(old) if old else ())
+
+    def _is_barred_edit(self, outcome: Decoded | Recognised, before: KnownLocation | None, lookup: Lookup) -> bool:
+        """Whether a file that holds a removed image was edited, its pixels being the same."""
+        if before is None or before.image_id is not None or self._options.readd or not isinstance(outcome, Decoded):
+            return False
+        phash = outcome.facts.phash
+        return phash is not None and lookup.is_barred_phash(phash)
 
     def _count(self, outcome: Decoded | Recognised, content: Content, lookup: Lookup) -> Location | None:
         """Count what becomes of a file; where it was renamed, the location it had before."""
@@ -268,8 +289,7 @@ class Build:
         if before is not None and before.image_id == outcome.id:
             report.unchanged += 1  # touched, or copied over itself
             return None
-        elsewhere = lookup.locations_of(outcome.id) if content.rowid is not None else []
-        old = next((location for location in elsewhere if renamed_away(location)), None)
+        old = self._renamed(outcome, lookup) if content.rowid is not None else None
         if before is not None and before.image_id is not None:
             report.updated += 1
         elif old is not None:
@@ -277,6 +297,17 @@ class Build:
         else:
             report.added += 1
         return old
+
+    def _renamed(self, outcome: Decoded | Recognised, lookup: Lookup) -> Location | None:
+        """The path that this file had before, where it was renamed. Each is found once.
+
+        All paths of a content are looked for on the disk only once a build: thousands of files may share it.
+        """
+        if outcome.id not in self._vanished:
+            earlier = lookup.locations_of(outcome.id)
+            self._vanished[outcome.id] = [old for old in earlier if renamed_away(old, outcome.location)]
+        left = self._vanished[outcome.id]
+        return left.pop(0) if left else None
 
     def _publish_if_doubled(self) -> None:
         if self._report.embedded - self._embedded_at_publish >= max(self._published, MIN_PUBLISH):
@@ -288,6 +319,13 @@ class Build:
         self._published = self._index.catalog.counts()[0]
         self._embedded_at_publish = self._report.embedded
         self._report.publish_seconds += time.perf_counter() - began
+
+
+def _same_picture(image: NewImage, before: KnownLocation, lookup: Lookup) -> bool:
+    """Whether a file that has changed still shows the same: a rating was written into it, or it was retouched."""
+    assert before.image_id is not None
+    old, new = lookup.phash(before.image_id), image.facts.phash
+    return old is not None and new is not None and ((old ^ new) & (2**64 - 1)).bit_count() <= MAX_EDITED_BITS
 
 
 def _sample_first(work: list[Location]) -> list[Location]:

@@ -84,7 +84,11 @@ def build(
     replace_labels: Annotated[
         bool, typer.Option("--replace-labels", help="Images that --metadata names keep no other labels.")
     ] = False,
-    prune: Annotated[bool, typer.Option("--prune", help="Drop images whose files are gone.")] = False,
+    prune: Annotated[bool, typer.Option("--prune", help="Drop images whose files are gone or excluded.")] = False,
+    prune_all: Annotated[
+        bool, typer.Option("--prune-all", help="Also where a drive may not be connected; implies --prune.")
+    ] = False,
+    reread: Annotated[bool, typer.Option("--reread", help="Read all files, also of known size and time.")] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try rejected files again.")] = False,
     readd: Annotated[bool, typer.Option("--readd", help="Take files back that `remove` removed.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen; change nothing.")] = False,
@@ -115,7 +119,9 @@ def build(
         label_from_folder=label_from_folder,
         annotations=tuple(read_metadata(metadata)) if metadata else (),
         replace_labels=replace_labels,
-        prune=prune,
+        prune=prune or prune_all,
+        prune_all=prune_all,
+        reread=reread,
         retry_failed=retry_failed,
         readd=readd,
         min_recall=min_recall,
@@ -293,8 +299,10 @@ def _print_report(report: BuildReport, answer: dict[str, Any], *, dry_run: bool)
         warn("What is too large is taken, if there is memory for it, with --max-pixels N --retry-failed")
     if report.filled:
         say(f"{plural(report.filled, 'image')} known before got vectors in spaces that were not complete")
-    if report.missing:
-        warn(f"{plural(report.missing, 'file')} missing from the disk, but still in the index; --prune drops them")
+    if gone := report.missing - report.excluded:
+        warn(f"{plural(gone, 'file')} missing from the disk: in the index, but not among hits; --prune drops them")
+    if report.excluded:
+        warn(f"{plural(report.excluded, 'file')} left out now: in the index, but not among hits; --prune drops them")
     if report.interrupted:
         warn("Interrupted: everything so far is kept. Run the same command again to go on.")
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import replace
+from functools import partial
 
 from indexer.errors import SourceMissing
 from indexer.folders import Entry, scan
 from indexer.report import BuildOptions, BuildReport, Progress
-from indexer.sources import Source, gone
+from indexer.sources import Source, emptied_folders, gone
 from search.catalog.lookup import KnownLocation
 from search.index import Index
 from search.types import Failure, Location
@@ -16,6 +17,8 @@ from search.writer import Writer
 
 LOOKUP = 500
 """Files compared with the catalog in one query."""
+MAX_PRUNED_SHARE, MIN_PRUNE_QUESTION = 0.5, 20
+"""Share of a source's images that `--prune` drops unasked at once, and how few may always go."""
 
 
 class Comparison:
@@ -67,6 +70,10 @@ class Comparison:
         root, paths = chunk[0].root, [location.path for location in chunk]
         known = self._index.catalog.known(root, paths)
         unlabelled: list[KnownLocation] = []
+        back = [path for path, found in known.items() if found.missing]
+        if back and self._writer is not None:
+            with self._writer.transaction() as transaction:
+                transaction.mark_missing(root, back, missing=False)
         failed = {failed.path: failed for failed in self._index.catalog.failures(root, paths)}
         for location in chunk:
             earlier = failed.get(location.path)
@@ -74,7 +81,7 @@ class Comparison:
                 self._report.fail(earlier)
                 continue
             before = known.get(location.path)
-            if before is None or not _same_file(before.location, location) or earlier:
+            if before is None or not _same_file(before.location, location) or earlier or self._options.reread:
                 yield location
             elif before.image_id is not None:
                 self._report.unchanged += 1
@@ -92,12 +99,18 @@ class Comparison:
 
     def check_not_unplugged(self, source: Source, candidates: int) -> None:
         """Raise SourceMissing where `--prune` would drop all of a source that has no images any more."""
-        if self._options.prune and not candidates and source.paths is None and not self._stopped():
+        if (
+            self._options.prune
+            and not self._options.prune_all
+            and not candidates
+            and source.paths is None
+            and not self._stopped()
+        ):
             known = next(self._index.catalog.paths_under(str(source.root), source.prefix), None)
             if known is not None:
                 raise SourceMissing(
                     f"{source.root / source.prefix} holds no images, but the index knows some there. Is a drive not "
-                    "connected? Nothing was pruned. To drop them all the same, use: lookalike remove."
+                    "connected? Nothing was pruned. If they are gone for good: --prune-all."
                 )
 
     def _pass_over(self, entry: Entry) -> None:
@@ -111,9 +124,13 @@ class Comparison:
 
         foreseen: roots and paths from which a dry run would have moved files away.
         """
-        root = str(source.root)
-        known = self._index.catalog.paths_under(root, source.prefix)
-        missing = [path for path in known if (root, path) not in foreseen and gone(root, path)]
+        root, prune = str(source.root), self._options.prune
+        known = list(self._index.catalog.paths_under(root, source.prefix))
+        absent = {path for path in known if (root, path) not in foreseen and gone(root, path)}
+        left_out = partial(self._options.choice.leaves_out, prefix=source.prefix)
+        excluded = {path for path in known if path not in absent and left_out(path)}
+        kept = self._perhaps_unplugged(source, known, absent) if prune and not self._options.prune_all else set()
+        missing = absent | excluded
         barred = [
             path for path in self._index.catalog.paths_under(root, source.prefix, barred=True) if gone(root, path)
         ]
@@ -122,17 +139,49 @@ class Comparison:
             for failed in self._index.catalog.failures(root)
             if failed.path.startswith(source.prefix) and gone(root, failed.path)
         ]
-        prune = self._options.prune
-        self._report.removed += len(missing) if prune else 0
-        self._report.missing += 0 if prune else len(missing)
+        dropped = missing - kept if prune else set()
+        self._report.removed += len(dropped)
+        self._report.missing += len(missing) - len(dropped)
+        self._report.excluded += len(excluded) if not prune else 0
         if self._writer is None:
             return
         with self._writer.transaction() as transaction:
             for path in stale:
                 transaction.clear_failure(root, path)
-            forgotten = [*barred, *(missing if prune else ())]
-            for start in range(0, len(forgotten), LOOKUP):
-                transaction.forget_paths(root, forgotten[start : start + LOOKUP])
+            for paths in _chunks([*barred, *dropped]):
+                transaction.forget_paths(root, paths)
+            for paths in _chunks(sorted(missing - dropped)):
+                transaction.mark_missing(root, paths, missing=True)
+
+    def _perhaps_unplugged(self, source: Source, known: Sequence[str], absent: Set[str]) -> set[str]:
+        """Those of the absent files that `--prune` must not drop unasked, listed in the report by their folders.
+
+        A folder that holds no file any more may be where a drive is mounted; more than half of a source's images may
+        be on one.
+        """
+        kept: set[str] = set()
+        for folder in sorted(emptied_folders(source.root, absent)):
+            here = {path for path in absent if path.startswith(folder)} - kept
+            if here:
+                self._keep(source, folder, len(here), "it holds no files any more")
+                kept |= here
+        rest = absent - kept
+        if len(rest) > MAX_PRUNED_SHARE * len(known) and len(rest) >= MIN_PRUNE_QUESTION:
+            self._keep(source, source.prefix, len(rest), f"{len(rest):,} of its {len(known):,} files are gone")
+            kept |= rest
+        return kept
+
+    def _keep(self, source: Source, folder: str, count: int, why: str) -> None:
+        reason = (
+            f"folder: {why}. Is a drive not connected? Its {count:,} images were kept. If they are gone for good, add "
+            "--prune-all"
+        )
+        self._report.fail(Failure(root=str(source.root), path=folder or ".", mtime_ns=0, size=0, reason=reason))
+
+
+def _chunks(paths: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(paths), LOOKUP):
+        yield paths[start : start + LOOKUP]
 
 
 def _same_file(one: Location | Failure, other: Location) -> bool:

@@ -37,6 +37,10 @@ class BuildOptions:
     replace_labels: bool = False
     """An image that the annotations name keeps no other labels than theirs and its folders'."""
     prune: bool = False
+    prune_all: bool = False
+    """Also what may be on a drive that is not connected."""
+    reread: bool = False
+    """Files of known size and time too."""
     retry_failed: bool = False
     readd: bool = False
     min_recall: float | None = None
@@ -66,6 +70,8 @@ class BuildReport:
     moved: int = 0
     unchanged: int = 0
     missing: int = 0
+    excluded: int = 0
+    """Of the missing: files that are there, and left out now."""
     removed: int = 0
     ignored: int = 0
     embedded: int = 0

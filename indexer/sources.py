@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from indexer.errors import SourceMissing
-from search.names import composed
+from search.names import composed, folded
 from search.types import Location
 
 
@@ -30,7 +31,7 @@ def resolve_sources(sources: Iterable[Path], listed: Iterable[Path], known_roots
     sources: folders or files as the user named them. listed: files from `--files-from`. Raises SourceMissing.
     """
     roots = [Path(root) for root in known_roots]
-    named = [_existing(source) for source in sources]
+    named = [_as_known(_existing(source), roots) for source in sources]
     folders = [path for path in named if path.is_dir()]
     # abspath, not resolve: `..` must go, but a link stays a link and is judged by the scan.
     files = [path for path in named if not path.is_dir()] + [Path(os.path.abspath(as_on_disk(path))) for path in listed]  # noqa: PTH100
@@ -49,6 +50,16 @@ def resolve_sources(sources: Iterable[Path], listed: Iterable[Path], known_roots
         *(Source(root=root, prefix=prefix) for root, inside in prefixes.items() for prefix in inside),
         *(Source(root=root, paths=tuple(sorted(paths))) for root, paths in single.items()),
     ]
+
+
+def _as_known(folder: Path, roots: Iterable[Path]) -> Path:
+    """A folder under the name of the root that it is, where its file system knows it by several (other case)."""
+    for root in roots:
+        if root != folder and folded(str(root)) == folded(str(folder)):
+            with suppress(OSError):
+                if root.samefile(folder):
+                    return root
+    return folder
 
 
 def _covered(prefix: str, prefixes: Iterable[str]) -> bool:
@@ -86,7 +97,8 @@ def _existing(source: Path) -> Path:
     except FileNotFoundError as error:
         raise SourceMissing(
             f"There is no {source}. Check the path, or whether its drive is connected. "
-            "If its pictures are in an index and lie elsewhere now, use: lookalike move-root."
+            "If its pictures are in an index and lie elsewhere now, use lookalike move-root. If they are gone for "
+            "good, use lookalike forget-root."
         ) from error
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or error
@@ -94,12 +106,27 @@ def _existing(source: Path) -> Path:
     return path
 
 
-def renamed_away(location: Location) -> bool:
-    """Whether a file is gone while its root still holds others: on an unplugged drive nothing was renamed."""
+def renamed_away(old: Location, new: Location) -> bool:
+    """Whether a file is gone while its root still holds others: on an unplugged drive nothing was renamed.
+
+    Where case or composition does not count, a file that was only renamed so is found under both names.
+    """
     try:
-        return gone(location.root, location.path) and any(os.scandir(location.root))
+        if not gone(old.root, old.path):
+            return folded(old.path) == folded(new.path) and not _listed(old.root, old.path)
+        return any(os.scandir(old.root))
     except OSError:
         return False
+
+
+def _listed(root: str, path: str) -> bool:
+    """Whether a path is spelled as its folders list it."""
+    folder = root
+    for part in path.split("/"):
+        if part not in os.listdir(folder):  # noqa: PTH208 - names alone
+            return False
+        folder = os.path.join(folder, part)  # noqa: PTH118
+    return True
 
 
 def gone(root: str, path: str) -> bool:
@@ -111,3 +138,29 @@ def gone(root: str, path: str) -> bool:
     except OSError:
         return False
     return False
+
+
+def emptied_folders(root: Path, paths: Iterable[str]) -> set[str]:
+    """The topmost folders above these files that are there and hold no file at all, each ending in `/`.
+
+    Such a folder may be where a drive is mounted that is not connected now. `""` is the root itself.
+    """
+    found: set[str] = set()
+    checked: dict[str, bool] = {}
+    for path in paths:
+        parts = path.split("/")[:-1]
+        for depth in range(len(parts) + 1):
+            folder = "".join(f"{part}/" for part in parts[:depth])
+            if folder not in checked:
+                checked[folder] = _holds_no_file(root / folder)
+            if checked[folder]:
+                found.add(folder)
+                break
+    return found
+
+
+def _holds_no_file(folder: Path) -> bool:
+    """Whether a folder is there and has no file in it, nor in any folder below."""
+    if not folder.is_dir():
+        return False
+    return not any(files for _, _, files in os.walk(folder))

@@ -178,6 +178,25 @@ def move_root(
         say(f"{directory}: its pictures are now under {', '.join(moved)}.")
 
 
+def forget_root(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The index.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder that is gone for good.")],
+    as_json: Json = False,
+) -> None:
+    """Forget the pictures of a folder that is gone for good. The same pictures elsewhere are taken as new ones."""
+    from search.upkeep import roots  # imports sqlalchemy: not for --help
+
+    with _open(directory, writable=True) as index:
+        images = index.catalog.counts()[0]
+        with index.writer() as writer:
+            files = roots.forget_root(writer, folder)
+        images -= index.catalog.counts()[0]
+    if as_json:
+        print_json({"index": str(directory), "files": files, "removed": images})
+    else:
+        say(f"{directory}: forgot {plural(files, 'file')}; {plural(images, 'image')} had no other.")
+
+
 def remove(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The index.")],
     images: Annotated[list[str], typer.Argument(metavar="ID|PATH...", help="Ids, or files as the index knows them.")],
@@ -268,3 +287,4 @@ def register(add: Callable[..., Any]) -> None:
     add("remove")(remove)
     add("backup")(backup)
     add("move-root")(move_root)
+    add("forget-root")(forget_root)

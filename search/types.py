@@ -72,11 +72,16 @@ class NewImage:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRecord:
-    """An image as the catalog knows it. `paths` are absolute, in the order they were first seen."""
+    """An image as the catalog knows it. `paths` are absolute: up to 1,000 of `path_count`, those that are there first.
+
+    `missing`: the last build found none of its files.
+    """
 
     id: str
     facts: ImageFacts
     paths: tuple[str, ...]
+    path_count: int
+    missing: bool
     labels: tuple[str, ...]
     metadata: JsonObject
 
@@ -143,6 +148,8 @@ class Hit:
     metadata: JsonObject
     width: int
     height: int
+    path_count: int
+    """How many paths the image has; `paths` holds up to 20 of them, those that are there first."""
 
     @property
     def path(self) -> str | None:

@@ -69,13 +69,21 @@ HIT: dict[str, Any] = {
     "score": 0.875,
     "path": "/photos/2024/zebra.jpg",
     "paths": ["/photos/2024/zebra.jpg"],
+    "path_count": 1,
     "labels": ["2024", "cat"],
     "metadata": {"price": 12.5},
     "width": 40,
     "height": 30,
 }
 FOUND = {"hits": [HIT], "space": "layer11", "took_ms": {"decode": 1, "encode": 2.5, "search": 0.5, "total": 4}}
-FACTS = {"format": "jpeg", "bytes": 99, "taken_at": "2024-07-01T10:00:00", "camera": "X", "gps": [48.2, 16.5]}
+FACTS = {
+    "format": "jpeg",
+    "bytes": 99,
+    "taken_at": "2024-07-01T10:00:00",
+    "camera": "X",
+    "gps": [48.2, 16.5],
+    "missing": False,
+}
 IMAGE = {key: value for key, value in HIT.items() if key != "score"} | FACTS
 
 
@@ -254,6 +262,7 @@ def test_search_by_image_is_a_form() -> None:
         score=0.875,
         path="/photos/2024/zebra.jpg",
         paths=("/photos/2024/zebra.jpg",),
+        path_count=1,
         labels=("2024", "cat"),
         metadata={"price": 12.5},
         width=40,

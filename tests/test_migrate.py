@@ -30,19 +30,21 @@ def execute(path: Path, *statements: str) -> list[tuple[object, ...]]:
     return rows
 
 
-WITHOUT_CHANGING_SPACES = (
+TO_VERSION_2 = (
     "DROP INDEX embeddings_by_seq",
     "ALTER TABLE embeddings DROP COLUMN seq",
     *(f"ALTER TABLE spaces DROP COLUMN {name}" for name in ("added_seq", "complete_seq", "missing", "dropped")),
     "DELETE FROM state WHERE key = 'default_space'",
+    "ALTER TABLE locations DROP COLUMN missing_since",
+    "ALTER TABLE tombstones DROP COLUMN phash",
 )
-"""What takes from a catalog that spaces can be added and dropped: up to version 2."""
+"""Statements that take from a catalog what version 3 added, but for keys of labels."""
 
 
 def made_by_version_1(path: Path) -> None:
     execute(
         path,
-        *WITHOUT_CHANGING_SPACES,
+        *TO_VERSION_2,
         "DROP TABLE labels",
         "DROP INDEX embeddings_by_image",
         "CREATE UNIQUE INDEX embeddings_image ON embeddings (space_id, image_rowid)",
@@ -104,7 +106,7 @@ def test_labels_of_version_2_are_found_in_any_case_after_the_migration(make_inde
     new = structure(index.path)
     execute(
         index.path,
-        *WITHOUT_CHANGING_SPACES,
+        *TO_VERSION_2,
         "CREATE TABLE old (label TEXT NOT NULL, image INTEGER NOT NULL, PRIMARY KEY (label, image)) WITHOUT ROWID",
         "INSERT INTO old SELECT DISTINCT label, image FROM labels",
         "DROP TABLE labels",

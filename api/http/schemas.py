@@ -34,6 +34,7 @@ _EXAMPLE_HIT: dict[str, Any] = {
     "score": 0.8713,
     "path": "/photos/2024/zebra.jpg",
     "paths": ["/photos/2024/zebra.jpg"],
+    "path_count": 1,
     "labels": ["2024"],
     "metadata": {"price": 12.5},
     "width": 4000,
@@ -108,7 +109,8 @@ class HitAnswer(BaseModel):
     id: str
     score: float = Field(description="Cosine, -1..1.")
     path: str | None = Field(description="The first absolute path.")
-    paths: list[str]
+    paths: list[str] = Field(description="Up to 20 of them, those that are there first.")
+    path_count: int = Field(description="How many paths the image has.")
     labels: list[str]
     metadata: dict[str, Any]
     width: int
@@ -163,6 +165,7 @@ class ImageAnswer(BaseModel):
                     "taken_at": "2024-07-01T10:00:00",
                     "camera": "Canon EOS R6",
                     "gps": [48.2, 16.37],
+                    "missing": False,
                 }
             ]
         }
@@ -170,7 +173,8 @@ class ImageAnswer(BaseModel):
 
     id: str
     path: str | None
-    paths: list[str]
+    paths: list[str] = Field(description="Up to 1,000 of them, those that are there first.")
+    path_count: int
     labels: list[str]
     metadata: dict[str, Any]
     width: int
@@ -180,6 +184,7 @@ class ImageAnswer(BaseModel):
     taken_at: str | None
     camera: str | None
     gps: Pair | None = Field(description="Latitude, longitude in degrees.")
+    missing: bool = Field(description="The last build found none of its files: it is not a hit.")
 
     @classmethod
     def of(cls, record: ImageRecord) -> ImageAnswer:
@@ -189,6 +194,7 @@ class ImageAnswer(BaseModel):
             id=record.id,
             path=record.paths[0] if record.paths else None,
             paths=list(record.paths),
+            path_count=record.path_count,
             labels=list(record.labels),
             metadata=dict(record.metadata),
             width=facts.width,
@@ -198,6 +204,7 @@ class ImageAnswer(BaseModel):
             taken_at=facts.taken_at,
             camera=facts.camera,
             gps=None if facts.gps is None else list(facts.gps),
+            missing=record.missing,
         )
 
 

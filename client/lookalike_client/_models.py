@@ -37,13 +37,14 @@ class Part:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hit:
     """One answer. `score` is the cosine, -1..1. `path` is the first of `paths`, absolute, on the server; None where
-    there is none. `width` and `height` are those of the upright image, in pixels.
+    there is none. `paths` are up to 20 of `path_count`. `width` and `height` are those of the upright image, in pixels.
     """
 
     id: str
     score: float
     path: str | None
     paths: tuple[str, ...]
+    path_count: int
     labels: tuple[str, ...]
     metadata: Mapping[str, Any] = field(hash=False)
     width: int
@@ -122,11 +123,13 @@ class SearchResult(Sequence[Hit]):
 class Image:
     """An indexed image. `id` is the SHA-256 of its file, 64 hex digits; `bytes` the file's size; `format` is lower case
     (`jpeg`); `taken_at` is `YYYY-MM-DDTHH:MM:SS` in the camera's own time; `gps` is (latitude, longitude) in degrees.
+    `paths` are up to 1,000 of `path_count`. `missing`: the last build found none of its files, so that it is not a hit.
     """
 
     id: str
     path: str | None
     paths: tuple[str, ...]
+    path_count: int
     labels: tuple[str, ...]
     metadata: Mapping[str, Any] = field(hash=False)
     width: int
@@ -136,6 +139,7 @@ class Image:
     taken_at: str | None
     camera: str | None
     gps: tuple[float, float] | None
+    missing: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

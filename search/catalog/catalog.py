@@ -181,14 +181,25 @@ class Catalog(StoredSpaces):
 
     def entries(self, rowids: Iterable[int]) -> dict[int, Entry]:
         """What hits tell of these images, by rowid. Unknown rowids are left out."""
-        return {
-            rowid: Entry(image_id, width, height, tuple(json.loads(labels)), json.loads(metadata), _paths(places))
-            for rowid, image_id, width, height, labels, metadata, places in self._asked(ENTRIES, rowids=[*rowids])
-        }
+        entries = {}
+        for rowid, image_id, width, height, labels, metadata, places, count, present in self._asked(
+            ENTRIES, rowids=[*rowids]
+        ):
+            entries[rowid] = Entry(
+                id=image_id,
+                width=width,
+                height=height,
+                labels=tuple(json.loads(labels)),
+                metadata=json.loads(metadata),
+                paths=_paths(places),
+                path_count=count,
+                present=bool(present),
+            )
+        return entries
 
-    def ids(self, rowids: Iterable[int]) -> dict[int, str]:
-        """The ids of these images by rowid. Unknown rowids are left out."""
-        return dict(self._asked(IDS, rowids=[*rowids]))
+    def ids(self, rowids: Iterable[int]) -> dict[int, tuple[str, bool]]:
+        """The ids of these images by rowid, and whether a file of theirs is there. Unknown rowids are left out."""
+        return {rowid: (image_id, bool(present)) for rowid, image_id, present in self._asked(IDS, rowids=[*rowids])}
 
     def rowids_by_id(self) -> NDArray[np.int64]:
         """The rowids of all images in the order of their ids, (n,) int64."""
@@ -288,6 +299,8 @@ def _record(row: Row[Any]) -> ImageRecord:
             phash=row.phash,
         ),
         paths=_paths(row.places),
+        path_count=row.path_count,
+        missing=not row.present,
         labels=tuple(row.labels),
         metadata=row._mapping["metadata"],
     )

@@ -20,15 +20,39 @@ def _text(statement: Select[Any]) -> str:
     return str(statement.compile(dialect=sqlite.dialect(paramstyle="named")))
 
 
-_PLACES = (
-    select(func.json_group_array(func.json_array(locations.c.root, locations.c.path)))
-    .where(locations.c.image == images.c.rowid)
-    .scalar_subquery()
-    .label("places")
+def _places(most: int) -> Any:
+    """JSON of up to `most` root and path pairs of an image, present files first, in the order they were first seen."""
+    here = (
+        select(locations.c.root, locations.c.path)
+        .where(locations.c.image == images.c.rowid)
+        .order_by(locations.c.missing_since.is_not(None), locations.c.location)
+        .limit(literal_column(str(most)))
+        .offset(literal_column("0"))
+        .correlate(images)
+        .subquery("here")
+    )
+    return (
+        select(func.json_group_array(func.json_array(here.c.root, here.c.path)))
+        .select_from(here)
+        .scalar_subquery()
+        .label("places")
+    )
+
+
+def _of_locations(value: Any) -> Any:
+    return select(value).where(locations.c.image == images.c.rowid).scalar_subquery()
+
+
+HIT_PATHS, RECORD_PATHS = 20, 1_000
+"""Paths of one image in a hit, and in an answer about it alone: one placeholder may lie in thousands of folders."""
+_COUNT = _of_locations(func.count()).label("path_count")
+_PRESENT = func.coalesce(_of_locations(func.max(locations.c.missing_since.is_(None))), literal_column("1")).label(
+    "present"
 )
-RECORDS = select(images, _PLACES).where(_among(images.c.rowid, "rowids"))
+"""Whether a file of the image was there when a build last looked, or it has no location at all."""
+RECORDS = select(images, _places(RECORD_PATHS), _COUNT, _PRESENT).where(_among(images.c.rowid, "rowids"))
 # What every search runs is text from the beginning, for SQLite's own cursor: through SQLAlchemy it takes twice as long.
-IDS = _text(select(images.c.rowid, images.c.id).where(_among(images.c.rowid, "rowids")))
+IDS = _text(select(images.c.rowid, images.c.id, _PRESENT).where(_among(images.c.rowid, "rowids")))
 ENTRIES = _text(
     select(
         images.c.rowid,
@@ -37,7 +61,9 @@ ENTRIES = _text(
         images.c.height,
         images.c.labels,
         images.c.metadata,
-        _PLACES,
+        _places(HIT_PATHS),
+        _COUNT,
+        _PRESENT,
     ).where(_among(images.c.rowid, "rowids"))
 )
 WITH_INDEX = -1
@@ -71,3 +97,5 @@ class Entry(NamedTuple):
     labels: tuple[str, ...]
     metadata: JsonObject
     paths: tuple[str, ...]
+    path_count: int
+    present: bool

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row, bindparam, exists, func, select
 
 from search.catalog.schema import images, locations, tombstones
-from search.types import Location
+from search.types import JsonObject, Location
 
 # Statements of which a build runs one for each image are made once: making one takes longer than running it.
 _ROWID = select(images.c.rowid).where(images.c.id == bindparam("image_id"))
@@ -32,11 +32,15 @@ class Content(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class KnownLocation:
-    """A location as a build meets it again. `image_id` is None where the user removed this content."""
+    """A location as a build meets it again. `image_id` is None where the user removed this content.
+
+    `missing`: the last build that looked found no file there.
+    """
 
     location: Location
     image_id: str | None
     labels: tuple[str, ...]
+    missing: bool
 
 
 class Lookup:
@@ -71,6 +75,19 @@ class Lookup:
         )
         return {row[0]: row[1] for row in self._connection.execute(query)}
 
+    def phash(self, image_id: str) -> int | None:
+        """The perceptual hash of an image; None where it has none, or is not known."""
+        return self._connection.execute(select(images.c.phash).where(images.c.id == image_id)).scalar()
+
+    def metadata(self, image_id: str) -> JsonObject:
+        """The metadata of an image; empty for an unknown one."""
+        return self._connection.execute(select(images.c.metadata).where(images.c.id == image_id)).scalar() or {}
+
+    def is_barred_phash(self, phash: int) -> bool:
+        """Whether the user removed an image with this perceptual hash for good."""
+        here = (tombstones.c.barred == 1) & (tombstones.c.phash == phash)
+        return self._connection.execute(select(exists().where(here))).scalar_one()
+
     def locations_of(self, image_id: str) -> list[Location]:
         """Where an image was seen, oldest first; empty for an unknown one."""
         query = (
@@ -84,7 +101,12 @@ class Lookup:
 
 def known_location(row: Row[Any]) -> KnownLocation:
     """A row of `locations` joined with its image's `id` (as `image_id`) and `labels`."""
-    return KnownLocation(location=location_of(row), image_id=row.image_id, labels=tuple(row.labels or ()))
+    return KnownLocation(
+        location=location_of(row),
+        image_id=row.image_id,
+        labels=tuple(row.labels or ()),
+        missing=row.missing_since is not None,
+    )
 
 
 def location_of(row: Row[Any]) -> Location:

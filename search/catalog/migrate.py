@@ -7,7 +7,7 @@ from pathlib import Path
 
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
-from sqlalchemy import Column, select, update
+from sqlalchemy import BigInteger, Column, Text, select, update
 
 from search.catalog.catalog import Catalog
 from search.catalog.schema import SCHEMA_VERSION, embeddings, images, label_rows, labels, spaces, state
@@ -43,7 +43,12 @@ def _from_1(operations: Operations) -> None:
 
 
 def _from_2(operations: Operations) -> None:
-    """Labels are found in any case, and by their last part. Spaces come and go, and one is said to be the default."""
+    """Labels are found in any case, and by their last part. Spaces come and go, and one is said to be the default.
+
+    Locations may be missing; tombstones keep a hash of the pixels.
+    """
+    operations.add_column("locations", Column("missing_since", Text))
+    operations.add_column("tombstones", Column("phash", BigInteger))
     connection = operations.get_bind()
     for column in (spaces.c.added_seq, spaces.c.complete_seq, spaces.c.missing, spaces.c.dropped, embeddings.c.seq):
         added: Column[object] = Column(

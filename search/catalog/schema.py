@@ -64,6 +64,7 @@ locations = Table(
     Column("mtime_ns", BigInteger, nullable=False),
     Column("size", BigInteger, nullable=False),
     Column("image", Integer, ForeignKey("images.rowid"), index=True),  # NULL: the user removed this content
+    Column("missing_since", Text),  # when a build first found no file here; NULL: the file was there
     Index("locations_path", "root", "path", unique=True),
 )
 
@@ -118,6 +119,7 @@ tombstones = Table(
     Column("rowid", Integer, nullable=False),
     Column("id", Text, nullable=False, index=True),
     Column("barred", Integer, nullable=False),  # 1: removed by the user, and kept away until `--readd`
+    Column("phash", BigInteger),  # of the removed image, to know it after an editor has changed its file
 )
 
 state = Table(

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from sqlalchemy import bindparam, delete, exists, select, tuple_, update
+from sqlalchemy import bindparam, delete, exists, func, select, tuple_, update
 from sqlalchemy.dialects.sqlite import insert
 
 from search.catalog.schema import embeddings, failures, images, label_rows, locations, spaces, tombstones
@@ -34,7 +34,8 @@ _LIFT_TOMBSTONE = (
 )
 _NEW_LOCATION = insert(locations)
 _SET_LOCATION = _NEW_LOCATION.on_conflict_do_update(
-    index_elements=["root", "path"], set_={name: _NEW_LOCATION.excluded[name] for name in ("mtime_ns", "size", "image")}
+    index_elements=["root", "path"],
+    set_={name: _NEW_LOCATION.excluded[name] for name in ("mtime_ns", "size", "image", "missing_since")},
 )
 _CLEAR_FAILURE = delete(failures).where(
     failures.c.root == bindparam("in_root"), failures.c.path == bindparam("in_path")
@@ -96,7 +97,7 @@ class Transaction(SpaceChanges):
         self._locate(rowid, location)
 
     def _locate(self, rowid: int | None, location: Location) -> None:
-        self._connection.execute(_SET_LOCATION, {**asdict(location), "image": rowid})
+        self._connection.execute(_SET_LOCATION, {**asdict(location), "image": rowid, "missing_since": None})
         self.clear_failure(location.root, location.path)
 
     def locate_removed(self, location: Location) -> None:
@@ -109,6 +110,24 @@ class Transaction(SpaceChanges):
         image = self._connection.execute(select(locations.c.image).where(here)).scalar()
         self._connection.execute(delete(locations).where(here))
         self._locate(image, new)
+
+    def mark_missing(self, root: str, paths: Sequence[str], *, missing: bool) -> None:
+        """Note that files are gone from the disk, or there again. Images without any file are not hits."""
+        since = datetime.now(UTC).isoformat(timespec="seconds") if missing else None
+        changes = locations.c.missing_since.is_(None) == missing
+        here = (locations.c.root == root) & locations.c.path.in_(paths) & changes
+        self._connection.execute(update(locations).where(here).values(missing_since=since))
+
+    def forget_root(self, root: str, prefix: str) -> int:
+        """Forget all locations and failures under a root that begin with `prefix`. Returns how many locations.
+
+        `remove_unlocated` then removes the images that were nowhere else; their content may come back.
+        """
+        forgotten = 0
+        for table in (failures, locations):
+            here = (table.c.root == root) & (func.substr(table.c.path, 1, len(prefix)) == prefix)
+            forgotten = self._connection.execute(delete(table).where(here)).rowcount
+        return forgotten
 
     def forget_paths(self, root: str, paths: Sequence[str]) -> None:
         """Drop locations that are gone from the disk. `remove_unlocated` then drops the images that went with them."""
@@ -128,11 +147,11 @@ class Transaction(SpaceChanges):
         ids, removed = list(dict.fromkeys(image_ids)), 0
         for start in range(0, len(ids), CHUNK):
             here = images.c.id.in_(ids[start : start + CHUNK])
-            found = self._connection.execute(select(images.c.rowid, images.c.id).where(here)).all()
+            found = self._connection.execute(select(images.c.rowid, images.c.id, images.c.phash).where(here)).all()
             if found:
                 for statement in (_CLEAR_FAILURES, _DELETE_LOCATIONS) if erase else (_UNLINK_LOCATIONS,):
                     self._connection.execute(statement, [{"image_rowid": row.rowid} for row in found])
-                self._delete(found, barred=True)
+                self._delete(found, barred=True, erase=erase)
             removed += len(found)
         return removed
 
@@ -213,9 +232,10 @@ class Transaction(SpaceChanges):
             known = table.alias()
             twice = exists().where(known.c.root == new, known.c.path == prefix + table.c.path)
             self._connection.execute(delete(table).where(table.c.root == old, twice))
-            self._connection.execute(
-                update(table).where(table.c.root == old).values(root=new, path=prefix + table.c.path)
-            )
+            there: dict[str, Any] = {"root": new, "path": prefix + table.c.path}
+            if table is locations:
+                there["missing_since"] = None  # until a build looks there
+            self._connection.execute(update(table).where(table.c.root == old).values(there))
 
     def taken(self, old: str, new: str, prefix: str) -> tuple[int, str] | None:
         """How many files of `old` would come to lie where another image is known, and one of them; None for none."""
@@ -266,12 +286,12 @@ class Transaction(SpaceChanges):
         Apart from the changes that leave them so: of two files that swapped names, each is nowhere for a moment.
         """
         nowhere = ~exists(select(1).where(locations.c.image == images.c.rowid).correlate(images))
-        found = self._connection.execute(select(images.c.rowid, images.c.id).where(nowhere)).all()
-        self._delete(found, barred=False)
+        found = self._connection.execute(select(images.c.rowid, images.c.id, images.c.phash).where(nowhere)).all()
+        self._delete(found, barred=False, erase=True)
         return len(found)
 
-    def _delete(self, found: Sequence[Any], *, barred: bool) -> None:
-        """found: rows with a `rowid` and an `id`."""
+    def _delete(self, found: Sequence[Any], *, barred: bool, erase: bool) -> None:
+        """found: rows with `rowid`, `id` and `phash`. erase: the hash of the pixels is not kept."""
         if not found:
             return
         bare = {name: self._without(space, found) for name, space in self._spaces.items() if not space.complete}
@@ -284,7 +304,13 @@ class Transaction(SpaceChanges):
         self._connection.execute(
             _ADD_TOMBSTONE,
             [
-                {"seq": seq, "rowid": row.rowid, "id": row.id, "barred": int(barred)}
+                {
+                    "seq": seq,
+                    "rowid": row.rowid,
+                    "id": row.id,
+                    "barred": int(barred),
+                    "phash": None if erase else row.phash,
+                }
                 for seq, row in enumerate(found, start=first)
             ],
         )

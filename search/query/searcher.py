@@ -8,7 +8,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import compress
 from typing import NoReturn
 
@@ -34,6 +34,8 @@ EXTRA_CANDIDATES = 16
 MAX_KEPT_ROWIDS = 4_000_000
 """Rowids that the latest filters let through, 32 MB: kept for the next page, and for the same filter again."""
 MAX_KEPT_FILTERS = 256
+EXTRA_PER_GONE = 2
+"""Candidates more for each image whose files are gone: a folder that was deleted is often a neighbourhood."""
 COSINE_ROUNDING = 1e-6
 """How far a cosine may be from its true value: that of an image with itself is not always 1 to the last bit."""
 
@@ -71,8 +73,7 @@ class Searcher:
                 except REFUSALS as error:
                     answers[number] = error
                     refused.add(number)
-            these = list(asked.values())
-            found = dict(zip(asked, self._hits(these, _nearest(snapshot, these)), strict=True))
+            found = self._present_hits(snapshot, asked)
             for number, (hits, _) in found.items():
                 answers[number] = hits
             # An image that was removed after the snapshot is no hit any more, and may have kept another from being one.
@@ -163,41 +164,70 @@ class Searcher:
         excluded = frozenset(part.id for part in query.parts if part.id is not None)
         return _Asked(query, space.name, vectors, self._matching(query.filter, version), excluded)
 
-    def _hits(self, asked: Sequence[_Asked], found: Sequence[Found]) -> list[tuple[list[Hit], bool]]:
-        """For each query its hits, and whether the catalog still knew all candidates. It is read once for all."""
+    def _present_hits(self, snapshot: Snapshot, asked: Mapping[int, _Asked]) -> dict[int, tuple[list[Hit], bool]]:
+        """The hits of each query, and whether the catalog still knew all candidates.
+
+        Images whose files are all gone are not hits: where they leave too few, more candidates are looked at.
+        """
+        answers: dict[int, tuple[list[Hit], bool]] = {}
+        waiting = dict(asked)
+        while waiting:
+            these = list(waiting.values())
+            answered = self._hits(these, _nearest(snapshot, these))
+            for (number, one), (hits, all_known, gone) in zip(list(waiting.items()), answered, strict=True):
+                if len(hits) == one.query.k or gone <= one.excluded:
+                    answers[number] = hits, all_known
+                    del waiting[number]
+                else:
+                    excluded = one.excluded | gone
+                    waiting[number] = replace(one, excluded=excluded, spare=EXTRA_PER_GONE * len(excluded))
+        return answers
+
+    def _hits(self, asked: Sequence[_Asked], found: Sequence[Found]) -> list[tuple[list[Hit], bool, frozenset[str]]]:
+        """For each query its hits, whether the catalog still knew all candidates, and those whose files are all gone.
+
+        The catalog is read once for all.
+        """
         scores = [dict(zip(rowids.tolist(), best.tolist(), strict=True)) for rowids, best in found]
         # Of pages before the wanted one, and of equal scores, only the ids count.
         few = [len(best) <= one.query.k + len(one.excluded) for one, best in zip(asked, scores, strict=True)]
         entries = self._catalog.entries(set().union(*compress(scores, few)))
-        ids = {rowid: entry.id for rowid, entry in entries.items()}
+        ids = {rowid: (entry.id, entry.present) for rowid, entry in entries.items()}
         ids |= self._catalog.ids(set().union(*compress(scores, map(operator.not_, few))))
-        chosen = []
+        chosen, gone = [], []
         for one, best in zip(asked, scores, strict=True):
-            known = [(-score, ids[rowid], rowid) for rowid, score in best.items() if rowid in ids]
-            ranked = sorted(entry for entry in known if entry[1] not in one.excluded)
+            known = [(-score, *ids[rowid], rowid) for rowid, score in best.items() if rowid in ids]
+            ranked = sorted(
+                (score, name, rowid) for score, name, here, rowid in known if here and name not in one.excluded
+            )
             chosen.append([rowid for _, _, rowid in ranked[one.query.offset : one.query.offset + one.query.k]])
+            gone.append(frozenset(name for _, name, here, _ in known if not here))
         entries |= self._catalog.entries({rowid for rowids in chosen for rowid in rowids} - entries.keys())
         answers = []
-        for best, rowids in zip(scores, chosen, strict=True):
+        for best, rowids, absent in zip(scores, chosen, gone, strict=True):
             hits = [_hit(entries[rowid], best[rowid]) for rowid in rowids if rowid in entries]
-            answers.append((hits, len(hits) == len(rowids) and all(rowid in ids for rowid in best)))
+            answers.append((hits, len(hits) == len(rowids) and all(rowid in ids for rowid in best), absent))
         return answers
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """A query as it is searched for: its `vectors` ((v, dim), one for each view); `excluded`, the ids of its parts."""
+    """A query as it is searched for: its `vectors` are (v, dim), one for each view.
+
+    `excluded`: ids of its own parts, and of images whose files are gone. `spare`: candidates to look at beyond those.
+    """
 
     query: Query
     space: str
     vectors: Vector
     allowed: Selection | None
     excluded: frozenset[str]
+    spare: int = 0
 
     @property
     def wanted(self) -> int:
         """How many images are looked for at least."""
-        return self.query.k + self.query.offset + len(self.excluded)
+        return self.query.k + self.query.offset + len(self.excluded) + self.spare
 
 
 def _nearest(snapshot: Snapshot, asked: Sequence[_Asked]) -> list[Found]:
@@ -260,4 +290,5 @@ def _hit(entry: Entry, score: float) -> Hit:
         metadata=entry.metadata,
         width=entry.width,
         height=entry.height,
+        path_count=entry.path_count,
     )

@@ -1,4 +1,4 @@
-"""Source folders that lie elsewhere now."""
+"""Source folders that lie elsewhere now, or are gone for good."""
 
 from __future__ import annotations
 
@@ -45,6 +45,29 @@ def move_root(writer: Writer, old: Path, new: Path) -> list[str]:
             transaction.change_root(str(root), str(into), prefix)
             moved.append(str(target))
     return moved
+
+
+def forget_root(writer: Writer, folder: Path) -> int:
+    """Forget what was seen in a folder: a root, one inside a root, or one around roots. Returns how many files.
+
+    Images that were nowhere else are removed, and come back where a build meets their content again. Raises
+    UnknownRoot.
+    """
+    index = writer.index
+    roots = [root for root in index.catalog.roots() if root != str(index.uploads)]
+    place = Path(os.path.abspath(folder))  # noqa: PTH100 - a drive that is gone cannot be resolved
+    forgotten = 0
+    with writer.transaction() as transaction:
+        for root in roots:
+            if Path(root).is_relative_to(place):
+                forgotten += transaction.forget_root(root, "")
+            elif place.is_relative_to(root):
+                forgotten += transaction.forget_root(root, f"{place.relative_to(root).as_posix()}/")
+        if forgotten:
+            transaction.remove_unlocated()
+    if not forgotten:
+        raise UnknownRoot(f"The index has no pictures of {place}. Its folders are: {', '.join(roots)}.")
+    return forgotten
 
 
 def _must_be_there(catalog: Catalog, root: Path, target: Path) -> None:

@@ -1,0 +1,317 @@
+"""Promises of a build to whoever has labelled images: nothing is lost by a drive, an editor, an option or a copy."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import FakeEncoder, draw_picture, image_id, new_image, recipe, run_cli, vectors
+from PIL import Image
+
+from indexer import build as build_module
+from indexer.build import Build
+from indexer.folders import Choice
+from indexer.report import BuildOptions, BuildReport
+from indexer.sources import renamed_away, resolve_sources
+from search.filters import parse_filter
+from search.index import Index
+from search.types import Encoding, Hit, Location, Query, QueryPart, Space
+from search.upkeep.roots import forget_root
+
+MakeIndex = Callable[..., Index]
+
+
+class Silent:
+    """Progress that nobody watches."""
+
+    def found(self, files: int) -> None: ...
+    def start(self, files: int) -> None: ...
+    def done(self, files: int) -> None: ...
+
+
+class Album:
+    """A folder of pictures and its index."""
+
+    def __init__(self, folder: Path) -> None:
+        self.photos = folder / "photos"
+        self.photos.mkdir()
+        self.index = Index.create(folder / "i.index", [Space(name="layer2", recipe=recipe(), encoding=Encoding())])
+
+    def draw(self, *names: str) -> None:
+        for name in names:
+            path = self.photos / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            noise(name).save(path, quality=95)
+
+    def build(self, *sources: Path, **options: Any) -> BuildReport:
+        known = [root for root in self.index.catalog.roots() if root != str(self.index.uploads)]
+        with self.index.writer() as writer:
+            chosen = BuildOptions(workers=1, **options)
+            build = Build(self.index, writer, FakeEncoder, chosen, Silent(), lambda: False, time.perf_counter())
+            return build.run(resolve_sources(sources or [self.photos], [], known))
+
+    def label(self, name: str, *labels: str, **metadata: object) -> None:
+        with self.index.writer() as writer:
+            writer.describe(self.hit(name).id, labels=labels, metadata=metadata)
+
+    def hits(self, k: int = 1000, **query: Any) -> list[Hit]:
+        return self.index.search(Query(parts=[QueryPart(vector=vectors(1, seed=3)[0])], k=k, **query))
+
+    def names(self) -> set[str]:
+        return {Path(path).name for hit in self.hits() for path in hit.paths}
+
+    def hit(self, name: str) -> Hit:
+        return next(hit for hit in self.hits() if any(Path(path).name == name for path in hit.paths))
+
+
+def noise(name: str) -> Image.Image:
+    """A picture of coarse noise: another for each name."""
+    blocks = np.random.default_rng(zlib.crc32(name.encode())).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    return Image.fromarray(blocks).resize((96, 96), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> Iterator[Album]:
+    one = Album(tmp_path)
+    yield one
+    one.index.close()
+
+
+def test_a_drive_that_is_not_mounted_loses_nothing(album: Album, tmp_path: Path) -> None:
+    album.draw(*(f"disk{disk}/{number}.png" for disk in (1, 2) for number in range(4)))
+    album.build()
+    for number in range(4):
+        hit = next(hit for hit in album.hits() if f"disk2/{number}.png" in str(hit.path))
+        with album.index.writer() as writer:
+            writer.describe(hit.id, labels=["holiday"])
+    shutil.move(album.photos / "disk2", tmp_path / "away")
+    (album.photos / "disk2").mkdir()  # an empty mount point
+    report = album.build(prune=True)
+    assert (report.removed, report.missing, report.unchanged) == (0, 4, 4)
+    (told,) = report.failed
+    assert told.path == "disk2/"
+    assert "--prune-all" in told.reason
+    assert len(album.hits()) == 4, "what is not there is not a hit"
+    (album.photos / "disk2").rmdir()
+    shutil.move(tmp_path / "away", album.photos / "disk2")
+    report = album.build(prune=True)
+    assert (report.unchanged, report.embedded, report.failed) == (8, 0, [])
+    assert len(album.hits(filter=parse_filter({"label": "holiday"}))) == 4
+
+
+def test_most_of_a_source_is_not_dropped_unasked(album: Album) -> None:
+    album.draw(*(f"{number}.png" for number in range(40)))
+    album.build()
+    for number in range(30):
+        (album.photos / f"{number}.png").unlink()
+    report = album.build(prune=True)
+    assert (report.removed, report.missing) == (0, 30)
+    assert "30 of its 40 files are gone" in report.failed[0].reason
+    assert album.build(prune=True, prune_all=True).removed == 30
+    assert album.index.info().images == 10
+
+
+def test_a_folder_that_was_deleted_is_pruned(album: Album) -> None:
+    album.draw(*(f"{folder}/{number}.png" for folder in "abc" for number in range(4)))
+    album.build()
+    shutil.rmtree(album.photos / "b")
+    report = album.build(prune=True)
+    assert (report.removed, report.failed) == (4, [])
+
+
+def rate(path: Path) -> None:
+    """Write a rating into a JPEG, as photo managers do: its pixels stay."""
+    data = path.read_bytes()
+    packet = b"http://ns.adobe.com/xap/1.0/\0<x:xmpmeta xmlns:x='adobe:ns:meta/'><xmp:Rating>5</xmp:Rating></x:xmpmeta>"
+    path.write_bytes(data[:2] + b"\xff\xe1" + (len(packet) + 2).to_bytes(2, "big") + packet + data[2:])
+
+
+def test_an_edit_of_a_files_metadata_keeps_labels_and_what_was_removed(album: Album) -> None:
+    album.draw("kept.jpg", "removed.jpg", "other.jpg")
+    album.build()
+    album.label("kept.jpg", "ann", "beach", album=7)
+    with album.index.writer() as writer:
+        assert writer.remove([album.hit("removed.jpg").id]) == 1
+    for name in ("kept.jpg", "removed.jpg"):
+        rate(album.photos / name)
+    report = album.build()
+    assert (report.updated, report.ignored, report.added) == (1, 1, 0)
+    hit = album.hit("kept.jpg")
+    assert (hit.labels, hit.metadata) == (("ann", "beach"), {"album": 7})
+    assert album.names() == {"kept.jpg", "other.jpg"}
+    assert album.build().ignored == 1, "it stays away"
+    assert album.build(readd=True).added == 1
+
+
+def test_another_picture_under_an_old_name_gets_no_labels_of_the_old_one(album: Album) -> None:
+    album.draw("cover.png", "other.png")
+    album.build()
+    album.label("cover.png", "ann")
+    Image.effect_noise((96, 96), 90).convert("RGB").save(album.photos / "cover.png")
+    assert album.build().updated == 1
+    assert album.hit("cover.png").labels == ()
+
+
+def test_erasing_an_image_keeps_no_hash_of_its_pixels(album: Album) -> None:
+    album.draw("a.jpg", "b.jpg")
+    album.build()
+    with album.index.writer() as writer:
+        writer.remove([album.hit("a.jpg").id], erase=True)
+        writer.remove([album.hit("b.jpg").id])
+    with album.index.catalog.reading() as connection:
+        kept = connection.exec_driver_sql("SELECT phash FROM tombstones ORDER BY seq").scalars().all()
+    assert kept[0] is None
+    assert kept[1] is not None
+
+
+def test_an_exclusion_added_later_hides_what_it_names_and_prune_drops_it(album: Album) -> None:
+    album.draw("0.png", "private/1.png", "private/deep/2.png")
+    album.build()
+    report = album.build(choice=Choice(exclude=("private",)))
+    assert (report.missing, report.excluded) == (2, 2)
+    assert album.names() == {"0.png"}
+    assert album.build().unchanged == 3
+    assert len(album.names()) == 3, "they are back without the exclusion"
+    report = album.build(choice=Choice(exclude=("private",)), prune=True)
+    assert (report.removed, report.failed) == (2, [])
+    assert album.index.info().images == 1
+
+
+def test_a_change_that_keeps_size_and_time_is_seen_by_reading_again(album: Album) -> None:
+    album.draw("a.bmp", "b.bmp")
+    path = album.photos / "a.bmp"
+    album.build()
+    times = path.stat()
+    old = album.hit("a.bmp").id
+    noise("another").save(path)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert path.stat().st_size == times.st_size
+    assert album.build().unchanged == 2
+    report = album.build(reread=True)
+    assert (report.updated, report.unchanged) == (1, 1)
+    assert album.hit("a.bmp").id != old
+
+
+def test_deleted_files_are_no_hits_and_k_of_the_others_are(album: Album) -> None:
+    album.draw(*(f"{number}.png" for number in range(40)))
+    album.build()
+    order = [Path(str(hit.path)).name for hit in album.hits()]
+    for name in order[:25]:  # a whole neighbourhood
+        (album.photos / name).unlink()
+    assert album.build().missing == 25
+    assert [Path(str(hit.path)).name for hit in album.hits(k=10)] == order[25:35]
+    assert [Path(str(hit.path)).name for hit in album.hits(k=10, offset=5)] == order[30:40]
+    assert len(album.hits(k=1000)) == 15
+    record = album.index.image(album.index.catalog.page(0, 1)[0][0].id)
+    assert record.missing == (Path(record.paths[0]).name in order[:25])
+    album.draw(*order[:25])  # the drive is back
+    assert album.build().embedded == 0
+    assert [Path(str(hit.path)).name for hit in album.hits()] == order
+
+
+def test_a_copy_that_is_there_is_named_before_one_that_is_gone(album: Album) -> None:
+    album.draw("a/1.png")
+    (album.photos / "b").mkdir()
+    shutil.copy(album.photos / "a/1.png", album.photos / "b/1.png")
+    album.build()
+    shutil.rmtree(album.photos / "a")
+    album.build()
+    (hit,) = album.hits()
+    assert str(hit.path).endswith("b/1.png")
+    assert hit.path_count == 2
+
+
+def test_a_hit_with_thousands_of_paths_names_a_few_and_says_how_many(make_index: MakeIndex) -> None:
+    index = make_index(vectors(3))
+    with index.writer() as writer, writer.transaction() as transaction:
+        for number in range(3000):
+            transaction.locate(image_id(1), Location(root="/photos", path=f"copies/{number}.png", mtime_ns=1, size=1))
+    (hit,) = index.search(Query(parts=[QueryPart(vector=vectors(3)[1])], k=1))
+    assert (len(hit.paths), hit.path_count) == (20, 3001)
+    assert hit.path == "/photos/1/1.png"
+    record = index.image(image_id(1))
+    assert (len(record.paths), record.path_count) == (1000, 3001)
+
+
+def test_a_root_that_is_gone_for_good_is_forgotten_and_its_content_may_come_back(album: Album, tmp_path: Path) -> None:
+    album.draw("0.png")
+    usb = tmp_path / "usb"
+    (usb / "deep").mkdir(parents=True)
+    for number in range(4):
+        draw_picture("green", "square", number).save(usb / "deep" / f"{number}.png")
+    album.build(album.photos, usb)
+    shutil.copytree(usb, album.photos / "copy")
+    shutil.rmtree(usb)
+    answer = run_cli("forget-root", album.index.path, usb, "--json").stdout
+    assert '"files": 4, "removed": 4' in answer
+    assert album.names() == {"0.png"}
+    assert album.build().added == 4
+    with album.index.writer() as writer:
+        assert forget_root(writer, album.photos / "copy" / "deep") == 4
+    assert "no pictures of" in run_cli("forget-root", album.index.path, usb, check=2).stderr
+
+
+def test_thousands_of_copies_are_looked_for_on_the_disk_once(album: Album, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = []
+    monkeypatch.setattr(build_module, "renamed_away", lambda old, new: looks.append(old.path) or renamed_away(old, new))
+    album.draw("first.png")
+    album.build()
+    for number in range(200):
+        shutil.copy(album.photos / "first.png", album.photos / f"copy-{number}.png")
+    report = album.build()
+    assert (report.added, report.unchanged, report.embedded) == (200, 1, 0)
+    assert len(looks) == 1
+
+
+def test_of_many_copies_each_renamed_one_is_recognised(album: Album) -> None:
+    album.draw("0.png", "other.png")
+    for number in range(1, 6):
+        shutil.copy(album.photos / "0.png", album.photos / f"{number}.png")
+    album.build()
+    for number in range(3):
+        (album.photos / f"{number}.png").rename(album.photos / f"new-{number}.png")
+    report = album.build()
+    assert (report.moved, report.added, report.missing) == (3, 0, 0)
+
+
+def test_a_rename_of_case_alone_is_a_rename_where_case_does_not_count(
+    album: Album, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from indexer import sources
+
+    album.draw("img_0.png", "other.png")
+    album.build()
+    (album.photos / "img_0.png").rename(album.photos / "IMG_0.PNG")
+    here = sources.gone
+    # as on exFAT, where a file is found under its name in any case
+    monkeypatch.setattr(sources, "gone", lambda root, path: here(root, path) and path.lower() != "img_0.png")
+    report = album.build()
+    assert (report.moved, report.added) == (1, 0)
+    assert album.hit("IMG_0.PNG").path_count == 1
+
+
+def test_a_folder_named_in_other_case_is_the_same_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "Photos").mkdir()
+    (tmp_path / "photos").mkdir()
+    monkeypatch.setattr(Path, "samefile", lambda one, other: str(one).lower() == str(other).lower())
+    (source,) = resolve_sources([tmp_path / "photos"], [], [str(tmp_path / "Photos")])
+    assert source.root == tmp_path / "Photos"
+
+
+def test_an_image_of_a_moved_root_is_a_hit_again(make_index: MakeIndex) -> None:
+    index = make_index(vectors(3))
+    with index.writer() as writer, writer.transaction() as transaction:
+        transaction.add(new_image(7, vectors(8)[7]))
+        transaction.mark_missing("/photos", ["7/7.png"], missing=True)
+    query = Query(parts=[QueryPart(vector=vectors(8)[7])], k=10)
+    assert len(index.search(query)) == 3
+    with index.writer() as writer, writer.transaction() as transaction:
+        transaction.change_root("/photos", "/moved", "")
+    assert len(index.search(query)) == 4
