@@ -189,11 +189,12 @@ def _open(data: bytes, limits: DecodeLimits, at_least: int | None, box: Box | No
     )
     image, full = loaded.image, loaded.full
     drafted = image.size != full
-    exif = _exif(image)
+    exif = _exif(image) if loaded.exif is None else loaded.exif
     # Read after loading: Pillow turns TIFFs itself, and PNGs may have their Exif behind the pixels.
     orientation = _orientation(exif)
     turn = _TRANSPOSE.get(orientation)
-    format_name = _NAMES.get(str(image.format), str(image.format).lower())
+    format_ = loaded.format or str(image.format)
+    format_name = _NAMES.get(format_, format_.lower())
     upright = to_rgb(to_srgb(image))
     if turn is not None:
         upright = upright.transpose(turn)

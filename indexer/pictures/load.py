@@ -10,8 +10,11 @@ from typing import Any
 from PIL import GifImagePlugin, Image, ImageFile
 
 from indexer.errors import ImageRejected
+from indexer.pictures.animation import load_frame
 from indexer.pictures.mend import Mended, mended
 from indexer.pictures.plugins import open_picture
+from indexer.pictures.raw import preview, raw_kind
+from indexer.pictures.tiff import exif_of, is_deep, is_tiff, open_page, pages, picture_page
 
 MAX_MISSING = 0.5
 """The share of a picture that its file may have lost."""
@@ -30,12 +33,14 @@ class Loaded:
     """A picture whose pixels are read, as Pillow has it.
 
     `full`: (width, height) in pixels of the whole; `image` may be smaller. `missing`: the share of its rows, 0..1, that
-    the file does not have; None: the file is whole.
+    the file does not have; None: the file is whole. `exif` and `format`: of the file, where `image` has others.
     """
 
     image: Image.Image
     full: Size
     missing: float | None = None
+    exif: Image.Exif | None = None
+    format: str | None = None
 
 
 def load(data: bytes, *, check: Callable[[Size], None], at_least: int | None, part: float | None = None) -> Loaded:
@@ -62,18 +67,29 @@ def load(data: bytes, *, check: Callable[[Size], None], at_least: int | None, pa
 def _loaded(
     data: bytes, check: Callable[[Size], None], at_least: int | None, part: float | None, *, at_once: bool = False
 ) -> Loaded:
-    image: Any = open_picture(data, check=check)
-    if at_once:
-        image.decodermaxblock = len(data)
+    found = pages(data) if is_tiff(data) else []
+    if not found:
+        image: Any = open_picture(data, check=check)
+        if at_once:
+            image.decodermaxblock = len(data)
+        return _read(image, check, at_least, part)
+    kind = raw_kind(data, found)
+    if kind is None:
+        image, exif = open_page(data, found[0], picture_page(found), check=check)
+        return replace(_read(image, check, at_least, part), exif=exif)
+    inside = preview(data, found, kind)
+    read = _read(open_picture(inside.data, check=check), check, at_least, part)
+    return replace(read, full=inside.full, exif=exif_of(data, found[0]), format=kind)
+
+
+def _read(image: Image.Image, check: Callable[[Size], None], at_least: int | None, part: float | None) -> Loaded:
     full = image.size
     if at_least is not None and image.format in ("JPEG", "MPO"):
         scale = 1.0 if part is None else max(1.0, min(full) / max(1.0, part))
         image.draft(None, (math.ceil(at_least * scale), math.ceil(at_least * scale)))
     # Of a progressive JPEG, the whole is in memory before its first reduced row is.
     check(full if image.info.get("progressive") else image.size)
-    image.load()
-    check(image.size)  # of a GIF, the first frame may be larger than the header says
-    return Loaded(image=image, full=full)
+    return Loaded(image=load_frame(image, check=check), full=full)
 
 
 def _mended(
@@ -93,6 +109,8 @@ def _mended(
 
 def _as_far_as_it_goes(data: bytes, check: Callable[[Size], None]) -> Loaded | None:
     """What Pillow has read when it gives up: twice, on black and on white, so that what was not read can be told."""
+    if is_tiff(data) and not _is_ordinary(data):
+        return None  # Pillow would read another page, or misread this one
     try:
         image, other = (_filled(data, check, ground) for ground in (0, 255))
     except (ImageRejected, MemoryError):
@@ -102,6 +120,11 @@ def _as_far_as_it_goes(data: bytes, check: Callable[[Size], None]) -> Loaded | N
     if image.format not in _ROW_BY_ROW or image.size != other.size:
         return None
     return Loaded(image=image, full=image.size, missing=_different_share(image, other))
+
+
+def _is_ordinary(data: bytes) -> bool:
+    found = pages(data)
+    return bool(found) and raw_kind(data, found) is None and picture_page(found) is found[0] and not is_deep(found[0])
 
 
 def _filled(data: bytes, check: Callable[[Size], None], ground: int) -> Image.Image:

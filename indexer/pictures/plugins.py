@@ -13,6 +13,7 @@ from typing import Any
 from PIL import ExifTags, Image
 
 from indexer.pictures.formats import FORMATS, HEADER_BYTES, kind_of, plugin_of
+from indexer.pictures.tiff import is_tiff, pages, picture_page
 
 ALWAYS = tuple(format_.pillow for format_ in FORMATS if format_.plugin is None)
 _JXL_BOX = b"\0\0\0\x0cJXL \r\n\x87\n"
@@ -44,6 +45,8 @@ def declared_size(data: bytes) -> tuple[int, int]:
     try:
         if kind_of(data[:HEADER_BYTES]) == "JPEG XL":
             return jxl_size(data)
+        if found := pages(data) if is_tiff(data) else []:
+            return picture_page(found).size
         return open_picture(data, check=lambda _: None).size
     except Exception:  # of any type; who decodes the file will tell
         return 0, 0
