@@ -191,8 +191,9 @@ class Query:
 class SpaceInfo:
     """A space, how many images it holds, of how many in the index, and whether it is the default.
 
-    `structure` is what the current generation says of how it is searched: `structure` (`exact` or `hnsw`), `search` (a
-    graph's parameters and measured recall), `bytes_per_vector`, `build_seconds`; empty without a generation.
+    `structure` is what the current generation says of how it is searched: `structure` (`exact` or `hnsw`), `distinct`
+    (different vectors), `search` (a graph's parameters and measured recall, on average and in the worst tenth of the
+    queries), `bytes_per_vector`, `build_seconds`; empty without a generation.
     """
 
     space: Space

@@ -26,6 +26,9 @@ from search.writer import Writer
 
 COUNT = 120
 DATA = vectors(COUNT)
+DATA[80:100] = DATA[:20]
+DATA[100:] = DATA[0]
+"""Some images have equal vectors, and some of these many."""
 THREADS = 3
 NUMBERS = st.sets(st.integers(0, COUNT - 1), min_size=1, max_size=70)
 ONE = st.integers(0, COUNT - 1)

@@ -32,9 +32,8 @@ class HeldOut:
         centre = vectors.mean(axis=0, dtype=np.float64) if len(vectors) else np.zeros(vectors.shape[1])
         self._near = 1 - NEAR_COPY_SHARE * (1 - float(centre @ centre))  # 1 - |mean|² is what 1 - cosine is on average
         copies = np.triu(vectors @ vectors.T >= self._near, 1).any(axis=0)
-        if (
-            np.count_nonzero(~copies) < policy.min_held_out_vectors
-        ):  # all are copies of a few: then these differences count
+        if len(vectors) - np.count_nonzero(copies) < policy.min_held_out_vectors:
+            # All are copies of a few: what differs among them is what there is to find.
             self._near, copies = 1 - ROUNDING, np.zeros_like(copies)
         self.candidates = vectors[~copies]
         self._in_graph = np.zeros(len(self.candidates), dtype=np.bool_)
