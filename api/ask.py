@@ -93,6 +93,7 @@ def ask_server(url: str, api_key: str | None, asked: Asked) -> dict[str, Any]:
                 min_score=options.min_score,
                 filter=options.filter,
                 space=options.space,
+                fold=options.fold,
                 turns=options.turns,
             )
     except Unauthorized as error:

@@ -68,6 +68,7 @@ def search_command(
     ] = None,
     space: Annotated[str | None, typer.Option(metavar="NAME", help="Default: the index's first.")] = None,
     box: Annotated[str | None, typer.Option(metavar="X,Y,W,H", help="Look at this part only, in pixels.")] = None,
+    fold: Annotated[bool, typer.Option("--fold", help="Show near-equal images once, with how many they are.")] = False,
     turns: Annotated[bool, typer.Option("--turns", help="Find turned and mirrored copies too.")] = False,
     paths: Annotated[bool, typer.Option("--paths", help="Print paths only, one a line.")] = False,
     null: Annotated[bool, typer.Option("--null", "-0", help="With --paths: end each with NUL, not a line.")] = False,
@@ -94,7 +95,7 @@ def search_command(
         raise typer.BadParameter("Ask either an index or a server.", param_hint="--server")
     chosen = None if filter is None else parse_short(filter)
     try:
-        options = SearchOptions(k=k, min_score=min_score, filter=chosen, space=space, turns=turns)
+        options = SearchOptions(k=k, min_score=min_score, filter=chosen, space=space, fold=fold, turns=turns)
     except ValidationError as error:
         first = error.errors()[0]
         raise typer.BadParameter(f"{first['msg']}.", param_hint=str(first["loc"][0])) from error
@@ -140,7 +141,8 @@ def _print_hits(answer: dict[str, Any]) -> None:
         say("No image matches.")
     for hit in answer["hits"]:
         labels = f"  [{', '.join(hit['labels'])}]" if hit["labels"] else ""
-        say(f"{hit['score']:.4f}  {hit['path'] or hit['id']}{labels}")
+        copies = f"  (+{hit['copy_count']:,} alike)" if hit["copy_count"] else ""
+        say(f"{hit['score']:.4f}  {hit['path'] or hit['id']}{labels}{copies}")
 
 
 search.cli.register(app.command)

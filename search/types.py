@@ -139,7 +139,10 @@ class Space:
 
 @dataclass(frozen=True, kw_only=True)
 class Hit:
-    """One answer. `score` is the cosine of the angle between query and image, -1..1."""
+    """One answer. `score` is the cosine of the angle between query and image, -1..1.
+
+    copies: of a folded query, the ids of images that look the same, best first, the first of `copy_count`.
+    """
 
     id: str
     score: float
@@ -150,6 +153,8 @@ class Hit:
     height: int
     path_count: int
     """How many paths the image has; `paths` holds up to 20 of them, those that are there first."""
+    copies: tuple[str, ...] = ()
+    copy_count: int = 0
 
     @property
     def path(self) -> str | None:
@@ -176,12 +181,13 @@ class Query:
     Parts with several views make as many vectors, view by view; an image's score is the best of them.
 
     `filter` is a tree of `search.filters`; `space` None means the index's default, a Space that one and no other of its
-    name. Images that are parts by id are not among the hits.
+    name. Images that are parts by id are not among the hits. fold: near-equal images are one hit, with its copies.
     """
 
     parts: Sequence[QueryPart]
     k: int = 10
     offset: int = 0
+    fold: bool = False
     min_score: float | None = None
     filter: Filter | None = None
     space: str | Space | None = None

@@ -115,6 +115,8 @@ class HitAnswer(BaseModel):
     metadata: dict[str, Any]
     width: int
     height: int
+    copies: list[str] = Field(description="With `fold`: ids of images that look the same, best first; at most 100.")
+    copy_count: int = Field(description="How many they are.")
 
 
 class Took(BaseModel):
@@ -133,7 +135,7 @@ class SearchAnswer(BaseModel):
         json_schema_extra={
             "examples": [
                 {
-                    "hits": [_EXAMPLE_HIT],
+                    "hits": [_EXAMPLE_HIT | {"copies": [EXAMPLE_ID[::-1]], "copy_count": 1}],
                     "space": "layer11",
                     "took_ms": {"decode": 4.1, "encode": 26.0, "search": 0.9, "total": 31.4},
                 }

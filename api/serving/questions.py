@@ -63,6 +63,7 @@ class SearchOptions(BaseModel):
     )
     filter: dict[str, Any] | None = Field(default=None, description="Which images may be hits; see docs/http.md.")
     space: Name | None = Field(default=None, description="Default: the index's first.")
+    fold: bool = Field(default=False, description="Near-equal images are one hit, the best of them, with its copies.")
     turns: bool = Field(
         default=False, description="Ask with each image in all eight orientations; an image's best score counts."
     )
@@ -119,6 +120,7 @@ class Question:
             parts=(),
             k=options.k,
             offset=options.offset,
+            fold=options.fold,
             min_score=options.min_score,
             filter=None if options.filter is None else parse_filter(options.filter),
             space=index.space(options.space).name,

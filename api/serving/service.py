@@ -42,7 +42,7 @@ LOG = logging.getLogger("lookalike")
 MAX_SEARCHES_AT_ONCE = 32
 """Light searches that share one pass over the index."""
 MAX_LIGHT_HITS = 200
-"""A light search looks through at most as many hits, and has no filter."""
+"""A light search looks through at most as many hits, has no filter, and folds nothing."""
 MAX_HEAVY_SEARCHES = 64
 """All other searches, running or queued: the first of a filter takes some tenths of a second of a million images. More
 are refused."""
@@ -134,7 +134,7 @@ class Service:
         """`Index.search`, together with others that wait; what may take long, beside them. Raises Overloaded too."""
         began = time.perf_counter()
         with activity.HERE.working():
-            if query.filter is None and query.k + query.offset <= MAX_LIGHT_HITS:
+            if query.filter is None and not query.fold and query.k + query.offset <= MAX_LIGHT_HITS:
                 hits = await self._searching(query)
             else:
                 with self._heavy.entered():

@@ -60,6 +60,7 @@ class SearchOptions:
     filter: Mapping[str, Any] | None = None
     space: str | None = None
     index: str | None = None
+    fold: bool = False
     turns: bool = False
 
     def to_json(self) -> dict[str, Any]:

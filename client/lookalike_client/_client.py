@@ -94,6 +94,7 @@ class Client:
         space: str | None = None,
         index: str | None = None,
         box: Box | None = None,
+        fold: bool = False,
         turns: bool = False,
     ) -> SearchResult:
         """The `k` nearest images after the first `offset`, of exactly one of an image, the id of an indexed image, an
@@ -101,14 +102,15 @@ class Client:
 
         An image that is asked for by id is not among its own hits. min_score: leave out hits below this cosine, -1..1.
         filter: which images may be hits, e.g. `{"label": "cat", "width": {"gte": 1000}}`; k images are found whenever k
-        match. box: x, y, width, height in pixels of the upright `image`; only this part of it is looked at. turns: ask
+        match. box: x, y, width, height in pixels of the upright `image`; only this part of it is looked at.
+        fold: near-equal images are one hit, the best of them, with its `copies`. turns: ask
         with the image in all eight orientations, for turned and mirrored copies; an image's best score counts.
 
         Raises UnsupportedImage or Unprocessable (the image is none, or cannot be decoded), TooLarge, NotFound,
         Unprocessable (a filter or a vector that cannot be meant); TypeError for none or two of the four.
         """
         options = SearchOptions(
-            k=k, offset=offset, min_score=min_score, filter=filter, space=space, index=index, turns=turns
+            k=k, offset=offset, min_score=min_score, filter=filter, space=space, index=index, fold=fold, turns=turns
         )
         call = apart(_calls.search, image=image, id=id, vector=vector, parts=parts, box=box, options=options)
         return self._found(call, index)
@@ -124,6 +126,7 @@ class Client:
         filter: Mapping[str, Any] | None = None,
         space: str | None = None,
         index: str | None = None,
+        fold: bool = False,
         turns: bool = False,
     ) -> Iterator[Outcome[ImageInput, SearchResult]]:
         """`search` for each of many images, so many at once, as Outcomes in their order while you iterate.
@@ -132,7 +135,9 @@ class Client:
         progress: True for a bar (it needs tqdm), or a function that is told how many are done.
         Raises ValueError for a concurrency below 1, ImportError for a bar without tqdm.
         """
-        options = SearchOptions(k=k, min_score=min_score, filter=filter, space=space, index=index, turns=turns)
+        options = SearchOptions(
+            k=k, min_score=min_score, filter=filter, space=space, index=index, fold=fold, turns=turns
+        )
 
         def search(image: ImageInput) -> SearchResult:
             call = apart(_calls.search, image=image, id=None, vector=None, parts=None, box=None, options=options)
@@ -151,12 +156,15 @@ class Client:
         filter: Mapping[str, Any] | None = None,
         space: str | None = None,
         index: str | None = None,
+        fold: bool = False,
     ) -> SearchResult:
         """The nearest images of an indexed one, itself left out: `search(id=...)` as a GET, which a proxy may cache.
 
         Raises NotFound.
         """
-        options = SearchOptions(k=k, offset=offset, min_score=min_score, filter=filter, space=space, index=index)
+        options = SearchOptions(
+            k=k, offset=offset, min_score=min_score, filter=filter, space=space, index=index, fold=fold
+        )
         return self._found(_calls.similar(id, options=options), index)
 
     def add(

@@ -38,6 +38,8 @@ class Part:
 class Hit:
     """One answer. `score` is the cosine, -1..1. `path` is the first of `paths`, absolute, on the server; None where
     there is none. `paths` are up to 20 of `path_count`. `width` and `height` are those of the upright image, in pixels.
+
+    `copies`: of a folded search, the ids of images that look the same, best first, the first 100 of `copy_count`.
     """
 
     id: str
@@ -49,6 +51,8 @@ class Hit:
     metadata: Mapping[str, Any] = field(hash=False)
     width: int
     height: int
+    copies: tuple[str, ...] = ()
+    copy_count: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)

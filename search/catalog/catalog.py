@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, Row, func, select
 
 from search.catalog.conditions import sql_condition
-from search.catalog.hits import ENTRIES, IDS, RECORDS, Entry
+from search.catalog.hits import ENTRIES, HASHES, IDS, RECORDS, Entry
 from search.catalog.lookup import KnownLocation, Lookup, known_location
 from search.catalog.schema import (
     APPLICATION_ID,
@@ -200,6 +200,13 @@ class Catalog(StoredSpaces):
     def ids(self, rowids: Iterable[int]) -> dict[int, tuple[str, bool]]:
         """The ids of these images by rowid, and whether a file of theirs is there. Unknown rowids are left out."""
         return {rowid: (image_id, bool(present)) for rowid, image_id, present in self._asked(IDS, rowids=[*rowids])}
+
+    def hashes(self, rowids: Iterable[int]) -> dict[int, tuple[str, bool, int | None]]:
+        """As `ids`, and the perceptual hash of each."""
+        return {
+            rowid: (image_id, bool(present), phash)
+            for rowid, image_id, present, phash in self._asked(HASHES, rowids=[*rowids])
+        }
 
     def rowids_by_id(self) -> NDArray[np.int64]:
         """The rowids of all images in the order of their ids, (n,) int64."""

@@ -53,6 +53,7 @@ _PRESENT = func.coalesce(_of_locations(func.max(locations.c.missing_since.is_(No
 RECORDS = select(images, _places(RECORD_PATHS), _COUNT, _PRESENT).where(_among(images.c.rowid, "rowids"))
 # What every search runs is text from the beginning, for SQLite's own cursor: through SQLAlchemy it takes twice as long.
 IDS = _text(select(images.c.rowid, images.c.id, _PRESENT).where(_among(images.c.rowid, "rowids")))
+HASHES = _text(select(images.c.rowid, images.c.id, _PRESENT, images.c.phash).where(_among(images.c.rowid, "rowids")))
 ENTRIES = _text(
     select(
         images.c.rowid,

@@ -13,6 +13,10 @@ from search.vectors import normalise
 MAX_PARTS = 64
 MAX_WINDOW = 10_000
 """The largest k + offset: what one answer may cost in memory and catalog reads."""
+MAX_FOLDED_HITS = 1_000
+"""The largest k + offset of a folded query: each hit is compared with up to 10,000 candidates.
+
+Ten take a millisecond, a thousand 50 ms; seconds where all hashes are equal, and 15 MB of vectors are read for each hit."""
 CANCELS = 1e-6
 """A sum shorter than this share of its weights is rounding: its parts cancel out."""
 
@@ -54,5 +58,7 @@ def check_window(query: Query) -> None:
     """Raise QueryInvalid where k, offset or min_score is out of range."""
     if query.k < 1 or query.offset < 0 or query.k + query.offset > MAX_WINDOW:
         raise QueryInvalid(f"k must be at least 1, offset at least 0, and both together at most {MAX_WINDOW:,}.")
+    if query.fold and query.k + query.offset > MAX_FOLDED_HITS:
+        raise QueryInvalid(f"With fold, k and offset together are at most {MAX_FOLDED_HITS:,}.")
     if query.min_score is not None and not -1 <= query.min_score <= 1:
         raise QueryInvalid("min_score is a cosine: it lies between -1 and 1.")

@@ -20,6 +20,7 @@ from search.catalog.hits import Entry
 from search.errors import FilterInvalid, NotInSpace, QueryInvalid, SearchError, UnknownImage, UnknownSpace
 from search.filters import Filter
 from search.generations.ann import NEIGHBOURS
+from search.query.fold import CANDIDATES_PER_HIT, MAX_COPIES, MAX_FOLD_CANDIDATES, fold, is_enough
 from search.query.follow import Follower
 from search.query.parts import query_vectors
 from search.query.snapshot import EXACTLY, Selection, Snapshot
@@ -73,7 +74,9 @@ class Searcher:
                 except REFUSALS as error:
                     answers[number] = error
                     refused.add(number)
-            found = self._present_hits(snapshot, asked)
+            plain = {number: one for number, one in asked.items() if not one.query.fold}
+            found = self._present_hits(snapshot, plain)
+            found |= {number: self._folded(snapshot, one) for number, one in asked.items() if one.query.fold}
             for number, (hits, _) in found.items():
                 answers[number] = hits
             # An image that was removed after the snapshot is no hit any more, and may have kept another from being one.
@@ -209,6 +212,32 @@ class Searcher:
             answers.append((hits, len(hits) == len(rowids) and all(rowid in ids for rowid in best), absent))
         return answers
 
+    def _folded(self, snapshot: Snapshot, asked: _Asked) -> tuple[list[Hit], bool]:
+        """As `_hits`, of a query whose near-equal images are one hit."""
+        wanted = asked.query.offset + asked.query.k
+        window = min(CANDIDATES_PER_HIT * wanted + SLACK, MAX_FOLD_CANDIDATES)
+        while True:
+            one = replace(asked, query=replace(asked.query, k=window, offset=0))
+            ((rowids, scores),) = _nearest(snapshot, [one])
+            known = self._catalog.hashes(rowids.tolist())
+            best = zip(rowids.tolist(), scores.tolist(), strict=True)
+            named = [(-score, *known[rowid], rowid) for rowid, score in best if rowid in known]
+            ranked = sorted(entry for entry in named if entry[2] and entry[1] not in asked.excluded)
+            vectors = snapshot.vectors(asked.space, np.array([entry[4] for entry in ranked], dtype=np.int64))
+            groups = fold(vectors, [entry[3] for entry in ranked], wanted)
+            if is_enough(groups, wanted, len(ranked)) or len(rowids) < one.wanted or window == MAX_FOLD_CANDIDATES:
+                break
+            window = min(CANDIDATES_PER_HIT * window, MAX_FOLD_CANDIDATES)
+        page = groups[asked.query.offset :]
+        entries = self._catalog.entries(ranked[group[0]][4] for group in page)
+        hits = []
+        for first, *copies in page:
+            score, *_, rowid = ranked[first]
+            if rowid in entries:
+                ids = tuple(ranked[copy][1] for copy in copies[:MAX_COPIES])
+                hits.append(replace(_hit(entries[rowid], -score), copies=ids, copy_count=len(copies)))
+        return hits, len(known) == len(rowids) and len(hits) == len(page)
+
 
 @dataclass(frozen=True)
 class _Asked:
@@ -282,13 +311,7 @@ def _enough(one: _Asked, rowids: NDArray[np.int64], scores: NDArray[np.float32])
 
 
 def _hit(entry: Entry, score: float) -> Hit:
-    return Hit(
-        id=entry.id,
-        score=score,
-        paths=entry.paths,
-        labels=entry.labels,
-        metadata=entry.metadata,
-        width=entry.width,
-        height=entry.height,
-        path_count=entry.path_count,
-    )
+    """A hit has what an entry tells, by name."""
+    facts = entry._asdict()
+    del facts["present"]  # of a hit, it is true
+    return Hit(score=score, **facts)

@@ -191,6 +191,17 @@ class Snapshot:
         best = np.take_along_axis(all_cosines, order, axis=1)
         return np.take_along_axis(all_rowids, order, axis=1), np.clip(best, -1, 1, where=np.isfinite(best), out=best)
 
+    def vectors(self, space: str, rowids: Rowids) -> Vectors:
+        """The vectors of images that `nearest` found here, (n, dim) float32, in their order."""
+        view = self.spaces[space]
+        result = np.empty((len(rowids), view.space.recipe.dim), dtype=np.float32)
+        order = np.argsort(view.delta_rowids)
+        new = np.isin(rowids, view.delta_rowids)
+        result[new] = view.delta_vectors[order[np.searchsorted(view.delta_rowids, rowids[new], sorter=order)]]
+        if view.base is not None:
+            result[~new] = view.base.vectors[view.base.nodes(view.base.positions(rowids[~new]))]
+        return result
+
     def _candidates(self, base: SpaceSnapshot, within: Allowed, queries: Vectors, k: int, ef: int | None) -> Positions:
         """Nodes of a generation among which each query's k nearest are: exactly, or with its graph's recall.
 
