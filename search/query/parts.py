@@ -16,7 +16,8 @@ MAX_WINDOW = 10_000
 MAX_FOLDED_HITS = 1_000
 """The largest k + offset of a folded query: each hit is compared with up to 10,000 candidates.
 
-Ten take a millisecond, a thousand 50 ms; seconds where all hashes are equal, and 15 MB of vectors are read for each hit."""
+Ten take a millisecond, a thousand 50 ms; seconds where all hashes are equal, and each hit reads 15 MB of vectors.
+"""
 CANCELS = 1e-6
 """A sum shorter than this share of its weights is rounding: its parts cancel out."""
 

@@ -215,7 +215,7 @@ class Searcher:
     def _folded(self, snapshot: Snapshot, asked: _Asked) -> tuple[list[Hit], bool]:
         """As `_hits`, of a query whose near-equal images are one hit."""
         wanted = asked.query.offset + asked.query.k
-        window = min(CANDIDATES_PER_HIT * wanted + SLACK, MAX_FOLD_CANDIDATES)
+        window = min(CANDIDATES_PER_HIT * wanted + EXTRA_CANDIDATES, MAX_FOLD_CANDIDATES)
         while True:
             one = replace(asked, query=replace(asked.query, k=window, offset=0))
             ((rowids, scores),) = _nearest(snapshot, [one])
