@@ -11,7 +11,8 @@ ApiError
     ├── NotAnImage      bytes that begin like no image format
     ├── QuestionUnreadable   a part of a question that is not JSON
     ├── QuestionInvalid      a question that is well formed and cannot be meant
-    └── FileGone        an image's file is gone, or has changed
+    ├── FileGone        an image's file is gone, or has changed
+    └── SpaceInvalid    layers or a pooling that the index's model does not offer
 """
 
 from __future__ import annotations
@@ -85,3 +86,7 @@ class FileGone(ServingError):
             "The image's file is not there any more, or has changed. "
             "Run `lookalike build` to bring the index up to date."
         )
+
+
+class SpaceInvalid(ServingError):
+    """A space that the index's model cannot give; the text says what there is."""

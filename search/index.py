@@ -145,14 +145,15 @@ class Index:
                 return space
         raise UnknownSpace(f"The index has no such space. It has: {', '.join(space.name for space in there)}.")
 
-    def sweep_dropped(self, *, timeout: float = PATIENCE) -> None:
+    def sweep_dropped(self, *, timeout: float = PATIENCE, stop: threading.Event | None = None) -> None:
         """Delete what is left of dropped spaces, a little at a time, so that others can write in between.
 
-        Nobody finds it any more; `compact` gives its room back. Raises IndexLocked, StorageFailed.
+        Nobody finds it any more; `compact` gives its room back. stop: set to leave the rest to the next one. Raises
+        IndexLocked, StorageFailed.
         """
         for number in self.catalog.dropped():
             after: int | None = 0
-            while after is not None:
+            while after is not None and not (stop is not None and stop.is_set()):
                 with self.writer(timeout=timeout) as writer, writer.transaction() as transaction:
                     after = transaction.delete_dropped(number, after, SWEPT_VECTORS)
 

@@ -171,6 +171,10 @@ class Recorder:
         return self.request.method, self.request.url.path
 
     @property
+    def raw(self) -> tuple[str, str]:
+        return self.request.method, self.request.url.raw_path.decode()
+
+    @property
     def json(self) -> Any:
         return json.loads(self.request.content)
 
@@ -456,18 +460,46 @@ def test_embed_refuses_misnumbered_answers(numbers: list[int]) -> None:
         api.client.embed([b"one", b"two"])
 
 
+FAR: dict[str, Any] = {"count": 2, "images": 3, "complete": False, "filling": True, "default": True}
+
+
 def test_indexes_are_described() -> None:
-    space = {"name": "layer11", "dim": 192, "recipe": {"model": "m"}}
+    space = {"name": "layer11", "dim": 192, **FAR, "recipe": {"model": "m"}}
     api = Recorder(ok({"indexes": [{"name": "photos", "count": 3, "generation": None, "spaces": [space]}]}))
     assert api.client.indexes() == [
         IndexInfo(
             name="photos",
             count=3,
             generation=None,
-            spaces=(SpaceInfo(name="layer11", dim=192, recipe={"model": "m"}),),
+            spaces=(SpaceInfo(name="layer11", dim=192, **FAR, recipe={"model": "m"}),),
         )
     ]
     assert api.line == ("GET", "/v1/indexes")
+
+
+def test_spaces_are_listed_added_made_the_default_and_dropped() -> None:
+    space = {"name": "layer7+11-mean", "dim": 192, **FAR, "recipe": {"model": "m"}}
+    read = SpaceInfo(name="layer7+11-mean", dim=192, **FAR, recipe={"model": "m"})
+    api = Recorder(ok({"spaces": [space]}))
+    assert api.client.spaces("my photos") == [read]
+    assert api.raw == ("GET", "/v1/indexes/my%20photos/spaces")
+    api = Recorder(ok(space))
+    assert api.client.add_space((7, 11), pooling="mean", index="photos") == read
+    assert (api.raw, api.json) == (("POST", "/v1/indexes/photos/spaces"), {"layers": [7, 11], "pooling": "mean"})
+    api = Recorder(ok(space))
+    assert api.client.set_default_space(read.name, index="photos") == read
+    assert api.raw == ("PATCH", "/v1/indexes/photos/spaces/layer7%2B11-mean")
+    assert api.json == {"default": True, "force": False}
+    api = Recorder(httpx.Response(204))
+    api.client.drop_space(read.name, index="photos")
+    assert api.raw == ("DELETE", "/v1/indexes/photos/spaces/layer7%2B11-mean")
+
+
+def test_spaces_of_no_named_index_are_those_of_the_first() -> None:
+    served = {"indexes": [{"name": "photos", "count": 3, "generation": None, "spaces": []}]}
+    api = Recorder(ok(served), ok({"spaces": []}))
+    assert api.client.spaces() == []
+    assert [one.url.path for one in api.requests] == ["/v1/indexes", "/v1/indexes/photos/spaces"]
 
 
 def test_pictures_are_bytes() -> None:

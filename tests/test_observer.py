@@ -21,7 +21,7 @@ from api.serving.publishing import publish_patiently
 from api.serving.service import Service
 from api.serving.timing import Timing
 from api.settings import Settings
-from search.catalog import catalog
+from search.catalog import spaces
 from search.catalog.catalog import Catalog
 from search.errors import SearchError
 from search.generations import ann
@@ -335,7 +335,7 @@ def test_writes_after_a_failure_to_publish_start_no_other(
 
 
 def test_a_server_that_stops_gives_up_a_publication(make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalog, "VECTOR_CHUNK", 1)
+    monkeypatch.setattr(spaces, "VECTOR_CHUNK", 1)
     index = make_index(vectors(50), publish=False, policy=EAGER)
     blocks, reached = Catalog.all_vectors, threading.Event()
 

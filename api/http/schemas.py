@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -19,8 +19,10 @@ from api.serving.questions import (
     read_box,
     read_vector,
 )
+from api.serving.service import SpaceState
 from api.serving.timing import Timing
 from search.query.parts import MAX_PARTS
+from search.recipe import Pooling
 from search.types import Hit, ImageRecord
 
 EXAMPLE_ID = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
@@ -253,11 +255,57 @@ class EmbedAnswer(BaseModel):
 
 
 class SpaceAnswer(BaseModel):
-    """A space of a served index."""
+    """A space of a served index. One that is not complete is searched as far as it is filled."""
 
     name: str
     dim: int
+    count: int = Field(description="Images that have a vector in it.")
+    images: int = Field(description="Images of the index.")
+    complete: bool
+    filling: bool = Field(description="Whether this server is filling it now.")
+    default: bool
     recipe: dict[str, Any]
+
+    @classmethod
+    def of(cls, state: SpaceState) -> SpaceAnswer:
+        """The answer for a space."""
+        info = state.info
+        return cls(
+            name=info.space.name,
+            dim=info.space.recipe.dim,
+            count=info.count,
+            images=info.images,
+            complete=info.space.complete,
+            filling=state.filling,
+            default=info.default,
+            recipe=info.space.recipe.to_json(),
+        )
+
+
+class SpacesAnswer(BaseModel):
+    """The spaces of a served index, in the order in which they were added."""
+
+    spaces: list[SpaceAnswer]
+
+
+class SpaceRequest(Request):
+    """A space to add: layers of the default space's model; several are one space of all."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"layers": [7]}, {"layers": [7, 11], "pooling": "mean"}]})
+
+    layers: list[Annotated[int, Field(ge=-1000, le=1000)]] = Field(
+        min_length=1, max_length=32, description="0: patches and positions; -1: the last."
+    )
+    pooling: Pooling | None = Field(default=None, description="Default: the model's best at these layers.")
+
+
+class SpacePatch(Request):
+    """What becomes of a space."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"default": True}]})
+
+    default: Literal[True] = Field(description="Searches that name no space take place in this one.")
+    force: bool = Field(default=False, description="Also where images are missing in it.")
 
 
 class IndexAnswer(BaseModel):

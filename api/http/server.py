@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import numpy as np
 import uvicorn
 
 from api.errors import CannotServe
@@ -19,6 +18,7 @@ from api.http import logs
 from api.http.access import Keys, is_loopback, read_keys
 from api.http.app import create_app
 from api.http.protocol import MAX_CONNECTIONS, HTTPProtocol
+from api.serving.embedding import warm_up
 from api.serving.service import Service
 from api.settings import Settings
 from indexer.index_encoder import load_index_encoder
@@ -91,8 +91,7 @@ def open_services(directories: Sequence[Path], settings: Settings) -> Iterator[d
             index = Index.open(directory, writable=True)
             index.refresh()  # loads the generation now, not in the first search
             encoder = load_index_encoder(index, index.spaces, warn=LOG.warning)
-            size = index.spaces[0].recipe.preprocessing.size
-            encoder.encode(np.full((1, size, size, 3), 127, dtype=np.uint8))  # the first pass is slow: not a client's
+            warm_up(encoder, index.space().recipe.preprocessing)
             services[name] = Service(name, index, encoder, settings)
             closing.callback(services[name].close)
         yield services

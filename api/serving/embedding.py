@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -19,7 +20,8 @@ from numpy.typing import NDArray
 from api import metrics
 from api.errors import NotAnImage, NotReady
 from api.serving import activity
-from api.serving.batching import Stage
+from api.serving.batching import Closed
+from api.serving.loaded import Loaded
 from api.serving.timing import Timing
 from api.settings import Settings
 from indexer.encoders.encoder import Encoder
@@ -28,13 +30,12 @@ from indexer.pictures.decode import Box, DecodeLimits, decode, decode_pixels, th
 from indexer.pictures.formats import HEADER_BYTES, sniff
 from indexer.pictures.preprocess import ORIENTATIONS, orientations
 from indexer.pictures.worker import Workers
+from search.index import Index
 from search.recipe import Preprocessing
-from search.types import ImageFacts, Vector
+from search.types import ImageFacts, Space, Vector
 
 Result = TypeVar("Result")
 LOG = logging.getLogger("lookalike")
-Vectors = Mapping[str, Vector]
-"""One embedding a space ((dim,) float32)."""
 _Key = tuple[bytes, Box | None, int]
 """SHA-256, box, number of the orientation."""
 
@@ -44,16 +45,46 @@ DECODE_SHARE = 1 / 3
 DECODE_MEMORY = 1024**3
 """For one upload, in a process of its own: 100 megapixels are 300 MB, and as much again while they are turned."""
 
+LOAD_AGAIN_SECONDS = 30.0
+"""After which an encoder that could not be loaded is tried again: each try takes seconds."""
 NICE = 5
 """Decoding comes after the event loop: refusals and probes wait a tenth of the time in an overload."""
 
 
-class Embedding:
-    """The encoder of a served index, and the processes that decode for it."""
+@dataclass(frozen=True)
+class Embedded:
+    """The embeddings of one image ((dim,) float32 each) by the names of these spaces."""
 
-    def __init__(self, encoder: Encoder, preprocessing: Preprocessing, settings: Settings) -> None:
-        """Raises WorkerFailed where decoding processes cannot be had."""
-        self._encoder = encoder
+    spaces: tuple[Space, ...]
+    vectors: Mapping[str, Vector]
+
+    def gives(self, wanted: Sequence[Space]) -> bool:
+        """Whether it has those of these spaces, and not of others that had their names before."""
+        mine = {space.identity for space in self.spaces}
+        return all(space.identity in mine for space in wanted)
+
+
+class Embedding:
+    """The encoder of a served index, and the processes that decode for it.
+
+    Where an index has other spaces by now, an encoder for all of them is loaded beside, and takes the place of the one
+    before: when somebody first asks for a space that this one does not give.
+    """
+
+    def __init__(
+        self, index: Index, encoder: Encoder, load: Callable[[Sequence[Space]], Encoder], settings: Settings
+    ) -> None:
+        """encoder: for the index's spaces. load: another one, for spaces that it will have.
+
+        Raises WorkerFailed where decoding processes cannot be had.
+        """
+        preprocessing = index.space().recipe.preprocessing
+        self._index = index
+        self._load = load
+        self._loaded = Loaded(encoder, index.spaces)
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
+        self._loading: asyncio.Task[None] | None = None
+        self._failed: tuple[float, Exception] | None = None
         self._preprocessing = preprocessing
         count = cores()
         limits = DecodeLimits(
@@ -69,22 +100,15 @@ class Embedding:
         # What a build has read is drawn, however large; these processes start with the first thumbnail.
         self._drawing = Workers(preprocessing, _of_builds(settings.max_pixels), nice=NICE)
         self._drawers = ThreadPoolExecutor(count, thread_name_prefix="draw")
-        per_core = encoder.per_core()
-        self._encoding: Stage[NDArray[np.uint8], tuple[Vector, ...]] = Stage(
-            "encode",
-            partial(_encode, encoder),
-            most=encoder.batch_size,
-            beside=[partial(_encode, one) for one in per_core],
-            share=max((one.batch_size for one in per_core), default=1),
-        )
-        self._known: OrderedDict[_Key, Vectors] = OrderedDict()
+        self._known: OrderedDict[_Key, Embedded] = OrderedDict()
         self._cached = settings.cached_embeddings
 
     def close(self) -> None:
         """Finish what is under way, and end the processes."""
         self._decoders.shutdown()
         self._drawers.shutdown()
-        self._encoding.close()
+        self._loader.shutdown()
+        self._loaded.close()
         self._workers.close()
         self._drawing.close()
 
@@ -94,65 +118,114 @@ class Embedding:
         return self._workers.replaced + self._drawing.replaced
 
     async def embed(
-        self, data: bytes, timing: Timing, *, box: Box | None = None, turns: bool = False, fresh: bool = False
-    ) -> Vectors:
-        """Decode and encode one image.
+        self,
+        data: bytes,
+        space: Space,
+        timing: Timing,
+        *,
+        box: Box | None = None,
+        turns: bool = False,
+        fresh: bool = False,
+    ) -> Vector:
+        """Decode and encode one image for a space ((dim,) float32).
 
-        turns: in all eight orientations, as it is first; (8, dim) a space then. fresh: also where its embeddings are
-        known. Raises NotAnImage, NotReady (the encoder fails), ImageRejected (it cannot be decoded), WorkerFailed.
+        turns: in all eight orientations, as it is first; (8, dim) then. fresh: also where its embeddings are known.
+        Raises NotAnImage, NotReady (the encoder fails), ImageRejected (it cannot be decoded), WorkerFailed,
+        UnknownSpace (it was dropped meanwhile), and what loading an encoder raises.
         """
         digest = _digest(data)
         keys = [(digest, box, turn) for turn in range(ORIENTATIONS if turns else 1)]
-        known = [] if fresh else [one for one in map(self._remembered, keys) if one is not None]
+        known = [] if fresh else [one for one in (self._remembered(key, [space]) for key in keys) if one is not None]
         if len(known) < len(keys):
             # A probe is no work that anybody should make room for: it comes every second.
             with nullcontext() if fresh else activity.HERE.working():
-                known = await self._views(data, timing, box, turns)
+                known = await self._views(data, space, timing, box, turns)
             if not fresh:
-                for key, vectors in zip(keys, known, strict=True):
-                    self._remember(key, vectors)
-        return {name: np.stack([one[name] for one in known]) for name in known[0]} if turns else known[0]
+                for key, embedded in zip(keys, known, strict=True):
+                    self._remember(key, embedded)
+        vectors = [one.vectors[space.name] for one in known]
+        return np.stack(vectors) if turns else vectors[0]
 
-    async def _views(self, data: bytes, timing: Timing, box: Box | None, turns: bool) -> list[Vectors]:
+    async def _views(self, data: bytes, space: Space, timing: Timing, box: Box | None, turns: bool) -> list[Embedded]:
         began = time.perf_counter()
         pixels = await self._apart(decode_pixels, data, preprocessing=self._preprocessing, box=box)
         decoded_at = time.perf_counter()
         views = orientations(pixels) if turns else (pixels,)
-        vectors = await asyncio.gather(*map(self._encoded, views))  # queued together: one batch
+        embedded = await asyncio.gather(*(self._encoded(view, [space]) for view in views))  # one batch: queued together
         timing.decode += decoded_at - began
         timing.encode += time.perf_counter() - decoded_at
-        return vectors
+        return embedded
 
-    async def describe(self, data: bytes) -> tuple[ImageFacts, Vectors]:
-        """An image's facts too: decoded, also where its embeddings are known. Raises as `embed`."""
+    async def describe(self, data: bytes) -> tuple[ImageFacts, Embedded]:
+        """An image's facts, and its embeddings for all complete spaces at least. Raises as `embed`.
+
+        It is decoded also where they are known.
+        """
         key = (_digest(data), None, 0)
         with activity.HERE.working():
             decoded = await self._apart(decode, data, preprocessing=self._preprocessing)
-            vectors = self._remembered(key)
-            if vectors is None:
-                vectors = await self._encoded(decoded.pixels)
-                self._remember(key, vectors)
-        return decoded.facts, vectors
+            wanted = [space for space in self._index.spaces if space.complete]
+            embedded = self._remembered(key, wanted)
+            if embedded is None:
+                embedded = await self._encoded(decoded.pixels, wanted)
+                self._remember(key, embedded)
+        return decoded.facts, embedded
 
-    def _remembered(self, key: _Key) -> Vectors | None:
+    def _remembered(self, key: _Key, wanted: Sequence[Space]) -> Embedded | None:
         known = self._known.get(key)
+        if known is not None and not known.gives(wanted):
+            known = None
         metrics.CACHED.labels("miss" if known is None else "hit").inc()
         if known is not None:
             self._known.move_to_end(key)
         return known
 
-    def _remember(self, key: _Key, vectors: Vectors) -> None:
-        self._known[key] = vectors
+    def _remember(self, key: _Key, embedded: Embedded) -> None:
+        self._known[key] = embedded
         while len(self._known) > self._cached:
             self._known.popitem(last=False)
 
-    async def _encoded(self, pixels: NDArray[np.uint8]) -> Vectors:
+    async def _encoded(self, pixels: NDArray[np.uint8], wanted: Sequence[Space]) -> Embedded:
+        while True:
+            loaded = await self._for(wanted)
+            try:
+                return Embedded(loaded.spaces, await loaded.encode(pixels))
+            except Closed as error:
+                if loaded is self._loaded:  # the server stops
+                    raise NotReady from error
+            except Exception as error:  # of a backend, on pixels that are like any others
+                LOG.exception("the encoder failed")
+                raise NotReady from error
+
+    async def _for(self, wanted: Sequence[Space]) -> Loaded:
+        """An encoder that gives these spaces. Raises UnknownSpace where one of them was dropped."""
+        while not self._loaded.gives(wanted):
+            for space in wanted:
+                self._index.space(space)
+            if self._failed is not None and time.monotonic() - self._failed[0] < LOAD_AGAIN_SECONDS:
+                raise self._failed[1]
+            if self._loading is None or self._loading.done():
+                self._loading = asyncio.create_task(self._follow())
+            await asyncio.shield(self._loading)
+        return self._loaded
+
+    async def _follow(self) -> None:
+        """Load an encoder for the spaces that there are now, and put it in the place of the one before."""
+        loop = asyncio.get_running_loop()
         try:
-            vectors = await self._encoding(pixels)
-        except Exception as error:  # of a backend, on pixels that are like any others
-            LOG.exception("the encoder failed")
-            raise NotReady from error
-        return dict(zip(self._encoder.names, vectors, strict=True))
+            before, self._loaded = self._loaded, await loop.run_in_executor(self._loader, self._load_all)
+            self._failed = None
+        except Exception as error:
+            LOG.exception("the encoder for the spaces of %s could not be loaded", self._index.path)
+            self._failed = time.monotonic(), error
+            raise
+        await loop.run_in_executor(self._loader, before.close)
+
+    def _load_all(self) -> Loaded:
+        spaces = self._index.spaces
+        encoder = self._load(spaces)
+        warm_up(encoder, self._preprocessing)
+        return Loaded(encoder, spaces)
 
     async def thumbnail(self, data: bytes, size: int) -> bytes:
         """`indexer.pictures.decode.thumbnail`, in a process of its own, within a build's limits."""
@@ -170,10 +243,9 @@ def _of_builds(max_pixels: int) -> DecodeLimits:
     return limits.raised(max_pixels=max(max_pixels, limits.max_pixels), max_seconds=None)
 
 
-def _encode(encoder: Encoder, pictures: Sequence[NDArray[np.uint8]]) -> Sequence[tuple[Vector, ...]]:
-    spaces = encoder.encode(np.stack(pictures))
-    # Copies: whoever keeps one embedding must not keep its whole batch.
-    return [tuple(vectors[row].copy() for vectors in spaces) for row in range(len(pictures))]
+def warm_up(encoder: Encoder, preprocessing: Preprocessing) -> None:
+    """Let an encoder embed once: the first pass is slow, and should not be a client's."""
+    encoder.encode(np.full((1, preprocessing.size, preprocessing.size, 3), 127, dtype=np.uint8))
 
 
 def _digest(data: bytes) -> bytes:

@@ -123,7 +123,7 @@ class Question:
             fold=options.fold,
             min_score=options.min_score,
             filter=None if options.filter is None else parse_filter(options.filter),
-            space=index.space(options.space).name,
+            space=index.space(options.space),
         )
         check_window(query)
         return query

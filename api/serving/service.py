@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from typing import TypeVar
@@ -18,10 +19,11 @@ import faiss
 from PIL import Image
 
 from api import metrics
-from api.errors import NotReady
+from api.errors import NotReady, SpaceInvalid
 from api.serving import activity
 from api.serving.batching import Stage
-from api.serving.embedding import Embedding
+from api.serving.embedding import Embedded, Embedding
+from api.serving.filling import Filling
 from api.serving.gate import Gate
 from api.serving.observer import Observer
 from api.serving.pictures import Pictures, store_upload
@@ -29,11 +31,15 @@ from api.serving.publishing import publish_patiently
 from api.serving.questions import Question
 from api.serving.timing import Timing
 from api.settings import Settings
-from indexer.encoders.encoder import Encoder
+from indexer.encoders.encoder import Encoder, SpaceRequest
+from indexer.errors import ModelUnsupported
+from indexer.index_encoder import load_index_encoder
+from indexer.new_space import space_to_add
 from search.catalog.annotations import checked_labels, checked_metadata
-from search.errors import SearchError, UnknownImage
+from search.errors import SearchError, UnknownImage, UnknownSpace, VectorsMissing
 from search.index import Index
-from search.types import Hit, ImageRecord, JsonObject, NewImage, Query, QueryPart
+from search.recipe import Pooling
+from search.types import Hit, ImageFacts, ImageRecord, JsonObject, NewImage, Query, QueryPart, Space, SpaceInfo
 from search.writer import Writer
 
 Result = TypeVar("Result")
@@ -52,14 +58,35 @@ CHECKED_SECONDS = 1.0
 """For how long a check is believed."""
 
 
+@dataclass(frozen=True)
+class SpaceState:
+    """A space, how far it is, and whether it is being filled now, by this server."""
+
+    info: SpaceInfo
+    filling: bool
+
+
 class Service:
     """One index, its encoder, and the threads of each stage."""
 
-    def __init__(self, name: str, index: Index, encoder: Encoder, settings: Settings) -> None:
-        """Raises WorkerFailed where decoding processes cannot be had."""
+    def __init__(
+        self,
+        name: str,
+        index: Index,
+        encoder: Encoder,
+        settings: Settings,
+        *,
+        load: Callable[[Sequence[Space]], Encoder] | None = None,
+    ) -> None:
+        """encoder: for the index's spaces. load: one for spaces that are added later; None: as the index says.
+
+        Raises WorkerFailed where decoding processes cannot be had.
+        """
         self.name = name
         self.index = index
-        self.embedding = Embedding(encoder, index.spaces[0].recipe.preprocessing, settings)
+        load = load or partial(load_index_encoder, index, warn=LOG.warning)
+        self.embedding = Embedding(index, encoder, load, settings)
+        self.filling = Filling(index.path)
         # On one core each: threads of FAISS that wait for each other spin, and take the other from the event loop.
         one_core = partial(faiss.omp_set_num_threads, 1)
         self._searching: Stage[Query, list[Hit]] = Stage(
@@ -79,10 +106,12 @@ class Service:
         metrics.REPLACED.labels(name).set_function(lambda: self.embedding.replaced)
         # On the writer's thread, as after each write: a generation may have been damaged or lost while nobody served.
         self._writer.submit(self._publish_if_worth_it)
+        self._publisher.submit(self._sweep)  # what is left of spaces that were dropped before
 
     def close(self) -> None:
         """Finish what is under way, but for a publication, which is given up, and close the index."""
         self._closing.set()
+        self.filling.close()
         for pool in (self._searchers, self._readers, self._writer, self._publisher):
             pool.shutdown()
         self.pictures.close()
@@ -105,9 +134,9 @@ class Service:
         try:
             async with asyncio.timeout(CHECK_SECONDS):
                 await self.read(lambda index: index.unpublished())  # it may have been moved away meanwhile
-                vectors = await self.embedding.embed(PICTURE, Timing(), fresh=True)
-                space = self.index.spaces[0].name
-                query = Query(parts=[QueryPart(vector=vectors[space])], k=1, space=space)
+                space = self.index.space()
+                vector = await self.embedding.embed(PICTURE, space, Timing(), fresh=True)
+                query = Query(parts=[QueryPart(vector=vector)], k=1, space=space)
                 await self._searching(query)
         except Exception as error:
             reason = "takes too long" if isinstance(error, TimeoutError) else f"fails: {error}"
@@ -124,11 +153,11 @@ class Service:
         Raises QuestionInvalid, Overloaded, and what `Embedding.embed` and `Index.search` raise.
         """
         draft = question.draft(self.index)
-        space = str(draft.space)
+        space = self.index.space(draft.space)
         pictures = question.pictures
         turns = question.options.turns
-        vectors = [(await self.embedding.embed(one.data, timing, box=one.box, turns=turns))[space] for one in pictures]
-        return await self.search(question.query(draft, vectors), timing), space
+        vectors = [await self.embedding.embed(one.data, space, timing, box=one.box, turns=turns) for one in pictures]
+        return await self.search(question.query(draft, vectors), timing), space.name
 
     async def search(self, query: Query, timing: Timing) -> list[Hit]:
         """`Index.search`, together with others that wait; what may take long, beside them. Raises Overloaded too."""
@@ -170,8 +199,20 @@ class Service:
         """Add an image, durable when this returns. Returns it, and whether it is new. Adding it again is harmless."""
         image_id = hashlib.sha256(data).hexdigest()
         kept_labels, kept_metadata = checked_labels(labels), checked_metadata(metadata)
-        facts, vectors = await self.embedding.describe(data)
+        while True:
+            facts, embedded = await self.embedding.describe(data)
+            with suppress(VectorsMissing):  # a space was added meanwhile, and filled
+                return await self._store(data, image_id, facts, embedded, kept_labels, kept_metadata)
 
+    async def _store(
+        self,
+        data: bytes,
+        image_id: str,
+        facts: ImageFacts,
+        embedded: Embedded,
+        labels: tuple[str, ...],
+        metadata: JsonObject,
+    ) -> tuple[ImageRecord, bool]:
         def store(writer: Writer) -> tuple[ImageRecord, bool]:
             # Stored among the uploads even where a file elsewhere is known: that one may be pruned, this was added.
             location = store_upload(self.index.uploads, image_id, facts.format, data)
@@ -181,14 +222,65 @@ class Service:
                         id=image_id,
                         facts=facts,
                         location=location,
-                        vectors=vectors,
-                        labels=kept_labels,
-                        metadata=kept_metadata,
-                    )
+                        vectors=embedded.vectors,
+                        labels=labels,
+                        metadata=metadata,
+                    ),
+                    made_for=embedded.spaces,
                 )
             return self.index.image(image_id), new
 
         return await self.write(store)
+
+    async def spaces(self) -> list[SpaceState]:
+        """The spaces of the index, and how far they are."""
+        filling = self.filling.running
+        infos = await self.read(lambda index: index.catalog.space_infos())
+        return [SpaceState(info, filling and not info.space.complete) for info in infos]
+
+    async def add_space(self, layers: tuple[int, ...], pooling: Pooling | None) -> SpaceState:
+        """Add a space of the default one's model, and fill it in the background; where it is there, go on filling it.
+
+        Raises SpaceInvalid, ModelUnavailable, SpaceExists (another one has its name), IndexLocked.
+        """
+        request = SpaceRequest(layers=layers, pooling=pooling)
+        try:
+            new = await asyncio.get_running_loop().run_in_executor(self._readers, space_to_add, self.index, request)
+        except ModelUnsupported as error:
+            raise SpaceInvalid(str(error)) from error
+        known = next((space for space in self.index.spaces if space.recipe == new.recipe), None)
+        if known is None:
+            known = await self.write(lambda writer: writer.add_space(new))
+        if not known.complete:
+            await asyncio.get_running_loop().run_in_executor(self._readers, self.filling.start)
+        return await self._space_state(known.name)
+
+    async def set_default_space(self, name: str, *, force: bool) -> SpaceState:
+        """Make a space the default. Raises UnknownSpace, SpaceIncomplete, IndexLocked."""
+        await self.write(lambda writer: writer.set_default(name, force=force))
+        return await self._space_state(name)
+
+    async def drop_space(self, name: str) -> None:
+        """Drop a space, and delete its vectors in the background. Raises UnknownSpace, SpaceNeeded, IndexLocked."""
+
+        def drop(writer: Writer) -> None:
+            with writer.transaction() as transaction:
+                transaction.drop_space(name)
+
+        await self.write(drop)
+        self._publisher.submit(self._sweep)
+
+    async def _space_state(self, name: str) -> SpaceState:
+        for state in await self.spaces():
+            if state.info.space.name == name:
+                return state
+        raise UnknownSpace(f"The index has no space {name} any more.")
+
+    def _sweep(self) -> None:
+        try:
+            self.index.sweep_dropped(stop=self._closing)
+        except SearchError as error:  # the next one goes on, or `lookalike compact`
+            LOG.warning("what is left of a dropped space of %s stays for now: %s", self.index.path, error)
 
     async def delete(self, image_id: str) -> None:
         """Remove an image for good. Raises UnknownImage."""

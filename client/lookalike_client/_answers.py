@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 import httpx
 
 from lookalike_client._errors import APIError, ProtocolError, error_class
-from lookalike_client._models import Hit, Image, IndexInfo, SearchResult
+from lookalike_client._models import Hit, Image, IndexInfo, SearchResult, SpaceInfo
 
 PROBLEM = "application/problem+json"
 UNKNOWN = "unknown"
@@ -71,6 +71,16 @@ def embeddings(response: httpx.Response, *, count: int) -> list[list[float]]:
 def indexes(response: httpx.Response) -> list[IndexInfo]:
     """Of asking what is served."""
     return [_read(IndexInfo, entry) for entry in _take(_json(response), "indexes", list)]
+
+
+def spaces(response: httpx.Response) -> list[SpaceInfo]:
+    """Of asking for the spaces of an index."""
+    return [_read(SpaceInfo, entry) for entry in _take(_json(response), "spaces", list)]
+
+
+def space(response: httpx.Response) -> SpaceInfo:
+    """Of adding or changing a space."""
+    return _read(SpaceInfo, _json(response))
 
 
 def picture(response: httpx.Response) -> bytes:

@@ -15,7 +15,7 @@ import httpx
 
 from lookalike_client import _answers
 from lookalike_client._images import ImageInput, image_bytes, is_image
-from lookalike_client._models import Image, IndexInfo, Part, SearchResult
+from lookalike_client._models import Image, IndexInfo, Part, SearchResult, SpaceInfo
 
 Answer = TypeVar("Answer")
 Box = tuple[float, float, float, float]
@@ -198,6 +198,35 @@ def embed(
 def indexes() -> Call[list[IndexInfo]]:
     """What is served."""
     return Call(method="GET", path="/v1/indexes", parse=_answers.indexes)
+
+
+def spaces(index: str) -> Call[list[SpaceInfo]]:
+    """The spaces of an index."""
+    return Call(method="GET", path=_spaces_path(index), parse=_answers.spaces)
+
+
+def add_space(layers: int | Iterable[int], *, pooling: str | None, index: str) -> Call[SpaceInfo]:
+    """Add a space, or go on filling it."""
+    several = layers if isinstance(layers, Iterable) else [layers]
+    body: dict[str, Any] = {"layers": [operator.index(layer) for layer in several]}
+    if pooling is not None:
+        body["pooling"] = pooling
+    return Call(method="POST", path=_spaces_path(index), json=body, parse=_answers.space)
+
+
+def set_default_space(name: str, *, force: bool, index: str) -> Call[SpaceInfo]:
+    """Make a space the default."""
+    body = {"default": True, "force": bool(force)}
+    return Call(method="PATCH", path=_spaces_path(index, name), json=body, parse=_answers.space)
+
+
+def drop_space(name: str, *, index: str) -> Call[None]:
+    """Drop a space."""
+    return Call(method="DELETE", path=_spaces_path(index, name), parse=_answers.nothing, absence_is_success=True)
+
+
+def _spaces_path(index: str, *name: str) -> str:
+    return "/".join(["/v1/indexes", *(quote(part, safe="") for part in (index, "spaces", *name))])
 
 
 def thumbnail(id: str, *, size: int, index: str | None) -> Call[bytes]:

@@ -19,7 +19,7 @@ from lookalike_client._calls import Answer, Box, Call, SearchOptions
 from lookalike_client._errors import APIError, ConnectionFailed, TimedOut
 from lookalike_client._images import ImageInput
 from lookalike_client._many import Outcome, Progress, apart, run_many, sleep
-from lookalike_client._models import Image, IndexInfo, Part, SearchResult
+from lookalike_client._models import Image, IndexInfo, Part, SearchResult, SpaceInfo
 from lookalike_client._notebook import Pictures
 from lookalike_client._server import checked_url, headers
 
@@ -252,6 +252,36 @@ class Client:
     def indexes(self) -> list[IndexInfo]:
         """The served indexes; the first is the default."""
         return self._run(_calls.indexes())
+
+    def spaces(self, index: str | None = None) -> list[SpaceInfo]:
+        """The spaces of an index, and how far they are. Raises NotFound."""
+        return self._run(_calls.spaces(self._index_name(index)))
+
+    def add_space(
+        self, layers: int | Iterable[int], *, pooling: str | None = None, index: str | None = None
+    ) -> SpaceInfo:
+        """Add a space of these layers of the index's model, and let the server fill it from the files while it is used.
+
+        Returns at once: `spaces` says how far it is. Adding it again is harmless, and goes on where filling stopped.
+        layers: one, or several that are one space; negative ones count from the end. pooling: `cls`, `mean` or
+        `pooler`. Raises Unprocessable (the model does not offer it), Conflict, Forbidden, Unavailable, NotFound.
+        """
+        return self._run(_calls.add_space(layers, pooling=pooling, index=self._index_name(index)))
+
+    def set_default_space(self, name: str, *, force: bool = False, index: str | None = None) -> SpaceInfo:
+        """Make a space the one where searches look that name none. force: also where images are missing in it.
+
+        Raises Conflict (it is not complete), NotFound, Forbidden, Unavailable.
+        """
+        return self._run(_calls.set_default_space(name, force=force, index=self._index_name(index)))
+
+    def drop_space(self, name: str, index: str | None = None) -> None:
+        """Drop a space with its vectors. Raises Conflict (it is the default), NotFound, Forbidden, Unavailable."""
+        self._run(_calls.drop_space(name, index=self._index_name(index)))
+
+    def _index_name(self, index: str | None) -> str:
+        """The name that an address needs: the given one, or the server's first."""
+        return index if index is not None else (self.indexes())[0].name
 
     def thumbnail(self, id: str, *, size: int = 256, index: str | None = None) -> bytes:
         """A JPEG that fits into `size` x `size` pixels. Raises NotFound, also where the image's file is gone."""

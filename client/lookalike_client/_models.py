@@ -148,17 +148,26 @@ class Image:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpaceInfo:
-    """A space of an index: its name, the length of its embeddings, and the recipe they are made by."""
+    """A space of an index: its name, the length of its embeddings, and the recipe they are made by.
+
+    `count` of the index's `images` have a vector in it; it is searched as far as it goes. `complete`: all have.
+    `filling`: the server is giving the rest theirs now. `default`: where searches look that name no space.
+    """
 
     name: str
     dim: int
+    count: int
+    images: int
+    complete: bool
+    filling: bool
+    default: bool
     recipe: Mapping[str, Any] = field(hash=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexInfo:
-    """A served index: how many images it holds, its generation (None before the first), its spaces; the first is the
-    default.
+    """A served index: how many images it holds, its generation (None before the first), its spaces; one of these
+    is the default.
     """
 
     name: str

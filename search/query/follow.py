@@ -132,7 +132,7 @@ class Follower:
 
     def _vectors(self, space: Space, snapshot: Snapshot, changes: Changes) -> tuple[Rowids, Vectors]:
         """What a snapshot lacks of a space: what is new, or, where it does not have the space, everything."""
-        if snapshot.holds([space]):
+        if snapshot.holds([space]) or snapshot.seq == 0:
             return self._catalog.vectors(space, changes.added[space.name])
         rowids, vectors = [np.empty(0, dtype=np.int64)], [np.empty((0, space.recipe.dim), dtype=np.float32)]
         for ids, block in self._catalog.all_vectors(space, upto=changes.seq):

@@ -138,7 +138,7 @@ async def embed(request: Request, body: EmbedRequest, in_address: InAddress = No
     space = service.index.space(body.space)
 
     async def one(text: str) -> Vector:
-        return (await service.embedding.embed(read_base64(text), Timing()))[space.name]
+        return await service.embedding.embed(read_base64(text), space, Timing())
 
     with _room(request, [1] * len(body.input)):
         vectors = await _each(one, body.input)

@@ -108,8 +108,5 @@ async def _describe(service: Service) -> IndexAnswer:
         name=service.name,
         count=info.images,
         generation=info.generation,
-        spaces=[
-            SpaceAnswer(name=entry.space.name, dim=entry.space.recipe.dim, recipe=entry.space.recipe.to_json())
-            for entry in info.spaces
-        ],
+        spaces=[SpaceAnswer.of(state) for state in await service.spaces()],
     )

@@ -1,0 +1,107 @@
+"""Filling a served index's spaces in a process of its own, which gets what the server leaves of the cores."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from indexer.fill import Fill, FillReport
+from indexer.index_encoder import load_index_encoder
+from search.errors import IndexLocked
+from search.index import Index
+
+NICE = 19
+"""A search beside it takes no longer than without: the kernel gives this process a hundredth of a busy core."""
+LOCKED_SECONDS = 5.0
+"""Between two tries while another process writes for long: a build."""
+STOP_SECONDS = 20
+"""In which a filling that is stopped commits what is in flight; then it is ended."""
+
+LOG = logging.getLogger("lookalike")
+
+
+class Filling:
+    """Fills one index while it is served, if it is asked to. Stopped anywhere, it goes on when it is asked again."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._changing = threading.Lock()
+        self._process: multiprocessing.process.BaseProcess | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether a process fills the index now."""
+        process = self._process
+        return process is not None and process.is_alive()
+
+    def start(self) -> None:
+        """Fill every space that is not complete, beside everything else; where that is under way, nothing more."""
+        with self._changing:
+            if self.running:
+                return
+            context = multiprocessing.get_context("spawn")  # not daemonic: it has decoding processes of its own
+            self._process = context.Process(target=fill_index, args=(self._path, os.getpid()), name="lookalike-fill")
+            self._process.start()
+
+    def close(self) -> None:
+        """Stop it: what is in flight is committed."""
+        process = self._process
+        if process is None:
+            return
+        process.terminate()
+        process.join(STOP_SECONDS)
+        if process.is_alive():
+            process.kill()
+            process.join()
+
+
+class _Quiet:
+    """Progress that nobody looks at: the index itself says how far it is."""
+
+    def found(self, files: int) -> None: ...
+    def start(self, files: int) -> None: ...
+    def done(self, files: int) -> None: ...
+
+
+def fill_index(path: Path, server: int) -> None:
+    """Fill an index until its spaces are complete, SIGTERM comes, or the server is gone. server: its process's id."""
+    asked = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the whole group; the server decides
+    if hasattr(os, "nice"):  # not on Windows
+        os.nice(NICE)
+
+    def stopped() -> bool:
+        return asked.is_set() or os.getppid() != server
+
+    logging.basicConfig(format="%(levelname)s %(message)s")
+    with Index.open(path, writable=True) as index:
+        while not stopped():
+            try:
+                report = fill(index, stopped)
+                if report.skipped:
+                    text = "%d images of %s stay without a vector: no file of theirs can be read"
+                    LOG.warning(text, len(report.skipped), path)
+                return
+            except IndexLocked:
+                time.sleep(LOCKED_SECONDS)
+
+
+def fill(index: Index, stopped: Callable[[], bool]) -> FillReport:
+    """One run over an open index, and a publication. Raises SearchError, IndexerError."""
+    run = Fill(
+        index,
+        lambda lacking: load_index_encoder(index, lacking, warn=LOG.warning, throughput=True),
+        workers=1,
+        progress=_Quiet(),
+        stopped=stopped,
+    )
+    report = run.run()
+    index.publish()
+    return report

@@ -1,0 +1,223 @@
+"""A server follows its index's spaces, whoever adds, fills, drops them or makes one the default, without a restart."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import (
+    FakeEncoder,
+    Server,
+    draw_picture,
+    recipe,
+    run_cli,
+    start_server,
+    stop_server,
+    vectors,
+)
+from lookalike_client import AsyncClient, Client, Conflict, Forbidden, NotFound, SpaceInfo, Unprocessable
+
+from api.serving.embedding import Embedding
+from api.serving.timing import Timing
+from api.settings import Settings
+from indexer.errors import ModelUnavailable
+from search.errors import UnknownSpace
+from search.index import Index
+from search.types import Encoding, Space
+from search.upkeep.verify import verify
+
+MakeIndex = Callable[..., Index]
+
+
+@pytest.fixture
+def server(tmp_path: Path, built: tuple[Path, Path, Path]) -> Iterator[Server]:
+    """A server of its own, over a copy of the tiny ViT's index, with a key that may write and one that may read."""
+    photos, index = tmp_path / "photos", tmp_path / "photos.index"
+    shutil.copytree(built[0], photos)
+    shutil.copytree(built[1], index)
+    run_cli("move-root", index, built[0], photos)
+    process, url = start_server(index, "--api-key", "write:key read:look")
+    yield Server(url=url, photos=photos, queries=built[2], index=index, api_key="key")
+    assert stop_server(process) == 0
+    with Index.open(index) as opened:
+        assert [finding.problem for finding in verify(opened).findings] == []
+
+
+def by_name(client: Client) -> dict[str, SpaceInfo]:
+    return {space.name: space for space in client.spaces()}
+
+
+def wait_until(reached: Callable[[], bool], seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def test_a_space_is_added_filled_made_the_default_and_dropped_while_searches_go_on(server: Server) -> None:
+    query = server.photos / "red" / "circle-0.png"
+    with Client(server.url, api_key=server.api_key) as client:
+        (first,) = client.spaces()
+        assert (first.default, first.complete, first.filling, first.count) == (True, True, False, first.images)
+        before = client.search(query)
+        added = client.add_space(1, pooling="mean")
+        assert (added.name, added.default, added.images) == ("layer1-mean", False, first.images)
+        counts = []
+        while not (state := by_name(client)["layer1-mean"]).complete:
+            counts.append(state.count)
+            assert len(client.search(query, space="layer1-mean", k=1000)) >= state.count
+            assert client.search(query) == before
+            time.sleep(0.05)
+        assert counts == sorted(counts)
+        assert client.add_space([1], pooling="mean").complete, "adding it again is harmless"
+        found = client.search(query, space="layer1-mean")
+        assert found.hits[0].score == pytest.approx(1, abs=1e-5)
+        assert found.hits[0].path == str(query)
+        assert client.set_default_space("layer1-mean").default
+        assert client.search(query).space == "layer1-mean"
+        assert client.indexes()[0].spaces == tuple(client.spaces())
+        client.drop_space(first.name)
+        with pytest.raises(NotFound) as unknown:
+            client.search(query, space=first.name)
+        assert unknown.value.code == "unknown-space"
+        assert [space.name for space in client.spaces()] == ["layer1-mean"]
+        assert client.add(draw_picture("black", "circle", 1)).width == 96
+        assert by_name(client)["layer1-mean"].complete
+
+
+def test_what_cannot_be_meant_is_refused(server: Server) -> None:
+    with Client(server.url, api_key=server.api_key) as client:
+        name = client.spaces()[0].name
+        with pytest.raises(Unprocessable) as invalid:
+            client.add_space(77)
+        assert invalid.value.code == "invalid-space"
+        with pytest.raises(Conflict) as needed:
+            client.drop_space(name)
+        assert needed.value.code == "space-needed"
+        for call in (
+            lambda: client.drop_space("layer77"),
+            lambda: client.set_default_space("layer77"),
+            lambda: client.spaces("nowhere"),
+            lambda: client.add_space(1, index="nowhere"),
+        ):
+            with pytest.raises(NotFound):
+                call()
+        with Index.open(server.index, writable=True) as index, index.writer() as writer:
+            held = index.space()
+            writer.add_space(Space(name="empty", recipe=recipe(weights="b", dim=held.recipe.dim), encoding=Encoding()))
+        with pytest.raises(Conflict) as incomplete:
+            client.set_default_space("empty")
+        assert incomplete.value.code == "space-incomplete"
+        one = next(iter(client.images()))
+        with pytest.raises(Conflict) as lacking:
+            client.similar(one.id, space="empty")
+        assert lacking.value.code == "not-in-space"
+        client.drop_space("empty")
+    with Client(server.url, api_key="look") as reader:
+        assert len(reader.spaces()) == 1
+        with pytest.raises(Forbidden):
+            reader.add_space(1)
+        with pytest.raises(Forbidden):
+            reader.drop_space(name)
+        with pytest.raises(Forbidden):
+            reader.set_default_space(name)
+
+
+def test_spaces_that_another_process_adds_are_answered_and_taken_into_uploads(server: Server) -> None:
+    query = server.photos / "blue" / "square-1.png"
+    with Client(server.url, api_key=server.api_key) as client:
+        client.search(query)
+        told = json.loads(run_cli("spaces", server.index, "add", "--layer", "1", "--json").stdout)
+        count = told["filled"]
+        added = client.add(draw_picture("black", "stripes", 3))
+        assert by_name(client)["layer1"].count == count + 1
+        assert client.search(draw_picture("black", "stripes", 3), space="layer1").hits[0].id == added.id
+        run_cli("spaces", server.index, "default", "layer1")
+        assert client.search(query).space == "layer1"
+        name = told["spaces"][0]["name"]
+        run_cli("spaces", server.index, "drop", name)
+        with pytest.raises(NotFound):
+            client.search(query, space=name)
+        assert client.ready()
+
+
+def test_an_asynchronous_client_has_the_same_calls(server: Server) -> None:
+    async def ask() -> list[str]:
+        async with AsyncClient(server.url, api_key=server.api_key) as client:
+            await client.add_space([0, 1])
+            while not all(space.complete for space in await client.spaces()):
+                await asyncio.sleep(0.05)
+            return [space.name for space in await client.spaces()]
+
+    assert asyncio.run(ask())[1] == "layer0+1"
+
+
+class Recorded(FakeEncoder):
+    """An encoder of any spaces, whose vectors tell which weights made them."""
+
+    def __init__(self, spaces: Any) -> None:
+        super().__init__()
+        self.names = tuple(space.name for space in spaces)
+        self.recipes = tuple(space.recipe for space in spaces)
+
+    def encode(self, pixels: Any) -> list[Any]:
+        return [
+            np.tile(vectors(1, seed=ord(one.weights_sha256[0]))[0], (len(pixels), 1)).astype(np.float32)
+            for one in self.recipes
+        ]
+
+
+def test_an_encoder_is_loaded_beside_for_a_space_that_has_the_name_of_another_before(make_index: MakeIndex) -> None:
+    index, loads = make_index(vectors(3)), []
+
+    def load(spaces: Any) -> FakeEncoder:
+        loads.append([space.identity for space in spaces])
+        if len(loads) == 2:
+            raise ModelUnavailable("not now")
+        return Recorded(spaces)
+
+    def add(weights: str) -> Space:
+        with index.writer() as writer:
+            return writer.add_space(Space(name="layer1", recipe=recipe(1, weights=weights), encoding=Encoding()))
+
+    async def embed() -> None:
+        picture = draw_png()
+        first = add("a")
+        one = await embedding.embed(picture, first, Timing())
+        assert one.tobytes() == vectors(1, seed=ord("a"))[0].tobytes()
+        with index.writer() as writer:
+            writer.drop_space("layer1")
+        second = add("b")
+        with pytest.raises(UnknownSpace):
+            await embedding.embed(draw_png(1), replace(first, name="gone"), Timing())
+        for _ in range(3):  # loaded once: what failed a moment ago is not tried for every request
+            with pytest.raises(ModelUnavailable):
+                await embedding.embed(picture, second, Timing())
+        assert len(loads) == 2
+        embedding._failed = None
+        other = await asyncio.gather(*(embedding.embed(picture, second, Timing()) for _ in range(4)))
+        assert len(loads) == 3
+        assert {one.tobytes() for one in other} == {vectors(1, seed=ord("b"))[0].tobytes()}
+        again = await embedding.embed(picture, index.space("layer2"), Timing())
+        assert again.tobytes() == vectors(1, seed=ord("a"))[0].tobytes()
+
+    embedding = Embedding(index, Recorded(index.spaces), load, Settings())
+    try:
+        asyncio.run(embed())
+    finally:
+        embedding.close()
+
+
+def draw_png(variant: int = 0) -> bytes:
+    out = BytesIO()
+    draw_picture("red", "circle", variant).save(out, "PNG")
+    return out.getvalue()
