@@ -596,7 +596,15 @@ def test_arrays_travel_as_png_without_loss(shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize(
     "array",
-    [np.zeros((4, 4), np.float32), np.zeros((4, 4, 2), np.uint8), np.zeros(4, np.uint8), np.zeros((0, 4), np.uint8)],
+    [
+        np.zeros((4, 4), np.uint64),
+        np.zeros((4, 4, 3), np.uint16),
+        np.full((4, 4, 3), 1.5),
+        np.full((4, 4, 3), np.nan),
+        np.zeros((4, 4, 2), np.uint8),
+        np.zeros(4, np.uint8),
+        np.zeros((0, 4), np.uint8),
+    ],
 )
 def test_arrays_that_are_no_pictures_are_refused(array: Any) -> None:
     with pytest.raises(ValueError, match="array"):
