@@ -8,7 +8,7 @@ from PIL import Image
 WHITE = (255, 255, 255)
 DARK = (64, 64, 64)
 """White and black both stand out from it."""
-MAX_LOOKED_AT = 256
+MAX_LOOKED_AT = 128
 """Pixels a side of what a picture is judged by."""
 NEARLY_WHITE = 208
 """The darkest channel of a colour that is lost on white."""
