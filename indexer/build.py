@@ -260,11 +260,15 @@ class Build:
                 image = replace(images[outcome.id], location=outcome.location, labels=labels)
                 preprocessing = self._index.spaces[0].recipe.preprocessing
                 self._report.cropped += kept_share(image.facts.width, image.facts.height, preprocessing) < 0.5
-                if before is not None and before.image_id is not None and _same_picture(image, before, transaction):
-                    given = transaction.metadata(before.image_id)
-                    image = replace(image, labels=(*labels, *before.labels), metadata=given)
+                edited = _edited(before, image.facts.phash, transaction)
+                if before is not None and edited is not None:
+                    image = replace(image, labels=(*labels, *before.labels), metadata=transaction.metadata(edited))
                 transaction.add(image)
                 return
+            edited = _edited(before, transaction.phash(outcome.id), transaction)
+            if before is not None and edited is not None and edited != outcome.id:  # a copy of it was met before
+                given = {**transaction.metadata(edited), **transaction.metadata(outcome.id)}
+                transaction.annotate(outcome.id, labels=before.labels, metadata=given)
             if old is not None:
                 transaction.move(old, outcome.location)
             else:
@@ -321,11 +325,12 @@ class Build:
         self._report.publish_seconds += time.perf_counter() - began
 
 
-def _same_picture(image: NewImage, before: KnownLocation, lookup: Lookup) -> bool:
-    """Whether a file that has changed still shows the same: a rating was written into it, or it was retouched."""
-    assert before.image_id is not None
-    old, new = lookup.phash(before.image_id), image.facts.phash
-    return old is not None and new is not None and ((old ^ new) & (2**64 - 1)).bit_count() <= MAX_EDITED_BITS
+def _edited(before: KnownLocation | None, phash: int | None, lookup: Lookup) -> str | None:
+    """The image that a file held before, where the file still shows the same: it was rated, or retouched."""
+    old = None if before is None or before.image_id is None else lookup.phash(before.image_id)
+    if before is None or old is None or phash is None:
+        return None
+    return before.image_id if ((old ^ phash) & (2**64 - 1)).bit_count() <= MAX_EDITED_BITS else None
 
 
 def _sample_first(work: list[Location]) -> list[Location]:

@@ -9,7 +9,7 @@ from functools import partial
 from indexer.errors import SourceMissing
 from indexer.folders import Entry, scan
 from indexer.report import BuildOptions, BuildReport, Progress
-from indexer.sources import Source, emptied_folders, gone
+from indexer.sources import Source, gone, unplugged_folders
 from search.catalog.lookup import KnownLocation
 from search.index import Index
 from search.types import Failure, Location
@@ -77,7 +77,7 @@ class Comparison:
         failed = {failed.path: failed for failed in self._index.catalog.failures(root, paths)}
         for location in chunk:
             earlier = failed.get(location.path)
-            if earlier and _same_file(earlier, location) and not self._options.retry_failed:
+            if earlier and _same_file(earlier, location) and not (self._options.retry_failed or self._options.reread):
                 self._report.fail(earlier)
                 continue
             before = known.get(location.path)
@@ -129,11 +129,15 @@ class Comparison:
         absent = {path for path in known if (root, path) not in foreseen and gone(root, path)}
         left_out = partial(self._options.choice.leaves_out, prefix=source.prefix)
         excluded = {path for path in known if path not in absent and left_out(path)}
-        kept = self._perhaps_unplugged(source, known, absent) if prune and not self._options.prune_all else set()
         missing = absent | excluded
         barred = [
             path for path in self._index.catalog.paths_under(root, source.prefix, barred=True) if gone(root, path)
         ]
+        kept: set[str] = set()
+        if not self._options.prune_all:
+            folders = tuple(sorted(unplugged_folders(source, [*absent, *barred])))
+            barred = [path for path in barred if not path.startswith(folders)]  # its drive may bring it back, edited
+            kept = self._perhaps_unplugged(source, folders, known, absent) if prune else kept
         stale = [
             failed.path
             for failed in self._index.catalog.failures(root)
@@ -153,17 +157,18 @@ class Comparison:
             for paths in _chunks(sorted(missing - dropped)):
                 transaction.mark_missing(root, paths, missing=True)
 
-    def _perhaps_unplugged(self, source: Source, known: Sequence[str], absent: Set[str]) -> set[str]:
+    def _perhaps_unplugged(
+        self, source: Source, folders: Sequence[str], known: Sequence[str], absent: Set[str]
+    ) -> set[str]:
         """Those of the absent files that `--prune` must not drop unasked, listed in the report by their folders.
 
-        A folder that holds no file any more may be where a drive is mounted; more than half of a source's images may
-        be on one.
+        folders: of `unplugged_folders`. More than half of a source's images may be on a drive, too.
         """
         kept: set[str] = set()
-        for folder in sorted(emptied_folders(source.root, absent)):
+        for folder in folders:
             here = {path for path in absent if path.startswith(folder)} - kept
             if here:
-                self._keep(source, folder, len(here), "it holds no files any more")
+                self._keep(source, folder, len(here), "it is gone, or holds no files any more")
                 kept |= here
         rest = absent - kept
         if len(rest) > MAX_PRUNED_SHARE * len(known) and len(rest) >= MIN_PRUNE_QUESTION:
@@ -174,7 +179,7 @@ class Comparison:
     def _keep(self, source: Source, folder: str, count: int, why: str) -> None:
         reason = (
             f"folder: {why}. Is a drive not connected? Its {count:,} images were kept. If they are gone for good, add "
-            "--prune-all"
+            "--prune-all, or use lookalike forget-root"
         )
         self._report.fail(Failure(root=str(source.root), path=folder or ".", mtime_ns=0, size=0, reason=reason))
 

@@ -140,19 +140,22 @@ def gone(root: str, path: str) -> bool:
     return False
 
 
-def emptied_folders(root: Path, paths: Iterable[str]) -> set[str]:
-    """The topmost folders above these files that are there and hold no file at all, each ending in `/`.
+def unplugged_folders(source: Source, paths: Iterable[str]) -> set[str]:
+    """The topmost folders above these files of which a drive may have been disconnected, each ending in `/`.
 
-    Such a folder may be where a drive is mounted that is not connected now. `""` is the root itself.
+    They hold no file any more, or went themselves and were at the top of the source, where drives are mounted. `""` is
+    the root itself.
     """
     found: set[str] = set()
     checked: dict[str, bool] = {}
+    top = source.prefix.count("/") + 1
     for path in paths:
         parts = path.split("/")[:-1]
         for depth in range(len(parts) + 1):
             folder = "".join(f"{part}/" for part in parts[:depth])
             if folder not in checked:
-                checked[folder] = _holds_no_file(root / folder)
+                vanished = depth == top and gone(str(source.root), folder)
+                checked[folder] = vanished or _holds_no_file(source.root / folder)
             if checked[folder]:
                 found.add(folder)
                 break
@@ -160,7 +163,7 @@ def emptied_folders(root: Path, paths: Iterable[str]) -> set[str]:
 
 
 def _holds_no_file(folder: Path) -> bool:
-    """Whether a folder is there and has no file in it, nor in any folder below."""
+    """Whether a folder is there and has no file in it, nor in any folder below; hidden ones aside."""
     if not folder.is_dir():
         return False
-    return not any(files for _, _, files in os.walk(folder))
+    return not any(not name.startswith(".") for _, _, files in os.walk(folder) for name in files)

@@ -119,11 +119,52 @@ def test_most_of_a_source_is_not_dropped_unasked(album: Album) -> None:
 
 
 def test_a_folder_that_was_deleted_is_pruned(album: Album) -> None:
-    album.draw(*(f"{folder}/{number}.png" for folder in "abc" for number in range(4)))
+    album.draw(*(f"2024/{folder}/{number}.png" for folder in "abc" for number in range(4)))
     album.build()
-    shutil.rmtree(album.photos / "b")
+    shutil.rmtree(album.photos / "2024" / "b")
     report = album.build(prune=True)
     assert (report.removed, report.failed) == (4, [])
+
+
+def test_a_drive_whose_mount_point_went_with_it_loses_nothing(album: Album) -> None:
+    album.draw("disk1/0.png", "disk1/1.png", "disk2/2.png", "loose.png")
+    album.build()
+    shutil.rmtree(album.photos / "disk2")
+    (album.photos / "loose.png").unlink()
+    report = album.build(prune=True)
+    assert (report.removed, report.missing) == (1, 1), "only the loose file is surely gone"
+    assert [failed.path for failed in report.failed] == ["disk2/"]
+    assert album.build(prune=True, prune_all=True).removed == 1
+
+
+def test_hidden_files_of_a_mount_point_do_not_make_it_a_folder_of_pictures(album: Album) -> None:
+    album.draw("year/disk/0.png", "year/1.png")
+    album.build()
+    (album.photos / "year" / "disk" / "0.png").unlink()
+    (album.photos / "year" / "disk" / ".keep").touch()
+    report = album.build(prune=True)
+    assert (report.removed, [failed.path for failed in report.failed]) == (0, ["year/disk/"])
+
+
+@pytest.mark.parametrize("prune", [False, True])
+@pytest.mark.parametrize("vanished", [False, True])
+def test_what_was_removed_stays_away_when_its_drive_comes_back_with_an_edit(
+    album: Album, tmp_path: Path, prune: bool, vanished: bool
+) -> None:
+    album.draw("disk1/0.jpg", "disk2/1.jpg", "disk2/removed.jpg")
+    album.build()
+    with album.index.writer() as writer:
+        writer.remove([album.hit("removed.jpg").id])
+    shutil.move(album.photos / "disk2", tmp_path / "away")
+    if not vanished:
+        (album.photos / "disk2").mkdir()
+    album.build(prune=prune)
+    if not vanished:
+        (album.photos / "disk2").rmdir()
+    shutil.move(tmp_path / "away", album.photos / "disk2")
+    rate(album.photos / "disk2" / "removed.jpg")
+    album.build(prune=prune)
+    assert album.names() == {"0.jpg", "1.jpg"}
 
 
 def rate(path: Path) -> None:
@@ -148,6 +189,39 @@ def test_an_edit_of_a_files_metadata_keeps_labels_and_what_was_removed(album: Al
     assert album.names() == {"kept.jpg", "other.jpg"}
     assert album.build().ignored == 1, "it stays away"
     assert album.build(readd=True).added == 1
+
+
+def test_an_edit_keeps_labels_also_where_a_copy_of_it_was_met_before(album: Album) -> None:
+    album.draw("b.jpg", "other.jpg")
+    album.build()
+    album.label("b.jpg", "ann", album=7)
+    rate(album.photos / "b.jpg")
+    shutil.copy(album.photos / "b.jpg", album.photos / "a-copy.jpg")  # read before b.jpg
+    album.build()
+    hit = album.hit("b.jpg")
+    assert (hit.labels, hit.metadata) == (("ann",), {"album": 7})
+
+
+def test_a_copy_of_another_known_picture_under_an_old_name_gets_no_labels(album: Album) -> None:
+    album.draw("a.png", "b.png")
+    album.build()
+    album.label("b.png", "ann", album=7)
+    shutil.copy(album.photos / "a.png", album.photos / "b.png")
+    album.build()
+    assert (album.hit("a.png").labels, album.hit("a.png").metadata) == ((), {})
+
+
+def test_reading_again_reads_rejected_files_too(album: Album) -> None:
+    album.draw("a.bmp", "b.bmp")
+    path = album.photos / "a.bmp"
+    good, times = path.read_bytes(), path.stat()
+    path.write_bytes(b"BM" + bytes(len(good) - 2))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert len(album.build().failed) == 1
+    path.write_bytes(good)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    report = album.build(reread=True)
+    assert (report.added, report.failed) == (1, [])
 
 
 def test_another_picture_under_an_old_name_gets_no_labels_of_the_old_one(album: Album) -> None:
