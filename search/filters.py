@@ -20,7 +20,12 @@ PRESENCE_FIELDS = ("gps",)
 """Fields that are there or not, and have no one value to compare."""
 FIELDS = f"{', '.join((*STRING_FIELDS, *NUMBER_FIELDS, *PRESENCE_FIELDS))}, metadata.<key>"
 OPERATORS = "in, gte, gt, lte, lt, glob, exists"
-FORMAT_ALIASES = {"jpg": "jpeg", "jpe": "jpeg", "tif": "tiff", "heic": "heif", "jp2": "jpeg2000", "j2k": "jpeg2000"}
+FORMAT_ALIASES = {
+    **dict.fromkeys(("jpg", "jpe"), "jpeg"),
+    **dict.fromkeys(("heif", "hif"), "heic"),
+    **dict.fromkeys(("jp2", "j2k"), "jpeg2000"),
+    "tif": "tiff",
+}
 """What people call formats that the catalog names otherwise."""
 MAX_DEPTH = 12
 """Levels of nesting: SQLite's parser holds a hundred levels, and each of ours is several of its own."""

@@ -175,16 +175,30 @@ class QueryPart:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Aspect:
+    """One side of a query: weighted parts in one space. A negative weight looks for what is unlike them.
+
+    `space` None means the index's default, a Space that one and no other of its name.
+    """
+
+    parts: Sequence[QueryPart]
+    space: str | Space | None = None
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Query:
     """What to look for. Its vector is the normalised weighted sum of its parts' embeddings.
 
-    Parts with several views make as many vectors, view by view; an image's score is the best of them.
+    Parts with several views make as many vectors, view by view; an image's score is the best of them. `aspects` instead
+    of `parts` and `space` look in several spaces: an image's score is the weighted mean of its cosines there.
 
     `filter` is a tree of `search.filters`; `space` None means the index's default, a Space that one and no other of its
     name. Images that are parts by id are not among the hits. fold: near-equal images are one hit, with its copies.
     """
 
-    parts: Sequence[QueryPart]
+    parts: Sequence[QueryPart] = ()
+    aspects: Sequence[Aspect] = ()
     k: int = 10
     offset: int = 0
     fold: bool = False

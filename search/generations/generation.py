@@ -93,10 +93,17 @@ class SpaceSnapshot:
         places[self.rowids] = np.arange(len(self.rowids), dtype=np.int32)
         return places
 
+    def places(self, rowids: NDArray[np.int64]) -> Positions:
+        """Where these images stand, (n,) int64; -1 for those that are not in here."""
+        places = np.full(len(rowids), -1, dtype=np.int64)
+        known = np.flatnonzero(rowids < len(self._places))
+        places[known] = self._places[rowids[known]]
+        return places
+
     def positions(self, rowids: NDArray[np.int64]) -> Positions:
         """Where these images stand, (m,) int64, in their order; those that are not in here are left out."""
-        places = self._places[rowids[rowids < len(self._places)]]
-        return places[places >= 0].astype(np.int64)
+        places = self.places(rowids)
+        return places[places >= 0]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from search.errors import QueryInvalid
-from search.types import Query, Vector
+from search.types import Aspect, Query, QueryPart, Vector
 from search.vectors import normalise
 
 MAX_PARTS = 64
+MAX_ASPECTS = 8
 MAX_WINDOW = 10_000
 """The largest k + offset: what one answer may cost in memory and catalog reads."""
 MAX_FOLDED_HITS = 1_000
@@ -22,18 +23,17 @@ CANCELS = 1e-6
 """A sum shorter than this share of its weights is rounding: its parts cancel out."""
 
 
-def query_vectors(query: Query, dim: int, vector_of: Callable[[str], Vector]) -> Vector:
-    """The normalised weighted sums of a query's parts: (v, dim) float32, one for each view of its pictures.
+def part_vectors(parts: Sequence[QueryPart], dim: int, vector_of: Callable[[str], Vector]) -> Vector:
+    """The normalised weighted sums of parts: (v, dim) float32, one for each view of its pictures.
 
     vector_of: the stored embedding of an image by id. Each part's vector is normalised before it is weighted, so
     that a weight means the same for every part. Parts of one view belong to every sum. Raises QueryInvalid, and what
     `vector_of` raises.
     """
-    check_window(query)
-    if not 1 <= len(query.parts) <= MAX_PARTS:
-        raise QueryInvalid(f"A query has between 1 and {MAX_PARTS} parts, not {len(query.parts)}.")
+    if not 1 <= len(parts) <= MAX_PARTS:
+        raise QueryInvalid(f"A query has between 1 and {MAX_PARTS} parts, not {len(parts)}.")
     total = np.zeros((1, dim), dtype=np.float64)
-    for number, part in enumerate(query.parts, start=1):
+    for number, part in enumerate(parts, start=1):
         if (part.id is None) == (part.vector is None):
             raise QueryInvalid(f"Part {number} of the query needs either an id or a vector.")
         vector = vector_of(part.id) if part.id is not None else part.vector
@@ -49,10 +49,27 @@ def query_vectors(query: Query, dim: int, vector_of: Callable[[str], Vector]) ->
             total = total + part.weight * normalise(views).astype(np.float64)
         except ValueError as error:
             raise QueryInvalid(f"The vector of part {number} has no direction: it is zero or not finite.") from error
-    if np.linalg.norm(total, axis=1).min() <= CANCELS * sum(abs(part.weight) for part in query.parts):
+    if np.linalg.norm(total, axis=1).min() <= CANCELS * sum(abs(part.weight) for part in parts):
         raise QueryInvalid("The query's parts cancel out. Change their weights.")
     result: Vector = normalise(total)
     return result
+
+
+def query_aspects(query: Query) -> Sequence[Aspect]:
+    """The aspects of a query; one of its parts and space where it names none. Raises QueryInvalid."""
+    check_window(query)
+    if not query.aspects:
+        return (Aspect(parts=query.parts, space=query.space),)
+    if query.parts or query.space is not None:
+        raise QueryInvalid("A query has either parts, and perhaps a space, or aspects, each with its own.")
+    if len(query.aspects) > MAX_ASPECTS:
+        raise QueryInvalid(f"A query has at most {MAX_ASPECTS} aspects, not {len(query.aspects)}.")
+    for number, aspect in enumerate(query.aspects, start=1):
+        if not np.isfinite(aspect.weight) or abs(aspect.weight) > 1e6 or aspect.weight == 0:
+            raise QueryInvalid(
+                f"The weight of aspect {number} must be a number between -1,000,000 and 1,000,000, not 0."
+            )
+    return query.aspects
 
 
 def check_window(query: Query) -> None:

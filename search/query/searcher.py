@@ -20,11 +20,12 @@ from search.catalog.hits import Entry
 from search.errors import FilterInvalid, NotInSpace, QueryInvalid, SearchError, UnknownImage, UnknownSpace
 from search.filters import Filter
 from search.generations.ann import NEIGHBOURS
+from search.query.aspects import WeightedVectors, nearest_by_sum
 from search.query.fold import CANDIDATES_PER_HIT, MAX_COPIES, MAX_FOLD_CANDIDATES, fold, is_enough
 from search.query.follow import Follower
-from search.query.parts import query_vectors
+from search.query.parts import part_vectors, query_aspects
 from search.query.snapshot import EXACTLY, Selection, Snapshot
-from search.types import Hit, Query, Space, Vector
+from search.types import Aspect, Hit, Query, Space, Vector
 
 Found = tuple[NDArray[np.int64], NDArray[np.float32]]
 """Rowids and cosines of one query, best first."""
@@ -89,12 +90,15 @@ class Searcher:
     def observed(self, query: Query) -> tuple[int, int] | None:
         """As `Index.observed`."""
         snapshot, _ = self._follower.newest()
-        space = snapshot.space(query.space)
-        vector = query_vectors(query, space.recipe.dim, lambda image_id: self.vector(image_id, space))[:1]
+        aspects = query_aspects(query)
+        if len(aspects) > 1:
+            return None
+        space = snapshot.space(aspects[0].space)
+        vector = part_vectors(aspects[0].parts, space.recipe.dim, lambda image_id: self.vector(image_id, space))[:1]
         base = snapshot.spaces[space.name].base
         if base is None or base.graph is None:
             return None
-        asked = [self._catalog.rowid(part.id) for part in query.parts if part.id is not None]
+        asked = [self._catalog.rowid(part.id) for part in aspects[0].parts if part.id is not None]
 
         def cosines(k: int, ef: int | None) -> NDArray[np.float32]:
             (rowids,), (best,) = snapshot.nearest(space.name, vector, k + len(asked), ef=ef)
@@ -143,9 +147,10 @@ class Searcher:
         """The embeddings of the images that are parts of queries, by space and id, as far as they are known."""
         ids: dict[str, set[str]] = {}
         for query in queries:
-            with suppress(UnknownSpace):
-                name = snapshot.space(query.space).name
-                ids.setdefault(name, set()).update(part.id for part in query.parts if part.id is not None)
+            for aspect in query.aspects or (Aspect(parts=query.parts, space=query.space),):
+                with suppress(UnknownSpace):
+                    name = snapshot.space(aspect.space).name
+                    ids.setdefault(name, set()).update(part.id for part in aspect.parts if part.id is not None)
         stored: dict[tuple[str, str], Vector] = {}
         for name, wanted in ids.items():
             vectors = self._catalog.stored(snapshot.spaces[name].space, wanted)
@@ -156,16 +161,22 @@ class Searcher:
         self, snapshot: Snapshot, query: Query, stored: Mapping[tuple[str, str], Vector], version: int
     ) -> _Asked:
         """Raises REFUSALS."""
-        space = snapshot.space(query.space)
+        aspects = query_aspects(query)
+        sought = tuple(self._sought(snapshot, aspect, stored) for aspect in aspects)
+        excluded = frozenset(part.id for aspect in aspects for part in aspect.parts if part.id is not None)
+        return _Asked(query, sought, self._matching(query.filter, version), excluded)
+
+    def _sought(self, snapshot: Snapshot, aspect: Aspect, stored: Mapping[tuple[str, str], Vector]) -> WeightedVectors:
+        """An aspect's vectors. A negative one looks for the nearest to the opposite: its weight becomes positive."""
+        space = snapshot.space(aspect.space)
 
         def vector_of(image_id: str) -> Vector:
             if (space.name, image_id) not in stored:
                 self._lacking(image_id, space)
             return stored[space.name, image_id]
 
-        vectors = query_vectors(query, space.recipe.dim, vector_of)
-        excluded = frozenset(part.id for part in query.parts if part.id is not None)
-        return _Asked(query, space.name, vectors, self._matching(query.filter, version), excluded)
+        vectors = part_vectors(aspect.parts, space.recipe.dim, vector_of)
+        return WeightedVectors(space.name, vectors if aspect.weight > 0 else -vectors, abs(aspect.weight))
 
     def _present_hits(self, snapshot: Snapshot, asked: Mapping[int, _Asked]) -> dict[int, tuple[list[Hit], bool]]:
         """The hits of each query, and whether the catalog still knew all candidates.
@@ -223,7 +234,7 @@ class Searcher:
             best = zip(rowids.tolist(), scores.tolist(), strict=True)
             named = [(-score, *known[rowid], rowid) for rowid, score in best if rowid in known]
             ranked = sorted(entry for entry in named if entry[2] and entry[1] not in asked.excluded)
-            vectors = snapshot.vectors(asked.space, np.array([entry[4] for entry in ranked], dtype=np.int64))
+            vectors = snapshot.vectors(asked.aspects[0].space, np.array([entry[4] for entry in ranked], dtype=np.int64))
             groups = fold(vectors, [entry[3] for entry in ranked], wanted)
             if is_enough(groups, wanted, len(ranked)) or len(rowids) < one.wanted or window == MAX_FOLD_CANDIDATES:
                 break
@@ -241,14 +252,13 @@ class Searcher:
 
 @dataclass(frozen=True)
 class _Asked:
-    """A query as it is searched for: its `vectors` are (v, dim), one for each view.
+    """A query as it is searched for, by one aspect or several.
 
     `excluded`: ids of its own parts, and of images whose files are gone. `spare`: candidates to look at beyond those.
     """
 
     query: Query
-    space: str
-    vectors: Vector
+    aspects: tuple[WeightedVectors, ...]
     allowed: Selection | None
     excluded: frozenset[str]
     spare: int = 0
@@ -260,18 +270,24 @@ class _Asked:
 
 
 def _nearest(snapshot: Snapshot, asked: Sequence[_Asked]) -> list[Found]:
-    """All images that may be hits of each query. Alike queries are one call."""
+    """All images that may be hits of each query. Alike queries of one aspect are one call."""
     answers: dict[int, Found] = {}
-    windows = {number: one.wanted + EXTRA_CANDIDATES for number, one in enumerate(asked)}
+    windows: dict[int, int] = {}
+    for number, one in enumerate(asked):
+        window = one.wanted + EXTRA_CANDIDATES
+        if len(one.aspects) == 1:
+            windows[number] = window
+        else:
+            answers[number] = _enough(one, *nearest_by_sum(snapshot, one.aspects, one.wanted, window, one.allowed))
     while windows:
         alike: dict[tuple[str, int, int], list[int]] = {}
         for number, window in windows.items():
-            alike.setdefault((asked[number].space, window, id(asked[number].allowed)), []).append(number)
+            alike.setdefault((asked[number].aspects[0].space, window, id(asked[number].allowed)), []).append(number)
         for (space, window, _), numbers in alike.items():
-            vectors = np.concatenate([asked[number].vectors for number in numbers])
+            vectors = np.concatenate([asked[number].aspects[0].vectors for number in numbers])
             most = max(asked[number].wanted for number in numbers)  # by id, later ones of equal vectors are no hits
             all_rowids, all_scores = snapshot.nearest(space, vectors, window, asked[numbers[0]].allowed, max_equal=most)
-            ends = np.cumsum([len(asked[number].vectors) for number in numbers])[:-1]
+            ends = np.cumsum([len(asked[number].aspects[0].vectors) for number in numbers])[:-1]
             for number, found, best in zip(
                 numbers, np.split(all_rowids, ends), np.split(all_scores, ends), strict=True
             ):

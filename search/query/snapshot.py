@@ -202,6 +202,26 @@ class Snapshot:
             result[~new] = view.base.vectors[view.base.nodes(view.base.positions(rowids[~new]))]
         return result
 
+    def cosines(self, space: str, queries: Vectors, rowids: Rowids) -> NDArray[np.float32]:
+        """The best cosine of each of these images with any query, (n,) float32; -inf where it has no vector there.
+
+        queries: (q, dim) float32, unit vectors.
+        """
+        view = self.spaces[space]
+        queries = view.transform.apply(queries)
+        best = np.full(len(rowids), -np.inf, dtype=np.float32)
+        if len(view.delta_rowids):
+            order = np.argsort(view.delta_rowids)
+            places = np.minimum(np.searchsorted(view.delta_rowids, rowids, sorter=order), len(order) - 1)
+            positions = order[places]
+            newer = np.flatnonzero(view.delta_rowids[positions] == rowids)
+            best[newer] = _best_of(view.delta_vectors, queries, positions[newer])
+        if view.base is not None:
+            places = view.base.places(rowids)
+            older = np.flatnonzero(places >= 0)
+            best[older] = _best_of(view.base.vectors, queries, view.base.nodes(places[older]))
+        return np.clip(best, -1, 1, where=np.isfinite(best), out=best)
+
     def _candidates(self, base: SpaceSnapshot, within: Allowed, queries: Vectors, k: int, ef: int | None) -> Positions:
         """Nodes of a generation among which each query's k nearest are: exactly, or with its graph's recall.
 
@@ -227,6 +247,14 @@ class Snapshot:
     def delta_count(self) -> int:
         """How many images were added since the generation."""
         return max((len(view.delta_rowids) for view in self.spaces.values()), default=0)
+
+
+def _best_of(vectors: Vectors, queries: Vectors, positions: Positions) -> NDArray[np.float32]:
+    """The best inner product of each vector at these positions, (n,), with any query, (q, dim)."""
+    if not len(positions):
+        return np.empty(0, dtype=np.float32)
+    best: NDArray[np.float32] = scores(vectors, queries, np.tile(positions, (len(queries), 1))).max(axis=0)
+    return best
 
 
 def _none_stored(space: Space) -> Vectors:
