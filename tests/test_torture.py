@@ -36,6 +36,19 @@ def test_a_writer_that_acknowledges_too_early_is_caught() -> None:
     assert any("are lost" in problem for problem in figures["wrong"])
 
 
+def test_killed_changes_of_spaces_leave_an_index_that_can_be_completed() -> None:
+    figures = torture("spaces", "--runs", "6", "--seed", "3")
+    assert figures["wrong"] == []
+    assert figures["runs"] == 6
+    assert figures["counts"]["steps"] > 6
+    assert figures["counts"]["searches beside"] > 6
+
+
+def test_a_change_of_spaces_that_is_acknowledged_too_early_is_caught() -> None:
+    figures = torture("spaces", "--runs", "40", "--seed", "3", "--broken")
+    assert any("another state than was told" in problem for problem in figures["wrong"])
+
+
 @COMPILED
 def test_calls_that_are_killed_or_fail_lose_nothing() -> None:
     figures = torture("calls", "--every", "60", "--seed", "1")

@@ -20,11 +20,12 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict
 from pathlib import Path
 
-from torture import calls, contract, kill, mixed, mutate, pictures, power, shim
+from torture import calls, contract, kill, mixed, mutate, pictures, power, shim, spaces
 from torture.world import Figures
 
 AIMS = {
     "kill": 2_000,
+    "spaces": 500,
     "calls": 5_000,
     "power": 1_000,
     "mutate": 20_000,
@@ -36,6 +37,7 @@ AIMS = {
 """Runs after which an attack leaves the time to the others. There are just under 5,000 calls and fates."""
 BY_CHANCE: dict[str, Callable[..., Figures]] = {
     "kill": kill.torture,
+    "spaces": spaces.torture,
     "power": power.torture,
     "mutate": mutate.torture,
     "mixed": mixed.torture,
