@@ -113,7 +113,7 @@ def test_no_name_drives_a_terminal(named: Built) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        ["search", "no\x1b[2Jsuch.png"],
+        ["search", "x.png", "--index", "no\x1b[2Jsuch"],
         ["build", "no\x1b[2Jsuch"],
         ["build", "x", "--files-from", "no\x1b[2Jsuch"],
         ["build", "x", "--metadata", "no\x1b[2Jsuch"],
