@@ -69,6 +69,8 @@ class Choice:
 
     def excludes(self, path: str) -> bool:
         """Whether a glob names this file or folder. Accents count as the same, composed or decomposed."""
+        if not self.exclude:
+            return False
         path = composed(path)
         name = path.rpartition("/")[2]
         for glob in (composed(glob).rstrip("/") for glob in self.exclude):
@@ -173,7 +175,7 @@ def _folder(
         elif is_folder:
             yield _Subfolder(f"{path}/")
         else:
-            yield from _file(root, path, beside=names)
+            yield from _file(root, path, linked=linked, beside=names)
 
 
 def _identity(folder: Path) -> tuple[int, int]:
@@ -182,18 +184,21 @@ def _identity(folder: Path) -> tuple[int, int]:
     return facts.st_dev, facts.st_ino
 
 
-def _file(root: Path, path: str, *, listed: bool = False, beside: Set[str] = frozenset()) -> Iterator[Entry]:
-    """One file. listed: by its user, so that it is taken whatever it looks like. beside: all names of its folder."""
+def _file(
+    root: Path, path: str, *, linked: bool = False, listed: bool = False, beside: Set[str] = frozenset()
+) -> Iterator[Entry]:
+    """One file. linked: it is a link. listed: by its user, so it is taken. beside: its folder's names."""
     absolute = root / path
     facts: os.stat_result | None = None
     try:
         facts = absolute.stat()
-        if absolute.is_symlink() and not absolute.resolve().is_relative_to(root.resolve()):
+        if (linked or (listed and absolute.is_symlink())) and not absolute.resolve().is_relative_to(root.resolve()):
             yield _failure(root, path, facts, "a link that leads out of its folder")
             return
         kind = None if listed or not stat.S_ISREG(facts.st_mode) else _kind(absolute)
         if stat.S_ISREG(facts.st_mode) and (listed or is_read(kind)):
-            rule = None if listed else DOWNLOADING if f"{absolute.name}.aria2" in beside else file_rule(absolute.name)
+            name = path.rpartition("/")[2]
+            rule = None if listed else DOWNLOADING if f"{name}.aria2" in beside else file_rule(name)
             if rule is not None:
                 yield LeftOut(root=root, path=_shown(path), rule=rule)
             elif _shown(path) != path:

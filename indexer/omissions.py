@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Set
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from fnmatch import fnmatchcase, translate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +85,9 @@ REASONS = {
 _BY_NAME = {rule.name: rule for rule in FOLDERS if not set("*?[") & set(rule.name) and not (rule.inside or rule.holds)}
 _OTHERS = tuple(rule for rule in FOLDERS if rule.name not in _BY_NAME)
 
+_ANY_FILE = re.compile("|".join(translate(rule.name) for rule in FILES))
+"""Says at once that no rule is about a file, as is so for nearly all."""
+
 
 def folder_rule(name: str, inside: str, holds: Set[str] = frozenset()) -> Rule | None:
     """The rule that leaves a folder out. inside: the name of the folder it is in. holds: names of its own entries."""
@@ -102,4 +106,6 @@ def folder_rule(name: str, inside: str, holds: Set[str] = frozenset()) -> Rule |
 def file_rule(name: str) -> Rule | None:
     """The rule that leaves a file out which begins as a picture does."""
     name = name.lower()
-    return next((rule for rule in FILES if fnmatchcase(name, rule.name)), None)
+    if _ANY_FILE.match(name) is None:
+        return None
+    return next(rule for rule in FILES if fnmatchcase(name, rule.name))

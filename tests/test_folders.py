@@ -259,3 +259,10 @@ def test_a_name_that_the_locale_cannot_tell_is_refused_with_what_to_do(
     (refused,) = scan(Source(root=tmp_path))
     assert isinstance(refused, Failure)
     assert "PYTHONUTF8=1" in refused.reason
+
+
+def test_a_listed_path_that_is_too_long_is_one_failure(tmp_path: Path) -> None:
+    long = "d/" * 3000 + "a.jpg"
+    put(tmp_path, "a.jpg")
+    found = list(scan(Source(root=tmp_path, paths=("a.jpg", long, "x" * 300 + ".jpg"))))
+    assert [type(entry).__name__ for entry in found] == ["Location", "Failure", "Failure"]
