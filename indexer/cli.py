@@ -138,8 +138,8 @@ def build(
         device=device,
         batch_size=batch_size,
     )
-    _check_place(index, sources)
     resolve_sources(sources, listed, ())  # a missing folder is told at once, not after the model is loaded
+    _check_place(index, sources)
     if dry_run and not (index / "catalog.sqlite").exists():
         _foresee(index, sources, listed, choice, as_json)
         return
@@ -165,6 +165,9 @@ def build(
 
 def _check_place(index: Path, sources: Sequence[Path]) -> None:
     """Say at once, not after a model is loaded, that the index cannot be there."""
+    from search.files import check_path
+
+    check_path(index)
     if index.exists() and not index.is_dir():
         raise typer.BadParameter(f"{index} is a file. Name a folder for the index.", param_hint="--index")
     for source in sources:

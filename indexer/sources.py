@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from indexer.errors import SourceMissing
-from search.names import composed, folded
+from search.names import composed, folded, is_text
 from search.types import Location
 
 
@@ -35,6 +35,9 @@ def resolve_sources(sources: Iterable[Path], listed: Iterable[Path], known_roots
     folders = [path for path in named if path.is_dir()]
     # abspath, not resolve: `..` must go, but a link stays a link and is judged by the scan.
     files = [path for path in named if not path.is_dir()] + [Path(os.path.abspath(as_on_disk(path))) for path in listed]  # noqa: PTH100
+    for folder in (*folders, *(path.parent for path in files)):
+        if not is_text(str(folder)):
+            raise SourceMissing(f"{folder} cannot be indexed: its path is not valid UTF-8. Rename the folder.")
     roots += sorted(folders + [path.parent for path in files], key=lambda path: len(path.parts))  # parents first
     prefixes: dict[Path, list[str]] = {}
     for folder in sorted(folders, key=lambda path: len(path.parts)):

@@ -21,6 +21,7 @@ from search.console import (
     warn,
 )
 from search.errors import IndexDamaged
+from search.names import is_text
 
 if TYPE_CHECKING:
     from search.catalog.lookup import KnownLocation, Lookup
@@ -262,7 +263,7 @@ def _barred(index: Index, name: str) -> list[Location]:
 def _was_removed(index: Index, name: str) -> bool:
     """Whether this is the id of an image that was removed: nothing leads from it to the paths that it had."""
     with index.catalog.lookup() as lookup:
-        return lookup.content(name.lower()).barred
+        return is_text(name) and lookup.content(name.lower()).barred
 
 
 def _seen(index: Index, lookup: Lookup, name: str) -> Iterator[KnownLocation]:

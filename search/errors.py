@@ -7,6 +7,7 @@ SearchError
 ├── IndexDamaged        its catalog cannot be trusted
 ├── GenerationDamaged   its generation cannot be trusted
 ├── IndexTooNew         a newer Lookalike made it
+├── PathInvalid         a path that an index cannot have
 ├── StorageFailed       the disk is full, or reading or writing failed
 ├── IndexMoved          it was moved, replaced or deleted while it was open
 ├── PublicationStopped  a publication was asked to end before it was done
@@ -42,6 +43,10 @@ class SearchError(Exception):
 
 class IndexMissing(SearchError):
     """No index at the given path."""
+
+
+class PathInvalid(SearchError):
+    """A path that the catalog and its checksums cannot hold."""
 
 
 class IndexExists(SearchError):

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from search.errors import StorageFailed
+from search.errors import PathInvalid, StorageFailed
+from search.names import is_text
 
 
 def sync(path: Path) -> None:
@@ -22,6 +23,12 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def check_path(path: Path) -> None:
+    """Raise PathInvalid for a path of an index that is not valid UTF-8: SQLite and JSON cannot hold it."""
+    if not is_text(str(path.absolute())):
+        raise PathInvalid(f"{path} is not valid UTF-8. Give the index, or the folder it is in, another name.")
 
 
 def decoded(data: bytes, *, errors: str = "strict") -> str:

@@ -23,7 +23,7 @@ from search.errors import (
     UnknownImage,
     UnknownSpace,
 )
-from search.files import make_folder, storage_errors
+from search.files import check_path, make_folder, storage_errors
 from search.filters import Filter
 from search.generations.generation import Generation
 from search.generations.policy import DEFAULT_POLICY, Policy
@@ -64,6 +64,7 @@ class Index:
 
         policy: as in `open`.
         """
+        check_path(path)
         with storage_errors(path):
             make_folder(path)
         return cls(path, Catalog.create(path / "catalog.sqlite", spaces), policy)
@@ -81,6 +82,7 @@ class Index:
         catalog = path / "catalog.sqlite"
         if not catalog.is_file():
             raise IndexMissing(f"There is no index at {path}. Make one with: lookalike build PHOTOS --index {path}")
+        check_path(path)
         opened = Catalog.open(catalog, writable=writable, unchecked=unchecked)
         if opened.outdated:
             from search.catalog.migrate import migrate  # imports alembic

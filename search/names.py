@@ -11,6 +11,11 @@ def composed(name: str) -> str:
     return name if name.isascii() or is_normalized("NFC", name) else normalize("NFC", name)
 
 
+def is_text(name: str) -> bool:
+    """Whether a name is valid Unicode: one of bytes that are not UTF-8 holds lone surrogates."""
+    return name.isascii() or not any("\ud800" <= character <= "\udfff" for character in name)
+
+
 def folded(name: str) -> str:
     """A name without regard to case and composition, for comparing (Unicode's canonical caseless matching)."""
     return name.lower() if name.isascii() else normalize("NFC", normalize("NFD", name).casefold())

@@ -238,3 +238,31 @@ def test_a_byte_order_mark_is_no_part_of_a_key(tmp_path: Path) -> None:
     found: Sequence[Any] = [read_keys([], tmp_path / str(number)) for number in range(3)]
     assert found[0] == found[1] == found[2]
     assert len(found[0]) == 2
+
+
+def test_paths_that_are_not_utf8_are_refused_or_listed_never_a_crash(tmp_path: Path, build: Build) -> None:
+    strange, plain, index = tmp_path / "ro\udce9t", tmp_path / "photos", tmp_path / "test.index"
+    for folder in (strange, plain):
+        folder.mkdir()
+        draw_picture("red", "circle", len(folder.name)).save(folder / "a.png")
+    (plain / "caf\udce9").mkdir()
+    draw_picture("blue", "square", 1).save(plain / "caf\udce9" / "b.png")
+    answer = build(plain, code=3)
+    assert (answer["added"], len(answer["failed"])) == (1, 1)
+    for arguments in (
+        ("build", strange, "--index", index),
+        ("build", strange, "--index", index, "--dry-run"),
+        ("build", plain, strange / "a.png", "--index", index),
+        ("build", strange, "--index", tmp_path / "new.index", "--dry-run"),
+        ("build", plain, "--index", strange / "new.index"),
+    ):
+        assert "not valid UTF-8" in run_cli(*arguments, check=2).stderr
+    assert not (strange / "new.index").exists()
+    assert run_cli("remove", index, "caf\udce9.png", check=3).stderr == "not in the index: caf\\udce9.png\n"
+    index.rename(strange / "moved.index")
+    for command in ("info", "verify", "compact", "rebuild", "spaces"):
+        assert "not valid UTF-8" in run_cli(command, strange / "moved.index", check=2).stderr
+
+
+def test_a_source_whose_name_is_too_long_is_a_mistake_on_the_command_line(tmp_path: Path) -> None:
+    assert "File name too long" in run_cli("build", "x" * 5000, "--index", tmp_path / "i", check=2).stderr

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from search.catalog.lookup import KnownLocation, Lookup
-from search.names import composed
+from search.names import composed, is_text
 
 
 class TypedPaths:
@@ -25,7 +25,7 @@ class TypedPaths:
 
     def find(self, typed: str) -> Iterator[KnownLocation]:
         """What the catalog knows by this path, likeliest first: as it is typed, then as it may be meant."""
-        if "\0" in typed:
+        if "\0" in typed or not is_text(typed):
             return
         told: set[tuple[str, str]] = set()
         for name in dict.fromkeys((typed, typed.replace("\\", "/"))):
