@@ -103,7 +103,8 @@ def test_the_recall_of_a_manifest_is_that_of_images_it_has_not_seen(
     assert facts["recall"] >= 0.95
     assert facts["recall"] == pytest.approx(new.mean(), abs=0.02)
     assert facts["recall_worst_tenth"] >= 0.7
-    assert facts["recall_worst_tenth"] == pytest.approx(new[:150].mean(), abs=0.07)
+    # Forty queries or so, of a graph of a few thousand: known to a tenth.
+    assert facts["recall_worst_tenth"] == pytest.approx(new[:150].mean(), abs=0.12)
 
 
 def test_equal_vectors_enter_the_graph_once(make_index: MakeIndex) -> None:

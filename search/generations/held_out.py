@@ -27,7 +27,7 @@ class HeldOut:
     """
 
     def __init__(self, vectors: Vectors, policy: Policy) -> None:
-        """vectors: (c, dim) float32, a sample of the new ones."""
+        """vectors: (c, dim) float32, a sample of the new ones, in random order."""
         self._policy = policy
         centre = vectors.mean(axis=0, dtype=np.float64) if len(vectors) else np.zeros(vectors.shape[1])
         self._near = 1 - NEAR_COPY_SHARE * (1 - float(centre @ centre))  # 1 - |mean|² is what 1 - cosine is on average
@@ -56,8 +56,8 @@ class HeldOut:
         self._seen += len(vectors)
 
     def choose(self, equals: NDArray[np.int64]) -> tuple[Vectors, NDArray[np.int64]]:
-        """The queries, (q, dim) float32, those with the fewest copies first; and the new vectors that must not be in
-        the graph when they are asked, (m,) int64.
+        """The queries, (q, dim) float32, the first ones or those with the fewest copies; and the new vectors that must
+        not be in the graph when they are asked, (m,) int64.
 
         equals: (n,) int64, the new vectors by number: equal ones have the same.
         """
@@ -65,8 +65,10 @@ class HeldOut:
         flags = np.concatenate(self._flags)[first]
         copies = np.array([(flags[:, bit // 8] & (128 >> bit % 8) > 0).sum() for bit in range(len(self.candidates))])
         order = np.flatnonzero(~self._in_graph)
-        order = order[np.argsort(copies[order], kind="stable")]
-        room = np.cumsum(copies[order][: self._policy.held_out_vectors]) / max(1, len(np.unique(equals)))
+        most, total = self._policy.held_out_vectors, max(1, len(np.unique(equals)))
+        if copies[order[:most]].sum() > MAX_HELD_OUT_SHARE * total:  # else the first: those without copies lie apart
+            order = order[np.argsort(copies[order], kind="stable")]
+        room = np.cumsum(copies[order[:most]]) / total
         few = min(self._policy.min_held_out_vectors, int((room <= 0.5).sum()))
         chosen = order[: max(few, int((room <= MAX_HELD_OUT_SHARE).sum()))]
         mask = np.zeros(len(self.candidates), dtype=np.bool_)

@@ -132,7 +132,7 @@ class SpaceDraft:
         return KINDS[self._policy.transform].fit(self.space.recipe.dim, sample)
 
     def _sample(self) -> Vectors:
-        """Some new vectors, (c, dim), each once: where most images are equal, of more of them."""
+        """Some new vectors, (c, dim), each once, in random order: where most images are equal, of more of them."""
         added = self._shuffled
         sampled = np.empty((0, self._transform.dim), dtype=np.float32)
         if not self._must_measure(self._known + len(added)):
@@ -146,7 +146,8 @@ class SpaceDraft:
             sampled = sampled[np.sort(first)]
             if len(sampled) >= wanted:
                 break
-        return sampled[:wanted]
+        shuffled: Vectors = np.random.default_rng(self._upto).permutation(sampled[:wanted])  # they came by rowid
+        return shuffled
 
     def _new_vectors(self) -> Iterator[tuple[NDArray[np.int64], Vectors]]:
         """What is new, as it is searched: rowids and (n, dim) float32 vectors, a few thousand at once."""
