@@ -244,13 +244,13 @@ class Build:
             return
         content = transaction.content(outcome.id)
         before = transaction.known(outcome.location.root, outcome.location.path)
-        if self._is_barred_edit(outcome, before, transaction):
+        if self._is_barred_edit(outcome, before):
             self._report.ignored += 1
-            transaction.locate_removed(outcome.location)
+            transaction.locate_removed(outcome.location, _phash(outcome, before))
             return
         old = self._count(outcome, content, transaction)
         if self._stays_away(content):
-            transaction.locate_removed(outcome.location)
+            transaction.locate_removed(outcome.location, _phash(outcome, before))
         else:
             labels = self._options.folder_labels(outcome.location)
             if isinstance(outcome, Decoded) and outcome.missing is not None:
@@ -275,12 +275,11 @@ class Build:
                 transaction.locate(outcome.id, outcome.location)
             transaction.annotate(outcome.id, labels=labels, without=self._options.folder_labels(old) if old else ())
 
-    def _is_barred_edit(self, outcome: Decoded | Recognised, before: KnownLocation | None, lookup: Lookup) -> bool:
+    def _is_barred_edit(self, outcome: Decoded | Recognised, before: KnownLocation | None) -> bool:
         """Whether a file that holds a removed image was edited, its pixels being the same."""
         if before is None or before.image_id is not None or self._options.readd or not isinstance(outcome, Decoded):
             return False
-        phash = outcome.facts.phash
-        return phash is not None and lookup.is_barred_phash(phash)
+        return before.removed_phash is not None and before.removed_phash == outcome.facts.phash
 
     def _count(self, outcome: Decoded | Recognised, content: Content, lookup: Lookup) -> Location | None:
         """Count what becomes of a file; where it was renamed, the location it had before."""
@@ -323,6 +322,13 @@ class Build:
         self._published = self._index.catalog.counts()[0]
         self._embedded_at_publish = self._report.embedded
         self._report.publish_seconds += time.perf_counter() - began
+
+
+def _phash(outcome: Decoded | Recognised, before: KnownLocation | None) -> int | None:
+    """The perceptual hash of a removed image: of the file as it is, or as it was known where it was not decoded."""
+    if isinstance(outcome, Decoded):
+        return outcome.facts.phash
+    return None if before is None else before.removed_phash
 
 
 def _edited(before: KnownLocation | None, phash: int | None, lookup: Lookup) -> str | None:

@@ -36,7 +36,7 @@ TO_VERSION_2 = (
     *(f"ALTER TABLE spaces DROP COLUMN {name}" for name in ("added_seq", "complete_seq", "missing", "dropped")),
     "DELETE FROM state WHERE key = 'default_space'",
     "ALTER TABLE locations DROP COLUMN missing_since",
-    "ALTER TABLE tombstones DROP COLUMN phash",
+    "ALTER TABLE locations DROP COLUMN removed_phash",
 )
 """Statements that take from a catalog what version 3 added, but for keys of labels."""
 

@@ -34,13 +34,14 @@ class Content(NamedTuple):
 class KnownLocation:
     """A location as a build meets it again. `image_id` is None where the user removed this content.
 
-    `missing`: the last build that looked found no file there.
+    `missing`: the last build that looked found no file there. `removed_phash`: of the removed image, where it is known.
     """
 
     location: Location
     image_id: str | None
     labels: tuple[str, ...]
     missing: bool
+    removed_phash: int | None
 
 
 class Lookup:
@@ -83,11 +84,6 @@ class Lookup:
         """The metadata of an image; empty for an unknown one."""
         return self._connection.execute(select(images.c.metadata).where(images.c.id == image_id)).scalar() or {}
 
-    def is_barred_phash(self, phash: int) -> bool:
-        """Whether the user removed an image with this perceptual hash for good."""
-        here = (tombstones.c.barred == 1) & (tombstones.c.phash == phash)
-        return self._connection.execute(select(exists().where(here))).scalar_one()
-
     def locations_of(self, image_id: str) -> list[Location]:
         """Where an image was seen, oldest first; empty for an unknown one."""
         query = (
@@ -106,6 +102,7 @@ def known_location(row: Row[Any]) -> KnownLocation:
         image_id=row.image_id,
         labels=tuple(row.labels or ()),
         missing=row.missing_since is not None,
+        removed_phash=row.removed_phash,
     )
 
 

@@ -45,10 +45,10 @@ def _from_1(operations: Operations) -> None:
 def _from_2(operations: Operations) -> None:
     """Labels are found in any case, and by their last part. Spaces come and go, and one is said to be the default.
 
-    Locations may be missing; tombstones keep a hash of the pixels.
+    Locations may be missing; those of removed images keep a hash of their pixels.
     """
     operations.add_column("locations", Column("missing_since", Text))
-    operations.add_column("tombstones", Column("phash", BigInteger))
+    operations.add_column("locations", Column("removed_phash", BigInteger))
     connection = operations.get_bind()
     for column in (spaces.c.added_seq, spaces.c.complete_seq, spaces.c.missing, spaces.c.dropped, embeddings.c.seq):
         added: Column[object] = Column(

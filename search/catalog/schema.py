@@ -65,6 +65,7 @@ locations = Table(
     Column("size", BigInteger, nullable=False),
     Column("image", Integer, ForeignKey("images.rowid"), index=True),  # NULL: the user removed this content
     Column("missing_since", Text),  # when a build first found no file here; NULL: the file was there
+    Column("removed_phash", BigInteger),  # of a removed image that was here: it is known after an edit of its file
     Index("locations_path", "root", "path", unique=True),
 )
 
@@ -119,7 +120,6 @@ tombstones = Table(
     Column("rowid", Integer, nullable=False),
     Column("id", Text, nullable=False, index=True),
     Column("barred", Integer, nullable=False),  # 1: removed by the user, and kept away until `--readd`
-    Column("phash", BigInteger),  # of the removed image, to know it after an editor has changed its file
 )
 
 state = Table(

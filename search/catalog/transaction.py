@@ -20,7 +20,12 @@ from search.types import Encoding, Failure, JsonObject, Location, NewImage, Spac
 _ADD_IMAGE, _ADD_LABEL = images.insert(), labels_table.insert()
 _DELETE_LABELS = delete(labels_table).where(labels_table.c.image == bindparam("image_rowid"))
 _DELETE_EMBEDDINGS = delete(embeddings).where(embeddings.c.image_rowid == bindparam("image_rowid"))
-_UNLINK_LOCATIONS = update(locations).where(locations.c.image == bindparam("image_rowid")).values(image=None)
+_PHASH = select(images.c.phash).where(images.c.rowid == bindparam("image_rowid")).scalar_subquery()
+_UNLINK_LOCATIONS = (
+    update(locations)
+    .where(locations.c.image == bindparam("image_rowid"))
+    .values(image=None, missing_since=None, removed_phash=_PHASH)
+)
 _CLEAR_FAILURES = delete(failures).where(
     tuple_(failures.c.root, failures.c.path).in_(
         select(locations.c.root, locations.c.path).where(locations.c.image == bindparam("image_rowid"))
@@ -35,7 +40,9 @@ _LIFT_TOMBSTONE = (
 _NEW_LOCATION = insert(locations)
 _SET_LOCATION = _NEW_LOCATION.on_conflict_do_update(
     index_elements=["root", "path"],
-    set_={name: _NEW_LOCATION.excluded[name] for name in ("mtime_ns", "size", "image", "missing_since")},
+    set_={
+        name: _NEW_LOCATION.excluded[name] for name in ("mtime_ns", "size", "image", "missing_since", "removed_phash")
+    },
 )
 _CLEAR_FAILURE = delete(failures).where(
     failures.c.root == bindparam("in_root"), failures.c.path == bindparam("in_path")
@@ -96,13 +103,17 @@ class Transaction(SpaceChanges):
         assert rowid is not None, "only a known image can be located"
         self._locate(rowid, location)
 
-    def _locate(self, rowid: int | None, location: Location) -> None:
-        self._connection.execute(_SET_LOCATION, {**asdict(location), "image": rowid, "missing_since": None})
+    def _locate(self, rowid: int | None, location: Location, removed_phash: int | None = None) -> None:
+        values = {"image": rowid, "missing_since": None, "removed_phash": removed_phash}
+        self._connection.execute(_SET_LOCATION, {**asdict(location), **values})
         self.clear_failure(location.root, location.path)
 
-    def locate_removed(self, location: Location) -> None:
-        """Record that this file holds a content which the user removed: it stays away, and is not read again."""
-        self._locate(None, location)
+    def locate_removed(self, location: Location, phash: int | None = None) -> None:
+        """Record that this file holds a content which the user removed: it stays away, and is not read again.
+
+        phash: the perceptual hash of the image, to recognise it after an edit of the file.
+        """
+        self._locate(None, location, phash)
 
     def move(self, old: Location, new: Location) -> None:
         """Record that a file was renamed: same content, new path."""
@@ -147,11 +158,11 @@ class Transaction(SpaceChanges):
         ids, removed = list(dict.fromkeys(image_ids)), 0
         for start in range(0, len(ids), CHUNK):
             here = images.c.id.in_(ids[start : start + CHUNK])
-            found = self._connection.execute(select(images.c.rowid, images.c.id, images.c.phash).where(here)).all()
+            found = self._connection.execute(select(images.c.rowid, images.c.id).where(here)).all()
             if found:
                 for statement in (_CLEAR_FAILURES, _DELETE_LOCATIONS) if erase else (_UNLINK_LOCATIONS,):
                     self._connection.execute(statement, [{"image_rowid": row.rowid} for row in found])
-                self._delete(found, barred=True, erase=erase)
+                self._delete(found, barred=True)
             removed += len(found)
         return removed
 
@@ -286,12 +297,12 @@ class Transaction(SpaceChanges):
         Apart from the changes that leave them so: of two files that swapped names, each is nowhere for a moment.
         """
         nowhere = ~exists(select(1).where(locations.c.image == images.c.rowid).correlate(images))
-        found = self._connection.execute(select(images.c.rowid, images.c.id, images.c.phash).where(nowhere)).all()
-        self._delete(found, barred=False, erase=True)
+        found = self._connection.execute(select(images.c.rowid, images.c.id).where(nowhere)).all()
+        self._delete(found, barred=False)
         return len(found)
 
-    def _delete(self, found: Sequence[Any], *, barred: bool, erase: bool) -> None:
-        """found: rows with `rowid`, `id` and `phash`. erase: the hash of the pixels is not kept."""
+    def _delete(self, found: Sequence[Any], *, barred: bool) -> None:
+        """found: rows with a `rowid` and an `id`."""
         if not found:
             return
         bare = {name: self._without(space, found) for name, space in self._spaces.items() if not space.complete}
@@ -309,7 +320,6 @@ class Transaction(SpaceChanges):
                     "rowid": row.rowid,
                     "id": row.id,
                     "barred": int(barred),
-                    "phash": None if erase else row.phash,
                 }
                 for seq, row in enumerate(found, start=first)
             ],
