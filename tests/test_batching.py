@@ -12,7 +12,7 @@ from conftest import FakeEncoder, HeldEncoder
 from numpy.typing import NDArray
 
 from api.serving.batching import Closed, Stage
-from indexer.encoders.checked import MIN_COSINE, SAMPLE, CheckedEncoder
+from indexer.encoders.checked import BF16_SAMPLE_IMAGES, MIN_COSINE, CheckedEncoder
 from search.types import Encoding
 
 
@@ -190,13 +190,13 @@ def test_a_core_that_fails_tries_each_alone_and_works_on(
 def test_bf16_is_used_only_where_the_users_images_survive_it(noise: float, may_fall_back: bool, used: str) -> None:
     settled: list[Encoding] = []
     checked = CheckedEncoder(FakeEncoder("bf16", noise), FakeEncoder, settled.append, may_fall_back=may_fall_back)
-    pixels = np.stack([image(number) for number in range(SAMPLE + 3)])
+    pixels = np.stack([image(number) for number in range(BF16_SAMPLE_IMAGES + 3)])
     vectors = checked.encode(pixels)[0]
     checked.encode(pixels)
     assert checked.precision == used
     assert [encoding.precision for encoding in settled] == [used], "settled once"
     check = settled[0].check
-    assert check["images"] == SAMPLE
+    assert check["images"] == BF16_SAMPLE_IMAGES
     assert (check["min_cosine"] >= MIN_COSINE) == (noise < 0.1)
     assert np.array_equal(vectors, FakeEncoder(noise=0.0 if used == "fp32" else noise).encode(pixels)[0])
 
