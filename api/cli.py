@@ -172,6 +172,7 @@ def serve(
 
 def main() -> NoReturn:
     """Run the command line: every error a user can cause is one clear line and an exit code."""
+    _use_utf8()
     prepare_streams()
     try:
         sys.exit(app(standalone_mode=False) or 0)
@@ -192,6 +193,13 @@ def main() -> NoReturn:
         if os.environ.get("LOOKALIKE_DEBUG"):
             raise
         _fail(f"internal error ({type(error).__name__}: {error}). LOOKALIKE_DEBUG=1 shows where.", EXIT_INTERNAL)
+
+
+def _use_utf8() -> None:
+    """Begin again in Python's UTF-8 mode where the locale is of another encoding: the catalog's names are UTF-8."""
+    if os.name == "posix" and sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode:
+        os.environ.setdefault("PYTHONIOENCODING", sys.stdout.encoding)  # what is printed stays in the locale's
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606
 
 
 def _fail(message: str, code: int) -> NoReturn:

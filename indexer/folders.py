@@ -9,7 +9,6 @@ from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
-from sys import getfilesystemencoding
 
 from indexer.omissions import DOWNLOADING, Rule, file_rule, folder_rule
 from indexer.pictures.formats import EXTENSIONS, HEADER_BYTES, is_read, kind_named, kind_of
@@ -202,7 +201,7 @@ def _file(
             if rule is not None:
                 yield LeftOut(root=root, path=_shown(path), rule=rule)
             elif _shown(path) != path:
-                yield _failure(root, path, facts, _unnameable())
+                yield _failure(root, path, facts, "its name is not valid UTF-8; rename it")
             else:
                 yield Location(root=str(root), path=path, mtime_ns=facts.st_mtime_ns, size=facts.st_size)
         elif listed:
@@ -227,12 +226,6 @@ def _kind(path: Path) -> str | None:
 def _failure(root: Path, path: str, facts: os.stat_result | None, reason: str) -> Failure:
     mtime_ns, size = (facts.st_mtime_ns, facts.st_size) if facts else (0, 0)
     return Failure(root=str(root), path=_shown(path), mtime_ns=mtime_ns, size=size, reason=reason)
-
-
-def _unnameable() -> str:
-    if getfilesystemencoding() == "utf-8":
-        return "its name is not valid UTF-8; rename it"
-    return f"its name cannot be told in this locale ({getfilesystemencoding()}); set PYTHONUTF8=1"
 
 
 def _shown(path: str) -> str:

@@ -37,27 +37,27 @@ _APPLE = "previews and faces of a photo library; its originals are taken"
 _ORIGINALS = ("originals", "masters", "modified")
 
 FOLDERS = (
-    *_rules("thumbnails of a Synology NAS", "@eadir"),
+    *_rules("thumbnails of a Synology NAS", "@eaDir"),
     *_rules("thumbnails of a QNAP NAS", "@__thumb"),
-    *_rules(_TRASH, "#recycle", "@recycle", "$recycle.bin", "recycler", "recycled", "trashbox", "network trash folder"),
+    *_rules(_TRASH, "#recycle", "@Recycle", "$RECYCLE.BIN", "RECYCLER", "RECYCLED", "trashbox", "Network Trash Folder"),
     *_rules(_TRASH, "files_trashbin"),  # Nextcloud's and ownCloud's, on the server's disk
-    *_rules(_SNAPSHOTS, "#snapshot", "~snapshot", "@recently-snapshot", "backups.backupdb"),
+    *_rules(_SNAPSHOTS, "#snapshot", "~snapshot", "@Recently-Snapshot", "Backups.backupdb"),
     *_rules("older versions of the same files", "files_versions"),  # Nextcloud, ownCloud
-    *_rules(_FOUND, "lost+found", "lost.dir", "found.[0-9][0-9][0-9]"),
-    *_rules("the system's own", "system volume information", "@tmp", "temporary items"),
-    *_rules("resource forks of a Mac", "__macosx"),
+    *_rules(_FOUND, "lost+found", "LOST.DIR", "FOUND.[0-9][0-9][0-9]"),
+    *_rules("the system's own", "System Volume Information", "@tmp", "Temporary Items"),
+    *_rules("resource forks of a Mac", "__MACOSX"),
     *_rules("previews of Nextcloud or ownCloud", "preview", inside="appdata_*"),
     *_rules(_APPLE, "*", inside="*.photoslibrary", but=_ORIGINALS),
     *_rules(_APPLE, "*", inside="*.photolibrary", but=_ORIGINALS),
     *_rules(_APPLE, "*", inside="*.migratedphotolibrary", but=_ORIGINALS),
     *_rules(_APPLE, "*", inside="*.aplibrary", but=_ORIGINALS),
-    *_rules(_APPLE, "*", inside="iphoto library", but=_ORIGINALS),
+    *_rules(_APPLE, "*", inside="iPhoto Library", but=_ORIGINALS),
     *_rules("previews of Lightroom", "*.lrdata"),
-    *_rules("previews of Capture One", "cache", inside="captureone"),
-    *_rules("previews for an iPod", "ipod photo cache"),
+    *_rules("previews of Capture One", "Cache", inside="CaptureOne"),
+    *_rules("previews for an iPod", "iPod Photo Cache"),
     *_rules("previews of Piwigo", "i", inside="_data"),
-    *_rules("data of Plex", "plex media server"),
-    *_rules("thumbnails of videos, by the camera", "thmbnl"),
+    *_rules("data of Plex", "Plex Media Server"),
+    *_rules("thumbnails of videos, by the camera", "THMBNL"),
     *_rules("a download that has not ended", "*.download"),
     Rule(name="thumbs", holds=".immich", why="thumbnails of Immich"),
     Rule(name="*", holds=".ppstorage", why="thumbnails of PhotoPrism"),
@@ -68,7 +68,7 @@ FOLDERS = (
 _UNFINISHED = "a download or copy that has not ended"
 FILES = (
     *_rules(_UNFINISHED, "*.part", "*.partial", "*.filepart", "*.crdownload", "*.opdownload", "*.download", "*.!ut"),
-    *_rules(_UNFINISHED, "*.!qb", "*.!sync", "*.bc!", "*_exiftool_tmp", "~syncthing~*"),
+    *_rules(_UNFINISHED, "*.!qB", "*.!sync", "*.bc!", "*_exiftool_tmp", "~syncthing~*"),
     *_rules("a program's temporary file", "*.tmp", "*.temp", "~$*", "*.sb-????????-??????"),
     *_rules("a camera's thumbnail of a video", "*.thm"),
 )
@@ -82,10 +82,11 @@ REASONS = {
 }
 """Rules for files that are known by their content only, when they are read: by the reason why they are no pictures."""
 
-_BY_NAME = {rule.name: rule for rule in FOLDERS if not set("*?[") & set(rule.name) and not (rule.inside or rule.holds)}
-_OTHERS = tuple(rule for rule in FOLDERS if rule.name not in _BY_NAME)
+_LITERAL = [rule for rule in FOLDERS if not set("*?[") & set(rule.name) and not (rule.inside or rule.holds)]
+_BY_NAME = {rule.name.lower(): rule for rule in _LITERAL}
+_OTHERS = tuple(rule for rule in FOLDERS if rule not in _LITERAL)
 
-_ANY_FILE = re.compile("|".join(translate(rule.name) for rule in FILES))
+_ANY_FILE = re.compile("|".join(translate(rule.name.lower()) for rule in FILES))
 """Says at once that no rule is about a file, as is so for nearly all."""
 
 
@@ -95,8 +96,8 @@ def folder_rule(name: str, inside: str, holds: Set[str] = frozenset()) -> Rule |
     found = (
         rule
         for rule in _OTHERS
-        if fnmatchcase(name, rule.name)
-        and (rule.inside is None or fnmatchcase(inside, rule.inside))
+        if fnmatchcase(name, rule.name.lower())
+        and (rule.inside is None or fnmatchcase(inside, rule.inside.lower()))
         and (rule.holds is None or rule.holds in holds)
         and name not in rule.but
     )
@@ -108,4 +109,4 @@ def file_rule(name: str) -> Rule | None:
     name = name.lower()
     if _ANY_FILE.match(name) is None:
         return None
-    return next(rule for rule in FILES if fnmatchcase(name, rule.name))
+    return next(rule for rule in FILES if fnmatchcase(name, rule.name.lower()))

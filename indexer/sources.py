@@ -37,7 +37,7 @@ def resolve_sources(sources: Iterable[Path], listed: Iterable[Path], known_roots
     files = [path for path in named if not path.is_dir()] + [Path(os.path.abspath(as_on_disk(path))) for path in listed]  # noqa: PTH100
     for folder in (*folders, *(path.parent for path in files)):
         if not is_text(str(folder)):
-            raise SourceMissing(f"{folder} cannot be indexed: its path is not valid UTF-8. Rename the folder.")
+            raise SourceMissing(f"{folder} cannot be indexed: its path is not valid UTF-8; rename it.")
     roots += sorted(folders + [path.parent for path in files], key=lambda path: len(path.parts))  # parents first
     prefixes: dict[Path, list[str]] = {}
     for folder in sorted(folders, key=lambda path: len(path.parts)):

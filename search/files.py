@@ -28,7 +28,7 @@ def sync(path: Path) -> None:
 def check_path(path: Path) -> None:
     """Raise PathInvalid for a path of an index that is not valid UTF-8: SQLite and JSON cannot hold it."""
     if not is_text(str(path.absolute())):
-        raise PathInvalid(f"{path} is not valid UTF-8. Give the index, or the folder it is in, another name.")
+        raise PathInvalid(f"No index can be at {path}: its name is not valid UTF-8; rename it.")
 
 
 def decoded(data: bytes, *, errors: str = "strict") -> str:

@@ -18,7 +18,7 @@ from conftest import draw_picture, run_cli
 from indexer.folders import Choice, LeftOut, LinkedFolder, scan
 from indexer.omissions import FOLDERS
 from indexer.sources import Source
-from search.types import Failure, Location
+from search.types import Location
 
 Build = Callable[..., dict[str, Any]]
 JPEG = b"\xff\xd8\xff\xe0\x00\x10JFIF"
@@ -123,10 +123,10 @@ def test_a_build_says_which_folders_it_left_out_and_how_to_take_them(photos: Pat
     answer = build(photos)
     assert (answer["added"], answer["failed"], answer["ignored"]) == (1, [], 0)
     told = {left["name"]: (left["count"], len(left["paths"])) for left in answer["left_out"]}
-    assert told == {"@eadir": (7, 5), "#recycle": (1, 1)}
+    assert told == {"@eaDir": (7, 5), "#recycle": (1, 1)}
     assert build(photos, "--dry-run")["left_out"] == answer["left_out"]
     printed = run_cli("build", photos, "--index", answer["index"]).stderr
-    assert "7 x @eadir (thumbnails of a Synology NAS)" in printed
+    assert "7 x @eaDir (thumbnails of a Synology NAS)" in printed
     assert "--all-folders" in printed
     shutil.rmtree(photos / "0")
     answer = build(photos, "--all-folders", code=3)
@@ -248,21 +248,18 @@ def test_exclusions_match_accents_and_brackets_as_people_type_them(tmp_path: Pat
     assert len(taken(tmp_path, Choice(exclude=("[a-c].jpg",)))) == 0
 
 
-def test_a_name_that_the_locale_cannot_tell_is_refused_with_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    put(tmp_path, "\udce9.jpg")
-    (refused,) = scan(Source(root=tmp_path))
-    assert isinstance(refused, Failure)
-    assert "not valid UTF-8" in refused.reason
-    monkeypatch.setattr("indexer.folders.getfilesystemencoding", lambda: "iso8859-1")
-    (refused,) = scan(Source(root=tmp_path))
-    assert isinstance(refused, Failure)
-    assert "PYTHONUTF8=1" in refused.reason
-
-
 def test_a_listed_path_that_is_too_long_is_one_failure(tmp_path: Path) -> None:
     long = "d/" * 3000 + "a.jpg"
     put(tmp_path, "a.jpg")
     found = list(scan(Source(root=tmp_path, paths=("a.jpg", long, "x" * 300 + ".jpg"))))
     assert [type(entry).__name__ for entry in found] == ["Location", "Failure", "Failure"]
+
+
+def test_what_is_left_out_now_does_not_stay_in_the_index(photos: Path, build: Build) -> None:
+    (photos / "#recycle").mkdir()
+    draw_picture("blue", "square", 1).save(photos / "#recycle" / "deleted.png")
+    index = build(photos, "--all-folders")["index"]
+    asked = ("search", photos / "photo.png", "--index", index, "--paths")
+    assert "deleted.png" in run_cli(*asked).stdout
+    assert build(photos, "--prune")["removed"] == 1
+    assert "deleted.png" not in run_cli(*asked).stdout

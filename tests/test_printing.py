@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 from unittest import mock
 
 import pytest
-from conftest import draw_picture, run_cli
+from conftest import COMMAND, draw_picture, run_cli
 
 from api.cli import main
 
@@ -134,3 +135,17 @@ def test_errors_show_names_that_would_drive_a_terminal_escaped(words: list[str],
 def test_a_name_that_is_not_valid_unicode_is_shown_escaped(tmp_path: Path) -> None:
     _, err = run("info", tmp_path / "caf\udce9", check=2)
     assert b"caf\\udce9" in err
+
+
+def test_a_locale_of_another_encoding_does_not_keep_names_from_being_read(tmp_path: Path) -> None:
+    (tmp_path / "日本").mkdir()
+    draw_picture("red", "circle", 0).save(tmp_path / "日本" / JAPANESE)
+    arguments = ["build", tmp_path / "日本", "--index", tmp_path / "索引", "--dry-run"]
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    ended = subprocess.run([*COMMAND, *arguments], env={**os.environ, **locale}, capture_output=True, check=False)
+    assert (ended.returncode, ended.stdout) == (0, b"Would be: 1 added\n"), ended.stderr
+    ended = subprocess.run(
+        [*COMMAND, "info", tmp_path / "索引"], env={**os.environ, **locale}, capture_output=True, check=False
+    )
+    assert ended.returncode == 2
+    assert b"\\u7d22\\u5f15" in ended.stderr, "what the stream lacks is shown escaped"
