@@ -13,7 +13,7 @@ import numpy as np
 from lookalike_client import Client, LookalikeError, Unauthorized
 
 from api.errors import ServerFailed
-from api.http.schemas import SearchAnswer
+from api.http.search_schemas import SearchAnswer
 from api.serving.questions import QueryPicture, Question, QuestionPart, SearchOptions
 from api.serving.timing import Timing
 from indexer.errors import ImageRejected, SourceMissing

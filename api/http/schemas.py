@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from api.errors import QuestionInvalid
 from api.serving.questions import (
     Name,
-    QueryPicture,
-    Question,
-    QuestionPart,
-    SearchOptions,
-    read_base64,
-    read_box,
-    read_vector,
 )
 from api.serving.service import SpaceState
-from api.serving.timing import Timing
-from search.query.parts import MAX_PARTS
 from search.recipe import Pooling
-from search.types import Hit, ImageRecord
+from search.types import ImageRecord
 
 EXAMPLE_ID = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 ImageId = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$", to_lower=True)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
 Pair = Annotated[list[float], Field(min_length=2, max_length=2)]
-Box = Annotated[list[Finite], Field(min_length=4, max_length=4, description="x, y, width, height in pixels.")]
 
-_EXAMPLE_HIT: dict[str, Any] = {
+EXAMPLE_HIT: dict[str, Any] = {
     "id": EXAMPLE_ID,
     "score": 0.8713,
     "path": "/photos/2024/zebra.jpg",
@@ -50,119 +36,13 @@ class Request(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class Part(Request):
-    """One weighted part of a query: an image (base64), the id of an indexed one, or an embedding."""
-
-    image: str | None = Field(default=None, description="The bytes of an image file, in base64.")
-    id: ImageId | None = Field(default=None, description="An indexed image.")
-    vector: list[Finite] | None = Field(default=None, max_length=100_000, description="An embedding of the space.")
-    weight: Finite = Field(default=1.0, description="May be negative: less like this.")
-    box: Box | None = Field(default=None, description="Look at this part of `image` only: x, y, width, height.")
-
-    def meant(self) -> QuestionPart:
-        """Raises QuestionInvalid."""
-        if self.box is not None and self.image is None:
-            raise QuestionInvalid("Only a part with an image can have a box.")
-        box = None if self.box is None else read_box(self.box)
-        return QuestionPart(
-            picture=None if self.image is None else QueryPicture(data=read_base64(self.image), box=box),
-            id=self.id,
-            vector=None if self.vector is None else read_vector(self.vector),
-            weight=self.weight,
-        )
-
-
-class QueryRequest(SearchOptions, Request):
-    """A weighted query of an index."""
-
-    parts: list[Part] = Field(min_length=1, max_length=MAX_PARTS)
-
-    def question(self) -> Question:
-        """Raises QuestionInvalid."""
-        return Question(parts=[part.meant() for part in self.parts], options=self)
-
-
-class SearchRequest(QueryRequest):
-    """A weighted query."""
-
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"parts": [{"id": EXAMPLE_ID}], "k": 10, "filter": {"label": "2024"}}]},
-    )
-
-    index: Name | None = Field(default=None, description="Default: the first one served.")
-
-
-class BatchRequest(Request):
-    """Many weighted queries of one index."""
-
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"queries": [{"parts": [{"id": EXAMPLE_ID}], "k": 5}]}]},
-    )
-
-    queries: list[QueryRequest] = Field(min_length=1, max_length=256)
-    index: Name | None = Field(default=None, description="Default: the first one served.")
-
-
-class HitAnswer(BaseModel):
-    """One hit: the fields of `search.types.Hit` that have the same names."""
-
-    model_config = ConfigDict(from_attributes=True)
-
-    id: str
-    score: float = Field(description="Cosine, -1..1.")
-    path: str | None = Field(description="The first absolute path.")
-    paths: list[str] = Field(description="Up to 20 of them, those that are there first.")
-    path_count: int = Field(description="How many paths the image has.")
-    labels: list[str]
-    metadata: dict[str, Any]
-    width: int
-    height: int
-    copies: list[str] = Field(description="With `fold`: ids of images that look the same, best first; at most 100.")
-    copy_count: int = Field(description="How many they are.")
-
-
-class Took(BaseModel):
-    """Where the time went, in milliseconds."""
-
-    decode: float
-    encode: float
-    search: float
-    total: float
-
-
-class SearchAnswer(BaseModel):
-    """Hits by falling score, ties by id."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "hits": [_EXAMPLE_HIT | {"copies": [EXAMPLE_ID[::-1]], "copy_count": 1}],
-                    "space": "layer11",
-                    "took_ms": {"decode": 4.1, "encode": 26.0, "search": 0.9, "total": 31.4},
-                }
-            ]
-        }
-    )
-
-    hits: list[HitAnswer]
-    space: str
-    took_ms: Took
-
-    @classmethod
-    def of(cls, hits: Sequence[Hit], space: str, timing: Timing) -> SearchAnswer:
-        """The answer of a search."""
-        took = {stage: round(1000 * seconds, 3) for stage, seconds in asdict(timing).items()}
-        return cls(hits=[HitAnswer.model_validate(hit) for hit in hits], space=space, took_ms=Took(**took))
-
-
 class ImageAnswer(BaseModel):
     """Everything known of an image."""
 
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
-                {key: value for key, value in _EXAMPLE_HIT.items() if key != "score"}
+                {key: value for key, value in EXAMPLE_HIT.items() if key != "score"}
                 | {
                     "format": "jpeg",
                     "bytes": 2_400_000,
@@ -351,19 +231,6 @@ class ProblemAnswer(BaseModel):
     status: int
     detail: str
     code: str
-
-
-class BatchEntry(BaseModel):
-    """What one query of a batch came to: exactly one of both is given."""
-
-    answer: SearchAnswer | None = None
-    error: ProblemAnswer | None = None
-
-
-class BatchAnswer(BaseModel):
-    """An entry for each query, in their order."""
-
-    answers: list[BatchEntry]
 
 
 class SessionRequest(Request):

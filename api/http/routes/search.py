@@ -20,19 +20,8 @@ from api.http import problems
 from api.http.edge import WEIGHT
 from api.http.problems import Problem
 from api.http.routes import CheckedRoute, Chosen, InAddress, answers, choose, rendered
-from api.http.schemas import (
-    BatchAnswer,
-    BatchEntry,
-    BatchRequest,
-    EmbedAnswer,
-    Embedding,
-    EmbedRequest,
-    ImageId,
-    ProblemAnswer,
-    QueryRequest,
-    SearchAnswer,
-    SearchRequest,
-)
+from api.http.schemas import EmbedAnswer, Embedding, EmbedRequest, ImageId, ProblemAnswer
+from api.http.search_schemas import BatchAnswer, BatchEntry, BatchRequest, QueryRequest, SearchAnswer, SearchRequest
 from api.serving.gate import Gate
 from api.serving.questions import (
     Name,
