@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import run_cli, start_server, stop_server
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -156,3 +157,42 @@ def test_continuous_integration_runs_what_the_classifiers_claim() -> None:
     assert set(re.findall(r'python: "(3\.\d+)"', workflow)) == versions
     systems = {"Linux": "ubuntu", "MacOS": "macos", "Windows": "windows"}
     assert {name for name, runner in systems.items() if f"{runner}-latest" in workflow} == systems.keys() & claimed
+
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_boxes_of_the_readme_are_folders() -> None:
+    drawing = README.partition("## How it is made\n\n```\n")[2].partition("```")[0]
+    named = set(re.findall(r"\b(?:search|indexer|api)(?:/\w+)?(?= )", drawing))
+    assert {"indexer/encoders", "search/catalog", "api/http"} <= named
+    assert sorted(name for name in named if not (ROOT / name).is_dir()) == []
+
+
+def alike(line: str) -> str:
+    """A line of output without what differs from one machine to the next: rates, and scores beyond two digits."""
+    return re.sub(r"at [\d.]+ a second", "at a rate", re.sub(r"\b(0\.\d\d)\d\d\b", r"\1", line))
+
+
+@pytest.mark.slow
+def test_the_readmes_blocks_print_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    here = README.replace("/home/ann/lookalike", str(ROOT)).replace(" data/", f" {ROOT}/data/")
+    shell = re.findall(r"```\n(\$ lookalike .*?)```", here, re.DOTALL)
+    commands = [part.splitlines() for block in shell for part in re.split(r"^\$ lookalike ", block, flags=re.M)[1:]]
+    assert [lines[0].split()[0] for lines in commands] == ["build", "search", "serve"]
+    for command, *said in commands[:2]:
+        ended = run_cli(*command.split())
+        printed = [line for line in (ended.stdout + ended.stderr).splitlines() if "dinov2" not in line]
+        assert sorted(map(alike, printed)) == sorted(map(alike, said))
+    (code, said_by_code), *_ = re.findall(r"```python\n(.*?)```\n\n```\n(.*?)```", here, re.DOTALL)
+    process, url = start_server(tmp_path / "lookalike.index")
+    try:
+        exec(code.replace("http://localhost:8000", url).replace('"data/', f'"{ROOT}/data/'), {})
+        assert [alike(line) for line in capsys.readouterr().out.splitlines()] == [
+            alike(line) for line in said_by_code.splitlines()
+        ]
+    finally:
+        assert stop_server(process) == 0
