@@ -3,49 +3,50 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import PurePath
 
 from indexer.encoders.encoder import SpaceRequest
 from indexer.errors import ModelUnsupported
 from indexer.machine import has_openvino
 from indexer.models import locate
-from search.index import Index
+from search.catalog.spaces import Spaces
 from search.recipe import Geometry
 from search.types import Encoding, Space
 
 
-def space_to_add(index: Index, request: SpaceRequest, model: str | None = None) -> Space:
+def space_to_add(there: Spaces, request: SpaceRequest, model: str | None = None) -> Space:
     """The space that is asked for, to be given to `Writer.add_space`.
 
-    model: another one than the default space's, whose spaces are then named after it. Raises ModelUnavailable,
-    ModelUnsupported, also where it takes other pixels than the index's spaces: each image is decoded once for all.
+    there: the index's, as `Catalog.spaces` gives them. model: another one than the default space's, whose spaces are
+    then named after it. Raises ModelUnavailable, ModelUnsupported, also where it takes other pixels than the index's
+    spaces: each image is decoded once for all.
     """
     from indexer.encoders.recipes import recipes_for  # imports torch
 
-    default = index.space().recipe
+    default = next(space.recipe for space in there.there if space.name == there.default)
     files = locate(model or default.model)
     geometry: Geometry | None = "pad" if default.preprocessing.geometry == "pad" else None
     ((name, recipe),) = recipes_for(files, (request,), geometry).items()
     same = recipe.weights_sha256 == default.weights_sha256
     if model is None and not same:
         raise ModelUnsupported(
-            f"{files.name} is another model than {index.path} was built with: its weights have changed. Put the old "
+            f"{files.name} is another model than the index was built with: its weights have changed. Put the old "
             "ones back, or name it with --model to add a space of the new one."
         )
     if recipe.preprocessing != default.preprocessing:
         raise ModelUnsupported(
-            f"{files.name} takes other pixels than the spaces of {index.path}: {recipe.preprocessing.geometry} "
+            f"{files.name} takes other pixels than the index's spaces: {recipe.preprocessing.geometry} "
             f"{recipe.preprocessing.size}, not {default.preprocessing.geometry} {default.preprocessing.size}, or of "
             "another mean. Build another index for it."
         )
     if not same:
         name = f"{re.sub(r'[^A-Za-z0-9.+]+', '-', PurePath(files.name).name).strip('-.')}-{name}"
-    return Space(name=name, recipe=recipe, encoding=_encoding(index, recipe.weights_sha256))
+    return Space(name=name, recipe=recipe, encoding=_encoding(there.there, recipe.weights_sha256))
 
 
-def _encoding(index: Index, weights: str) -> Encoding:
+def _encoding(spaces: Sequence[Space], weights: str) -> Encoding:
     """As other spaces of the model are encoded: one forward pass gives all. int8 was fitted to these: not to more."""
-    spaces = index.spaces
     known = next((space.encoding for space in spaces if space.recipe.weights_sha256 == weights), spaces[0].encoding)
     if known.model is None:
         return Encoding(backend=known.backend, precision=known.precision)

@@ -103,7 +103,7 @@ def _add(
         if wanted or model is not None:
             from indexer.encoders.encoder import SpaceRequest
 
-            new = space_to_add(index, wanted[0] if wanted else SpaceRequest(), model)
+            new = space_to_add(index.catalog.spaces(), wanted[0] if wanted else SpaceRequest(), model)
             if all(space.recipe != new.recipe for space in index.spaces):  # else it goes on
                 with index.writer() as writer:
                     writer.add_space(new)

@@ -158,7 +158,7 @@ def test_a_build_fills_what_is_missing_of_its_own_files(here: Path, tmp_path: Pa
     run_cli("build", tmp_path / "other", "--index", index)
     total = spaces(index)["spaces"][0]["images"]
     with Index.open(index, writable=True) as opened, opened.writer() as writer:
-        writer.add_space(space_to_add(opened, SpaceRequest(layers=(1,))))
+        writer.add_space(space_to_add(opened.catalog.spaces(), SpaceRequest(layers=(1,))))
     draw_picture("red", "square", 6).save(tmp_path / "other" / "new.png")
     report = json.loads(run_cli("build", tmp_path / "other", "--index", index, "--json").stdout)
     assert report["added"] == 1
@@ -310,3 +310,31 @@ def test_ctrl_c_ends_an_addition_with_130(here: Path) -> None:
     told = json.loads(out)
     assert told["interrupted"] == (process.returncode == 130)
     assert spaces(here / "photos.index", "add", "--layer", "1")["by_name"]["layer1"]["complete"]
+
+
+def test_a_killed_addition_goes_on_and_loses_nothing(here: Path) -> None:
+    """Killed three times, each a little later: once while the model is loaded, then with some images filled."""
+    index = here / "photos.index"
+    for number in range(24):
+        draw_picture("teal", "stripes", number, size=1200).save(here / "photos" / f"more-{number}.png")
+    run_cli("build", here / "photos", "--index", index)
+    command = [*COMMAND, "spaces", str(index), "add", "--layer", "1", "--workers", "1", "--batch-size", "4"]
+    for least in (0, 4, 12):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        with Index.open(index) as reader:
+            while process.poll() is None:
+                counts = [info.count for info in reader.catalog.space_infos()[1:]]
+                if counts and counts[0] >= least:
+                    break
+        process.kill()
+        process.wait()
+        with Index.open(index) as opened:
+            far = opened.catalog.space_infos()[1]
+            assert far.count >= least
+            vector = np.ones(far.space.recipe.dim, np.float32)
+            assert len(opened.search(Query(parts=[QueryPart(vector=vector)], k=1000, space="layer1"))) == far.count
+            assert verify(opened).findings == []
+    told = spaces(index, "add", "--layer", "1")
+    assert told["by_name"]["layer1"]["complete"]
+    with Index.open(index) as opened:
+        assert verify(opened).findings == []

@@ -9,21 +9,41 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+from indexer.encoders.encoder import SpaceRequest
 from indexer.fill import Fill, FillReport
 from indexer.index_encoder import load_index_encoder
+from indexer.new_space import space_to_add
+from search.catalog.spaces import Spaces
 from search.errors import IndexLocked
 from search.index import Index
+from search.types import Space
 
 NICE = 19
-"""A search beside it takes no longer than without: the kernel gives this process a hundredth of a busy core."""
+"""Searches come first: of a core that both want, the kernel gives this process a hundredth."""
 LOCKED_SECONDS = 5.0
 """Between two tries while another process writes for long: a build."""
 STOP_SECONDS = 20
 """In which a filling that is stopped commits what is in flight; then it is ended."""
 
 LOG = logging.getLogger("lookalike")
+
+
+def new_space(there: Spaces, request: SpaceRequest) -> Space:
+    """`indexer.new_space.space_to_add` in a process of its own: it imports torch, for which searches would wait.
+
+    Raises as it does.
+    """
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=_step_back) as pool:
+        return pool.submit(space_to_add, there, request).result()
+
+
+def _step_back() -> None:
+    """Let everything else on these cores come first."""
+    if hasattr(os, "nice"):  # not on Windows
+        os.nice(NICE)
 
 
 class Filling:
@@ -74,8 +94,7 @@ def fill_index(path: Path, server: int) -> None:
     asked = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: asked.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the whole group; the server decides
-    if hasattr(os, "nice"):  # not on Windows
-        os.nice(NICE)
+    _step_back()
 
     def stopped() -> bool:
         return asked.is_set() or os.getppid() != server

@@ -23,7 +23,7 @@ from api.errors import NotReady, SpaceInvalid
 from api.serving import activity
 from api.serving.batching import Stage
 from api.serving.embedding import Embedded, Embedding
-from api.serving.filling import Filling
+from api.serving.filling import Filling, new_space
 from api.serving.gate import Gate
 from api.serving.observer import Observer
 from api.serving.pictures import Pictures, store_upload
@@ -34,7 +34,6 @@ from api.settings import Settings
 from indexer.encoders.encoder import Encoder, SpaceRequest
 from indexer.errors import ModelUnsupported
 from indexer.index_encoder import load_index_encoder
-from indexer.new_space import space_to_add
 from search.catalog.annotations import checked_labels, checked_metadata
 from search.errors import SearchError, UnknownImage, UnknownSpace, VectorsMissing
 from search.index import Index
@@ -245,7 +244,8 @@ class Service:
         """
         request = SpaceRequest(layers=layers, pooling=pooling)
         try:
-            new = await asyncio.get_running_loop().run_in_executor(self._readers, space_to_add, self.index, request)
+            there = self.index.catalog.spaces()
+            new = await asyncio.get_running_loop().run_in_executor(self._readers, new_space, there, request)
         except ModelUnsupported as error:
             raise SpaceInvalid(str(error)) from error
         known = next((space for space in self.index.spaces if space.recipe == new.recipe), None)
