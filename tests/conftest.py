@@ -8,12 +8,14 @@ import io
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -302,3 +304,56 @@ def server(built: tuple[Path, Path, Path]) -> Iterator[Server]:
     process, url = start_server(index)
     yield Server(url=url, photos=photos, queries=queries, index=index)
     assert stop_server(process) == 0
+
+
+@pytest.fixture(params=["sync", "async"])
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Both clients of Python, by the same name in the module that uses this."""
+    import client_kit
+    from lookalike_client import Client
+
+    chosen: Any = Client if request.param == "sync" else client_kit.Blocking
+    client_kit.run_as(chosen, request.module, monkeypatch)
+    return chosen
+
+
+@pytest.fixture
+def closed_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+    return port
+
+
+@pytest.fixture
+def dropping_server() -> Iterator[Callable[..., tuple[str, list[bytes]]]]:
+    """Starts a server that gives each connection the next of some raw answers, and hangs up."""
+    listeners, threads = [], []
+
+    def start(*answers: bytes) -> tuple[str, list[bytes]]:
+        listener = socket.create_server(("127.0.0.1", 0))
+        received: list[bytes] = []
+
+        def serve() -> None:
+            for answer in answers:
+                connection, _ = listener.accept()
+                with connection:
+                    heard = connection.recv(65536)
+                    head, _, body = heard.partition(b"\r\n\r\n")  # all of it: unread, it would be a reset
+                    size = int((re.search(rb"(?i)content-length: (\d+)", head) or [b"", b"0"])[1])
+                    while len(body) < size:
+                        body += connection.recv(65536)
+                    received.append(heard)
+                    connection.sendall(answer)
+
+        threads.append(threading.Thread(target=serve))
+        threads[-1].start()
+        listeners.append(listener)
+        return f"http://127.0.0.1:{listener.getsockname()[1]}", received
+
+    yield start
+    for thread in threads:
+        thread.join(timeout=10)
+    for listener in listeners:
+        listener.close()
+    assert not any(thread.is_alive() for thread in threads)
