@@ -159,6 +159,43 @@ def test_continuous_integration_runs_what_the_classifiers_claim() -> None:
     assert {name for name, runner in systems.items() if f"{runner}-latest" in workflow} == systems.keys() & claimed
 
 
+def test_no_page_has_lines_that_cannot_be_read_in_a_diff() -> None:
+    long = []
+    for page in GUIDES:
+        in_block = False
+        for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), start=1):
+            in_block ^= line.startswith("```")
+            if len(line) > 120 and not in_block and not line.startswith(("|", "[")):
+                long.append(f"{page.name}:{number}")
+    assert long == []
+
+
+STUMBLES = re.compile(
+    r"design page|\bsession before|(?<![tT]here )\bis no (?!longer|more\b)|\banew\b|\bto be had\b|\bat hand\b"
+    r"|\b[wW]ho (?:asks|writes|calls)\b|\bso (?:many|much)\b|[aA] (?:strict )?reader (?:found|tried)|new\s+engineer"
+)
+"""Words over which a first-time reader stumbles; `so many` stands for a number that has a name."""
+
+
+def test_no_page_has_words_over_which_a_reader_stumbles() -> None:
+    found = []
+    for page in (*PAGES, ROOT / "CHANGELOG.md", ROOT / "data" / "README.md"):
+        text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+        found += [f"{page.name}: {match[0]}" for match in STUMBLES.finditer(text)]
+    assert found == []
+
+
+def test_no_paragraph_is_longer_than_120_words() -> None:
+    long = []
+    for page in GUIDES:
+        text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+        paragraphs = [
+            part for part in re.split(r"\n\s*\n|\n(?=[-#|]|\d+\. )", text) if not part.lstrip().startswith("|")
+        ]
+        long += [f"{page.name}: {part.strip()[:60]}" for part in paragraphs if len(part.split()) > 120]
+    assert long == []
+
+
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
