@@ -10,6 +10,7 @@ from typing import Protocol
 from indexer.folders import EVERYTHING, Choice, Entry, Ignored, LeftOut, LinkedFolder, Unsupported
 from indexer.metadata import Annotation
 from indexer.omissions import REASONS, Rule
+from indexer.pictures.formats import NOT_SUPPORTED
 from search.types import Failure, Location
 
 
@@ -108,9 +109,11 @@ class BuildReport:
                 self.fail(entry)
 
     def fail(self, failed: Failure) -> None:
-        """List a file that could not be indexed; one that cannot be a picture is left out instead."""
+        """List a file that could not be indexed. What cannot be a picture is left out; kinds not read are counted."""
         rule = REASONS.get(failed.reason)
-        if rule is None:
+        if failed.reason.startswith(NOT_SUPPORTED):
+            self.unsupported[failed.reason.removeprefix(NOT_SUPPORTED).partition(";")[0]] += 1
+        elif rule is None:
             self.failed.append(failed)
         else:
             self.left_out.setdefault(rule, []).append(str(Path(failed.root, failed.path)))

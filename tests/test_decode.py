@@ -103,7 +103,7 @@ def test_a_phone_picture_with_a_second_image_inside_is_a_jpeg() -> None:
 @pytest.mark.parametrize("format_", ["ICO", "PPM", "TGA", "PCX", "JPEG2000", "DDS", "EPS"])
 def test_other_formats_are_refused(format_: str) -> None:
     data = saved(scene(), format_)
-    with pytest.raises(ImageRejected, match=r"not one of the supported formats|is not supported"):
+    with pytest.raises(ImageRejected, match=r"not one of the supported formats|not supported"):
         decode(data, CROP, limits=LIMITS)
     assert not sniff(data[:32])
 

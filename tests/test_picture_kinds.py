@@ -18,6 +18,8 @@ from PIL import Image, JpegImagePlugin
 from indexer.errors import ImageRejected
 from indexer.pictures.decode import DecodeLimits, decode, open_upright
 from indexer.pictures.plugins import jxl_size
+from indexer.report import BuildReport
+from search.types import Failure
 
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(5_000)
 OTHERS = {
@@ -98,9 +100,9 @@ def test_the_report_names_kinds_that_are_not_read_and_says_how_to_read_them(
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (HEIC, "HEIC is not supported here: pip install 'lookalike[heif]'"),
-        (OTHERS["scan.jp2"], "JPEG 2000 is not supported"),
-        (b"\xff\xd8\xff\xf7" + bytes(99), "JPEG-LS is not supported"),
+        (HEIC, "not supported: HEIC; pip install 'lookalike[heif]'"),
+        (OTHERS["scan.jp2"], "not supported: JPEG 2000"),
+        (b"\xff\xd8\xff\xf7" + bytes(99), "not supported: JPEG-LS"),
     ],
 )
 def test_a_file_that_is_named_as_a_picture_but_is_of_another_kind_says_which(data: bytes, reason: str) -> None:
@@ -356,21 +358,20 @@ def test_a_jpeg_of_a_kind_that_is_not_read_is_not_called_damaged(marker: int, bi
     data = bytearray(saved(Image.new("RGB", (64, 48), "teal"), "JPEG"))
     at = data.index(b"\xff\xc0")
     data[at + 1], data[at + 4] = marker, bits
-    assert rejected(bytes(data)) == f"{kind} is not supported"
+    assert rejected(bytes(data)) == f"not supported: {kind}"
 
 
 @pytest.mark.parametrize(
-    ("compression", "kind"), [(34887, "LERC"), (34712, "JPEG 2000"), (34661, "JBIG"), (65_000, "method 65000")]
+    ("compression", "kind"), [(34887, "LERC"), (34712, "JPEG 2000"), (34661, "JBIG"), (65_001, "method 65001")]
 )
 def test_a_tiff_of_a_compression_that_is_not_read_is_not_called_damaged(compression: int, kind: str) -> None:
     data = tiff(np.zeros((8, 8), np.uint8), compression=compression)
-    assert rejected(data) == f"a TIFF compressed with {kind} is not supported"
+    assert rejected(data) == f"not supported: a TIFF compressed with {kind}"
 
 
 def test_a_tiff_of_pixels_that_are_not_read_is_not_called_damaged() -> None:
-    assert rejected(tiff(np.zeros((8, 8), np.complex64), number=6)) == (
-        "a TIFF of 1 x 64 bits of complex floats is not supported"
-    )
+    reason = rejected(tiff(np.zeros((8, 8), np.complex64), number=6))
+    assert reason == "not supported: a TIFF whose samples are complex, or differ in kind"
 
 
 def test_damaged_jpegs_and_tiffs_are_still_called_damaged() -> None:
@@ -379,3 +380,14 @@ def test_damaged_jpegs_and_tiffs_are_still_called_damaged() -> None:
     assert rejected(bytes(jpeg)) == "damaged: it cannot be decoded"
     assert rejected(tiff(np.zeros((8, 8), np.uint8), compression=8)).startswith(("damaged", "truncated"))
     assert rejected(b"II*\0" + bytes(200)) == "damaged: it cannot be decoded"
+
+
+def test_a_raw_file_without_a_preview_is_counted_by_kind_and_is_no_failure() -> None:
+    report = BuildReport()
+    for reason in (
+        "not supported: DNG without a JPEG preview; export it as JPEG or TIFF",
+        "damaged: it cannot be decoded",
+    ):
+        report.fail(Failure(root="/photos", path="a.dng", mtime_ns=1, size=2, reason=reason))
+    assert report.unsupported == {"DNG without a JPEG preview": 1}
+    assert [failed.reason for failed in report.failed] == ["damaged: it cannot be decoded"]

@@ -20,7 +20,7 @@ from indexer.errors import ImageRejected
 from indexer.omissions import APPLE_DOUBLE, APPLE_DOUBLE_MAGIC, EMPTY
 from indexer.pictures.colour import to_rgb
 from indexer.pictures.facts import camera, gps, perceptual_hash, taken_at
-from indexer.pictures.formats import HEADER_BYTES, how_to_read, is_read, kind_of
+from indexer.pictures.formats import HEADER_BYTES, NOT_SUPPORTED, how_to_read, is_read, kind_of
 from indexer.pictures.load import load
 from indexer.pictures.preprocess import needed_size, to_input
 from indexer.pictures.profile import to_srgb
@@ -280,9 +280,9 @@ def _reason(data: bytes, error: Exception) -> str:
         return "the content is not one of the supported formats (JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF)"
     if not is_read(kind):
         how = how_to_read(kind)
-        return f"{kind} is not supported here: {how}" if how else f"{kind} is not supported"
+        return f"{NOT_SUPPORTED}{kind}; {how}" if how else f"{NOT_SUPPORTED}{kind}"
     if "truncated" in str(error).lower():
         return "truncated: the file ends before the picture does"
     if unread := unread_kind(data):
-        return f"{unread} is not supported"
+        return f"{NOT_SUPPORTED}{unread}"
     return "damaged: it cannot be decoded"

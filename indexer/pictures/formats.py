@@ -9,6 +9,9 @@ from importlib.util import find_spec
 HEADER_BYTES = 132
 """Enough for every signature here; DICOM's stands behind 128 bytes that mean nothing."""
 
+NOT_SUPPORTED = "not supported: "
+"""Begins the reason of a file whose kind is not read, which is known only from its content; the kind ends at `;`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Format:

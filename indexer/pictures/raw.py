@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from indexer.errors import ImageRejected
+from indexer.pictures.formats import NOT_SUPPORTED
 from indexer.pictures.tiff import Page, Size
 
 _SENSOR = (32803, 34892)
@@ -51,7 +52,7 @@ def preview(data: bytes, pages: list[Page], kind: str) -> Preview:
             if size[0] * size[1] > area:
                 largest, area = data[offset : offset + length], size[0] * size[1]
     if not largest:
-        raise ImageRejected(f"not supported: {kind} without a JPEG preview; export it as JPEG or TIFF")
+        raise ImageRejected(f"{NOT_SUPPORTED}{kind} without a JPEG preview; export it as JPEG or TIFF")
     return Preview(data=largest, kind=kind, full=_full_size(pages))
 
 

@@ -18,6 +18,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from indexer.errors import ImageRejected
+from indexer.pictures.formats import NOT_SUPPORTED
 
 MAX_SAMPLE_BYTES = 2 * 1024**3
 """Of one page: a few mutated bytes of a header could ask for any amount."""
@@ -65,16 +66,16 @@ class _Layout:
         self._per_pixel = 1 if self._planar else samples_of(tags)
         bits, formats = set(bits_of(tags)), set(formats_of(tags))
         if len(bits) != 1 or len(formats) != 1 or not formats <= set(_KINDS):
-            raise ImageRejected("not supported: a TIFF whose samples are complex, or differ in kind")
+            raise ImageRejected(f"{NOT_SUPPORTED}a TIFF whose samples are complex, or differ in kind")
         self._bits, self._kind = bits.pop(), _KINDS[formats.pop()]
         self._predictor = int(tags.get(_PREDICTOR, 1))
         if int(tags.get(_COMPRESSION, 1)) == 1:
             self._predictor = 1
         allowed = (16, 32, 64) if self._kind == "f" else (*range(1, 17), 32)
         if self._bits not in allowed or (self._kind == "i" and self._bits % 8):
-            raise ImageRejected(f"not supported: a TIFF with {self._bits} bits a sample")
+            raise ImageRejected(f"{NOT_SUPPORTED}a TIFF with {self._bits} bits a sample")
         if self._predictor != 1 and (self._bits % 8 or self._predictor > 3):
-            raise ImageRejected("not supported: a TIFF with this predictor")
+            raise ImageRejected(f"{NOT_SUPPORTED}a TIFF with this predictor")
         self._tiled = _TILE_OFFSETS in tags
         self._unit = int(tags[_TILE_WIDTH]) if self._tiled else self._width  # pixels of a row that are stored together
         self._across = -(-self._width // self._unit)

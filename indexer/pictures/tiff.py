@@ -13,6 +13,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from indexer.errors import ImageRejected
+from indexer.pictures.formats import NOT_SUPPORTED
 from indexer.pictures.levels import Range, to_levels
 from indexer.pictures.samples import COMPRESSIONS, bits_of, formats_of, read_samples, samples_of
 
@@ -136,7 +137,7 @@ def _deep(data: bytes, page: Page) -> Image.Image:
     compression = _number(tags, _COMPRESSION, 1)
     if colours is None or compression not in COMPRESSIONS:
         raise ImageRejected(
-            f"not supported: a TIFF of {max(bits_of(tags))} bits a sample, photometric interpretation "
+            f"{NOT_SUPPORTED}a TIFF of {max(bits_of(tags))} bits a sample, photometric interpretation "
             f"{page.photometric}, compression {compression}"
         )
     extra = tags.get(_EXTRA_SAMPLES, ())

@@ -107,7 +107,12 @@ async def file(request: Request, service: Chosen, id: Id) -> Response:  # noqa: 
         return Response(status_code=304, headers=headers)
     original = await service.pictures.original(id)
     headers["Content-Disposition"] = content_disposition(original.name)
-    return sent(request, original.file, headers, f"image/{original.format}")
+    return sent(
+        request,
+        original.file,
+        headers,
+        f"image/{original.format}" if original.format.isalnum() else "application/octet-stream",
+    )
 
 
 def _object(text: str | None) -> dict[str, object]:
