@@ -150,6 +150,7 @@ def test_an_added_image_is_found_changed_and_deleted(http: httpx.Client) -> None
     check_problem(http.delete(f"/v1/images/{image_id}"), 404, "unknown-image")
 
 
+@pytest.mark.slow
 def test_what_was_added_outlives_the_file_it_is_a_copy_of(tmp_path: Path, checkpoint: Path) -> None:
     write_photos(tmp_path / "photos")
     index = tmp_path / "photos.index"
@@ -191,6 +192,7 @@ def test_pictures_come_by_id_small_and_cacheable(http: httpx.Client, server: Ser
     assert original.headers["content-type"] == "image/png"
 
 
+@pytest.mark.slow
 def test_a_file_that_changed_or_left_its_root_is_not_handed_out(tmp_path: Path, checkpoint: Path) -> None:
     write_photos(tmp_path / "photos")
     index = tmp_path / "photos.index"
@@ -405,6 +407,7 @@ def test_many_clients_at_once_each_get_their_own_answer(http: httpx.Client, serv
         assert list(pool.map(best, files)) == [sha256(file.read_bytes()) for file in files]
 
 
+@pytest.mark.slow
 def test_a_build_in_another_process_is_seen_without_a_restart(tmp_path: Path, checkpoint: Path) -> None:
     write_photos(tmp_path / "photos")
     index = tmp_path / "photos.index"
@@ -421,6 +424,7 @@ def test_a_build_in_another_process_is_seen_without_a_restart(tmp_path: Path, ch
         assert stop_server(process) == 0
 
 
+@pytest.mark.slow
 def test_a_server_answers_without_its_generation_and_makes_it_anew(tmp_path: Path, checkpoint: Path) -> None:
     write_photos(tmp_path / "photos")
     index = tmp_path / "photos.index"
@@ -448,6 +452,7 @@ def readyz(url: str, *, until: int) -> httpx.Response:
     return answer
 
 
+@pytest.mark.slow
 def test_a_server_whose_index_is_moved_away_is_not_ready_and_takes_nothing(tmp_path: Path, checkpoint: Path) -> None:
     write_photos(tmp_path / "photos")
     index, away = tmp_path / "photos.index", tmp_path / "away.index"
@@ -466,6 +471,7 @@ def test_a_server_whose_index_is_moved_away_is_not_ready_and_takes_nothing(tmp_p
         assert stop_server(process) == 0
 
 
+@pytest.mark.slow
 def test_a_server_that_cannot_start_ends_though_it_would_mend_an_index(tmp_path: Path, checkpoint: Path) -> None:
     write_photos(tmp_path / "photos")
     index = tmp_path / "photos.index"
@@ -484,6 +490,7 @@ def test_a_server_that_cannot_start_ends_though_it_would_mend_an_index(tmp_path:
     assert "There is no index" in ended.stderr
 
 
+@pytest.mark.slow
 def test_two_indexes_are_served_by_name(built: tuple[Path, Path, Path], tmp_path: Path, checkpoint: Path) -> None:
     write_photos(tmp_path / "few", variants=(5,))
     run_cli("build", tmp_path / "few", "--index", tmp_path / "few.index", "--model", checkpoint)
@@ -516,6 +523,7 @@ def test_a_port_in_use_is_told(server: Server) -> None:
     assert f":{port}" in run_cli("serve", server.index, "--port", port, check=2).stderr
 
 
+@pytest.mark.slow
 def test_stopping_waits_for_the_answers_under_way(built: tuple[Path, Path, Path]) -> None:
     process, url = start_server(built[1])
     data = (built[0] / "red" / "circle-0.png").read_bytes()

@@ -95,6 +95,7 @@ def test_a_second_build_embeds_nothing_and_a_third_exactly_what_changed(photos: 
     assert paths(Path(third["index"])) == sorted(str(path) for path in photos.rglob("*.png"))
 
 
+@pytest.mark.slow
 def test_a_missing_file_stays_until_prune_and_a_missing_root_is_an_error(photos: Path, build: Build) -> None:
     count = build(photos)["added"]
     (photos / "red" / "circle-0.png").unlink()
@@ -109,6 +110,7 @@ def test_a_missing_file_stays_until_prune_and_a_missing_root_is_an_error(photos:
     check_whole(index, count - 1)
 
 
+@pytest.mark.slow
 def test_copies_are_locations_of_one_image_and_cost_no_forward_pass(photos: Path, build: Build) -> None:
     shutil.copy(photos / "red" / "circle-0.png", photos / "blue" / "copy.png")
     first = build(photos)
@@ -117,6 +119,7 @@ def test_copies_are_locations_of_one_image_and_cost_no_forward_pass(photos: Path
     assert counters(build(photos)) == {"added": 1, "unchanged": first["added"]}
 
 
+@pytest.mark.slow
 def test_a_copy_of_a_file_on_an_unplugged_drive_is_no_rename(photos: Path, build: Build, tmp_path: Path) -> None:
     count = build(photos)["added"]
     backup = tmp_path / "backup"
@@ -128,6 +131,7 @@ def test_a_copy_of_a_file_on_an_unplugged_drive_is_no_rename(photos: Path, build
     assert counters(build(photos)) == {"unchanged": count}
 
 
+@pytest.mark.slow
 def test_touched_and_swapped_files_embed_nothing(photos: Path, build: Build) -> None:
     count = build(photos)["added"]
     one, two = photos / "red" / "circle-0.png", photos / "blue" / "square-0.png"
@@ -200,6 +204,7 @@ def write_odd_files(folder: Path) -> tuple[set[str], int]:
     return rejected, 11
 
 
+@pytest.mark.slow
 def test_bad_files_are_listed_with_a_reason_and_good_ones_indexed(tmp_path: Path, build: Build) -> None:
     rejected, good = write_odd_files(tmp_path / "odd")
     answer = build(tmp_path / "odd", code=3)
@@ -223,6 +228,7 @@ def test_bad_files_are_listed_with_a_reason_and_good_ones_indexed(tmp_path: Path
     assert len(retried["failed"]) == len(rejected) - 1
 
 
+@pytest.mark.slow
 def test_what_takes_too_long_is_told_with_what_to_do(
     tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -267,6 +273,7 @@ def many_photos(tmp_path: Path) -> Path:
     return tmp_path / "many"
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_done_and_the_next_build_does_the_rest(
     tmp_path: Path, many_photos: Path, checkpoint: Path, build: Build
 ) -> None:
@@ -287,6 +294,7 @@ def test_ctrl_c_keeps_what_is_done_and_the_next_build_does_the_rest(
     check_whole(index, total)
 
 
+@pytest.mark.slow
 def test_a_killed_build_resumes_without_duplicates(
     tmp_path: Path, many_photos: Path, checkpoint: Path, build: Build
 ) -> None:
@@ -374,6 +382,7 @@ def test_overlapping_sources_count_each_file_once(photos: Path, build: Build, tm
     assert paths(Path(again["index"])) == sorted(str(path) for path in photos.rglob("*.png"))
 
 
+@pytest.mark.slow
 def test_a_file_seen_under_two_roots_is_merged(photos: Path, build: Build) -> None:
     index = Path(build(photos / "red")["index"])
     seen = photos / "red" / "circle-0.png"
@@ -386,6 +395,7 @@ def test_a_file_seen_under_two_roots_is_merged(photos: Path, build: Build) -> No
     assert paths(index).count(str(seen)) == 1
 
 
+@pytest.mark.slow
 def test_nested_sources_share_one_root(photos: Path, build: Build) -> None:
     inner = build(photos / "red")
     outer = build(photos)
@@ -394,6 +404,7 @@ def test_nested_sources_share_one_root(photos: Path, build: Build) -> None:
     assert paths(Path(outer["index"])) == sorted(str(path) for path in photos.rglob("*.png"))
 
 
+@pytest.mark.slow
 def test_files_lists_and_globs_choose_what_is_indexed(photos: Path, build: Build, tmp_path: Path) -> None:
     some = [photos / "red" / "circle-0.png", photos / "blue" / "circle-0.png"]
     listed = tmp_path / "list.txt"

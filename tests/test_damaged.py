@@ -114,6 +114,7 @@ def test_a_webp_that_lost_what_stands_behind_its_picture_is_whole() -> None:
     assert (whole(data[:-500]) == whole(data)).all()
 
 
+@pytest.mark.slow
 def test_a_build_takes_files_without_their_end_and_lists_them(tmp_path: Path, checkpoint: Path) -> None:
     (tmp_path / "p").mkdir()
     for number, (name, left) in enumerate({"whole.jpg": 1.0, "most.jpg": 0.8, "little.jpg": 0.2}.items()):

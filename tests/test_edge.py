@@ -350,6 +350,7 @@ def test_a_defect_is_an_answer_with_an_id_and_counted(serve: Serve, monkeypatch:
     assert counted in httpx.get(f"{url}/metrics").text
 
 
+@pytest.mark.slow
 def test_json_of_too_many_values_is_refused_before_it_is_parsed(serve: Serve) -> None:
     url = serve()
     for path in ("/v1/search", "/v1/search/batch", "/v1/embed"):

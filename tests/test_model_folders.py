@@ -70,6 +70,7 @@ def test_same_weights_under_another_config_get_an_export_of_their_own(folder: Pa
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not has_openvino(), reason="exports are OpenVINO's")
 @pytest.mark.parametrize("library", ["torch", "transformers"])
 def test_another_version_of_what_exports_makes_another_export(

@@ -70,6 +70,7 @@ def _locate_packaged(_: int) -> str:
     return str(locate(PACKAGED.name).folder)
 
 
+@pytest.mark.slow
 def test_two_processes_may_convert_at_the_same_time(cache: Path) -> None:
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         first, second = pool.map(_locate_packaged, range(2), chunksize=1)

@@ -132,6 +132,7 @@ def test_what_is_remembered_of_searches_takes_a_few_megabytes(
     watching.close()
 
 
+@pytest.mark.slow
 def test_a_search_that_cannot_be_run_again_is_told_and_the_next_one_is(
     make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -156,6 +157,7 @@ def test_a_search_that_cannot_be_run_again_is_told_and_the_next_one_is(
     assert [type(record.exc_info[1]) for record in caplog.records if record.exc_info] == [MemoryError, RuntimeError]
 
 
+@pytest.mark.slow
 def test_searches_are_run_again_only_while_no_index_of_the_process_is_busy(
     make_index: MakeIndex, serve: MakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:

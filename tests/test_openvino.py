@@ -101,6 +101,7 @@ def test_encoders_of_a_core_each_may_be_called_at_the_same_time(wide: Path, monk
     assert not encoder.per_core(), "of one core, that is all cores"
 
 
+@pytest.mark.slow
 def test_an_exported_model_needs_no_torch_and_a_damaged_export_is_made_again(wide: Path, cache: Path) -> None:
     files = locate(str(wide))
     spaces, pixels = recipes_for(files, []), pictures(2)
@@ -128,6 +129,7 @@ def test_an_exported_model_needs_no_torch_and_a_damaged_export_is_made_again(wid
     )
 
 
+@pytest.mark.slow
 def test_openvino_reports_to_nobody(wide: Path, tmp_path: Path) -> None:
     code = """if True:
         import sys
@@ -236,6 +238,7 @@ def encoding(index: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_int8_is_judged_on_the_users_images_and_queries_use_it(photos: Photos, wide: Path, tmp_path: Path) -> None:
     index, folder = tmp_path / "test.index", photos(4)
     few = tmp_path / "few"

@@ -317,6 +317,7 @@ def test_what_the_disk_lost_of_a_change_in_a_power_cut_is_no_false_alarm(make_in
         assert verify(opened).findings == []
 
 
+@pytest.mark.slow
 @COMPILED
 @pytest.mark.parametrize("call_before_last", [1, 2])
 def test_a_change_that_fails_at_its_end_is_no_false_alarm(
@@ -382,6 +383,7 @@ def test_who_closes_last_lets_go_of_the_file(make_index: MakeIndex) -> None:
     assert python(code, index.path) == "True\n[]\n"
 
 
+@pytest.mark.slow
 def test_a_reader_that_compares_pages_while_they_are_moved_sees_no_damage(make_index: MakeIndex) -> None:
     index = make_index(vectors(20))
     index.close()

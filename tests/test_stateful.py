@@ -160,12 +160,14 @@ class Pictures(RuleBasedStateMachine):
         assert list(self.index.catalog.rowids([image_id(number)])) == [image_id(number)] * (number in self.model)
 
 
+@pytest.mark.slow
 def test_any_changes_in_any_order_agree_with_a_dictionary() -> None:
     with mock.patch.object(Graph, "search", autospec=True, side_effect=Graph.search) as walks:
         run_state_machine_as_test(Pictures, settings=SETTINGS)
     assert walks.call_count > 100
 
 
+@pytest.mark.slow
 def test_searches_that_do_not_look_for_changes_disagree() -> None:
     once = settings(SETTINGS, phases=[Phase.generate], report_multiple_bugs=False)
     with mock.patch.object(Catalog, "version", return_value=0), pytest.raises(AssertionError):

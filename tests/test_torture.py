@@ -24,6 +24,7 @@ def torture(*arguments: str) -> dict[str, Any]:
     return figures
 
 
+@pytest.mark.slow
 def test_killed_writers_lose_nothing() -> None:
     figures = torture("kill", "--runs", "25", "--seed", "1")
     assert figures["wrong"] == []
@@ -31,11 +32,13 @@ def test_killed_writers_lose_nothing() -> None:
     assert figures["counts"]["steps"] > 25
 
 
+@pytest.mark.slow
 def test_a_writer_that_acknowledges_too_early_is_caught() -> None:
     figures = torture("kill", "--runs", "60", "--seed", "1", "--broken")
     assert any("are lost" in problem for problem in figures["wrong"])
 
 
+@pytest.mark.slow
 def test_killed_changes_of_spaces_leave_an_index_that_can_be_completed() -> None:
     figures = torture("spaces", "--runs", "6", "--seed", "3")
     assert figures["wrong"] == []
@@ -44,11 +47,13 @@ def test_killed_changes_of_spaces_leave_an_index_that_can_be_completed() -> None
     assert figures["counts"]["searches beside"] > 6
 
 
+@pytest.mark.slow
 def test_a_change_of_spaces_that_is_acknowledged_too_early_is_caught() -> None:
     figures = torture("spaces", "--runs", "40", "--seed", "3", "--broken")
     assert any("another state than was told" in problem for problem in figures["wrong"])
 
 
+@pytest.mark.slow
 @COMPILED
 def test_calls_that_are_killed_or_fail_lose_nothing() -> None:
     figures = torture("calls", "--every", "60", "--seed", "1")
@@ -57,12 +62,14 @@ def test_calls_that_are_killed_or_fail_lose_nothing() -> None:
     assert set(figures["counts"]) > {"killed before it", "killed in it", "no room for it", "failed once"}
 
 
+@pytest.mark.slow
 @COMPILED
 def test_a_writer_that_takes_errors_for_success_is_caught() -> None:
     figures = torture("calls", "--every", "13", "--seed", "1", "--broken")
     assert any("are lost" in problem or "are invented" in problem for problem in figures["wrong"])
 
 
+@pytest.mark.slow
 @COMPILED
 def test_power_cuts_lose_nothing_that_was_acknowledged() -> None:
     figures = torture("power", "--runs", "60", "--seed", "1")
@@ -70,12 +77,14 @@ def test_power_cuts_lose_nothing_that_was_acknowledged() -> None:
     assert figures["runs"] == 60
 
 
+@pytest.mark.slow
 @COMPILED
 def test_a_disk_that_flushes_nothing_is_caught() -> None:
     figures = torture("power", "--runs", "60", "--seed", "1", "--broken")
     assert figures["wrong"]
 
 
+@pytest.mark.slow
 def test_mutated_files_are_found_out_or_harmless() -> None:
     figures = torture("mutate", "--runs", "300", "--seed", "1")
     assert figures["wrong"] == []
@@ -85,10 +94,12 @@ def test_mutated_files_are_found_out_or_harmless() -> None:
     assert "layer1.faiss named by verify" in outcomes
 
 
+@pytest.mark.slow
 def test_a_reader_that_does_not_compare_hashes_is_caught() -> None:
     assert torture("mutate", "--runs", "300", "--seed", "1", "--broken")["wrong"]
 
 
+@pytest.mark.slow
 def test_searches_beside_changes_are_never_wrong() -> None:
     figures = torture("mixed", "--runs", "4000", "--seed", "1")
     assert figures["wrong"] == []
@@ -107,25 +118,30 @@ def test_mutated_pictures_are_decoded_or_rejected() -> None:
     assert min(figures["counts"]["decoded"], figures["counts"]["rejected"]) > 100
 
 
+@pytest.mark.slow
 def test_a_decoder_that_trusts_files_is_caught() -> None:
     assert torture("pictures", "--runs", "1500", "--seed", "1", "--broken")["wrong"]
 
 
+@pytest.mark.slow
 def test_mutated_uploads_are_answered() -> None:
     figures = torture("uploads", "--runs", "300", "--seed", "1")
     assert figures["wrong"] == []
     assert {"200", "422"} <= set(figures["counts"])
 
 
+@pytest.mark.slow
 def test_an_encoder_that_fails_is_caught() -> None:
     assert torture("uploads", "--runs", "300", "--seed", "1", "--broken")["wrong"]
 
 
+@pytest.mark.slow
 def test_generated_calls_keep_the_contract() -> None:
     figures = torture("contract", "--runs", "5", "--seed", "1")
     assert figures["wrong"] == []
     assert figures["runs"] > 100
 
 
+@pytest.mark.slow
 def test_calls_that_break_the_contract_are_caught() -> None:
     assert torture("contract", "--runs", "5", "--seed", "1", "--broken")["wrong"]

@@ -78,6 +78,7 @@ def test_workers_keep_a_picture_s_memory_for_the_next_one(folder: Path) -> None:
     assert decoded.facts.width > 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "reason"),
     [
@@ -180,6 +181,7 @@ def test_an_owner_that_forgets_its_workers_still_ends(folder: Path) -> None:
     assert ended.stdout.strip() == hashlib.sha256((folder / "picture-00.png").read_bytes()).hexdigest()
 
 
+@pytest.mark.slow
 def test_workers_end_with_their_owner(folder: Path) -> None:
     with Workers(PREPROCESSING, LIMITS) as workers:
         threads = [
@@ -215,6 +217,7 @@ def build(tmp_path: Path, folder: Path, encoder: FakeEncoder) -> BuildReport:
         )
 
 
+@pytest.mark.slow
 def test_a_build_goes_on_without_the_files_that_end_workers(
     folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
