@@ -355,6 +355,7 @@ def test_health_pages_and_assets_are_our_own(http: httpx.Client) -> None:
             assert http.get(f"/static/{asset}").status_code == 200
 
 
+@pytest.mark.slow
 def test_a_key_is_asked_for_where_the_server_has_one(built: tuple[Path, Path, Path]) -> None:
     process, url = start_server(built[1], "--api-key", "sesame")
     try:

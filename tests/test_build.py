@@ -355,6 +355,7 @@ def test_metadata_files_attach_labels_and_values(photos: Path, build: Build, tmp
     assert "line 1" in run_cli("build", photos, "--index", answer["index"], "--metadata", lines, check=2).stderr
 
 
+@pytest.mark.slow
 def test_what_was_removed_stays_away_until_readd(photos: Path, build: Build) -> None:
     first = build(photos)
     victim, other = photos / "red" / "circle-0.png", photos / "blue" / "circle-0.png"
@@ -434,6 +435,7 @@ def test_a_dry_run_changes_nothing_and_says_what_would_happen(photos: Path, buil
     assert counters(build(photos, "--prune")) == {**expected, "embedded": 1}
 
 
+@pytest.mark.slow
 def test_several_layers_make_spaces_and_a_later_build_keeps_them(
     photos: Path, tmp_path: Path, checkpoint: Path
 ) -> None:

@@ -92,6 +92,7 @@ def recall_of_new_images(index: Index, data: Vectors, queries: Vectors) -> NDArr
     return (np.sort(found, axis=1)[:, -10:] >= least - 1e-6).mean(axis=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("collection", [pictures, with_near_copies, all_twice, with_equals, half_equal])
 def test_the_recall_of_a_manifest_is_that_of_images_it_has_not_seen(
     make_index: MakeIndex, collection: Callable[[int], Vectors]

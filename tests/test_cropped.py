@@ -40,6 +40,7 @@ def test_the_share_of_a_picture_that_is_looked_at(size: tuple[int, int], geometr
     assert kept_share(*size, preprocessing(geometry)) == pytest.approx(share, abs=0.001)
 
 
+@pytest.mark.slow
 def test_a_build_warns_of_pictures_that_are_cropped_by_more_than_half(tmp_path: Path) -> None:
     from checkpoints import save  # imports torch
 

@@ -152,6 +152,7 @@ def test_adding_goes_on_where_it_was_left(here: Path) -> None:
     assert spaces(index, "add", "--layer", "1")["filled"] == 0
 
 
+@pytest.mark.slow
 def test_a_build_fills_what_is_missing_of_its_own_files(here: Path, tmp_path: Path) -> None:
     index = here / "photos.index"
     write_photos(tmp_path / "other", variants=(4,))
@@ -294,6 +295,7 @@ def test_an_image_that_the_encoder_cannot_bear_is_skipped(small: Index) -> None:
     assert len(small.search(query)) == report.filled
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_an_addition_with_130(here: Path) -> None:
     """As a process of its own: the signal reaches it while it loads or embeds."""
     for number in range(40):

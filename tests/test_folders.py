@@ -134,6 +134,7 @@ def test_a_build_says_which_folders_it_left_out_and_how_to_take_them(photos: Pat
     assert len(answer["failed"]) == 7
 
 
+@pytest.mark.slow
 def test_halves_of_downloads_and_resource_forks_are_named_and_no_failures(photos: Path, build: Build) -> None:
     picture = (photos / "photo.png").read_bytes()
     half, fork = picture[: len(picture) // 2], b"\0\5\x16\7\0\2\0\0Mac OS X        " + bytes(4000)

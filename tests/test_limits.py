@@ -50,6 +50,7 @@ def test_of_a_progressive_jpeg_or_a_png_all_pixels_count() -> None:
             decode(data, PREPROCESSING, limits=limits)
 
 
+@pytest.mark.slow
 def test_a_build_is_told_to_take_larger_pictures(tmp_path: Path, checkpoint: Path) -> None:
     (tmp_path / "p").mkdir()
     Image.new("1", (70_000, 4_000)).save(tmp_path / "p" / "map.png")  # too long, and 280 megapixels
@@ -61,6 +62,7 @@ def test_a_build_is_told_to_take_larger_pictures(tmp_path: Path, checkpoint: Pat
     assert answer["added"] == 1
 
 
+@pytest.mark.slow
 def test_seconds_grow_with_the_pixels_of_a_build_s_picture(tmp_path: Path) -> None:
     large, small = tmp_path / "large.png", tmp_path / "small.png"
     rough(2_000, 1_600).save(large, compress_level=0)

@@ -116,6 +116,7 @@ def test_paths_of_a_search_are_a_list_for_a_build(tmp_path: Path, build: Build) 
     assert "--files-from" in run_cli("build", photos, "-0", check=2).stderr
 
 
+@pytest.mark.slow
 def test_typed_accents_find_what_a_mac_named(mac: Path, build: Build, tmp_path: Path) -> None:
     index = tmp_path / "test.index"
     table = tmp_path / "m.csv"
@@ -174,6 +175,7 @@ def tabled(tmp_path: Path, build: Build) -> Path:
     return tmp_path / "photos"
 
 
+@pytest.mark.slow
 def test_tables_are_taken_as_spreadsheets_write_them(tabled: Path, build: Build, tmp_path: Path) -> None:
     for name, data in TABLES.items():
         (tmp_path / "m.csv").write_bytes(data.replace(b"{photos}", os.fsencode(tabled)))

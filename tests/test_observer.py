@@ -72,6 +72,7 @@ def counted(name: str) -> tuple[float, float]:
     return observer.FOUND.labels(name)._value.get(), observer.TRUE.labels(name)._value.get()
 
 
+@pytest.mark.slow
 def test_searches_are_run_again_exactly_when_nobody_is_waiting(
     make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -63,6 +63,7 @@ def wait_until(reached: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_a_space_is_added_filled_made_the_default_and_dropped_while_searches_go_on(server: Server) -> None:
     query = server.photos / "red" / "circle-0.png"
     with Client(server.url, api_key=server.api_key) as client:
@@ -132,6 +133,7 @@ def test_what_cannot_be_meant_is_refused(server: Server) -> None:
             reader.set_default_space(name)
 
 
+@pytest.mark.slow
 def test_spaces_that_another_process_adds_are_answered_and_taken_into_uploads(server: Server) -> None:
     query = server.photos / "blue" / "square-1.png"
     with Client(server.url, api_key=server.api_key) as client:
@@ -150,6 +152,7 @@ def test_spaces_that_another_process_adds_are_answered_and_taken_into_uploads(se
         assert client.ready()
 
 
+@pytest.mark.slow
 def test_an_asynchronous_client_has_the_same_calls(server: Server) -> None:
     async def ask() -> list[str]:
         async with AsyncClient(server.url, api_key=server.api_key) as client:

@@ -251,6 +251,7 @@ class Spaces(RuleBasedStateMachine):
         }
 
 
+@pytest.mark.slow
 def test_any_changes_of_spaces_in_any_order_agree_with_dictionaries() -> None:
     run_state_machine_as_test(Spaces, settings=SETTINGS)
 
