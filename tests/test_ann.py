@@ -132,7 +132,6 @@ def test_a_graph_grows_by_what_is_new_and_shares_the_vectors(make_index: MakeInd
         assert recall(found(reopened, queries), true(data, queries, list(range(3000)))) >= 0.95
 
 
-@pytest.mark.slow
 def test_a_filter_too_narrow_for_walks_is_searched_exactly(
     make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,6 +154,7 @@ def test_a_filter_too_narrow_for_walks_is_searched_exactly(
     assert recall(answers, true(data, queries, list(range(800)))) > 0.9
 
 
+@pytest.mark.slow
 def test_recall_is_measured_again_when_the_index_has_grown(make_index: MakeIndex) -> None:
     data = clusters(4000)
     index = make_index(data[:2500])
@@ -169,7 +169,6 @@ def test_recall_is_measured_again_when_the_index_has_grown(make_index: MakeIndex
     assert structure(index)["search"]["count"] > 3000  # type: ignore[index]
 
 
-@pytest.mark.slow
 def test_what_no_graph_finds_is_searched_exactly(make_index: MakeIndex) -> None:
     data = clusters(3000)
     index = make_index(data[:2990], policy=replace(SMALL, ef_choices=(1,)))
@@ -183,6 +182,7 @@ def test_what_no_graph_finds_is_searched_exactly(make_index: MakeIndex) -> None:
     assert structure(index)["search"] == facts["search"], "it was tried again for ten images"
 
 
+@pytest.mark.slow
 def test_a_higher_promise_is_measured_at_the_next_publication(make_index: MakeIndex) -> None:
     data, queries = clusters(3000), clusters(100, seed=1)
     index = make_index(data)
@@ -199,7 +199,6 @@ def test_a_higher_promise_is_measured_at_the_next_publication(make_index: MakeIn
     assert found(index, queries) == true(data, queries, list(range(3000)))
 
 
-@pytest.mark.slow
 def test_removed_images_are_never_found_and_k_is_filled_from_the_rest(make_index: MakeIndex) -> None:
     data = clusters(3000)
     index = make_index(data)
@@ -216,6 +215,7 @@ def test_removed_images_are_never_found_and_k_is_filled_from_the_rest(make_index
         assert not found(reopened, data[near[:50]], k=50)[0] & set(near)
 
 
+@pytest.mark.slow
 def test_an_index_of_which_much_was_removed_is_written_anew(make_index: MakeIndex) -> None:
     data = clusters(3000)
     index = make_index(data)
@@ -225,7 +225,6 @@ def test_an_index_of_which_much_was_removed_is_written_anew(make_index: MakeInde
     assert len(load(index.path / "generations" / "000002").spaces["layer2"].rowids) == 2100
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "largest", [0, 60, *(pytest.param(largest, marks=pytest.mark.slow) for largest in (1, 9, 400, 1500, 2999))]
 )
@@ -239,6 +238,7 @@ def test_k_is_filled_at_any_selectivity(make_index: MakeIndex, largest: int) -> 
     assert recall(answers, truth) == (1 if largest < 100 else pytest.approx(1, abs=0.05))
 
 
+@pytest.mark.slow
 def test_a_filter_far_from_the_query_is_answered_in_full(make_index: MakeIndex) -> None:
     data = clusters(3000)
     index = make_index(data)
@@ -412,7 +412,6 @@ def test_two_publications_do_not_meet(make_index: MakeIndex) -> None:
     assert verify(index).findings == []
 
 
-@pytest.mark.slow
 def test_what_changes_while_a_generation_is_written_is_neither_lost_nor_doubled(
     make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -459,6 +458,7 @@ def test_a_generation_that_is_deleted_while_it_is_loaded_is_followed_by_the_newe
         assert reader.info().delta == 0
 
 
+@pytest.mark.slow
 def test_searches_do_not_wait_while_what_is_newer_than_a_new_generation_is_read(
     make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -532,7 +532,6 @@ def test_generations_that_cannot_be_listed_are_told(make_index: MakeIndex) -> No
         reader.info()
 
 
-@pytest.mark.slow
 def test_a_generation_that_cannot_be_read_is_worth_a_new_one(make_index: MakeIndex) -> None:
     index = make_index(clusters(20))
     assert not index.unpublished()
@@ -543,6 +542,7 @@ def test_a_generation_that_cannot_be_read_is_worth_a_new_one(make_index: MakeInd
         assert not opened.unpublished()
 
 
+@pytest.mark.slow
 def test_what_is_written_anew_takes_the_place_of_all_before(make_index: MakeIndex) -> None:
     """Two sets of vectors would take more room than an index may."""
     data = normalise(np.random.default_rng(0).normal(size=(2000, 384)))
@@ -604,7 +604,6 @@ def test_a_generation_that_could_not_be_read_is_tried_again(make_index: MakeInde
         assert other.info().delta == 0
 
 
-@pytest.mark.slow
 def test_k_are_found_where_fewer_candidates_are_asked_for(make_index: MakeIndex) -> None:
     index = make_index(clusters(2000))
     for k, ef in ((5, 1), (8, 7), (10, 10), (20, 1)):
@@ -612,6 +611,7 @@ def test_k_are_found_where_fewer_candidates_are_asked_for(make_index: MakeIndex)
         assert (rowids >= 0).sum() == 3 * k
 
 
+@pytest.mark.slow
 def test_what_was_measured_of_another_walk_is_measured_again(
     make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:

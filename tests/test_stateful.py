@@ -167,7 +167,6 @@ def test_any_changes_in_any_order_agree_with_a_dictionary() -> None:
     assert walks.call_count > 100
 
 
-@pytest.mark.slow
 def test_searches_that_do_not_look_for_changes_disagree() -> None:
     once = settings(SETTINGS, phases=[Phase.generate], report_multiple_bugs=False)
     with mock.patch.object(Catalog, "version", return_value=0), pytest.raises(AssertionError):
