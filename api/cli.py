@@ -66,7 +66,7 @@ def search_command(
     filter: Annotated[  # noqa: A002
         str | None, typer.Option(metavar="EXPR", help="E.g. label=cat,width>=1000,path~2024/*")
     ] = None,
-    space: Annotated[str | None, typer.Option(metavar="NAME", help="Default: the index's first.")] = None,
+    space: Annotated[str | None, typer.Option(metavar="NAME", help="Default: the index's default.")] = None,
     box: Annotated[str | None, typer.Option(metavar="X,Y,W,H", help="Look at this part only, in pixels.")] = None,
     fold: Annotated[bool, typer.Option("--fold", help="Show near-equal images once, with how many they are.")] = False,
     turns: Annotated[bool, typer.Option("--turns", help="Find turned and mirrored copies too.")] = False,

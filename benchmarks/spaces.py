@@ -107,6 +107,10 @@ class Asking:
                 self._asked += len(load.answers)
             return together, doing.result()
 
+    def close(self) -> None:
+        """End the process."""
+        self._pool.shutdown()
+
 
 def told(name: str, load: Load, seconds: float, images: int) -> dict[str, Any]:
     """What came of a phase, as it is printed."""
@@ -197,6 +201,7 @@ def main() -> None:
                 load, images = asking.during(work)
                 seconds = time.perf_counter() - start
                 print(json.dumps(told(name, load, seconds, images or 0)), flush=True)
+            asking.close()
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(60)

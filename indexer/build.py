@@ -258,7 +258,7 @@ class Build:
             if content.rowid is None:
                 self._vanished[outcome.id] = []
                 image = replace(images[outcome.id], location=outcome.location, labels=labels)
-                preprocessing = self._index.spaces[0].recipe.preprocessing
+                preprocessing = self._index.space().recipe.preprocessing
                 self._report.cropped += kept_share(image.facts.width, image.facts.height, preprocessing) < 0.5
                 edited = _edited(before, image.facts.phash, transaction)
                 if before is not None and edited is not None:

@@ -62,6 +62,7 @@ def spaces(
                     writer.drop_space(name)
                 else:
                     writer.set_default(name, force=force)
+            index.sweep_dropped()  # without the lock in between: others can write; also what a killed drop has left
         _tell(index, None, as_json)
 
 

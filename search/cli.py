@@ -44,6 +44,8 @@ def info(
             "name": entry.space.name,
             "dim": entry.space.recipe.dim,
             "count": entry.count,
+            "complete": entry.space.complete,
+            "default": entry.default,
             "encoding": vars(entry.space.encoding),
             **entry.structure,
             "recipe": entry.space.recipe.to_json(),
@@ -60,6 +62,8 @@ def info(
             f"  {entry.space.name}: {entry.count:,} embeddings of {recipe.dim} numbers, "
             f"{recipe.model}, {recipe.pooling}, {recipe.preprocessing.size} px, {encoding.backend} {encoding.precision}"
         )
+        if not entry.space.complete:
+            say(f"    not complete: {entry.images - entry.count:,} images have no vector in it")
         if entry.structure:
             say(f"    {_searched(entry.structure)}")
     say(f"  generation {facts.generation or 'none'}, {facts.delta:,} images newer than it")

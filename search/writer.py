@@ -70,10 +70,12 @@ class Writer:
         return self.index.space(space.name)
 
     def drop_space(self, name: str) -> None:
-        """Drop a space, which nobody finds from now on, and delete its vectors. Raises UnknownSpace, SpaceNeeded."""
+        """Drop a space: nobody finds it from now on. Raises UnknownSpace, SpaceNeeded.
+
+        Its vectors stay until `Index.sweep_dropped`, to be called without the lock, so that others can write.
+        """
         with self.transaction() as transaction:
             transaction.drop_space(name)
-        self.index.sweep_dropped()
 
     def set_default(self, name: str, *, force: bool = False) -> None:
         """Make a space the default. force: also an incomplete one. Raises UnknownSpace, SpaceIncomplete."""

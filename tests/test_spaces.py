@@ -49,6 +49,7 @@ def fill(index: Index, name: str, numbers: range | list[int]) -> int:
 def drop_space(index: Index, name: str) -> None:
     with index.writer() as writer:
         writer.drop_space(name)
+    index.sweep_dropped()
 
 
 def add(index: Index, number: int, *names: str) -> None:

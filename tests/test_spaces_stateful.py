@@ -67,11 +67,14 @@ class Spaces(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Everything is as it was stored, and what was dropped is gone."""
         self.threads.shutdown()
+        self.index.sweep_dropped()
         result = verify(self.index)
+        with self.index.catalog.reading() as connection:
+            stored = connection.exec_driver_sql("SELECT count(*) FROM embeddings").scalar_one()
         self.index.close()
         shutil.rmtree(self.folder)
         assert [finding.problem for finding in result.findings] == []
-        assert result.vectors == sum(map(len, self.held.values()))
+        assert result.vectors == stored == sum(map(len, self.held.values()))
 
     @staticmethod
     def space(name: str, life: int) -> Space:

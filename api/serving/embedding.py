@@ -164,7 +164,10 @@ class Embedding:
         key = (_digest(data), None, 0)
         with activity.HERE.working():
             decoded = await self._apart(decode, data, preprocessing=self._preprocessing)
-            wanted = [space for space in self._index.spaces if space.complete]
+            there = self._index.spaces
+            wanted = [space for space in there if space.complete]
+            if not self._loaded.gives(there):
+                self._start_following()  # so that new images need no filling any more, soon
             embedded = self._remembered(key, wanted)
             if embedded is None:
                 embedded = await self._encoded(decoded.pixels, wanted)
@@ -202,12 +205,21 @@ class Embedding:
         while not self._loaded.gives(wanted):
             for space in wanted:
                 self._index.space(space)
-            if self._failed is not None and time.monotonic() - self._failed[0] < LOAD_AGAIN_SECONDS:
+            loading = self._start_following()
+            if loading is None:
+                assert self._failed is not None
                 raise self._failed[1]
-            if self._loading is None or self._loading.done():
-                self._loading = asyncio.create_task(self._follow())
-            await asyncio.shield(self._loading)
+            await asyncio.shield(loading)
         return self._loaded
+
+    def _start_following(self) -> asyncio.Task[None] | None:
+        """The task that loads the encoder for all spaces; None where that failed a moment ago."""
+        if self._failed is not None and time.monotonic() - self._failed[0] < LOAD_AGAIN_SECONDS:
+            return None
+        if self._loading is None or self._loading.done():
+            self._loading = asyncio.create_task(self._follow())
+            self._loading.add_done_callback(lambda task: task.cancelled() or task.exception())  # it is logged
+        return self._loading
 
     async def _follow(self) -> None:
         """Load an encoder for the spaces that there are now, and put it in the place of the one before."""

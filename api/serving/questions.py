@@ -62,7 +62,7 @@ class SearchOptions(BaseModel):
         default=None, ge=-1, le=1, allow_inf_nan=False, description="Leave out hits below this cosine."
     )
     filter: dict[str, Any] | None = Field(default=None, description="Which images may be hits; see docs/http.md.")
-    space: Name | None = Field(default=None, description="Default: the index's first.")
+    space: Name | None = Field(default=None, description="Default: the index's default.")
     fold: bool = Field(default=False, description="Near-equal images are one hit, the best of them, with its copies.")
     turns: bool = Field(
         default=False, description="Ask with each image in all eight orientations; an image's best score counts."

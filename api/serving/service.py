@@ -51,6 +51,8 @@ MAX_LIGHT_HITS = 200
 MAX_HEAVY_SEARCHES = 64
 """All other searches, running or queued: the first of a filter takes some tenths of a second of a million images. More
 are refused."""
+FILLING_LOCK_SECONDS = 2.0
+"""How long a change waits for the lock while spaces may be filled: a batch of vectors is written in some 20 ms."""
 CHECK_SECONDS = 5.0
 """What a search may take for the server to be ready."""
 CHECKED_SECONDS = 1.0
@@ -179,7 +181,9 @@ class Service:
         """Change the index, one change at a time, under its lock. Raises IndexLocked."""
 
         def locked() -> Result:
-            with self.index.writer() as writer:
+            # Filling takes the lock for a moment only, again and again; a build keeps it.
+            filled = all(space.complete for space in self.index.spaces)
+            with self.index.writer(timeout=0 if filled else FILLING_LOCK_SECONDS) as writer:
                 result = work(writer)
             self._publish_if_worth_it()
             return result
@@ -262,12 +266,7 @@ class Service:
 
     async def drop_space(self, name: str) -> None:
         """Drop a space, and delete its vectors in the background. Raises UnknownSpace, SpaceNeeded, IndexLocked."""
-
-        def drop(writer: Writer) -> None:
-            with writer.transaction() as transaction:
-                transaction.drop_space(name)
-
-        await self.write(drop)
+        await self.write(lambda writer: writer.drop_space(name))
         self._publisher.submit(self._sweep)
 
     async def _space_state(self, name: str) -> SpaceState:

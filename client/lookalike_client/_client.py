@@ -40,7 +40,7 @@ class Client:
     `PIL.Image.Image`, or a numpy array: uint8, (height, width), (height, width, 3) RGB or (height, width, 4) RGBA. The
     last two are sent as PNG; where there is a file, pass the file: it is smaller, and only its bytes have its id.
 
-    Where an index can be named and is not, it is the server's first; where a space can, it is the index's first.
+    Where an index can be named and is not, it is the server's first; where a space can, it is the index's default.
 
     Every method raises LookalikeError's children for what the server, or the way to it, does (NotFound for an id, space
     or index that it does not know), and OSError, TypeError or ValueError for what is wrong with an argument. Raises
