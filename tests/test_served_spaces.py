@@ -224,19 +224,3 @@ def draw_png(variant: int = 0) -> bytes:
     out = BytesIO()
     draw_picture("red", "circle", variant).save(out, "PNG")
     return out.getvalue()
-
-
-def test_uploads_are_taken_while_a_space_is_filled(server: Server) -> None:
-    """Filling takes the index's lock for each batch: an upload waits for that moment, and is not refused."""
-    for number in range(30):
-        draw_picture("purple", "stripes", number, size=900).save(server.photos / f"more-{number}.png")
-    run_cli("build", server.photos, "--index", server.index)
-    with Client(server.url, api_key=server.api_key, retries=0) as client:
-        client.add_space(1)
-        added = 0
-        while added < 40 and not by_name(client)["layer1"].complete:
-            client.add(draw_picture("black", "square", added, size=100 + added))
-            added += 1
-        wait_until(lambda: by_name(client)["layer1"].complete)
-        assert added
-        assert by_name(client)["layer1"].count == by_name(client)["layer1"].images
