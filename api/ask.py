@@ -29,7 +29,7 @@ from search.types import Space, Vector
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What the user asked on the command line: an image file or an id, and how to look."""
+    """A question of the command line: an image file or an id, and how to look."""
 
     image: Path | None
     id: str | None
@@ -105,7 +105,7 @@ def ask_server(url: str, api_key: str | None, asked: Asked) -> dict[str, Any]:
 
 
 Fetch = Callable[[str], bytes | None]
-"""An indexed picture's bytes by its id; None where it cannot be had."""
+"""An indexed picture's bytes by its id; None where it is not available."""
 
 
 @contextmanager

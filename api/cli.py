@@ -68,10 +68,14 @@ def search_command(
     ] = None,
     space: Annotated[str | None, typer.Option(metavar="NAME", help="Default: the index's default.")] = None,
     box: Annotated[str | None, typer.Option(metavar="X,Y,W,H", help="Look at this part only, in pixels.")] = None,
-    fold: Annotated[bool, typer.Option("--fold", help="Show near-equal images once, with how many they are.")] = False,
+    fold: Annotated[
+        bool, typer.Option("--fold", help="Show images that look the same once, with their number.")
+    ] = False,
     turns: Annotated[bool, typer.Option("--turns", help="Find turned and mirrored copies too.")] = False,
     paths: Annotated[bool, typer.Option("--paths", help="Print paths only, one a line.")] = False,
-    null: Annotated[bool, typer.Option("--null", "-0", help="With --paths: end each with NUL, not a line.")] = False,
+    null: Annotated[
+        bool, typer.Option("--null", "-0", help="With --paths: end each with NUL, not a line break.")
+    ] = False,
     sheet: Annotated[Path | None, typer.Option(metavar="OUT.png", help="Draw query and hits as one picture.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -157,7 +161,7 @@ def serve(
     host: Annotated[str | None, typer.Option(help="[default: 127.0.0.1]")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="0: any free one. [default: 8000]")] = None,
     api_key: Annotated[
-        str | None, typer.Option(metavar="KEY", help="Answer only requests that bring it. [read:]KEY may only read.")
+        str | None, typer.Option(metavar="KEY", help="Answer only requests with it. read:KEY may only read.")
     ] = None,
     api_key_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Several keys, one a line.")] = None,
     log_format: Annotated[str | None, typer.Option(metavar="text|json", help="[default: text]")] = None,

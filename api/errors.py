@@ -1,4 +1,4 @@
-"""What can go wrong between an index and whoever asks it. No status codes: `api.http.problems` has those.
+"""Errors between an index and its clients. No status codes: `api.http.problems` has those.
 
 ApiError
 ├── SettingInvalid      a setting in the environment that cannot be used
@@ -21,25 +21,25 @@ from typing import ClassVar
 
 
 class ApiError(Exception):
-    """Base of everything `api` raises on purpose; its text is made for the user."""
+    """Base of everything `api` raises on purpose; its message is made for the user."""
 
     exit_code: ClassVar[int] = 2
 
 
 class SettingInvalid(ApiError):
-    """A setting in the environment that cannot be read; the text names it."""
+    """A setting in the environment that cannot be read; the message names it."""
 
 
 class KeysInvalid(ApiError):
-    """Keys that cannot be used; the text says why, and shows none."""
+    """Keys that cannot be used; the message says why, and shows none."""
 
 
 class CannotServe(ApiError):
-    """The server cannot start as it was asked to; the text says what to change."""
+    """The server cannot start as it was asked to; the message says what to change."""
 
 
 class ServerFailed(ApiError):
-    """A server that cannot be reached, or that refused the question; the text is the server's own."""
+    """A server that cannot be reached, or that refused the question; the message is the server's own."""
 
 
 class ServingError(ApiError):
@@ -71,11 +71,11 @@ class NotAnImage(ServingError):
 
 
 class QuestionUnreadable(ServingError):
-    """A question that cannot be read; the text says what was expected."""
+    """A question that cannot be read; the message says what was expected."""
 
 
 class QuestionInvalid(ServingError):
-    """A question that is well formed and cannot be meant; the text says what was expected."""
+    """A question that is well formed and cannot be meant; the message says what was expected."""
 
 
 class FileGone(ServingError):
@@ -89,4 +89,4 @@ class FileGone(ServingError):
 
 
 class SpaceInvalid(ServingError):
-    """A space that the index's model cannot give; the text says what there is."""
+    """A space that the index's model cannot give; the message says what there is."""

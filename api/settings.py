@@ -1,4 +1,4 @@
-"""What the server can be told: defaults, then `LOOKALIKE_...` in the environment, then flags."""
+"""The server's settings: defaults, then `LOOKALIKE_...` in the environment, then flags."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _proxies(value: str) -> str:
 
 
 _WORDS = (NoDecode, BeforeValidator(_words))
-"""What makes a setting words in one text, separated by commas or white space."""
+"""Reads a setting as words, separated by commas or white space."""
 DEFAULT_PORT = 8000
 
 
@@ -80,7 +80,7 @@ class Settings(BaseSettings):
     api_key_file: Path | None = None
     """The same, one a line."""
     session_secret: str | None = Field(default=None, min_length=16)
-    """What the page's sessions are signed with: servers behind one address share it. None: of this server alone."""
+    """Secret that signs the page's sessions: servers behind one address share it. None: of this server alone."""
     allowed_hosts: Annotated[tuple[Annotated[str, AfterValidator(_host_name)], ...], *_WORDS] = ()
     """Names, beside this machine's own, to which a server without a key answers."""
     cors_origins: Annotated[tuple[Annotated[str, AfterValidator(_site)], ...], *_WORDS] = ()
@@ -100,7 +100,7 @@ class Settings(BaseSettings):
     request_seconds: float = Field(default=30, gt=0, allow_inf_nan=False)
     """From the end of a request to its answer; then 504."""
     shutdown_seconds: int = Field(default=30, ge=0)
-    """What requests under way may take once the server is told to stop."""
+    """Seconds that requests in flight may take once the server is told to stop."""
     cached_embeddings: int = Field(default=10_000, ge=0)
     """Uploads whose embeddings are remembered, 2 KB each at 384 numbers."""
     log_format: Literal["text", "json"] = "text"

@@ -24,7 +24,7 @@ NAMES = {
 
 
 def generated() -> str:
-    """What `_client.py` has to hold."""
+    """The text that `_client.py` has to hold."""
     with tempfile.TemporaryDirectory() as folder:
         source, made = Path(folder, "_async_client.py"), Path(folder, "_client.py")
         source.write_bytes((PACKAGE / "_async_client.py").read_bytes())

@@ -1,4 +1,4 @@
-"""What a `--metadata` file says, attached to the images that it names."""
+"""Attach a `--metadata` file's labels and metadata to the images that it names."""
 
 from __future__ import annotations
 

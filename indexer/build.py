@@ -28,7 +28,7 @@ from search.types import Failure, Location, NewImage
 from search.writer import Writer
 
 MAX_EDITED_BITS = 6
-"""Of 64 bits of the perceptual hash that an edit in place may change; another picture changes about half of them."""
+"""Bits, of 64 of the perceptual hash, that an edit in place may change; another picture changes about half of them."""
 MIN_PUBLISH = 5_000
 """A build publishes on the way once the index has doubled, but not below this: smaller ones are read in a second."""
 
@@ -63,7 +63,7 @@ class Build:
         self._foreseen: set[tuple[str, str]] = set()
         """Roots and paths from which a dry run would have moved files away."""
         self._vanished: dict[str, list[Location]] = {}
-        """Of contents that were met: earlier paths that are gone, as far as no file has taken their place."""
+        """For contents that were met: earlier paths that are gone, as far as no file has taken their place."""
         self._began = began
         self._first_decode = 0.0
         self._last_commit = 0.0

@@ -45,12 +45,12 @@ def build(
     layer: Annotated[
         list[str] | None, typer.Option(metavar="N[,N...]", help="Layers of one space; repeat for several spaces.")
     ] = None,
-    pooling: Annotated[Pooling | None, typer.Option(help="What of a layer is the embedding.")] = None,
+    pooling: Annotated[Pooling | None, typer.Option(help="How a layer becomes one vector.")] = None,
     final_norm: Annotated[
         bool | None, typer.Option("--final-norm/--no-final-norm", help="The default: at the last layer only.")
     ] = None,
     pad: Annotated[bool, typer.Option("--pad", help="Fit the whole image in, instead of the model's crop.")] = False,
-    backend: Annotated[BackendName, typer.Option(help="What runs the model of a new index.")] = "auto",
+    backend: Annotated[BackendName, typer.Option(help="Program that runs the model of a new index.")] = "auto",
     precision: Annotated[PrecisionName, typer.Option(help="Arithmetic of a new index.")] = "auto",
     min_overlap: Annotated[
         float, typer.Option(min=0, max=1, metavar="F", help="Share of fp32's ten nearest that int8 must keep.")
@@ -68,7 +68,7 @@ def build(
     ] = None,
     max_seconds: Annotated[
         float | None,
-        typer.Option(min=0.001, metavar="S", help="Seconds for a picture, and a tenth more a megapixel.  [10]"),
+        typer.Option(min=0.001, metavar="S", help="Seconds for a picture; each megapixel adds a tenth.  [10]"),
     ] = None,
     exclude: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Names or paths to leave out.")] = None,
     all_folders: Annotated[
@@ -297,9 +297,9 @@ def _print_report(report: BuildReport, answer: dict[str, Any], *, dry_run: bool)
     if len(answer["failed"]) > SHOWN_FAILURES:
         warn(f"... and {len(answer['failed']) - SHOWN_FAILURES:,} more; --json lists all")
     if any(failed["reason"].startswith(TOO_SLOW) for failed in answer["failed"]):
-        warn("What takes too long is given more time with --max-seconds S --retry-failed")
+        warn("Pictures that take too long get more time with --max-seconds S --retry-failed")
     if any(TOO_LARGE in failed["reason"] for failed in answer["failed"]):
-        warn("What is too large is taken, if there is memory for it, with --max-pixels N --retry-failed")
+        warn("Pictures that are too large are taken, if there is memory for them, with --max-pixels N --retry-failed")
     if report.filled:
         say(f"{plural(report.filled, 'image')} known before got vectors in spaces that were not complete")
     if gone := report.missing - report.excluded:
@@ -307,7 +307,7 @@ def _print_report(report: BuildReport, answer: dict[str, Any], *, dry_run: bool)
     if report.excluded:
         warn(f"{plural(report.excluded, 'file')} left out now: in the index, but not among hits; --prune drops them")
     if report.interrupted:
-        warn("Interrupted: everything so far is kept. Run the same command again to go on.")
+        warn("Interrupted: everything so far is kept. Run the same command again to continue.")
 
 
 def models(as_json: Json = False) -> None:

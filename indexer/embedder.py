@@ -16,7 +16,7 @@ from search.types import NewImage
 
 
 class Embedded(NamedTuple):
-    """What became of new images, by id: what to add, or why not."""
+    """The outcome of new images, by id: what to add, or why not."""
 
     images: dict[str, NewImage]
     failed: dict[str, str]

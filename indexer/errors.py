@@ -1,11 +1,11 @@
-"""What can go wrong on the way from a file to an embedding.
+"""Errors on the way from a file to an embedding.
 
 IndexerError
 ├── ImageRejected      one image that cannot be used: data in the report, never the end of a run
 ├── ModelUnavailable   the model is not on this machine and cannot be fetched
 ├── ModelUnsupported   the model is here, but cannot do what was asked of it
 ├── PrecisionTooLow    int8 would lose too many neighbours
-├── WorkerFailed       no decoding process can be had (in worker.py)
+├── WorkerFailed       no decoding process can be started (in worker.py)
 ├── SourceMissing      a source folder or file that is not there
 ├── ListInvalid        a --files-from list that cannot be read
 └── MetadataInvalid    a --metadata file that cannot be read
@@ -17,21 +17,21 @@ from typing import ClassVar
 
 
 class IndexerError(Exception):
-    """Base of everything `indexer` raises on purpose; its text is made for the user."""
+    """Base of everything `indexer` raises on purpose; its message is made for the user."""
 
     exit_code: ClassVar[int] = 2
 
 
 class ImageRejected(IndexerError):
-    """One image cannot be decoded or is over a limit; the text is the reason given in the report."""
+    """One image cannot be decoded or is over a limit; the message is the reason given in the report."""
 
 
 class ModelUnavailable(IndexerError):
-    """The model's files cannot be had here; the text says how to get them."""
+    """The model's files are not available here; the message says how to get them."""
 
 
 class ModelUnsupported(IndexerError):
-    """The model cannot serve this layer, pooling, precision or device; the text names what it offers."""
+    """The model cannot serve this layer, pooling, precision or device; the message names what it offers."""
 
 
 class SourceMissing(IndexerError):
@@ -39,12 +39,12 @@ class SourceMissing(IndexerError):
 
 
 class ListInvalid(IndexerError):
-    """A list of files is malformed; the text says how, as the end of a sentence."""
+    """A list of files is malformed; the message says how, as the end of a sentence."""
 
 
 class MetadataInvalid(IndexerError):
-    """A metadata file is malformed; the text names the line."""
+    """A metadata file is malformed; the message names the line."""
 
 
 class PrecisionTooLow(IndexerError):
-    """A precision that would lose too many neighbours, by measurement; the text has the figures."""
+    """A precision that would lose too many neighbours, by measurement; the message has the figures."""

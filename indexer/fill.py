@@ -36,7 +36,7 @@ class Skipped:
 
 @dataclass(kw_only=True)
 class FillReport:
-    """What was filled: images, each in all spaces that lacked it."""
+    """The report of a filling: images, each in all spaces that lacked it."""
 
     filled: int = 0
     skipped: list[Skipped] = field(default_factory=list)

@@ -136,7 +136,7 @@ class _Subfolder:
 def _folder(
     root: Path, prefix: str, choice: Choice, entered: set[tuple[int, int]], *, named: bool = False
 ) -> Iterator[Entry | _Subfolder]:
-    """What is in one folder, by name. entered: folders never to enter again. named: by the user, so taken."""
+    """List one folder, by name. entered: folders never to enter again. named: by the user, so taken."""
     folder = root / prefix
     if folder in choice.skip:
         return
@@ -178,7 +178,7 @@ def _folder(
 
 
 def _identity(folder: Path) -> tuple[int, int]:
-    """What tells a folder from every other on this machine, by whatever path."""
+    """The identity of a folder on this machine, by whatever path."""
     facts = folder.stat()
     return facts.st_dev, facts.st_ino
 

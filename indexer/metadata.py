@@ -24,7 +24,7 @@ HEADER_CHARACTERS = 1_000
 
 @dataclass(frozen=True, kw_only=True)
 class Annotation:
-    """What one line of the file says: which image (`id` or `path` relative to its root), and what to attach to it."""
+    """One line of the file: which image (`id` or `path` relative to its root), and what to attach to it."""
 
     id: str | None
     path: str | None
@@ -85,7 +85,7 @@ def _csv_rows(lines: StringIO, file: Path) -> Iterator[tuple[int, dict[str, Any]
 
 
 def _separator(lines: StringIO) -> tuple[str, int]:
-    """What separates the cells of a table, and how many lines stand before its header. Leaves `lines` at the header."""
+    """The separator of a table's cells, and the number of lines before its header. Leaves `lines` at the header."""
     first = lines.readline()
     named = re.fullmatch(r'"?sep=(.)"?', first.rstrip("\r\n"), re.IGNORECASE)
     if named:
@@ -131,7 +131,7 @@ def _annotation(row: Mapping[str, Any], where: str) -> Annotation:
             metadata=checked_metadata({key: row[key] for key in row.keys() - SPECIAL_COLUMNS}),
         )
     except UnicodeEncodeError as error:
-        raise MetadataInvalid(f"{where}: the `path` or `id` is not valid text.") from error
+        raise MetadataInvalid(f"{where}: the `path` or `id` is not a valid string.") from error
     except (AnnotationInvalid, TypeError) as error:
         raise MetadataInvalid(f"{where}: {error}") from error
 

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase, translate
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """What is left out by default, and why. Globs are matched without regard to case.
+    """A rule for what is left out by default, with the reason. Globs are matched without regard to case.
 
     `name`: of a folder, or of a file. `inside`: only in a folder of such a name. `holds`: only a folder that holds an
     entry of this name. `but`: names that are taken all the same.

@@ -1,4 +1,4 @@
-"""What a build is asked to do, what it tells on the way, and what it reports at the end."""
+"""A build's options, its progress, and its report at the end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from search.types import Failure, Location
 
 
 class Progress(Protocol):
-    """What a build tells while it runs."""
+    """The progress of a build while it runs."""
 
     def found(self, files: int) -> None:
         """So many files were looked at so far."""
@@ -29,7 +29,7 @@ class Progress(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class BuildOptions:
-    """What the user asked for, beside the sources and the model."""
+    """Options of a build, beside the sources and the model."""
 
     workers: int = 2
     choice: Choice = EVERYTHING
@@ -64,7 +64,7 @@ class Incomplete:
 
 @dataclass(kw_only=True)
 class BuildReport:
-    """What a build did. All counters count files; `embedded` counts images that went through the encoder."""
+    """The report of a build. All counters count files; `embedded` counts images that went through the encoder."""
 
     added: int = 0
     updated: int = 0
@@ -72,7 +72,7 @@ class BuildReport:
     unchanged: int = 0
     missing: int = 0
     excluded: int = 0
-    """Of the missing: files that are there, and left out now."""
+    """Files, among the missing, that are there and left out now."""
     removed: int = 0
     ignored: int = 0
     embedded: int = 0

@@ -15,7 +15,7 @@ from search.types import Location
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """What to scan under a root: a folder with all below it (`paths` None), or just these files.
+    """A source, scanned under a root: a folder with all below it (`paths` None), or just these files.
 
     `prefix` is the folder's path relative to the root, `""` for the root itself, else ending in `/`.
     """

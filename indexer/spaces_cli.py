@@ -29,7 +29,7 @@ def spaces(
     change: Annotated[
         Literal["add", "drop", "default"] | None, typer.Argument(metavar="[add|drop|default]", show_default=False)
     ] = None,
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Of a space.", show_default=False)] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="The space's name.", show_default=False)] = None,
     layer: Annotated[str | None, typer.Option(metavar="N[,N...]", help="Layers of the space to add.")] = None,
     pooling: Annotated[Pooling | None, typer.Option(help="How a layer becomes one vector.")] = None,
     model: Annotated[
@@ -75,7 +75,7 @@ def _check_words(change: str | None, name: str | None, *, asked: bool, force: bo
     if name is not None and asked:
         raise typer.BadParameter("A space to add is named by its layers. Leave the name out.", param_hint="NAME")
     if change != "default" and force:
-        raise typer.BadParameter("Only what makes a space the default can be forced.", param_hint="--force")
+        raise typer.BadParameter("Only `default` can be forced.", param_hint="--force")
 
 
 def _add(
@@ -163,7 +163,7 @@ def _tell(index: Index, report: FillReport | None, as_json: bool) -> None:
     if len(report.skipped) > SHOWN_SKIPPED:
         warn(f"... and {len(report.skipped) - SHOWN_SKIPPED:,} more; --json lists all")
     if report.interrupted:
-        warn("Interrupted: everything so far is kept. Run the same command again to go on.")
+        warn("Interrupted: everything so far is kept. Run the same command again to continue.")
 
 
 def register(add: Callable[..., Any]) -> None:

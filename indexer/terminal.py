@@ -1,4 +1,4 @@
-"""What commands that take long share: Ctrl-C, and layers as they are typed."""
+"""Parts that long commands share: Ctrl-C, and layers as they are typed."""
 
 from __future__ import annotations
 

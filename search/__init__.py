@@ -1,1 +1,1 @@
-"""What an index is and how it is asked: catalog, generations, search. No model, no server."""
+"""An index and its search: catalog, generations, queries. No model, no server."""

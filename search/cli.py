@@ -94,7 +94,7 @@ def verify(
     ],
     as_json: Json = False,
 ) -> None:
-    """Prove an index: read all of it, and say what is wrong and what to do. Exit code 65 where anything is."""
+    """Prove an index: read all of it, and say what is wrong and what to do. Exit code 65 if anything is."""
     from search.upkeep.verify import verify as check  # imports faiss and sqlalchemy: not for --help
 
     with _open(directory, unchecked=True) as index:
@@ -120,7 +120,7 @@ def rebuild(
     ],
     as_json: Json = False,
 ) -> None:
-    """Write an index's search structures anew from its catalog, without what was removed. No image is read."""
+    """Write an index's search structures again from its catalog, without removed images. No image is read."""
     with _open(directory, writable=True) as index:
         generation = index.publish(anew=True)
         count = index.catalog.counts()[0]
@@ -136,7 +136,7 @@ def compact(
     ],
     as_json: Json = False,
 ) -> None:
-    """Give back the room of what was removed: write the search structures and the catalog anew. No image is read."""
+    """Give back the room of removed images: write search structures and catalog again. No image is read."""
     with _open(directory, writable=True) as index:
         before = index.bytes_on_disk()
         index.compact()
@@ -209,7 +209,7 @@ def remove(
         bool,
         typer.Option(
             "--erase",
-            help="Leave no trace but the content's hash, also of a PATH removed before; writes the index anew.",
+            help="Also forget the paths: only the content hash is kept. Works on PATHs removed before, too.",
         ),
     ] = False,
     as_json: Json = False,
@@ -271,7 +271,7 @@ def _was_removed(index: Index, name: str) -> bool:
 
 
 def _seen(index: Index, lookup: Lookup, name: str) -> Iterator[KnownLocation]:
-    """What the index knows of a file, by the name given and by what that links to."""
+    """Locations of a file, by the name given and by its target if it is a link."""
     from search.catalog.typed import TypedPaths  # imports sqlalchemy: not for --help
 
     return TypedPaths(lookup, index.catalog.roots()).find(name)

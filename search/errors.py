@@ -1,4 +1,4 @@
-"""What can go wrong with an index.
+"""Errors of an index.
 
 SearchError
 ├── IndexMissing        there is no index at this path
@@ -32,7 +32,7 @@ from typing import ClassVar
 
 
 class SearchError(Exception):
-    """Base of everything `search` raises on purpose; its text is made for the user.
+    """Base of everything `search` raises on purpose; its message is made for the user.
 
     `exit_code` is what the command line ends with: 2 usage, 65 damaged data, 74 input or output, 75 locked,
     130 interrupted.
@@ -136,7 +136,7 @@ class VectorsMissing(SearchError):
 
 
 class FilterInvalid(SearchError):
-    """A malformed filter; the text names the part and what is allowed there."""
+    """A malformed filter; the message names the part and what is allowed there."""
 
 
 class QueryInvalid(SearchError):
@@ -144,4 +144,4 @@ class QueryInvalid(SearchError):
 
 
 class AnnotationInvalid(SearchError):
-    """Labels or metadata that the catalog cannot hold; the text says which kind and what is allowed."""
+    """Labels or metadata that the catalog cannot hold; the message says which kind and what is allowed."""

@@ -51,7 +51,7 @@ def make_folder(path: Path) -> None:
 
 
 def draft_name(path: Path, token: str) -> str:
-    """What a file is called while it is written."""
+    """The name of a file while it is written."""
     return f".{path.name}.{token}.tmp"
 
 

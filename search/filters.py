@@ -26,7 +26,7 @@ FORMAT_ALIASES = {
     **dict.fromkeys(("jp2", "j2k"), "jpeg2000"),
     "tif": "tiff",
 }
-"""What people call formats that the catalog names otherwise."""
+"""Other names of formats, with those of the catalog."""
 MAX_DEPTH = 12
 """Levels of nesting: SQLite's parser holds a hundred levels, and each of ours is several of its own."""
 MAX_TERMS = 200

@@ -272,12 +272,12 @@ class Index:
 
     @property
     def generations(self) -> Path:
-        """What was published: disposable."""
+        """The folder of generations: disposable."""
         return self.path / "generations"
 
     @property
     def models(self) -> Path:
-        """Encoders that cannot be had elsewhere."""
+        """Encoders that exist only here."""
         return self.path / "models"
 
     @property

@@ -30,7 +30,7 @@ class Preprocessing:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What two embeddings must share to be comparable. Equal recipes give equal spaces.
+    """The identity that two embeddings must share to be comparable. Equal recipes give equal spaces.
 
     `layers` are resolved, non-negative block numbers (0 = patch + position embedding). Several layers are each
     normalised, concatenated in this order, and normalised again: `dim` counts the result. `final_norm` says, for

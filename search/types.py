@@ -39,7 +39,7 @@ class Location:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFacts:
-    """What the file itself tells of an image. `width` and `height` are those of the upright image, in pixels.
+    """Facts that the file itself tells of an image. `width` and `height` are those of the upright image, in pixels.
 
     `format` is lower case (`jpeg`); `taken_at` is `YYYY-MM-DDTHH:MM:SS` in the camera's own time; `gps` is (latitude,
     longitude) in degrees; `phash` is a 64-bit perceptual hash as a signed integer.
@@ -128,7 +128,7 @@ class Space:
 
     @property
     def identity(self) -> tuple[str, int | None]:
-        """What tells it from one of the same name that was dropped before."""
+        """Name and added_seq: they tell it from one of the same name that was dropped before."""
         return self.name, self.added_seq
 
     @property
@@ -188,7 +188,7 @@ class Aspect:
 
 @dataclass(frozen=True, kw_only=True)
 class Query:
-    """What to look for. Its vector is the normalised weighted sum of its parts' embeddings.
+    """A query. Its vector is the normalised weighted sum of its parts' embeddings.
 
     Parts with several views make as many vectors, view by view; an image's score is the best of them. `aspects` instead
     of `parts` and `space` look in several spaces: an image's score is the weighted mean of its cosines there.

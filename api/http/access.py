@@ -26,7 +26,7 @@ _ENTRY = re.compile(
 
 
 class Scope(IntEnum):
-    """What a key is good for."""
+    """The scope of a key."""
 
     READ = 1
     WRITE = 2
@@ -52,7 +52,7 @@ class Keys:
         return bool(self._keys)
 
     def scope(self, key: str) -> Scope | None:
-        """What a key allows; None for one that is none of ours. In a time that tells nothing of the keys."""
+        """The scope of a key; None for one that is not ours. The time it takes tells nothing of the keys."""
         digest = hashlib.sha256(key.encode(errors="surrogateescape")).digest()
         found = None
         for known in self._keys:
@@ -70,7 +70,7 @@ class Keys:
         return base64.urlsafe_b64encode(message + self._signed(message)).decode()
 
     def session_scope(self, value: str) -> Scope | None:
-        """What a session allows: what its key does, for as long as that is one of ours; None where it is over."""
+        """The scope of a session: that of its key, while it is one of ours; None where the session is over."""
         try:
             data = base64.urlsafe_b64decode(value.encode())
         except ValueError:
@@ -107,7 +107,7 @@ def read_keys(entries: Iterable[str], file: Path | None = None) -> list[Key]:
             raise KeysInvalid(f"{file} has no key in it. Write one a line: read:KEY or write:KEY.")
     keys = [_key(line) for line in lines]
     if len({key.hash for key in keys}) < len(keys):
-        raise KeysInvalid("A key is there twice, in the environment or in the file of keys. Keep it once.")
+        raise KeysInvalid("A key appears twice, in the environment or in the file of keys. Keep it once.")
     return keys
 
 
@@ -115,7 +115,7 @@ def key_to_send(entries: str) -> str:
     """The first key of those a server is told, as a client sends it. Raises KeysInvalid for a hash, and for none."""
     match = _ENTRY.fullmatch(entries.split()[0]) if entries.strip() else None
     if match is None or match["key"] is None:
-        raise KeysInvalid("The key that is to be sent cannot be told from LOOKALIKE_API_KEY. Give it with --api-key.")
+        raise KeysInvalid("LOOKALIKE_API_KEY does not say which key to send. Give one with --api-key.")
     return match["key"]
 
 

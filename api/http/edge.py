@@ -24,7 +24,7 @@ from api.settings import Settings
 
 LOG = logging.getLogger("lookalike.access")
 _PROCESS, _requests = secrets.token_hex(4), itertools.count()
-"""What ids of requests are made of: they are no secrets, but those of all processes differ."""
+"""Source of request ids: they are not secrets, but those of all processes differ."""
 
 SECURITY_HEADERS = {
     b"content-security-policy": (
@@ -39,8 +39,8 @@ SECURITY_HEADERS = {
 PROBES = frozenset(("/healthz", "/readyz"))
 """Asked by machines, by address, without a key, however much there is to do."""
 OPEN = PROBES | {"/", "/docs", "/openapi.json", "/session"}
-"""What needs no key, beside /static: with small requests, and room of its own, so that nobody without one is in the way
-of those who have it."""
+"""Paths that need no key, beside /static: with small requests, and room of their own, so that clients without a key are
+not in the way of those who have one."""
 MAX_OPEN_BYTES = 4 * 1024
 PICTURES = frozenset(("/v1/search/image", "/v1/images"))
 """POSTs of a picture each. A body larger than MAX_PLAIN_BYTES counts too; smaller ones once they are read."""
@@ -50,17 +50,17 @@ QUESTIONS = frozenset(("/v1/search", "/v1/search/image", "/v1/search/batch", "/v
 """POSTs that change nothing."""
 SAFE = frozenset(("GET", "HEAD", "OPTIONS"))
 WEIGHT = "lookalike.weight"
-"""Of a scope: what its request holds of the gate of pictures."""
+"""Key of a scope: how much its request holds of the gate of pictures."""
 NAMED = OPEN | PICTURES | QUESTIONS | {"/v1/indexes", "/metrics"}
 METHODS = SAFE | {"POST", "PUT", "PATCH", "DELETE"}
-"""What figures and logs name of a request whose route is not known yet: what clients invent would fill them."""
+"""Route in figures and logs of a request whose route is not known: paths that clients invent would fill them."""
 PICTURE_BYTES = 4 * 1024 * 1024
 """A larger body counts as several pictures of those that may wait."""
 
 
 @dataclass
 class _Exchange:
-    """What is known of a request once it has been answered."""
+    """Facts about a request once it has been answered."""
 
     method: str
     path: str
@@ -292,7 +292,7 @@ def _has_body(scope: Scope) -> bool:
 
 
 def _request_id(headers: Headers) -> str:
-    """What the client, or the proxy before us, calls this request, where that is a plain word; else a new id."""
+    """The id that the client, or a proxy, gave this request, where that is a plain word; else a new one."""
     given = headers.get("x-request-id", "")
     if 0 < len(given) <= 64 and given.isascii() and given.replace("-", "").replace("_", "").isalnum():
         return given

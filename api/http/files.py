@@ -17,7 +17,7 @@ from api.http import problems
 READ_CHUNK_BYTES = 256 * 1024
 _RANGE = re.compile(r"bytes=(?P<first>[0-9]*)-(?P<last>[0-9]*)", re.IGNORECASE)
 _SAVED_AS = re.compile(r"[^ !#-$&-\[\]-~]")
-"""What no plain `filename` holds: quotes, backslashes, `%`, which some browsers decode, and all but visible ASCII."""
+"""Characters that a plain `filename` lacks: quotes, backslashes, `%` (some browsers decode it), non-ASCII, controls."""
 
 
 def is_known(request: Request, etag: str) -> bool:

@@ -1,4 +1,4 @@
-"""What the server tells its operator: one line an event on stderr, for people or for machines."""
+"""The log for the operator: one line an event on stderr, for people or for machines."""
 
 from __future__ import annotations
 

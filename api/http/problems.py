@@ -172,7 +172,7 @@ def from_error(error: Exception) -> Problem:
 
 
 def body(problem: Problem) -> dict[str, str | int]:
-    """What a problem's answer says."""
+    """The JSON of a problem's answer."""
     return {
         "type": "about:blank",
         "title": problem.status.phrase,
@@ -251,14 +251,14 @@ def _no_such_method(request: Request) -> Problem:
 
 
 def _from_validation(errors: Any, fields: Collection[str]) -> Problem:
-    """What Pydantic found, told by our own field names and its own rules only: `loc` and `msg` may hold user input."""
+    """The problem that Pydantic found, in our field names and its rules only: `loc` and `msg` may hold user input."""
     first = errors[0]
     if first["type"] in ("json_invalid", "missing", "model_attributes_type") and len(first["loc"]) <= 2:
         if first["type"] != "missing" or first["loc"] == ("body",):
             return malformed(_UNREADABLE)
         return malformed(f"The field {first['loc'][-1]!r} is missing.{_A_FORM if 'image' in first['loc'] else ''}")
     if first["loc"] == ("body", "image"):
-        return invalid(f"image: is no file.{_A_FORM}")
+        return invalid(f"image: is not a file.{_A_FORM}")
     if first["type"] == "extra_forbidden":
         return unknown_field("body")
     field = ".".join(str(part) for part in first["loc"][1:] if isinstance(part, int) or str(part) in fields)

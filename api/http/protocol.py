@@ -18,11 +18,11 @@ MAX_CONNECTIONS = 4_000
 MAX_PIPELINED = 16
 """Requests of one connection that wait for the answer to one before them."""
 MAX_HEAD_BYTES = 64 * 1024
-"""Of request line and headers; browsers send 1 to 8 KiB, cookies included."""
+"""Largest request line and headers; browsers send 1 to 8 KiB, cookies included."""
 HEAD_SECONDS = 8.0
 """From the first byte of a request, or from the connection's beginning, to the end of its headers."""
 BODY_SECONDS, BYTES_A_SECOND = 8.0, 32 * 1024
-"""What a body may take: so long, and longer by its size at this rate. So slowly an answer may be read, too."""
+"""Seconds that a body may take, and longer by its size at this rate. An answer may be read at this rate, too."""
 DRAIN_SECONDS = 4.0
 """For how long a body is read and thrown away after its request was answered: who still sends does not see an answer on
 a connection that is closed on it."""
@@ -121,7 +121,7 @@ class HTTPProtocol(HttpToolsProtocol):
         super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - ours says it in our form
-        """What the parser refuses, and what we refuse before there is a request."""
+        """Answer requests that the parser refuses, and those that we refuse before there is a request."""
         self._refuse(self._refusal or problems.malformed("This is not HTTP/1.1."))
 
     def close(self) -> None:

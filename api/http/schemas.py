@@ -1,4 +1,4 @@
-"""What goes over the wire: requests and answers, with examples for OpenAPI."""
+"""Requests and answers as they go over the wire, with examples for OpenAPI."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ EXAMPLE_HIT: dict[str, Any] = {
 
 
 class Request(BaseModel):
-    """A request: a field we do not know is an error, so that a slip is not a silent no; and `true` is no number."""
+    """A request: a field we do not know is an error, so that a slip is not a silent no; and `true` is not a number."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -100,7 +100,7 @@ class ImagesAnswer(BaseModel):
 
 
 class ImagePatch(Request):
-    """What to change. `labels` replaces all labels; `metadata` is merged in (RFC 7396): null removes a key."""
+    """A change of an image. `labels` replaces all labels; `metadata` is merged in (RFC 7396): null removes a key."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"labels": ["cat"], "metadata": {"price": 9.5, "old": None}}]}
@@ -180,7 +180,7 @@ class SpaceRequest(Request):
 
 
 class SpacePatch(Request):
-    """What becomes of a space."""
+    """A change of a space."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"default": True}]})
 
@@ -198,7 +198,7 @@ class IndexAnswer(BaseModel):
 
 
 class IndexesAnswer(BaseModel):
-    """What is served; the first is the default."""
+    """The served indexes; the first is the default."""
 
     indexes: list[IndexAnswer]
 

@@ -1,4 +1,4 @@
-"""What a search goes over the wire as: questions, hits and answers, with examples for OpenAPI."""
+"""Searches as they go over the wire: questions, hits and answers, with examples for OpenAPI."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ class SearchAnswer(BaseModel):
 
 
 class BatchEntry(BaseModel):
-    """What one query of a batch came to: exactly one of both is given."""
+    """The outcome of one query of a batch: exactly one of both is given."""
 
     answer: SearchAnswer | None = None
     error: ProblemAnswer | None = None

@@ -1,4 +1,4 @@
-"""What this process's services do: whoever works for nobody in particular waits until they do nothing."""
+"""Activity of this process's services: whoever works for nobody in particular waits until they do nothing."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Activity:
 
 
 HERE = Activity()
-"""Of all services of this process: they share its cores."""
+"""The activity of all services of this process: they share its cores."""
 
 
 async def run(pool: Executor, work: Callable[[], Result]) -> Result:

@@ -41,7 +41,7 @@ _Key = tuple[bytes, Box | None, int]
 
 DECODE_SECONDS = 10.0
 DECODE_SHARE = 1 / 3
-"""Of a request's seconds, where these are more than the default: a slow machine's decoding is slow too."""
+"""Share of a request's seconds, where these are more than the default: a slow machine's decoding is slow too."""
 DECODE_MEMORY = 1024**3
 """For one upload, in a process of its own: 100 megapixels are 300 MB, and as much again while they are turned."""
 
@@ -76,7 +76,7 @@ class Embedding:
     ) -> None:
         """encoder: for the index's spaces. load: another one, for spaces that it will have.
 
-        Raises WorkerFailed where decoding processes cannot be had.
+        Raises WorkerFailed where decoding processes cannot be started.
         """
         preprocessing = index.space().recipe.preprocessing
         self._index = index
@@ -261,7 +261,7 @@ def warm_up(encoder: Encoder, preprocessing: Preprocessing) -> None:
 
 
 def _digest(data: bytes) -> bytes:
-    """What an upload's embeddings are remembered by. Raises NotAnImage."""
+    """The key by which an upload's embeddings are remembered. Raises NotAnImage."""
     if not sniff(data[:HEADER_BYTES]):
         raise NotAnImage
     return hashlib.sha256(data).digest()

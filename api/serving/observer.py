@@ -24,7 +24,7 @@ FOUND = Counter("lookalike_true_neighbours_found", "Those of them that the searc
 
 LOG = logging.getLogger("lookalike")
 _one_at_a_time = threading.Lock()
-"""Of all observers: the other cores are for who comes next."""
+"""Lock of all observers: the other cores are for the next request."""
 
 
 class Observer:

@@ -61,5 +61,5 @@ def _tell_damage(index: Index) -> None:
     index.refresh()
     read = index.info().generation
     if named is not None and (read is None or read < named):
-        text = "The generation %s of the index %s cannot be read: it is made anew from the catalog."
+        text = "The generation %s of the index %s cannot be read: it is made again from the catalog."
         LOG.warning(text, named, index.path)

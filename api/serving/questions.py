@@ -159,7 +159,7 @@ def read_base64(text: str) -> bytes:
 
 
 def _payload(uri: str) -> str:
-    """What stands behind a data URI's comma (RFC 2397). Raises ValueError where that is not base64."""
+    """The bytes behind a data URI's comma, as base64 (RFC 2397). Raises ValueError where that is not base64."""
     kind, comma, payload = uri.partition(",")
     if not comma or not kind.rstrip().lower().endswith(";base64"):
         raise ValueError("not base64")

@@ -54,7 +54,7 @@ are refused."""
 FILLING_LOCK_SECONDS = 2.0
 """How long a change waits for the lock while spaces may be filled: a batch of vectors is written in some 20 ms."""
 CHECK_SECONDS = 5.0
-"""What a search may take for the server to be ready."""
+"""Seconds that a search may take for the server to be ready."""
 CHECKED_SECONDS = 1.0
 """For how long a check is believed."""
 
@@ -81,7 +81,7 @@ class Service:
     ) -> None:
         """encoder: for the index's spaces. load: one for spaces that are added later; None: as the index says.
 
-        Raises WorkerFailed where decoding processes cannot be had.
+        Raises WorkerFailed where decoding processes cannot be started.
         """
         self.name = name
         self.index = index

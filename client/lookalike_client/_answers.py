@@ -35,7 +35,7 @@ class Page:
 
 
 def search_result(response: httpx.Response) -> SearchResult:
-    """Of a search."""
+    """Parse the answer of a search."""
     data = _json(response)
     took = _take(data, "took_ms", dict)
     return SearchResult(
@@ -46,12 +46,12 @@ def search_result(response: httpx.Response) -> SearchResult:
 
 
 def image(response: httpx.Response) -> Image:
-    """Of reading, adding or changing an image."""
+    """Parse the answer of reading, adding or changing an image."""
     return _read(Image, _json(response))
 
 
 def page(response: httpx.Response) -> Page:
-    """Of listing images."""
+    """Parse the answer of listing images."""
     data = _json(response)
     return Page(
         images=[_read(Image, entry) for entry in _take(data, "images", list)],
@@ -60,7 +60,7 @@ def page(response: httpx.Response) -> Page:
 
 
 def embeddings(response: httpx.Response, *, count: int) -> list[list[float]]:
-    """Of embedding `count` images, in their order."""
+    """Parse the answer of embedding `count` images, in their order."""
     entries = _take(_json(response), "data", list)
     vectors = {_take(entry, "index", int): _numbers(entry, "embedding") for entry in entries}
     if len(entries) != count or vectors.keys() != set(range(count)):
@@ -69,22 +69,22 @@ def embeddings(response: httpx.Response, *, count: int) -> list[list[float]]:
 
 
 def indexes(response: httpx.Response) -> list[IndexInfo]:
-    """Of asking what is served."""
+    """Parse the answer of asking what is served."""
     return [_read(IndexInfo, entry) for entry in _take(_json(response), "indexes", list)]
 
 
 def spaces(response: httpx.Response) -> list[SpaceInfo]:
-    """Of asking for the spaces of an index."""
+    """Parse the answer of asking for the spaces of an index."""
     return [_read(SpaceInfo, entry) for entry in _take(_json(response), "spaces", list)]
 
 
 def space(response: httpx.Response) -> SpaceInfo:
-    """Of adding or changing a space."""
+    """Parse the answer of adding or changing a space."""
     return _read(SpaceInfo, _json(response))
 
 
 def picture(response: httpx.Response) -> bytes:
-    """Of asking for a thumbnail or a file."""
+    """Parse the answer of asking for a thumbnail or a file."""
     kind = _content_type(response)
     if not kind.startswith("image/"):
         raise ProtocolError(f"The server answered {kind or 'no content type'} where an image was expected.")
@@ -92,13 +92,13 @@ def picture(response: httpx.Response) -> bytes:
 
 
 def ready(response: httpx.Response) -> bool:
-    """Of asking whether the server is ready: it says so by its status; the body only shows who answers."""
+    """Parse the answer of readiness: the server says so by its status; the body only shows who answers."""
     _take(_json(response), "status", str)
     return True
 
 
 def nothing(response: httpx.Response) -> None:
-    """Of a deletion; a 404 comes here only where it counts as a success."""
+    """Parse the answer of a deletion; a 404 comes here only where it counts as a success."""
     if response.status_code not in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_FOUND):
         raise ProtocolError(f"The server answered {response.status_code} where 204 was expected.")
 

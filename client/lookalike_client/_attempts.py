@@ -62,7 +62,7 @@ class Attempts(Generic[Answer]):
         return self._next_wait(error.retry_after or 0.0, busy=error.status == _BUSY)
 
     def answer(self, response: httpx.Response) -> Answer:
-        """What a successful answer says. Raises ProtocolError."""
+        """Parse a successful answer. Raises ProtocolError."""
         return self._call.parse(response)
 
     def _next_wait(self, asked: float, *, busy: bool = False) -> float:
@@ -82,7 +82,7 @@ def _says_absent(error: APIError) -> bool:
 
 
 def _translate(error: httpx.HTTPError, server: str) -> LookalikeError:
-    """What an exception of httpx is to our callers."""
+    """Turn an exception of httpx into one of ours."""
     if isinstance(error, httpx.TimeoutException):
         return TimedOut(f"{server} did not answer in time ({type(error).__name__}). Pass a larger timeout, in seconds.")
     if isinstance(error, httpx.DecodingError):

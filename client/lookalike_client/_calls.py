@@ -52,7 +52,7 @@ class Call(Generic[Answer]):
 
 @dataclass(frozen=True, kw_only=True)
 class SearchOptions:
-    """What every kind of search takes, under the server's names. What is None or False is not sent."""
+    """Options of every kind of search, under the server's names. None and False are not sent."""
 
     k: int = 10
     offset: int = 0
@@ -196,7 +196,7 @@ def embed(
 
 
 def indexes() -> Call[list[IndexInfo]]:
-    """What is served."""
+    """List what is served."""
     return Call(method="GET", path="/v1/indexes", parse=_answers.indexes)
 
 
@@ -256,7 +256,7 @@ def _dump(value: Any) -> str:
 
 def _image_path(id: str) -> str:
     if not id:
-        raise ValueError("An id is 64 hexadecimal digits; found an empty text.")
+        raise ValueError("An id is 64 hexadecimal digits; found an empty string.")
     # Dots too: as `..` they would climb out of /v1/images before the server sees them.
     return f"/v1/images/{quote(id, safe='').replace('.', '%2E')}"
 

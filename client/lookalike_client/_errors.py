@@ -1,4 +1,4 @@
-"""What can go wrong.
+"""Errors.
 
 LookalikeError
 ├── ConnectionFailed      no answer: the server cannot be reached, or the connection broke

@@ -1,4 +1,4 @@
-"""What can be passed as an image, and how it becomes the bytes of an image file. Imports neither Pillow nor numpy."""
+"""Images as they are passed, turned into the bytes of an image file. Imports neither Pillow nor numpy."""
 
 import os
 import sys
@@ -44,12 +44,12 @@ ImageInput: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview 
 
 _PNG_MODES = frozenset(["1", "L", "LA", "I;16", "P", "RGB", "RGBA"])
 _DEEP_MODES = frozenset(["I", "F", "I;16", "I;16B", "I;16L", "I;16N"])
-"""Of more than 8 bits a pixel. PNG has only the third."""
+"""Modes of more than 8 bits a pixel. PNG has only the third."""
 _DEEP_ARRAYS = frozenset(["bool", "uint16", "int16", "int32", "float16", "float32", "float64"])
 _WHITE_IS_ZERO, _PLANES_APART = 0, 2
 _BITS, _PHOTOMETRIC, _PLANAR = 258, 262, 284
 _RANGE_TAGS = (280, 281, 340, 341, 42113)
-"""Of a TIFF: the lowest and highest samples, and what stands for none."""
+"""Tags of a TIFF: the lowest and highest samples, and the value that stands for none."""
 _ORIENTATION = 0x0112  # Exif's tag
 _UPRIGHT = 1
 

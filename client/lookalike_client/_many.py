@@ -20,7 +20,7 @@ Answer = TypeVar("Answer")
 Progress = bool | Callable[[int], object]
 """True for a progress bar; or what is told, after each, how many are done."""
 OF_ONE = (LookalikeError, OSError, TypeError, ValueError)
-"""What is wrong with one input, or with the answer to it: reported there, and no reason to stop."""
+"""Errors of one input, or of the answer to it: reported there, without stopping."""
 
 sleep, sleep_async = time.sleep, asyncio.sleep
 
@@ -37,7 +37,7 @@ async def apart_async(call: Callable[..., Answer], *arguments: Any, **options: A
 
 @dataclass(frozen=True)
 class Outcome(Generic[Input, Answer]):
-    """What became of one input: an answer, or the error that it failed with."""
+    """The outcome of one input: an answer, or the error that it failed with."""
 
     input: Input
     answer: Answer | None = None

@@ -1,4 +1,4 @@
-"""What goes into a query, and what comes back: hits, images, indexes. All values are frozen."""
+"""Values of queries and answers: parts, hits, images, indexes. All are frozen."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -96,7 +96,7 @@ class SearchResult(Sequence[Hit]):
         return "\n".join([title, *lines, *more])
 
     def _repr_html_(self) -> str | None:
-        """What a notebook shows: the first 20 hits' thumbnails, fetched now. None where nobody knows the server."""
+        """HTML for a notebook: the first 20 hits' thumbnails, fetched now. None where nobody knows the server."""
         return None if self._pictures is None else gallery(self.hits[:_SHOWN], _file_name, self._pictures)
 
     def to_pandas(self) -> Any:

@@ -27,7 +27,7 @@ class Pictures:
         self._params: dict[str, str] = {"size": str(SIZE)} | ({} if index is None else {"index": index})
 
     def __call__(self, ids: Sequence[str]) -> list[bytes | None]:
-        """Thumbnails by id; None where there is none to be had."""
+        """Thumbnails by id; None where there is none."""
         with httpx.Client(base_url=self._url, headers=self._headers, timeout=TIMEOUT) as http:
 
             def one(image_id: str) -> bytes | None:

@@ -1,4 +1,4 @@
-"""What both clients make of a server's address and key."""
+"""A server's address and key, checked for both clients."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ TOO_LARGE = ", more than the limit of"
 PIXEL_BYTES = 8
 """The most that a file has of them: four channels of 16 bits."""
 BLOCKS = 4
-"""Of Pillow's memory, 16 MB at most each, that `keep_memory` keeps."""
+"""Blocks of Pillow's memory, 16 MB at most each, that `keep_memory` keeps."""
 
 Box = tuple[float, float, float, float]
 
@@ -55,7 +55,7 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What makes an image of each Exif orientation upright; from 5 on, width and height change places."""
+"""The transposition that makes an image of each Exif orientation upright; from 5 on, width and height change places."""
 
 
 _NAMES = {"MPO": "jpeg", "HEIF": "heic"}
@@ -64,7 +64,7 @@ _NAMES = {"MPO": "jpeg", "HEIF": "heic"}
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeLimits:
-    """What an image may cost at most: bytes of the file, pixels in memory, pixels of one side. Checked before they are.
+    """Limits of an image: bytes of the file, pixels in memory, pixels of one side. Checked before decoding.
 
     A JPEG counts with the pixels that it is decoded to. `seconds`, and as many more for each megapixel as
     `seconds_per_megapixel` says, and `max_memory` (bytes, beyond what the interpreter takes) hold in decoding processes
@@ -146,7 +146,7 @@ def decode(data: bytes, preprocessing: Preprocessing, *, limits: DecodeLimits, b
 def decode_pixels(
     data: bytes, preprocessing: Preprocessing, *, limits: DecodeLimits, box: Box | None = None
 ) -> NDArray[np.uint8]:
-    """What `decode` hands to the encoder, a tenth sooner: who only searches needs no facts."""
+    """The pixels that `decode` hands to the encoder, a tenth sooner: a search needs no facts."""
     with _rejecting(data):
         return _read(data, preprocessing, limits, box)[1]
 

@@ -1,4 +1,4 @@
-"""What a picture file tells of itself besides its pixels: when, with what and where it was taken, and its hash."""
+"""Facts of a picture file besides its pixels: when, with what and where it was taken, and its hash."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ _BRANDS = {
     **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"), "HEIC"),
     b"crx ": "CR3",
 }
-"""Of files of boxes, by the major brand or one of the first compatible ones."""
+"""Kinds of files of boxes, by the major brand or one of the first compatible ones."""
 
 _BY_SIGNATURE = tuple(sorted(_SIGNATURES, key=lambda signature: -len(signature[0])))
 _BY_NAME = {format_.name: format_ for format_ in FORMATS}
@@ -179,7 +179,7 @@ def sniff(header: bytes) -> bool:
 
 
 def how_to_read(kind: str) -> str | None:
-    """What a user can do so that pictures of this kind are read; None: nothing."""
+    """Advice for pictures of this kind to be read; None: there is none."""
     format_ = _BY_NAME.get(kind)
     return f"pip install 'lookalike[{format_.extra}]'" if format_ is not None and format_.extra else None
 

@@ -1,4 +1,4 @@
-"""What shows through where a picture is transparent: white, or a dark grey where white drawings would not be seen."""
+"""The ground under a transparent picture: white, or a dark grey where white drawings would not be seen."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ MAX_LOOKED_AT = 262_144
 LOWEST_PERCENT, HIGHEST_PERCENT = 0.2, 99.8
 """Between these lies a picture without its dead and hot pixels, speckles and highlights."""
 LEAST_SHARE = 0.25
-"""Of the range that a picture could have; one that takes less is stretched to what it takes."""
+"""Share of the range that a picture could have; one that takes less is stretched to what it takes."""
 BLOCK_SAMPLES = 4_000_000
 """Converted at once: a picture is never in memory a second time as wide numbers."""
 DEPTHS = (8, 10, 12, 14, 16)
@@ -21,7 +21,7 @@ DEPTHS = (8, 10, 12, 14, 16)
 _SENTINELS = (-9_999.0, -99_999.0, -32_768.0, -32_767.0, -(2.0**31))
 """Numbers with which elevation models and instruments mark what they do not know, where they are the lowest."""
 _HUGE = 1e38
-"""What floats beyond this say: nothing is known here (GDAL and others write +-3.4e38)."""
+"""Floats beyond this say that nothing is known here (GDAL and others write +-3.4e38)."""
 
 Range = tuple[float, float]
 

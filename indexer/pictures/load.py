@@ -108,7 +108,7 @@ def _mended(
 
 
 def _as_far_as_it_goes(data: bytes, check: Callable[[Size], None]) -> Loaded | None:
-    """What Pillow has read when it gives up: twice, on black and on white, so that what was not read can be told."""
+    """The pixels that Pillow has read when it gives up: on black and on white, so that missing ones can be told."""
     if is_tiff(data) and not _is_ordinary(data):
         return None  # Pillow would read another page, or misread this one
     try:

@@ -13,12 +13,12 @@ from typing import Literal
 from indexer.pictures.formats import HEADER_BYTES, kind_of
 
 MAX_PROFILE_BYTES = 1024 * 1024
-"""Of a colour profile in a PNG once it is unpacked: Pillow's own limit, behind which it gives up the picture."""
+"""Bytes of a colour profile in a PNG once it is unpacked: Pillow's own limit, behind which it gives up the picture."""
 _PNG = b"\x89PNG\r\n\x1a\n"
 _USED_CHUNKS = frozenset((b"tRNS", b"eXIf", b"iCCP", b"acTL", b"fcTL", b"fdAT"))
-"""Of a PNG, beside the critical ones. Text is not: editors and generators leave megabytes of it."""
+"""Chunks of a PNG that are kept, beside the critical ones. Text is not: editors leave megabytes of it."""
 _TIFF_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
-"""Of one value, by the number of its type."""
+"""Bytes of one value, by the number of its type."""
 _TIFF_PIXEL_TAGS = frozenset(
     (*range(254, 267), 273, *range(277, 280), 284, 292, 293, 317, *range(320, 326), 338, 339, 347, *range(529, 533))
 )

@@ -14,7 +14,7 @@ MAX_ASPECT = 20
 """Up to here the whole image is resized, as transformers does it; beyond, only what the crop will keep. A 1 x 600 image
 would become 256 x 153,600 first: 1.5 s and 150 MB for pixels that are thrown away."""
 FRACTION_BITS = 12
-"""Of a scale that float64 multiplies without rounding with sides of 16 bits, and more."""
+"""Bits of a scale that float64 multiplies without rounding with sides of 16 bits, and more."""
 LARGEST_SUPPORT = 5
 """Pixels of the smaller image to each side that a filter looks at: 3 for Lanczos, 4.5 for Pillow's largest."""
 SMALL = 4_000_000

@@ -13,7 +13,7 @@ MAX_PROFILE_BYTES = 4 * 1024 * 1024
 KEPT_TRANSFORMS = 16
 """A camera writes the same profile into every file; to make a transform costs 2 ms, a printer's 50."""
 SAME_LEVELS = 3
-"""Of 255, up to which a profile is sRGB by another name. Nearly all profiles in files are, of dozens of makers."""
+"""Levels, of 255, up to which a profile is sRGB by another name. Nearly all profiles in files are."""
 _SPACES = {"RGB": "RGB", "RGBA": "RGB", "L": "GRAY", "CMYK": "CMYK"}
 """Modes that can be converted, and the colour space that their profile must be of."""
 

@@ -21,7 +21,7 @@ from indexer.errors import ImageRejected
 from indexer.pictures.formats import NOT_SUPPORTED
 
 MAX_SAMPLE_BYTES = 2 * 1024**3
-"""Of one page: a few mutated bytes of a header could ask for any amount."""
+"""Most bytes of one page: a few mutated bytes of a header could ask for any amount."""
 BLOCK_BITS = 8_000_000
 """Unpacked at once, a byte each, from samples that are no whole bytes."""
 COMPRESSIONS = frozenset((1, 5, 8, 32773, 32946, 34925, 50000))
@@ -54,7 +54,7 @@ def samples_of(tags: ImageFileDirectory_v2) -> int:
 
 
 def formats_of(tags: ImageFileDirectory_v2) -> tuple[int, ...]:
-    """What samples are: 1 whole numbers, 2 with a sign, 3 floats, 4 not told, 5 and 6 complex."""
+    """The kind of samples: 1 whole numbers, 2 with a sign, 3 floats, 4 not told, 5 and 6 complex."""
     return _numbers(tags, _FORMAT, (1,))
 
 

@@ -53,7 +53,7 @@ class Page:
 
     @property
     def photometric(self) -> int:
-        """What samples mean; as Pillow has it where the tag is missing."""
+        """The meaning of samples; as Pillow has it where the tag is missing."""
         return _number(self.tags, _PHOTOMETRIC)
 
 

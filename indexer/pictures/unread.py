@@ -39,7 +39,7 @@ _COMPRESSIONS = {
     50002: "JPEG XL",
     52546: "JPEG XL",
 }
-"""Of TIFF, by the number of the compression; those that Pillow always reads are not here."""
+"""Kinds of TIFF, by the number of the compression; those that Pillow always reads are not here."""
 _READ_COMPRESSIONS = frozenset((1, 2, 3, 4, 5, 6, 7, 8, 32771, 32773, 32946))
 _SAMPLES = {
     1: "bits",

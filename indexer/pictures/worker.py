@@ -41,7 +41,7 @@ Decode = Callable[..., Decoded]
 
 @dataclass(frozen=True)
 class _Job:
-    """What a worker is started with."""
+    """The arguments that a worker is started with."""
 
     preprocessing: Preprocessing
     limits: DecodeLimits

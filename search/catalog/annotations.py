@@ -21,7 +21,7 @@ def checked_labels(labels: Iterable[Any]) -> tuple[str, ...]:
     """Labels without surrounding space, duplicates and empty ones, sorted. Raises AnnotationInvalid."""
     texts = list(labels)
     if not all(isinstance(label, str) for label in texts):
-        raise AnnotationInvalid("Labels must be texts.")
+        raise AnnotationInvalid("Labels must be strings.")
     kept = {label.strip() for label in texts if label.strip()}
     if len(kept) > MAX_LABELS or any(len(label) > MAX_LABEL for label in kept):
         raise AnnotationInvalid(f"An image has at most {MAX_LABELS:,} labels of {MAX_LABEL} characters each.")
@@ -46,7 +46,7 @@ def _check(value: Any, depth: int) -> None:
     if isinstance(value, Mapping):
         for key, item in value.items():
             if not isinstance(key, str):
-                raise AnnotationInvalid("Metadata keys must be texts.")
+                raise AnnotationInvalid("Metadata keys must be strings.")
             _check_text(key)
             _check(item, depth + 1)
     elif isinstance(value, list | tuple):
@@ -59,9 +59,9 @@ def _check(value: Any, depth: int) -> None:
     elif isinstance(value, int) and abs(value) >= 2**63:  # SQLite's integers end there
         raise AnnotationInvalid("Integers in metadata must fit 64 bits.")
     elif value is not None and not isinstance(value, int | float):
-        raise AnnotationInvalid("Metadata holds texts, numbers, true, false, null, lists and objects.")
+        raise AnnotationInvalid("Metadata holds strings, numbers, true, false, null, lists and objects.")
 
 
 def _check_text(text: str) -> None:
     if any("\ud800" <= character <= "\udfff" or character == "\0" for character in text):
-        raise AnnotationInvalid("Labels and metadata must be valid Unicode text without NUL.")
+        raise AnnotationInvalid("Labels and metadata must be valid Unicode strings without NUL.")

@@ -42,14 +42,14 @@ UPLOADS = "uploads"
 NEWEST = 2**62
 """A `seq` that no catalog reaches: asks for the state without any change."""
 MIN_RECALL = 0.95
-"""What a generation's answers must hold of the true ten nearest, if nobody has asked for another share."""
+"""Share of the true ten nearest that a generation must find, if no other is set."""
 PATH_CHUNK = 4_096
 """Paths read at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Changes:
-    """What happened after a `seq`: vectors added and still there, images removed, and the newest `seq`.
+    """Changes after a `seq`: vectors added and still there, images removed, and the newest `seq`.
 
     `spaces` are those that there are at this `seq`, `default` the name of one of them, `added` the rowids of the images
     that got a vector in each, by its name. `catalog` is this catalog's own name among all catalogs, `generation` the
@@ -129,7 +129,7 @@ class Catalog(StoredSpaces):
         return stored
 
     def changes(self, since: int, removed_since: int | None = None) -> Changes:
-        """What was added and removed after the seq `since`, read in one transaction.
+        """Read the changes after the seq `since`, read in one transaction.
 
         removed_since: another seq for what was removed.
         """
@@ -180,7 +180,7 @@ class Catalog(StoredSpaces):
         return {row.rowid: _record(row) for row in rows}
 
     def entries(self, rowids: Iterable[int]) -> dict[int, Entry]:
-        """What hits tell of these images, by rowid. Unknown rowids are left out."""
+        """Entries of these images for hits, by rowid. Unknown rowids are left out."""
         entries = {}
         for rowid, image_id, width, height, labels, metadata, places, count, present in self._asked(
             ENTRIES, rowids=[*rowids]
@@ -237,7 +237,7 @@ class Catalog(StoredSpaces):
             return list(connection.execute(select(locations.c.root).distinct().order_by(locations.c.root)).scalars())
 
     def known(self, root: str, paths: Sequence[str]) -> dict[str, KnownLocation]:
-        """What the catalog holds for these paths under a root, by path."""
+        """Known locations of these paths under a root, by path."""
         with self.reading() as connection:
             query = (
                 select(locations, images.c.id.label("image_id"), images.c.labels)

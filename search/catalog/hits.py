@@ -90,7 +90,7 @@ class Stored(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """What a hit tells of its image: see `Hit`."""
+    """The catalog's part of a hit: see `Hit`."""
 
     id: str
     width: int

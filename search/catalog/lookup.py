@@ -24,7 +24,7 @@ _KNOWN = (
 
 
 class Content(NamedTuple):
-    """What the catalog says of a content: its rowid where it is an image, and whether the user removed it for good."""
+    """A content as the catalog knows it: its rowid where it is an image, and whether the user removed it for good."""
 
     rowid: int | None
     barred: bool
@@ -55,12 +55,12 @@ class Lookup:
         return self._connection.execute(_ROWID, {"image_id": image_id}).scalar()
 
     def content(self, image_id: str) -> Content:
-        """What is known of the content with this hash, image or not."""
+        """Look up the content with this hash, image or not."""
         rowid, barred = self._connection.execute(_CONTENT, {"image_id": image_id}).one()
         return Content(rowid, bool(barred))
 
     def known(self, root: str, path: str) -> KnownLocation | None:
-        """What the catalog holds for a path, None if it has never seen it."""
+        """Look up a path; None if the catalog has never seen it."""
         row = self._connection.execute(_KNOWN, {"root": root, "path": path}).first()
         return None if row is None else known_location(row)
 

@@ -24,7 +24,7 @@ _NEXT_SEQ = text("UPDATE state SET value = value + :count WHERE key = 'seq' RETU
 
 
 class SpaceRow(NamedTuple):
-    """What changes need to know of a space."""
+    """A space as changes need to know it."""
 
     number: int
     added_seq: int | None
@@ -176,7 +176,7 @@ class SpaceChanges(Lookup):
 
 
 def space_row(space: Space) -> dict[str, Any]:
-    """What of a space is stored as it is."""
+    """The columns of a space that are stored as they are."""
     return {"name": space.name, "recipe": space.recipe.to_json(), "encoding": asdict(space.encoding)}
 
 

@@ -33,7 +33,7 @@ class Spaces(NamedTuple):
 
 
 class StoredSpaces(Store):
-    """What a catalog can be asked of its spaces."""
+    """Reads of a catalog's spaces."""
 
     def __init__(self, path: Path, *, writable: bool) -> None:
         super().__init__(path, writable=writable)

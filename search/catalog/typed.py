@@ -24,7 +24,7 @@ class TypedPaths:
         self._decomposed: dict[str, dict[str, str]] = {}
 
     def find(self, typed: str) -> Iterator[KnownLocation]:
-        """What the catalog knows by this path, likeliest first: as it is typed, then as it may be meant."""
+        """Locations known by this path, likeliest first: as it is typed, then as it may be meant."""
         if "\0" in typed or not is_text(typed):
             return
         told: set[tuple[str, str]] = set()

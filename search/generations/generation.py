@@ -225,7 +225,7 @@ def numbers(folder: Path) -> list[int]:
 
 
 def manifest_digest(manifest: Mapping[str, Any]) -> str:
-    """Of a manifest's content, its own `sha256` aside: however it is spaced and ordered."""
+    """SHA-256 of a manifest's content, its own `sha256` aside: however it is spaced and ordered."""
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 

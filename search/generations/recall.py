@@ -23,9 +23,9 @@ long as the vectors lie evenly, and half of that where many of them are near cop
 
 @dataclass(frozen=True, kw_only=True)
 class Recall:
-    """What a graph finds of the ten nearest with `ef` candidates: on average, and of the worst tenth of the queries.
+    """Share of the ten nearest that a graph finds with `ef` candidates: on average, and in the worst tenth of queries.
 
-    one_in: how few vectors a filter may let through, one in so many, so that the average still suffices.
+    one_in: a filter that lets one vector in `one_in` through still has a sufficient average.
     """
 
     ef: int

@@ -150,7 +150,7 @@ class SpaceDraft:
         return shuffled
 
     def _new_vectors(self) -> Iterator[tuple[NDArray[np.int64], Vectors]]:
-        """What is new, as it is searched: rowids and (n, dim) float32 vectors, a few thousand at once."""
+        """New vectors, as they are searched: rowids and (n, dim) float32 vectors, a few thousand at once."""
         for rowids, block in self._catalog.all_vectors(self.space, since=self._since, upto=self._upto):
             self._pause()
             yield rowids, self._transform.apply(block)

@@ -131,7 +131,7 @@ class Follower:
             # One may have been dropped while its vectors were read, and have lost some of them.
 
     def _vectors(self, space: Space, snapshot: Snapshot, changes: Changes) -> tuple[Rowids, Vectors]:
-        """What a snapshot lacks of a space: what is new, or, where it does not have the space, everything."""
+        """Read what a snapshot lacks of a space: new vectors, or all where it does not have the space."""
         if snapshot.holds([space]) or snapshot.seq == 0:
             return self._catalog.vectors(space, changes.added[space.name])
         rowids, vectors = [np.empty(0, dtype=np.int64)], [np.empty((0, space.recipe.dim), dtype=np.float32)]

@@ -30,7 +30,7 @@ from search.types import Aspect, Hit, Query, Space, Vector
 Found = tuple[NDArray[np.int64], NDArray[np.float32]]
 """Rowids and cosines of one query, best first."""
 REFUSALS = (QueryInvalid, FilterInvalid, UnknownImage, UnknownSpace, NotInSpace)
-"""What is wrong with one query, and not with those beside it."""
+"""Errors of one query, and not of those beside it."""
 EXTRA_CANDIDATES = 16
 """Candidates beyond k: room for equal scores, whose order is by id, and for parts that are no hits."""
 MAX_KEPT_ROWIDS = 4_000_000
@@ -123,7 +123,7 @@ class Searcher:
         return snapshot.nearest(space.name, queries, k, self._matching(matching, version), ef)
 
     def _matching(self, tree: Filter | None, version: int) -> Selection | None:
-        """What a filter lets through; None without a filter."""
+        """The selection that a filter lets through; None without a filter."""
         if tree is None:
             return None
         key = (version, hashlib.sha256(repr(tree).encode()).digest())  # a filter may be megabytes long

@@ -26,7 +26,7 @@ EXACTLY = 2**62
 
 @dataclass(frozen=True, kw_only=True)
 class Allowed:
-    """What may be found in a space of a generation, None for everything: positions, a mask (n,); and the nodes that
+    """A selection in a space of a generation, None for everything: positions, a mask (n,); and the nodes that
     have them: a mask (m,), or, where these are so few that all are compared, themselves, ascending."""
 
     positions: NDArray[np.bool_] | None = None
@@ -80,7 +80,7 @@ class SpaceView:
 
     @property
     def transform(self) -> Transform:
-        """What is made of stored vectors, and of queries, before they are compared."""
+        """The transform of stored vectors, and of queries, before they are compared."""
         return Identity(self.space.recipe.dim) if self.base is None else self.base.transform
 
     @property

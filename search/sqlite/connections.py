@@ -29,7 +29,7 @@ _OF_READING = {
     sqlite3.SQLITE_IOERR_SHORT_READ,
     sqlite3.SQLITE_IOERR_CORRUPTFS,
 }
-"""What only a file that is read can be the cause of."""
+"""Codes of errors that only a file that is read can cause."""
 PAGE_BYTES = 8192
 """Five 384-d embeddings fit a page of 8 KiB; with SQLite's default of 4 KiB, two would, and a quarter be wasted."""
 

@@ -31,7 +31,7 @@ UNIT = 1e-3
 TRANSFORM_ROUNDING = 1e-6
 """How far a number of a transformed vector may be from what the catalog's gives: processors round differently."""
 RESTORE = "Restore the index from a backup, or move its folder away and build it again."
-COMPACT = "Run: lookalike compact. It writes them anew."
+COMPACT = "Run: lookalike compact. It writes them again."
 PUBLISH = "A build publishes one while it runs. Where none does, run: lookalike rebuild. No image is read again."
 REBUILD = "Run: lookalike rebuild. No image is read again, and nothing is lost."
 
@@ -51,7 +51,7 @@ class Remark(Finding):
 
 @dataclass(kw_only=True)
 class Verification:
-    """What was checked and found. `recall`: by space, what its graph found of the true ten nearest."""
+    """The result of verifying. `recall`: by space, what its graph found of the true ten nearest."""
 
     images: int = 0
     vectors: int = 0
@@ -257,7 +257,7 @@ def _published(
 
 
 def _recall(space: SpaceSnapshot) -> float:
-    """What a graph finds of the nearest of vectors that are in it: a little more than of new ones."""
+    """The recall of a graph for vectors that are in it: a little more than of new ones."""
     assert space.graph is not None
     chosen = np.random.default_rng(0).choice(len(space.vectors), min(ASKED, len(space.vectors)), replace=False)
     queries = np.array(space.vectors[np.sort(chosen)])

@@ -23,8 +23,8 @@ from api.serving.service import Service
 ANYWHERE = (400, 401, 403, 408, 422, 429, 431, 503, 504)
 """Statuses of problems that any call may meet."""
 MAX_VALUES = 600_000
-"""Of a JSON body: 256 queries by vectors of 2,304 numbers have 590,000, and take 100 ms to parse; 20 MB of `{}`, half a
-second and half a gigabyte."""
+"""Most values of a JSON body: 256 queries by vectors of 2,304 numbers have 590,000, and take 100 ms to parse. 20 MB of
+`{}` take half a second and half a gigabyte."""
 
 
 def served(request: Request) -> dict[str, Service]:
@@ -47,7 +47,7 @@ def choose(request: Request, *names: str | None) -> Service:
 InAddress = Annotated[
     Name | None, Query(alias="index", description="The index, where the body names none. Default: the first served.")
 ]
-"""Of calls whose body can name an index too."""
+"""The query parameter of calls whose body can name an index too."""
 
 
 async def chosen(

@@ -42,7 +42,7 @@ from search.query.parts import MAX_WINDOW
 from search.types import Vector
 
 MAX_ITEMS_AT_ONCE = 8
-"""Of one request's pictures or queries, those that are under way at once."""
+"""Most of one request's pictures or queries in flight at once."""
 MAX_HITS_ON_LOOP = 200
 """An answer with more is made in a thread: the event loop has others to serve meanwhile."""
 
