@@ -2,7 +2,7 @@
 # One would guess: the orientation that ImageOps.exif_transpose applies is the one in Exif, as its name says and OpenCV has it;
 # a file without Exif is shown as it is stored.
 # What happens: where Exif has none, Image.getexif() takes tiff:Orientation from the XMP packet, in JPEG, PNG, WebP and TIFF, and
-# exif_transpose turns the pixels by it. Raw converters and catalog programs leave that tag behind in XMP of files that they already turned.
+# exif_transpose turns the pixels by it. A program that turns pixels and rewrites Exif may leave the tag in XMP behind.
 # OpenCV, which reads Exif by default, leaves the same file alone, so that sizes, boxes and embeddings of both disagree.
 # Source met: one photograph, upright to the program that took its boxes and on its side to the search index.
 set -euo pipefail

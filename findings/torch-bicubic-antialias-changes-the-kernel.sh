@@ -9,7 +9,7 @@ set -euo pipefail
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv"
 "$work/venv/bin/pip" install --quiet --disable-pip-version-check torch==2.13.0 numpy==2.4.6 pillow==13.0.0 jax==0.10.2 opencv-python-headless==5.0.0.93 2>/dev/null || { echo "cannot be installed"; exit 1; }
-"$work/venv/bin/python" - <<'PY' 2>/dev/null
+"$work/venv/bin/python" - 2>"$work/errors" <<'PY' || { tail -3 "$work/errors"; exit 1; }
 import cv2, jax, numpy as np, PIL, torch
 from PIL import Image
 
