@@ -31,7 +31,7 @@ def cli_reference() -> str:
 HEAD = """# Commands
 
 Written by `python docs/reference.py` from `--help`. Every command but `serve` takes `--json`. Results go to stdout,
-progress and warnings on stderr.
+progress and warnings to stderr.
 
 | exit code | meaning |
 |---|---|
