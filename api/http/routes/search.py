@@ -109,11 +109,17 @@ async def search_batch(request: Request, body: BatchRequest, in_address: InAddre
         return await _rendered(BatchAnswer(answers=await _each(one, body.queries)), hits)
 
 
+class AddressOptions(WrittenOptions):
+    """The options in an address, which also names the index: `Chosen` reads that."""
+
+    index: Name | None = Field(default=None, description="Default: the first one served.")
+
+
 @router.get("/images/{id}/similar", response_model=SearchAnswer, responses=answers(404))
 async def similar(
     service: Chosen,
     id: Annotated[ImageId, PathParameter()],  # noqa: A002
-    options: Annotated[WrittenOptions, Query()],
+    options: Annotated[AddressOptions, Query()],
 ) -> Response:
     """More like this: nearest images of an indexed one, itself left out."""
     question = Question(parts=[QuestionPart(id=id)], options=options)
