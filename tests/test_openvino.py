@@ -294,7 +294,7 @@ def test_a_moved_checkpoint_is_told_once_and_found_again(photos: Photos, wide: P
     run_cli("build", folder, "--index", index, "--model", before, "--layer", "1")
     before.rename(tmp_path / "after")
     picture = next(folder.rglob("*.png"))
-    assert "does not exist" in run_cli("search", picture, "--index", index, check=2).stderr
+    assert "lookalike build PHOTOS" in run_cli("search", picture, "--index", index, check=2).stderr
     run_cli("build", folder, "--index", index, "--model", tmp_path / "after")
     run_cli("search", picture, "--index", index)
 
