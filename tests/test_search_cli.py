@@ -85,14 +85,15 @@ def test_a_query_that_is_no_picture_is_refused_in_one_line(built: Built, tmp_pat
 def test_info_tells_that_a_generation_is_damaged(built: Built, tmp_path: Path) -> None:
     copy = shutil.copytree(built[1], tmp_path / "copy.index")
     whole = run_cli("info", copy)
-    assert "generation 000001" in whole.stdout
+    name = json.loads(run_cli("info", copy, "--json").stdout)["generation"]
+    assert f"generation {name}" in whole.stdout
     assert whole.stderr == ""
-    (copy / "generations" / "000001" / "manifest.json").write_text("{")
+    (copy / "generations" / name / "manifest.json").write_text("{")
     damaged = run_cli("info", copy)
-    assert "generation none" in damaged.stdout
-    assert f"000001 is damaged or gone: write another one with lookalike rebuild {copy}." in damaged.stderr
+    assert f"{name} is damaged or gone: write another one with lookalike rebuild {copy}." in damaged.stderr
     facts = json.loads(run_cli("info", copy, "--json").stdout)
-    assert (facts["generation"], facts["current"]) == (None, "000001")
+    assert facts["generation"] != name
+    assert facts["current"] == name
 
 
 def test_info_tells_what_an_index_holds(built: Built) -> None:
