@@ -46,7 +46,7 @@ def space_to_add(there: Spaces, request: SpaceRequest, model: str | None = None)
 
 
 def _encoding(spaces: Sequence[Space], weights: str) -> Encoding:
-    """As other spaces of the model are encoded: one forward pass gives all. int8 was fitted to these: not to more."""
+    """The encoding of other spaces of the model: one forward pass gives all. int8 was fitted to these: not to more."""
     known = next((space.encoding for space in spaces if space.recipe.weights_sha256 == weights), spaces[0].encoding)
     if known.model is None:
         return Encoding(backend=known.backend, precision=known.precision)

@@ -16,16 +16,16 @@ class Bar:
         self._total = 0
 
     def found(self, files: int) -> None:
-        """As `Progress`."""
+        """Show the number of files looked at so far."""
         self._bars.update(self._task, description=f"Scanning: {files:,} files")
 
     def start(self, files: int) -> None:
-        """As `Progress`."""
+        """Add files that need to be read."""
         self._total += files
         self._bars.update(self._task, description="Embedding", total=self._total)
 
     def done(self, files: int) -> None:
-        """As `Progress`."""
+        """Advance by files that are done."""
         self._bars.update(self._task, advance=files)
 
 

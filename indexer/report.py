@@ -18,13 +18,13 @@ class Progress(Protocol):
     """The progress of a build while it runs."""
 
     def found(self, files: int) -> None:
-        """So many files were looked at so far."""
+        """Note the number of files looked at so far."""
 
     def start(self, files: int) -> None:
-        """So many files need to be read."""
+        """Add files that need to be read."""
 
     def done(self, files: int) -> None:
-        """So many more of them are dealt with."""
+        """Advance by files that are done."""
 
 
 @dataclass(frozen=True, kw_only=True)

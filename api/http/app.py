@@ -33,7 +33,7 @@ class _App(FastAPI):
     """Its description says of forms what `CheckedRoute` does: no fields but these."""
 
     def openapi(self) -> dict[str, Any]:
-        """As FastAPI."""
+        """FastAPI's description; forms take no other fields."""
         described = super().openapi()
         for name, schema in described["components"]["schemas"].items():
             if name.startswith("Body_"):

@@ -36,7 +36,7 @@ class HTTPProtocol(HttpToolsProtocol):
     """One connection. Whatever a client leaves unfinished closes it within 15 seconds."""
 
     def connection_made(self, transport: Any) -> None:
-        """As asyncio calls it."""
+        """Begin to watch a new connection, or abort it beyond MAX_CONNECTIONS. Called by asyncio."""
         self._socket = transport
         super().connection_made(cast("asyncio.Transport", _Transport(transport, self.close)))
         self._head_bytes = self._unheard = 0
@@ -52,12 +52,12 @@ class HTTPProtocol(HttpToolsProtocol):
             transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """As asyncio calls it."""
+        """Stop watching. Called by asyncio."""
         self._watch.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """As asyncio calls it."""
+        """Feed the parser; refuse a head that is too large. Called by asyncio."""
         if self.transport.is_closing():
             return
         if not self._receiving:
@@ -70,7 +70,7 @@ class HTTPProtocol(HttpToolsProtocol):
             self._refuse(problems.head_too_large(MAX_HEAD_BYTES))
 
     def on_message_begin(self) -> None:
-        """As httptools calls it, like all that follow."""
+        """Begin a request. Called by httptools, like all that follow."""
         self._head_bytes, self._body_bytes = 0, None
         self._heard = self._receiving = True  # it may follow another one in the same packet
         self._began = self.loop.time()

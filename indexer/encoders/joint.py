@@ -19,12 +19,12 @@ class JointEncoder:
 
     @property
     def recipes(self) -> tuple[Recipe, ...]:
-        """As `Encoder`, but of several models."""
+        """All encoders' recipes, in order: of several models."""
         return tuple(recipe for encoder in self._encoders for recipe in encoder.recipes)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """As `Encoder`."""
+        """The spaces' names, in the order of `recipes`."""
         return tuple(name for encoder in self._encoders for name in encoder.names)
 
     @property
@@ -39,18 +39,18 @@ class JointEncoder:
 
     @property
     def batch_size(self) -> int:
-        """As many images as the largest model takes best at once."""
+        """The smallest batch size of all: that of the largest model."""
         return min(encoder.batch_size for encoder in self._encoders)
 
     def prepare(self, pixels: NDArray[np.uint8], remaining: int) -> None:
-        """As `Encoder`."""
+        """Prepare each encoder. pixels: (n, size, size, 3) uint8; remaining: images left to embed."""
         for encoder in self._encoders:
             encoder.prepare(pixels, remaining)
 
     def encode(self, pixels: NDArray[np.uint8]) -> Sequence[NDArray[np.float32]]:
-        """As `Encoder`."""
+        """Embed (n, size, size, 3) uint8: one (n, dim) float32 of unit length a space."""
         return [vectors for encoder in self._encoders for vectors in encoder.encode(pixels)]
 
     def per_core(self) -> Sequence[Encoder]:
-        """As `Encoder`; none where one of them has none."""
+        """Joint encoders on one core each; none where one of them has none."""
         return [JointEncoder(together) for together in zip(*(one.per_core() for one in self._encoders), strict=False)]

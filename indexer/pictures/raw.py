@@ -57,7 +57,7 @@ def preview(data: bytes, pages: list[Page], kind: str) -> Preview:
 
 
 def _full_size(pages: list[Page]) -> Size:
-    """As its maker crops it, or else what the largest page has."""
+    """The size of the maker's crop, or else of the largest page."""
     for page in pages:
         crop = page.tags.get(_CROP_SIZE)
         if isinstance(crop, tuple) and len(crop) == 2 and min(crop) >= 1:

@@ -36,7 +36,7 @@ SMALL_PIXELS = 2_000_000
 
 Result = TypeVar("Result")
 Decode = Callable[..., Decoded]
-"""As `decode.decode`; a function at the top level of its module."""
+"""A function like `decode.decode`, at the top level of its module."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ class Worker:
 
 
 class Workers:
-    """As many workers as are used at once. Thread-safe; a worker that dies is replaced."""
+    """A pool of workers: one for each thread that uses it at once. Thread-safe; a worker that dies is replaced."""
 
     def __init__(
         self, preprocessing: Preprocessing, limits: DecodeLimits, decoder: Decode = decode, *, nice: int = 0
@@ -168,16 +168,16 @@ class Workers:
         """How many were of no more use before they were closed."""
 
     def start(self, count: int) -> None:
-        """Start so many before the first is needed. Raises WorkerFailed."""
+        """Start `count` workers before the first is needed. Raises WorkerFailed."""
         for _ in range(count):
             self._idle.put(self._started())
 
     def load(self, path: str, wanted: Callable[[str], bool]) -> tuple[str, Decoded | None]:
-        """As `Worker.load`; a file that ends its worker is ImageRejected. Raises WorkerFailed too."""
+        """Call `Worker.load` of an idle worker; a file that ends it is ImageRejected. Raises WorkerFailed too."""
         return self._with_worker(lambda worker: worker.load(path, wanted))
 
     def run(self, function: Callable[..., Result], data: bytes, **arguments: Any) -> Result:
-        """As `Worker.run`; what ends its worker is ImageRejected. Raises WorkerFailed too."""
+        """Call `Worker.run` of an idle worker; data that ends it is ImageRejected. Raises WorkerFailed too."""
         return self._with_worker(lambda worker: worker.run(function, data, arguments))
 
     def _with_worker(self, work: Callable[[Worker], Result]) -> Result:

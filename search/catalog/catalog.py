@@ -202,7 +202,7 @@ class Catalog(StoredSpaces):
         return {rowid: (image_id, bool(present)) for rowid, image_id, present in self._asked(IDS, rowids=[*rowids])}
 
     def hashes(self, rowids: Iterable[int]) -> dict[int, tuple[str, bool, int | None]]:
-        """As `ids`, and the perceptual hash of each."""
+        """The ids of these images by rowid, whether a file is there, and its phash. Unknown ones are left out."""
         return {
             rowid: (image_id, bool(present), phash)
             for rowid, image_id, present, phash in self._asked(HASHES, rowids=[*rowids])

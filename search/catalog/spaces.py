@@ -38,7 +38,7 @@ class StoredSpaces(Store):
     def __init__(self, path: Path, *, writable: bool) -> None:
         super().__init__(path, writable=writable)
         self._spaces: tuple[int, Spaces] | None = None
-        """As they were at a version."""
+        """The spaces at a version of the catalog."""
 
     def spaces(self) -> Spaces:
         """All spaces, in the order in which they were added. Costs microseconds where nothing has changed."""

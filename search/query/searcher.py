@@ -61,7 +61,7 @@ class Searcher:
         raise NotInSpace(f"The image has no vector in {space.name} yet. Search in another space, or once it is filled.")
 
     def search_many(self, queries: Sequence[Query]) -> list[list[Hit] | SearchError]:
-        """As `Index.search_many`."""
+        """Answer many queries from one snapshot: hits, or the error of a query that is refused."""
         answers: list[list[Hit] | SearchError] = [[] for _ in queries]
         waiting = list(range(len(queries)))
         while waiting:
@@ -88,7 +88,7 @@ class Searcher:
         return answers
 
     def observed(self, query: Query) -> tuple[int, int] | None:
-        """As `Index.observed`."""
+        """Count the ten nearest that a search finds, and those there are; None where it compares all."""
         snapshot, _ = self._follower.newest()
         aspects = query_aspects(query)
         if len(aspects) > 1:
@@ -112,7 +112,7 @@ class Searcher:
     def nearest(
         self, vectors: NDArray[np.float32], k: int, named: str | None, matching: Filter | None, ef: int | None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """As `Index.nearest`."""
+        """Find the k images nearest to each vector: see `Index.nearest`."""
         snapshot, version = self._follower.newest()
         space = snapshot.space(named)
         if vectors.ndim != 2 or vectors.shape[1] != space.recipe.dim:

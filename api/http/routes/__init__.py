@@ -83,11 +83,11 @@ class ReadableRoute(APIRoute):
     """A route that answers HEAD wherever it answers GET. The description of the interface names GET alone."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """As Starlette calls it."""
+        """Match HEAD as GET. Called by Starlette."""
         return super().matches({**scope, "method": "GET"} if self._heads(scope) else scope)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """As Starlette calls it."""
+        """Answer HEAD as GET. Called by Starlette."""
         if self._heads(scope):
             await self.app(scope, receive, send)
         else:
@@ -104,7 +104,7 @@ class CheckedRoute(ReadableRoute):
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """As FastAPI calls it."""
+        """Return a handler that refuses unknown fields before the call runs. Called by FastAPI."""
         handle = super().get_route_handler()
         known = {field.alias for field in get_flat_params(self.dependant)}
         fields = set(_form_fields(self))
