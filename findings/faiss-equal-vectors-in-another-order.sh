@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # One would guess: in an exact index (IndexFlat) equal vectors have equal scores, and among equal ones the order is by id, or at least the
 # same whatever else is asked in the same call.
-# What happens: by inner product the LATER id comes first, by L2 the earlier. In a batch, scores come from a matrix product (from some
-# product of queries and numbers on: 200 queries of 768 here, not of 384), whose last bits depend on where a vector stands in its block: equal vectors
-# then have different scores, and the order of the copies is another than if each query is asked alone.
+# What happens: by inner product the LATER id comes first, by L2 the earlier. From 128,000 numbers in the queries on (167 of 768;
+# faiss.cvar.distance_compute_blas_threshold, which counted queries in older versions) scores come from a matrix product, whose last bits
+# depend on where a vector stands in its block: equal vectors then have different scores, and the order of copies is another than if
+# each query is asked alone.
 # Source met: pages of results that repeated one copy and never showed the other, depending on who else searched.
 set -euo pipefail
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
