@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # One would guess: an index of whole numbers kept as bytes (IndexScalarQuantizer, QT_8bit_direct_signed) compares them with the query
 # that it is given; only what is stored is rounded. In any case the dimension and the processor do not change the answer.
-# What happens: where the dimension is a multiple of the SIMD width (32 with AVX2, 64 with AVX-512; 32 is also one that both cut),
-# the query's numbers are cut to integers, towards zero, first. A query of unit length becomes zeros and every score 0. Dimension 65,
-# or a processor without AVX2, gives the right scores, and 48 is cut by none of these. A query scaled to about +-127 first loses little.
-# Source met: quantised embeddings of 384 and 768 numbers, queried by unit vectors: recall .02, and right in tests of dimension 10.
+# What happens: where the dimension is a multiple of 16 (AVX2) or of 32 (AVX-512), the query's numbers are cut to integers, towards
+# zero, first: a query of unit length becomes zeros, and every score 0. Other dimensions, 10 or 65, are right, and so are all without
+# SIMD; at 48 one index file answers differently on two processors. A query that is scaled to about +-127 first loses little.
+# Source met: integer codes of image embeddings (384 numbers), queried by unit vectors: recall .02.
 set -euo pipefail
 [[ $(uname -m) == x86_64 ]] && grep -qw avx2 /proc/cpuinfo || { echo "needs an x86-64 processor with AVX2"; exit 1; }
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT

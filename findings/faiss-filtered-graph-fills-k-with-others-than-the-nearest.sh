@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# One would guess: an HNSW search with an IDSelector gives the k nearest of those selected about as well as one without, or gives fewer than k
-# (-1) where the walk found too few, so that a full answer is a good one.
+# One would guess: an HNSW search with an IDSelector finds the nearest of those selected about as well as one without a selector finds
+# the nearest, or gives fewer than k (-1) where the walk met too few, so that a full answer is a good one.
 # What happens: the walk goes where it would go without a filter and stops after efSearch steps; it returns what selected ones it passed by.
 # With 3% selected nearly every answer has its ten hits, and a third of the ten nearest are missing; with 1% half are empty.
 # A larger efSearch moves the point, and does not end it. Fewer than some thousand are quicker compared one by one.
-# Source met: a filter by label that always filled the page, and did not find the copy that was there.
+# Source met: filters of an image search: recall .1 where the images farthest from the query were chosen, or the nearest removed.
 set -euo pipefail
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv"

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# One would guess: label != "cat", not (label == "cat") and label not in ["cat"] choose the same rows, as they do in a programming language, or
-# at least, as in SQL, all leave out the rows without a label.
+# One would guess: label != "cat", not (label == "cat") and label not in ["cat"] choose the same rows: those without a label too, as in a
+# programming language, or none of those, as in SQL.
 # What happens: in milvus-lite the first two leave out the rows that have no such key (of the dynamic field), and the third takes them.
 # So a client that writes its condition as a list gets other rows than one that compares. Of a key that no row has, != finds none.
 # label is null or label != "cat" says what is meant.
-# Source met: the same filter in two forms, of which one lost every image without a label.
+# Source met: trying engines under one language of filters; != lost the images without the key.
 set -euo pipefail
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv"

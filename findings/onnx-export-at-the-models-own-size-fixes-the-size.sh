@@ -2,9 +2,9 @@
 # One would guess: torch.onnx.export with dynamic height and width (Dim.DYNAMIC) of a ViT that interpolates its positions runs at every
 # size, whichever size the example has; where that is impossible it raises, as torch.export does for a size that is specialised.
 # What happens: with an example of the size that the checkpoint was trained at, the way to start with, export succeeds, and onnxruntime
-# fails at every other size. transformers returns the positions as they are if the number of patches fits AND height equals width; that branch
-# is baked in, height and width become ONE free name, and the file still says that it is free. An example of any other size is right.
-# Source met: an exported DINOv2 that passed its test at 224 x 224.
+# fails at every other size. transformers returns the positions as they are where the patches are as many as trained with and height
+# equals width; that branch is baked in. Height and width become one name, still said to be free. An example of any other size is right.
+# Source met: exporting a DINOv2 for images of any size.
 set -euo pipefail
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 export HF_HUB_OFFLINE=1

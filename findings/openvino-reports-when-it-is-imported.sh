@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # One would guess: a library that is installed by pip, imported and used offline connects to nothing; telemetry asks first.
 # What happens: `import openvino` sends its version and the system to Google Analytics, and convert_model what it converted, from
-# forked processes, which is why a watch on the process itself sees nothing; without a network it fails in silence. Nothing
-# is asked. It also writes an identity into ~/intel. The variable CI=true turns it off, so that tests see nothing; `opt_in_out --opt_out` does it
-# for a user; without the package openvino_telemetry, a hard dependency that nothing needs, there is none.
-# Source met: a program that promises to send nothing, on an air-gapped machine, in whose firewall's log it stood.
+# forked processes, so that a list kept in the process itself stays empty; without a network it fails in silence. Nothing is asked.
+# It also writes an identity into ~/intel. CI=true in the environment turns it off, so that tests of a CI see nothing. Without the
+# package openvino-telemetry, a declared dependency that is not needed for this, nothing is sent.
+# Source met: a program that promises to send nothing anywhere, watched by an audit hook that forks inherit.
 set -euo pipefail
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv"
