@@ -169,6 +169,7 @@ def test_recall_is_measured_again_when_the_index_has_grown(make_index: MakeIndex
     assert structure(index)["search"]["count"] > 3000  # type: ignore[index]
 
 
+@pytest.mark.slow
 def test_what_no_graph_finds_is_searched_exactly(make_index: MakeIndex) -> None:
     data = clusters(3000)
     index = make_index(data[:2990], policy=replace(SMALL, ef_choices=(1,)))
@@ -285,6 +286,7 @@ def test_an_older_snapshot_sees_nothing_of_what_came_later() -> None:
     assert 299 not in without.nearest("layer2", data[299:300], 300)[0]
 
 
+@pytest.mark.slow
 def test_a_publication_that_fails_leaves_the_last_generation_and_its_files_alone(
     make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -309,6 +311,7 @@ def test_a_publication_that_fails_leaves_the_last_generation_and_its_files_alone
     assert recall(found(index, data[2600:2650]), true(data, data[2600:2650], list(range(3000)))) >= 0.95
 
 
+@pytest.mark.slow
 def test_what_a_killed_publication_left_behind_the_vectors_is_not_gone_on_from(make_index: MakeIndex) -> None:
     data = clusters(3000)
     index = make_index(data[:2500])
@@ -331,6 +334,7 @@ def test_vectors_of_another_size_are_refused(make_index: MakeIndex) -> None:
         make_index(clusters(10)).nearest(np.ones((2, DIM + 1), np.float32))
 
 
+@pytest.mark.slow
 def test_searches_go_on_while_a_new_generation_is_loaded(
     make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -365,6 +369,7 @@ def test_searches_go_on_while_a_new_generation_is_loaded(
     assert found(index, data[2700:2701], k=1) != [{2700}]
 
 
+@pytest.mark.slow
 def test_a_server_publishes_beside_its_writes_once_much_is_new(make_index: MakeIndex) -> None:
     data = clusters(3000)
     index = make_index(data[:2000], policy=replace(SMALL, min_delta_images=100))
@@ -400,6 +405,7 @@ def test_a_server_publishes_beside_its_writes_once_much_is_new(make_index: MakeI
     service.close()
 
 
+@pytest.mark.slow
 def test_two_publications_do_not_meet(make_index: MakeIndex) -> None:
     index = make_index(clusters(2000))
     threads = [threading.Thread(target=index.publish, kwargs={"anew": True}) for _ in range(3)]
@@ -412,6 +418,7 @@ def test_two_publications_do_not_meet(make_index: MakeIndex) -> None:
     assert verify(index).findings == []
 
 
+@pytest.mark.slow
 def test_what_changes_while_a_generation_is_written_is_neither_lost_nor_doubled(
     make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -490,6 +497,7 @@ def test_searches_do_not_wait_while_what_is_newer_than_a_new_generation_is_read(
     assert (index.info().generation, index.info().delta) == ("000002", 100)
 
 
+@pytest.mark.slow
 def test_an_interrupt_after_the_commit_leaves_the_new_generation(
     make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -604,6 +612,7 @@ def test_a_generation_that_could_not_be_read_is_tried_again(make_index: MakeInde
         assert other.info().delta == 0
 
 
+@pytest.mark.slow
 def test_k_are_found_where_fewer_candidates_are_asked_for(make_index: MakeIndex) -> None:
     index = make_index(clusters(2000))
     for k, ef in ((5, 1), (8, 7), (10, 10), (20, 1)):

@@ -371,6 +371,7 @@ def test_what_was_removed_stays_away_until_readd(photos: Path, build: Build) -> 
     assert run_cli("remove", first["index"], photos / "nowhere.png", check=3).stderr.startswith("not in the index")
 
 
+@pytest.mark.slow
 def test_overlapping_sources_count_each_file_once(photos: Path, build: Build, tmp_path: Path) -> None:
     total = len(list(photos.rglob("*.png")))
     Image.open(photos / "red" / "circle-0.png").resize((40, 40)).save(photos / "top.png")
@@ -418,6 +419,7 @@ def test_files_lists_and_globs_choose_what_is_indexed(photos: Path, build: Build
     assert rest["ignored"] == 5 * 2
 
 
+@pytest.mark.slow
 def test_a_dry_run_changes_nothing_and_says_what_would_happen(photos: Path, build: Build, tmp_path: Path) -> None:
     foreseen = json.loads(run_cli("build", photos, "--index", tmp_path / "no.index", "--dry-run", "--json").stdout)
     assert not (tmp_path / "no.index").exists()

@@ -325,6 +325,7 @@ def test_what_cannot_be_meant_is_refused_by_the_server(client: Client, query: Pa
         assert caught.value.code != "unknown", number
 
 
+@pytest.mark.slow
 def test_documentation_runs(server: Server, query: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with Pillow.open(query) as opened:

@@ -267,6 +267,7 @@ def as_written_before(folder: Path, index: Index) -> None:
         transaction.set_generation(folder.name, {folder.name: manifest["sha256"]})
 
 
+@pytest.mark.slow
 def test_a_generation_of_the_format_before_answers_and_the_next_one_has_groups(make_index: MakeIndex) -> None:
     data = np.concatenate([pictures(1000), pictures(1000)[:30]])
     index = make_index(data[:1000])

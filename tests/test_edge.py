@@ -435,6 +435,7 @@ def test_an_answer_that_takes_too_long_is_given_up(serve: Serve, encoder: HeldEn
     assert time.monotonic() - began < 5
 
 
+@pytest.mark.slow
 def test_whose_client_has_gone_costs_no_forward_pass(serve: Serve, encoder: HeldEncoder) -> None:
     url = serve()
     assert httpx.post(f"{url}/v1/search/image", files=upload(picture(0))).status_code == 200

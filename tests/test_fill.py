@@ -93,6 +93,7 @@ def test_an_added_space_is_what_a_build_would_have_made(here: Path, checkpoint: 
         assert verify(opened).findings == []
 
 
+@pytest.mark.slow
 def test_a_space_becomes_the_default_and_the_one_before_is_dropped(here: Path) -> None:
     index = here / "photos.index"
     name = spaces(index)["spaces"][0]["name"]
@@ -110,6 +111,7 @@ def test_a_space_becomes_the_default_and_the_one_before_is_dropped(here: Path) -
     assert [space["name"] for space in built["spaces"]] == ["layer1"]
 
 
+@pytest.mark.slow
 def test_files_that_are_gone_or_changed_are_skipped_and_listed(here: Path) -> None:
     index, photos = here / "photos.index", here / "photos"
     count = spaces(index)["spaces"][0]["images"]
@@ -140,6 +142,7 @@ def test_another_copy_of_a_lost_file_does_as_well(here: Path) -> None:
     assert told["by_name"]["layer1"]["complete"]
 
 
+@pytest.mark.slow
 def test_adding_goes_on_where_it_was_left(here: Path) -> None:
     index = here / "photos.index"
     away = here / "away"
@@ -314,6 +317,7 @@ def test_ctrl_c_ends_an_addition_with_130(here: Path) -> None:
     assert spaces(here / "photos.index", "add", "--layer", "1")["by_name"]["layer1"]["complete"]
 
 
+@pytest.mark.slow
 def test_a_killed_addition_goes_on_and_loses_nothing(here: Path) -> None:
     """Killed three times, each a little later: once while the model is loaded, then with some images filled."""
     index = here / "photos.index"

@@ -82,6 +82,7 @@ def test_seconds_grow_with_the_pixels_of_a_build_s_picture(tmp_path: Path) -> No
             workers.load(str(large), lambda _: True)
 
 
+@pytest.mark.slow
 def test_a_build_is_told_to_be_patient(tmp_path: Path, checkpoint: Path) -> None:
     (tmp_path / "p").mkdir()
     rough(2_000, 1_600).save(tmp_path / "p" / "scan.png", compress_level=6)

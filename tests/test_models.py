@@ -54,6 +54,7 @@ def test_converted_model_needs_the_package_no_more(cache: Path, monkeypatch: pyt
     assert locate(PACKAGED.name) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
 def test_damaged_cache_is_rebuilt(name: str, cache: Path) -> None:
     damaged = locate(PACKAGED.name).folder / name

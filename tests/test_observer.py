@@ -92,6 +92,7 @@ def test_searches_are_run_again_exactly_when_nobody_is_waiting(
     assert (found, true) == (sum(one[0] for one in here if one), sum(one[1] for one in here if one))
 
 
+@pytest.mark.slow
 def test_what_a_bad_graph_misses_is_counted(make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch) -> None:
     index = make_index(vectors(2000), policy=GRAPHS)
     walk = ann.Graph.search
@@ -202,6 +203,7 @@ def test_a_server_makes_a_damaged_generation_anew_and_says_so(
     assert told(caplog, "The generation 000001") == 1
 
 
+@pytest.mark.slow
 def test_a_damaged_generation_that_cannot_be_made_anew_costs_no_answer(
     make_index: MakeIndex, serve: MakeService, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -79,6 +79,7 @@ def test_many_images_side_by_side_come_back_in_order(wide: Path) -> None:
     np.testing.assert_allclose(wide_open.encode(pixels)[0], single.encode(pixels)[0], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_encoders_of_a_core_each_may_be_called_at_the_same_time(wide: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files, pixels = locate(str(wide)), pictures(40)
     spaces = recipes_for(files, [])
@@ -274,6 +275,7 @@ def test_int8_cannot_be_judged_by_a_few_images(photos: Photos, wide: Path, tmp_p
     assert "needs 32 of them; there are 18" in refused.stderr
 
 
+@pytest.mark.slow
 def test_the_first_images_settle_the_encoding_however_late_they_come(
     photos: Photos, wide: Path, tmp_path: Path
 ) -> None:

@@ -341,6 +341,7 @@ def test_a_change_that_fails_at_its_end_is_no_false_alarm(
         assert verify(opened).findings == []
 
 
+@pytest.mark.slow
 @COMPILED
 def test_what_fails_in_reading_the_original_is_not_said_of_its_copy(make_index: MakeIndex, tmp_path: Path) -> None:
     index = make_index(vectors(20))

@@ -137,6 +137,7 @@ def test_a_name_that_is_not_valid_unicode_is_shown_escaped(tmp_path: Path) -> No
     assert b"caf\\udce9" in err
 
 
+@pytest.mark.slow
 def test_a_locale_of_another_encoding_does_not_keep_names_from_being_read(tmp_path: Path) -> None:
     (tmp_path / "日本").mkdir()
     draw_picture("red", "circle", 0).save(tmp_path / "日本" / JAPANESE)

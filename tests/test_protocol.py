@@ -160,6 +160,7 @@ def test_headers_that_trickle_close_the_connection(client: Client) -> None:
     assert time.monotonic() - began < 1.5
 
 
+@pytest.mark.slow
 def test_a_body_that_trickles_closes_the_connection_and_one_that_keeps_the_rate_does_not(
     server: uvicorn.Server, client: Client
 ) -> None:
@@ -211,6 +212,7 @@ def test_who_stops_sending_after_the_answer_is_closed(server: uvicorn.Server, cl
     assert gone(server)
 
 
+@pytest.mark.slow
 def test_who_reads_nothing_of_an_answer_is_cut_off_and_who_reads_slowly_is_not(
     server: uvicorn.Server, client: Client
 ) -> None:

@@ -111,6 +111,7 @@ def test_searches_that_do_not_look_for_changes_are_caught() -> None:
     assert torture("mixed", "--runs", "4000", "--seed", "1", "--broken")["wrong"]
 
 
+@pytest.mark.slow
 def test_mutated_pictures_are_decoded_or_rejected() -> None:
     figures = torture("pictures", "--runs", "1500", "--seed", "1")
     assert figures["wrong"] == []

@@ -138,6 +138,7 @@ def test_workers_that_were_all_killed_while_idle_cost_no_file(folder: Path) -> N
         assert workers.run(thumbnail, (folder / "picture-01.png").read_bytes(), size=16)
 
 
+@pytest.mark.slow
 def test_a_worker_that_ends_with_a_picture_is_given_a_second_try_and_then_the_picture_is_to_blame(folder: Path) -> None:
     with Workers(PREPROCESSING, LIMITS) as workers:
         with pytest.raises(ImageRejected, match=r"exit code 3"):
