@@ -659,3 +659,33 @@ def test_a_graph_of_equal_vectors_answers() -> None:
     graph = Graph.train(data)
     graph.add(data)
     assert (graph.search(data[:3], 20) >= 0).all()
+
+
+def test_a_generation_that_could_not_be_loaded_is_tried_again_by_the_next_search(make_index: MakeIndex) -> None:
+    """Also where the loading fails just while a search is catching up."""
+    data = clusters(30)
+    index = make_index(data[:20])
+    with reopen(index) as other:
+        assert other.info().generation == "000001"
+        add(index, data, range(20, 30))
+        index.publish()
+        follower = other._follower
+        caught_up = follower._caught_up
+
+        def once_it_failed(snapshot: Snapshot) -> Snapshot:
+            for _ in range(500):
+                if follower._failure is not None:
+                    break
+                threading.Event().wait(0.01)
+            threading.Event().wait(0.05)
+            return caught_up(snapshot)
+
+        with (
+            mock.patch.object(follow, "load_best", side_effect=StorageFailed("not now")),
+            mock.patch.object(follower, "_caught_up", side_effect=once_it_failed),
+        ):
+            assert len(other.search(Query(parts=[QueryPart(vector=data[0])], k=50))) == 30
+            follower.wait()
+        assert len(other.search(Query(parts=[QueryPart(vector=data[0])], k=50))) == 30
+        follower.wait()
+        assert other.info().generation == "000002"

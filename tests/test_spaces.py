@@ -385,3 +385,17 @@ def test_all_vectors_come_once_whatever_the_order_of_changes(index: Index) -> No
         rowids = np.concatenate([ids for ids, _ in index.catalog.all_vectors(here, upto=seq)]).tolist()
         assert sorted(rowids) == sorted(expected)
         assert sorted(index.catalog.members(here, seq).tolist()) == sorted(expected)
+
+
+@pytest.mark.parametrize("reopened", [False, True])
+def test_the_default_outlives_a_publication(index: Index, reopened: bool) -> None:
+    add_space(index, "layer1")
+    fill(index, "layer1", range(40))
+    with index.writer() as writer:
+        writer.set_default("layer1")
+    index.publish()
+    index.refresh()
+    with Index.open(index.path) as again:
+        asked = again if reopened else index
+        assert asked.info().delta == 0
+        assert ask(asked, None, 7, data="layer1") == brute_force("layer1", range(40), 7)

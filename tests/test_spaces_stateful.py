@@ -228,6 +228,13 @@ class Spaces(RuleBasedStateMachine):
         assert len(hits) == min(k, len(everything))
         assert hits[:1] == everything[:1]
 
+    @rule(number=ONE)
+    def search_by_default(self, number: int) -> None:
+        """A query that names no space is answered from the default one, whatever was loaded since."""
+        data = DATA[self.default, self.lives[self.default] % LIVES]
+        hits = self.index.search(Query(parts=[QueryPart(vector=data[number])], k=COUNT))
+        assert [hit.id for hit in hits] == self.brute_force(self.held, self.default, number, COUNT, None)
+
     @rule(name=NAME, number=ONE)
     def look_up(self, name: str, number: int) -> None:
         """A query by id is answered where the image has a vector, and refused elsewhere."""

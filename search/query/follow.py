@@ -42,7 +42,7 @@ class Follower:
             version = self._catalog.version()
             if version == self._version:
                 return self._snapshot, version
-            changes = self._catalog.changes(since=self._snapshot.seq)
+            changes = self._catalog.changes(since=NEWEST)
             if not self._loaded_once:
                 self._snapshot = self._loaded(changes)
                 self._loaded_once = True
@@ -98,13 +98,12 @@ class Follower:
                     if self._catalog.changes(since=NEWEST).generation == snapshot.current:
                         self._loading = None
                         return
-        except Exception as error:  # a later search tries again
+        except Exception as error:
             self._failure = error
-            self._version = None
         finally:
             with self._catching_up:
-                if self._loading is threading.current_thread():  # and not one that was started after it
-                    self._loading = None
+                if self._loading is threading.current_thread():  # it failed: a later search tries again
+                    self._loading = self._version = None
 
     def _loaded(self, changes: Changes) -> Snapshot:
         """The best generation, without what was removed since it was written."""
@@ -121,7 +120,8 @@ class Follower:
     def _caught_up(self, snapshot: Snapshot) -> Snapshot:
         while True:
             changes = self._catalog.changes(since=snapshot.seq)
-            if changes.seq == snapshot.seq and snapshot.holds(changes.spaces):
+            same = (changes.seq, changes.default) == (snapshot.seq, snapshot.default)  # a generation names no default
+            if same and snapshot.holds(changes.spaces):
                 return snapshot
             added = {space.name: self._vectors(space, snapshot, changes) for space in changes.spaces}
             if len(changes.spaces) == 1 or changes.spaces == self._catalog.spaces().there:
