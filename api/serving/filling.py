@@ -10,12 +10,14 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from indexer.encoders.encoder import SpaceRequest
 from indexer.fill import Fill, FillReport
 from indexer.index_encoder import load_index_encoder
 from indexer.new_space import space_to_add
+from indexer.pictures.worker import WorkerFailed
 from search.catalog.spaces import Spaces
 from search.errors import IndexLocked
 from search.index import Index
@@ -34,10 +36,13 @@ LOG = logging.getLogger("lookalike")
 def new_space(there: Spaces, request: SpaceRequest) -> Space:
     """`indexer.new_space.space_to_add` in a process of its own: it imports torch, for which searches would wait.
 
-    Raises as it does.
+    Raises as it does, and WorkerFailed where the process ends before it answers.
     """
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=_step_back) as pool:
-        return pool.submit(space_to_add, there, request).result()
+    try:
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=_step_back) as pool:
+            return pool.submit(space_to_add, there, request).result()
+    except BrokenProcessPool as error:
+        raise WorkerFailed("The process that looks a model up ended before it answered. Try again.") from error
 
 
 def _step_back() -> None:
@@ -53,6 +58,7 @@ class Filling:
         self._path = path
         self._changing = threading.Lock()
         self._process: multiprocessing.process.BaseProcess | None = None
+        self._closed = False
 
     @property
     def running(self) -> bool:
@@ -61,9 +67,12 @@ class Filling:
         return process is not None and process.is_alive()
 
     def start(self) -> None:
-        """Fill every space that is not complete, beside everything else; where that is under way, nothing more."""
+        """Fill every space that is not complete, beside everything else; where that is under way, nothing more.
+
+        Nothing after `close`: Python would wait for the process at the end of the server.
+        """
         with self._changing:
-            if self.running:
+            if self.running or self._closed:
                 return
             context = multiprocessing.get_context("spawn")  # not daemonic: it has decoding processes of its own
             self._process = context.Process(target=fill_index, args=(self._path, os.getpid()), name="lookalike-fill")
@@ -71,7 +80,9 @@ class Filling:
 
     def close(self) -> None:
         """Stop it: what is in flight is committed."""
-        process = self._process
+        with self._changing:
+            self._closed = True
+            process = self._process
         if process is None:
             return
         process.terminate()
@@ -113,7 +124,7 @@ def fill_index(path: Path, server: int) -> None:
 
 
 def fill(index: Index, stopped: Callable[[], bool]) -> FillReport:
-    """One run over an open index, and a publication. Raises SearchError, IndexerError."""
+    """One run over an open index, and a publication unless it was stopped. Raises SearchError, IndexerError."""
     run = Fill(
         index,
         lambda lacking: load_index_encoder(index, lacking, warn=LOG.warning, throughput=True),
@@ -122,5 +133,6 @@ def fill(index: Index, stopped: Callable[[], bool]) -> FillReport:
         stopped=stopped,
     )
     report = run.run()
-    index.publish()
+    if not report.interrupted:  # the next server publishes when it starts
+        index.publish()
     return report

@@ -96,6 +96,7 @@ class Service:
         self._searchers = ThreadPoolExecutor(2, thread_name_prefix="search", initializer=one_core)
         self._heavy = Gate(MAX_HEAVY_SEARCHES)
         self._readers = ThreadPoolExecutor(2, thread_name_prefix="read", initializer=one_core)
+        self._adder = ThreadPoolExecutor(1, thread_name_prefix="add")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
         self._publisher = ThreadPoolExecutor(1, thread_name_prefix="publish", initializer=one_core)
         self._publishing: Future[None] | None = None
@@ -113,7 +114,7 @@ class Service:
         """Finish what is under way, but for a publication, which is given up, and close the index."""
         self._closing.set()
         self.filling.close()
-        for pool in (self._searchers, self._readers, self._writer, self._publisher):
+        for pool in (self._searchers, self._readers, self._adder, self._writer, self._publisher):
             pool.shutdown()
         self.pictures.close()
         self._searching.close()
@@ -247,17 +248,21 @@ class Service:
         Raises SpaceInvalid, ModelUnavailable, SpaceExists (another one has its name), IndexLocked.
         """
         request = SpaceRequest(layers=layers, pooling=pooling)
+        loop = asyncio.get_running_loop()
         try:
-            there = self.index.catalog.spaces()
-            new = await asyncio.get_running_loop().run_in_executor(self._readers, new_space, there, request)
+            # In a thread of its own, like what follows: it takes seconds, and readers have probes to answer.
+            new = await loop.run_in_executor(self._adder, new_space, self.index.catalog.spaces(), request)
         except ModelUnsupported as error:
             raise SpaceInvalid(str(error)) from error
-        known = next((space for space in self.index.spaces if space.recipe == new.recipe), None)
-        if known is None:
-            known = await self.write(lambda writer: writer.add_space(new))
+        known = self._space_like(new)
+        if known is None:  # under the lock it is looked for again: another request may ask for the same
+            known = await self.write(lambda writer: self._space_like(new) or writer.add_space(new))
         if not known.complete:
-            await asyncio.get_running_loop().run_in_executor(self._readers, self.filling.start)
+            await loop.run_in_executor(self._adder, self.filling.start)
         return await self._space_state(known.name)
+
+    def _space_like(self, new: Space) -> Space | None:
+        return next((space for space in self.index.spaces if space.recipe == new.recipe), None)
 
     async def set_default_space(self, name: str, *, force: bool) -> SpaceState:
         """Make a space the default. Raises UnknownSpace, SpaceIncomplete, IndexLocked."""

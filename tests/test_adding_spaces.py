@@ -1,0 +1,115 @@
+"""Promises of a server that is asked to add spaces: others are answered meanwhile, and it ends when it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import HeldEncoder, recipe, vectors
+
+from api.serving import filling
+from api.serving.filling import Filling, fill, new_space
+from api.serving.service import Service
+from api.settings import Settings
+from indexer.encoders.encoder import SpaceRequest
+from indexer.pictures.worker import WorkerFailed, Workers
+from search.index import Index
+from search.types import Encoding, Space
+
+NEW = Space(name="layer1", recipe=recipe(1), encoding=Encoding())
+
+
+@pytest.fixture
+def service(make_index: Callable[..., Index], monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
+    """A service that decodes nothing, and fills nothing."""
+    monkeypatch.setattr(Workers, "start", lambda *_: None)
+    monkeypatch.setattr(Filling, "start", lambda _: None)
+    one = Service("test", make_index(vectors(3)), HeldEncoder(), Settings())
+    yield one
+    one.close()
+
+
+def test_the_index_is_read_while_spaces_are_worked_out(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = threading.Event()
+
+    def slow(*_: object) -> Space:
+        assert free.wait(20)
+        return NEW
+
+    monkeypatch.setattr("api.serving.service.new_space", slow)
+
+    async def ask() -> None:
+        adding = [asyncio.create_task(service.add_space((1,), None)) for _ in range(3)]
+        await asyncio.sleep(0.05)
+        try:
+            assert await asyncio.wait_for(service.read(lambda index: index.catalog.counts()[0]), 5) == 3
+        finally:
+            free.set()
+            await asyncio.gather(*adding, return_exceptions=True)
+
+    asyncio.run(ask())
+
+
+def test_equal_requests_at_once_get_the_same_space(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = threading.Event()
+    monkeypatch.setattr("api.serving.service.new_space", lambda *_: NEW)
+    service._writer.submit(free.wait, 20)
+
+    async def ask() -> list[str]:
+        adding = [asyncio.create_task(service.add_space((1,), None)) for _ in range(2)]
+        until = time.monotonic() + 10
+        while service._writer._work_queue.qsize() < 2 and time.monotonic() < until:
+            await asyncio.sleep(0.01)  # both have found no such space
+        free.set()
+        return [state.info.space.name for state in await asyncio.gather(*adding)]
+
+    assert asyncio.run(ask()) == ["layer1", "layer1"]
+
+
+def test_a_filling_that_was_closed_starts_nothing(tmp_path: Path) -> None:
+    one = Filling(tmp_path / "none.index")
+    one.close()
+    one.start()
+    try:
+        assert not one.running
+    finally:
+        one.close()
+
+
+def test_a_filling_that_is_stopped_publishes_nothing(
+    make_index: Callable[..., Index], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index, published = make_index(vectors(3)), list[str]()
+    monkeypatch.setattr(index, "publish", lambda: published.append("now"))
+    assert fill(index, lambda: True).interrupted
+    assert published == []
+    assert not fill(index, lambda: False).interrupted
+    assert published == ["now"]
+
+
+def test_a_process_that_ends_while_it_looks_a_model_up_is_no_defect(
+    make_index: Callable[..., Index], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ended:
+        def __init__(self, *_: Any, **__: Any) -> None: ...
+
+        def __enter__(self) -> Ended:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def submit(self, *_: object) -> Future[Space]:
+            future: Future[Space] = Future()
+            future.set_exception(BrokenProcessPool("ended"))
+            return future
+
+    monkeypatch.setattr(filling, "ProcessPoolExecutor", Ended)
+    with pytest.raises(WorkerFailed, match="ended before it answered"):
+        new_space(make_index(vectors(3)).catalog.spaces(), SpaceRequest(layers=(1,), pooling=None))
