@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from lookalike_client import Client, LookalikeError, Unauthorized
 
-from api.errors import ServerFailed
+from api.errors import FileGone, ServerFailed
 from api.http.search_schemas import SearchAnswer
+from api.serving.pictures import open_original
 from api.serving.questions import QueryPicture, Question, QuestionPart, SearchOptions
 from api.serving.timing import Timing
 from indexer.errors import ImageRejected, SourceMissing
@@ -22,7 +23,7 @@ from indexer.pictures.decode import Box, DecodeLimits, decode
 from indexer.pictures.preprocess import orientations
 from indexer.pictures.sheet import CELL, Picture, draw_sheet
 from indexer.sources import as_on_disk
-from search.errors import StorageFailed
+from search.errors import StorageFailed, UnknownImage
 from search.index import Index
 from search.types import Space, Vector
 
@@ -112,7 +113,15 @@ Fetch = Callable[[str], bytes | None]
 def pictures_of_index(path: Path) -> Iterator[Fetch]:
     """The pictures of an index on this machine: the files themselves."""
     with Index.open(path) as index:
-        yield lambda image_id: _first_readable(index.image(image_id).paths)
+
+        def fetch(image_id: str) -> bytes | None:
+            try:
+                with open_original(index, image_id).file as file:
+                    return file.read()
+            except (UnknownImage, FileGone):
+                return None
+
+        yield fetch
 
 
 @contextmanager
@@ -142,15 +151,6 @@ def draw(asked: Asked, answer: Mapping[str, Any], out: Path, fetch: Fetch) -> No
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise StorageFailed(f"The sheet {out} cannot be written: {reason}. Name another file, .png or .jpg.") from error
-
-
-def _first_readable(paths: Iterable[str]) -> bytes | None:
-    for path in paths:
-        try:
-            return Path(path).read_bytes()
-        except OSError:
-            continue
-    return None
 
 
 def _read(path: Path) -> bytes:

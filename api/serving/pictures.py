@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import stat
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from search.types import Location
 
 MAX_THUMBNAILS_AT_ONCE = 4
 """Each is made from a whole file in memory."""
+_JPEG_END = b"\xff\xd9"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +49,7 @@ class Pictures:
 
     async def original(self, image_id: str) -> Original:
         """An image's original file, open. Raises UnknownImage, FileGone."""
-        return await activity.run(self._files, lambda: self._original(image_id))
+        return await activity.run(self._files, lambda: open_original(self._index, image_id))
 
     async def thumbnail(self, image_id: str, size: int) -> bytes:
         """A JPEG that fits in `size` x `size` pixels, from the cache or made now. Raises UnknownImage, FileGone."""
@@ -69,35 +71,41 @@ class Pictures:
                 raise
 
         def whole() -> bytes:
-            with self._original(image_id).file as file:
+            with open_original(self._index, image_id).file as file:
                 return file.read()
 
         found = await activity.run(self._files, kept)
-        if found is not None:
+        if found is not None and found.endswith(_JPEG_END):  # a power cut may have left it empty
             return found
         async with self._drawing:
             small = await self._embedding.thumbnail(await activity.run(self._files, whole), size)
         await activity.run(self._files, lambda: keep(small))
         return small
 
-    def _original(self, image_id: str) -> Original:
-        record = self._index.image(image_id)
-        with self._index.catalog.lookup() as lookup:
-            locations = lookup.locations_of(image_id)
-        for location in locations:
-            try:
-                named = Path(location.absolute)
-                path = named.resolve(strict=True)
-                # Folders may be links: a build was told to follow them. The file itself must not lead out of its root.
-                if not named.is_symlink() or path.is_relative_to(Path(location.root).resolve()):
-                    file = path.open("rb")
-                    if hashlib.file_digest(file, "sha256").hexdigest() == image_id:
-                        file.seek(0)
-                        return Original(file=file, name=location.path.rpartition("/")[2], format=record.facts.format)
-                    file.close()
-            except OSError:
+
+def open_original(index: Index, image_id: str) -> Original:
+    """An image's original file, open: one with the image's content. Raises UnknownImage, FileGone."""
+    record = index.image(image_id)
+    with index.catalog.lookup() as lookup:
+        locations = lookup.locations_of(image_id)
+    for location in locations:
+        try:
+            named = Path(location.absolute)
+            path = named.resolve(strict=True)
+            # Folders may be links: a build was told to follow them. The file itself must not lead out of its root.
+            if named.is_symlink() and not path.is_relative_to(Path(location.root).resolve()):
                 continue
-        raise FileGone
+            facts = path.stat()
+            if not stat.S_ISREG(facts.st_mode) or facts.st_size != location.size:  # whoever opens a pipe waits
+                continue
+            file = path.open("rb")
+            if hashlib.file_digest(file, "sha256").hexdigest() == image_id:
+                file.seek(0)
+                return Original(file=file, name=location.path.rpartition("/")[2], format=record.facts.format)
+            file.close()
+        except OSError:
+            continue
+    raise FileGone
 
 
 def store_upload(uploads: Path, image_id: str, image_format: str, data: bytes) -> Location:
