@@ -241,6 +241,13 @@ def test_sites_that_are_named_may_ask(serve: Serve) -> None:
         assert "access-control-allow-origin" not in http.options("/v1/search/image", headers=asked).headers
 
 
+def test_where_every_site_may_ask_each_may_search(serve: Serve) -> None:
+    url = serve(Keys(read_keys(KEYS)), cors_origins=("*",))
+    browser = {"Origin": "https://any.example", "Sec-Fetch-Site": "cross-site"}
+    found = httpx.post(f"{url}/v1/search/image", files=upload(picture()), headers=browser | bearer("look"))
+    assert (found.status_code, found.headers["access-control-allow-origin"]) == (200, "*")
+
+
 @pytest.mark.parametrize(
     ("origin", "fetch_site", "host", "crosses"),
     [
