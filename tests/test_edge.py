@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import httpx
 import pytest
@@ -34,7 +35,7 @@ from api.http.app import create_app
 from api.http.protocol import HTTPProtocol
 from api.serving.service import Service
 from api.settings import Settings, read_settings
-from search.errors import AnnotationInvalid
+from search.errors import AnnotationInvalid, IndexDamaged
 from search.index import Index
 from search.types import Location
 
@@ -629,6 +630,19 @@ def test_a_batch_is_answered_query_by_query(serve: Serve) -> None:
             None, "unknown-image", None, "unsupported-image",
         ]  # fmt: skip
         check_problem(http.post("/v1/search/batch", json={"queries": []}), 422, "invalid")
+
+
+def test_an_error_of_the_server_in_a_batch_is_logged(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = serve()
+    damaged = IndexDamaged("page 7 of /srv/photos.index is damaged")
+    monkeypatch.setattr(serve.services[0], "ask", AsyncMock(side_effect=damaged))
+    batch = {"queries": [{"parts": [{"id": image_id(3)}]}] * 2}
+    entries = httpx.post(f"{url}/v1/search/batch", json=batch).json()["answers"]
+    assert [entry["error"]["code"] for entry in entries] == ["index-damaged"] * 2
+    assert "page 7" not in str(entries)
+    assert [record.message for record in caplog.records if record.levelno == logging.ERROR] == [str(damaged)] * 2
 
 
 def test_a_method_that_a_path_has_not_is_told_which_it_has(serve: Serve) -> None:

@@ -171,6 +171,15 @@ def from_error(error: Exception) -> Problem:
     return from_error(errors.NotReady())
 
 
+def noted(error: SearchError | IndexerError | ApiError) -> Problem:
+    """`from_error`; what the operator should look after goes into the log."""
+    problem = from_error(error)
+    # A build that goes on elsewhere is nothing to look after; what serving raises, it has logged with its cause.
+    if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, (IndexLocked, ServingError)):
+        log.error("%s", error)
+    return problem
+
+
 def body(problem: Problem) -> dict[str, str | int]:
     """The JSON of a problem's answer."""
     return {
@@ -198,12 +207,9 @@ def install(app: FastAPI, fields: Collection[str] = ()) -> None:
     @app.exception_handler(IndexerError)
     @app.exception_handler(ApiError)
     async def ours(_request: Request, error: SearchError | IndexerError | ApiError) -> JSONResponse:
-        answer = from_error(error)
+        answer = noted(error)
         if answer.status is HTTPStatus.TOO_MANY_REQUESTS:
             metrics.REFUSED.labels(answer.code).inc()
-        # A build that goes on elsewhere is nothing to look after; what serving raises, it has logged with its cause.
-        if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, (IndexLocked, ServingError)):
-            log.error("%s", error)
         return response(answer)
 
     @app.exception_handler(RequestValidationError)

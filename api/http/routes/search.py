@@ -18,7 +18,6 @@ from api import metrics
 from api.errors import ApiError
 from api.http import problems
 from api.http.edge import WEIGHT
-from api.http.problems import Problem
 from api.http.routes import CheckedRoute, Chosen, InAddress, answers, choose, rendered
 from api.http.schemas import EmbedAnswer, Embedding, EmbedRequest, ImageId, ProblemAnswer
 from api.http.search_schemas import BatchAnswer, BatchEntry, BatchRequest, QueryRequest, SearchAnswer, SearchRequest
@@ -99,8 +98,8 @@ async def search_batch(request: Request, body: BatchRequest, in_address: InAddre
     async def one(query: QueryRequest) -> BatchEntry:
         try:
             return BatchEntry(answer=await _answer(service, query.question(), time.perf_counter()))
-        except (Problem, SearchError, IndexerError, ApiError) as error:
-            problem = error if isinstance(error, Problem) else problems.from_error(error)
+        except (SearchError, IndexerError, ApiError) as error:
+            problem = problems.noted(error)
             if problem.status is HTTPStatus.TOO_MANY_REQUESTS:  # is of the call, which is tried again as a whole
                 raise
             return BatchEntry(error=ProblemAnswer.model_validate(problems.body(problem)))
