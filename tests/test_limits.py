@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from io import BytesIO
@@ -11,13 +12,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import recipe, run_cli
+from conftest import FakeEncoder, recipe, run_cli, vectors
 from PIL import Image
 from rigged import slow
 
+from api.serving import embedding
+from api.settings import Settings
 from indexer.errors import ImageRejected
 from indexer.pictures.decode import DecodeLimits, decode, open_upright, thumbnail
 from indexer.pictures.worker import Workers
+from search.index import Index
+from search.recipe import Preprocessing
 
 PREPROCESSING = recipe().preprocessing
 
@@ -116,3 +121,25 @@ def test_a_file_of_too_many_bytes_says_how_it_is_taken(
     assert "180,054 bytes, more than the limit of 100,000" in refused.stderr
     assert "--max-pixels N --retry-failed" in refused.stderr
     assert "1 added" in run_cli(*arguments, "--max-pixels", "60000", "--retry-failed").stdout
+
+
+def test_more_pixels_of_an_upload_bring_the_memory_for_them(
+    make_index: Callable[..., Index], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[DecodeLimits] = []
+
+    def workers(preprocessing: Preprocessing, limits: DecodeLimits, **_: Any) -> Workers:
+        given.append(limits)  # of uploads first
+        return Workers(preprocessing, limits)
+
+    monkeypatch.setattr(Workers, "start", lambda *_: None)
+    monkeypatch.setattr(embedding, "Workers", workers)
+    index = make_index(vectors(1))
+    for number, pixels in enumerate((100_000_000, 300_000_000, 5_000)):
+        settings = Settings(max_pixels=pixels)
+        embedding.Embedding(index, FakeEncoder(), lambda _: FakeEncoder(), settings).close()
+        limits = given[2 * number]
+        assert (limits.max_pixels, limits.max_bytes) == (pixels, settings.max_upload_bytes)
+        assert limits.max_memory == max(1, pixels // 100_000_000) * 1024**3
+        assert limits.max_side == max(65_535, pixels if pixels > 100_000_000 else 0)
+        assert (limits.seconds, limits.seconds_per_megapixel) == (10, 0)

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -42,8 +42,9 @@ _Key = tuple[bytes, Box | None, int]
 DECODE_SECONDS = 10.0
 DECODE_SHARE = 1 / 3
 """Share of a request's seconds, where these are more than the default: a slow machine's decoding is slow too."""
-DECODE_MEMORY = 1024**3
-"""For one upload, in a process of its own: 100 megapixels are 300 MB, and as much again while they are turned."""
+UPLOADS = DecodeLimits(max_pixels=100_000_000, max_memory=1024**3, seconds_per_megapixel=0)
+"""Limits of an upload, in a process of its own: 100 megapixels are 300 MB, and as much again while they are turned. No
+more seconds for more pixels: the request has a deadline, and a header promises any number of them."""
 
 LOAD_AGAIN_SECONDS = 30.0
 """After which an encoder that could not be loaded is tried again: each try takes seconds."""
@@ -87,14 +88,7 @@ class Embedding:
         self._failed: tuple[float, Exception] | None = None
         self._preprocessing = preprocessing
         count = cores()
-        limits = DecodeLimits(
-            max_bytes=settings.max_upload_bytes,
-            max_pixels=settings.max_pixels,
-            seconds=max(DECODE_SECONDS, DECODE_SHARE * settings.request_seconds),
-            seconds_per_megapixel=0,  # the request has a deadline, and a header promises any number of pixels
-            max_memory=DECODE_MEMORY,
-        )
-        self._workers = Workers(preprocessing, limits, nice=NICE)
+        self._workers = Workers(preprocessing, of_uploads(settings), nice=NICE)
         self._workers.start(count)
         self._decoders = ThreadPoolExecutor(count, thread_name_prefix="decode")
         # What a build has read is drawn, however large; these processes start with the first thumbnail.
@@ -247,6 +241,14 @@ class Embedding:
     async def _apart(self, function: Callable[..., Result], data: bytes, **arguments: Any) -> Result:
         work = partial(self._workers.run, function, data, **arguments)
         return await asyncio.get_running_loop().run_in_executor(self._decoders, work)
+
+
+def of_uploads(settings: Settings) -> DecodeLimits:
+    """The limits of an upload; where more pixels are allowed, they have more memory, and a side may be as long."""
+    limits, most = UPLOADS, settings.max_pixels
+    limits = limits.raised(max_pixels=most, max_seconds=None) if most > limits.max_pixels else limits
+    seconds = max(DECODE_SECONDS, DECODE_SHARE * settings.request_seconds)
+    return replace(limits, max_bytes=settings.max_upload_bytes, max_pixels=most, seconds=seconds)
 
 
 def _of_builds(max_pixels: int) -> DecodeLimits:
