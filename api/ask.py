@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lookalike_client import Client, LookalikeError, Unauthorized
+from lookalike_client import Client, LookalikeError, SearchResult, TooLarge, Unauthorized, Unprocessable
 
 from api.errors import FileGone, ServerFailed
 from api.http.search_schemas import SearchAnswer
@@ -19,13 +19,17 @@ from api.serving.questions import QueryPicture, Question, QuestionPart, SearchOp
 from api.serving.timing import Timing
 from indexer.errors import ImageRejected, SourceMissing
 from indexer.index_encoder import load_index_encoder
-from indexer.pictures.decode import Box, DecodeLimits, decode
+from indexer.pictures.decode import Box, DecodeLimits, decode, thumbnail
 from indexer.pictures.preprocess import orientations
 from indexer.pictures.sheet import CELL, Picture, draw_sheet
 from indexer.sources import as_on_disk
 from search.errors import StorageFailed, UnknownImage
 from search.index import Index
 from search.types import Space, Vector
+
+SENT_SIDE = 2_048
+"""Pixels of the longer side of what is sent in the place of a picture that is too large for a server: models look at a
+few hundred."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +71,8 @@ def _embedded(
     warn: Callable[[str], None],
 ) -> Vector:
     start = time.perf_counter()
-    try:
+    with _named(asked.image):
         decoded = decode(picture.data, space.recipe.preprocessing, limits=DecodeLimits(), box=picture.box)
-    except ImageRejected as error:
-        raise ImageRejected(f"{asked.image} cannot be used: {error}.") from error
     timing.decode = time.perf_counter() - start
     encoder = load_index_encoder(index, [space], warn=warn)
     start = time.perf_counter()
@@ -81,28 +83,51 @@ def _embedded(
 
 
 def ask_server(url: str, api_key: str | None, asked: Asked) -> dict[str, Any]:
-    """Ask a server. Raises ServerFailed with its own words."""
+    """Ask a server, which gets a smaller picture where it refuses one that a search of an index takes.
+
+    Raises ServerFailed with its own words.
+    """
     data = None if asked.image is None else _read(asked.image)
-    options = asked.options
     try:
         with Client(url, api_key=api_key) as client:
-            answer = client.search(
-                data,
-                id=asked.id,
-                box=asked.box,
-                k=options.k,
-                min_score=options.min_score,
-                filter=options.filter,
-                space=options.space,
-                fold=options.fold,
-                turns=options.turns,
-            )
+            try:
+                answer = _search(client, asked, data, asked.box)
+            except (TooLarge, Unprocessable) as error:
+                if data is None or error.code not in ("too-large", "unreadable-image"):
+                    raise
+                with _named(asked.image):
+                    smaller = thumbnail(data, SENT_SIDE, limits=DecodeLimits(), box=asked.box)
+                answer = _search(client, asked, smaller, None)
     except Unauthorized as error:
         raise ServerFailed(f"{url} wants a key, or another one: --api-key KEY, or LOOKALIKE_API_KEY.") from error
     except (LookalikeError, ValueError) as error:  # ValueError: an address or a key that cannot be one
         text = str(error).replace("base_url", "--server")
         raise ServerFailed(text if url in text else f"{url}: {text}") from error
     return answer.to_json()
+
+
+def _search(client: Client, asked: Asked, data: bytes | None, box: Box | None) -> SearchResult:
+    options = asked.options
+    return client.search(
+        data,
+        id=asked.id,
+        box=box,
+        k=options.k,
+        min_score=options.min_score,
+        filter=options.filter,
+        space=options.space,
+        fold=options.fold,
+        turns=options.turns,
+    )
+
+
+@contextmanager
+def _named(picture: Path | None) -> Iterator[None]:
+    """Name the picture that cannot be used."""
+    try:
+        yield
+    except ImageRejected as error:
+        raise ImageRejected(f"{picture} cannot be used: {error}.") from error
 
 
 Fetch = Callable[[str], bytes | None]

@@ -143,3 +143,14 @@ def test_more_pixels_of_an_upload_bring_the_memory_for_them(
         assert limits.max_memory == max(1, pixels // 100_000_000) * 1024**3
         assert limits.max_side == max(65_535, pixels if pixels > 100_000_000 else 0)
         assert (limits.seconds, limits.seconds_per_megapixel) == (10, 0)
+
+
+def test_a_box_can_be_drawn_alone() -> None:
+    picture = Image.new("RGB", (400, 200), "green")
+    picture.paste("red", (300, 100, 400, 200))
+    data = saved(picture, "PNG")
+    part = Image.open(BytesIO(thumbnail(data, 50, limits=DecodeLimits(), box=(300, 100, 100, 100))))
+    assert part.size == (50, 50)
+    assert part.getpixel((0, 0)) == part.getpixel((49, 49)) == (254, 0, 0)
+    with pytest.raises(ImageRejected, match="the box is not inside the image of 400 x 200"):
+        thumbnail(data, 50, limits=DecodeLimits(), box=(300, 100, 200, 100))

@@ -154,10 +154,14 @@ def decode_pixels(
 def _read(
     data: bytes, preprocessing: Preprocessing, limits: DecodeLimits, box: Box | None
 ) -> tuple[_Opened, NDArray[np.uint8]]:
-    _check_box(box)
-    opened = _open(data, limits, needed_size(preprocessing), box)
-    part = opened.image if box is None else _cut(opened, box)
+    opened, part = _open_part(data, limits, needed_size(preprocessing), box)
     return opened, to_input(part, preprocessing)
+
+
+def _open_part(data: bytes, limits: DecodeLimits, at_least: int, box: Box | None) -> tuple[_Opened, Image.Image]:
+    _check_box(box)
+    opened = _open(data, limits, at_least, box)
+    return opened, opened.image if box is None else _cut(opened, box)
 
 
 def open_upright(data: bytes, *, limits: DecodeLimits, at_least: int | None) -> Image.Image:
@@ -170,10 +174,13 @@ def open_upright(data: bytes, *, limits: DecodeLimits, at_least: int | None) -> 
         return _open(data, limits, at_least, None).image
 
 
-def thumbnail(data: bytes, size: int, *, limits: DecodeLimits) -> bytes:
-    """A JPEG that fits into `size` x `size`, never enlarged, without metadata. Raises ImageRejected."""
+def thumbnail(data: bytes, size: int, *, limits: DecodeLimits, box: Box | None = None) -> bytes:
+    """A JPEG of the picture, or of its box, that fits into `size` x `size`: never enlarged, without metadata.
+
+    box: as in `decode`. Raises ImageRejected.
+    """
     with _rejecting(data):
-        image = _open(data, limits, size, None).image
+        _, image = _open_part(data, limits, size, box)
         image.thumbnail((size, size), Image.Resampling.LANCZOS, reducing_gap=2.0)
         out = BytesIO()
         # Of every pixel its own colour: drawings lose a third of their error, for a fifth more bytes.
