@@ -14,7 +14,17 @@ import indexer.cli
 import search.cli
 from api.errors import ApiError
 from indexer.errors import IndexerError
-from search.console import DEFAULT_INDEX, Json, default_index, prepare_streams, print_json, print_paths, say, warn
+from search.console import (
+    DEFAULT_INDEX,
+    Json,
+    default_index,
+    plural,
+    prepare_streams,
+    print_json,
+    print_paths,
+    say,
+    warn,
+)
 from search.errors import SearchError
 from search.names import escaped
 
@@ -72,7 +82,9 @@ def search_command(
         bool, typer.Option("--fold", help="Show images that look the same once, with their number.")
     ] = False,
     turns: Annotated[bool, typer.Option("--turns", help="Find turned and mirrored copies too.")] = False,
-    paths: Annotated[bool, typer.Option("--paths", help="Print paths only, one a line.")] = False,
+    paths: Annotated[
+        bool, typer.Option("--paths", help="Print paths only, one a line, at most 20 of an image.")
+    ] = False,
     null: Annotated[
         bool, typer.Option("--null", "-0", help="With --paths: end each with NUL, not a line break.")
     ] = False,
@@ -85,6 +97,7 @@ def search_command(
     from api.ask import Asked, ask_index, ask_server, draw, pictures_of_index, pictures_of_server
     from api.http.access import key_to_send
     from api.serving.questions import SearchOptions
+    from search.catalog.hits import HIT_PATHS
     from search.filters import parse_short
 
     if (image is None) == (id is None):
@@ -118,6 +131,8 @@ def search_command(
         print_json(answer)
     elif paths:
         print_paths((path for hit in answer["hits"] for path in hit["paths"]), end="\0" if null else "\n")
+        if hidden := sum(hit["path_count"] - len(hit["paths"]) for hit in answer["hits"]):
+            warn(f"{plural(hidden, 'more path')} of these images not printed: of each, the first {HIT_PATHS} are")
     else:
         _print_hits(answer)
     if sheet is not None:

@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import COMMAND, Server, run_cli
+from conftest import COMMAND, Server, draw_picture, run_cli
 from PIL import Image
 
 Built = tuple[Path, Path, Path]
@@ -37,6 +37,17 @@ def test_hits_print_as_lines_and_paths_alone(built: Built) -> None:
     assert run_cli("search", query, "--index", built[1], "-k", "1", "--paths").stdout == f"{query}\n"
     nothing = run_cli("search", query, "--index", built[1], "--filter", "label=nothing")
     assert nothing.stdout == "No image matches.\n"
+
+
+def test_paths_that_are_not_printed_are_counted(tmp_path: Path, checkpoint: Path) -> None:
+    photos, index = tmp_path / "photos", tmp_path / "photos.index"
+    photos.mkdir()
+    for number in range(23):
+        draw_picture("red", "circle", 0).save(photos / f"{number}.png")
+    run_cli("build", photos, "--index", index, "--model", checkpoint)
+    found = run_cli("search", photos / "0.png", "--index", index, "--paths")
+    assert len(found.stdout.splitlines()) == 20
+    assert found.stderr == "3 more paths of these images not printed: of each, the first 20 are\n"
 
 
 def test_an_id_finds_what_is_like_it(built: Built) -> None:
