@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ globalThis.FormData = class { set(name, value) { this[name] = value; } };
 globalThis.URL = { createObjectURL: (file) => `blob:${file.name}` };
 globalThis.fetch = async (path, options) => {
   if (options?.body?.image) calls.push(options.body.image.name);
-  return { ok: true, json: async () => ({ indexes: [], hits: [], took_ms: { total: 1 } }) };
+  return { ok: true, json: async () => ({ indexes: globalThis.served || [], hits: [], took_ms: { total: 1 } }) };
 };
 const pause = () => new Promise((done) => setTimeout(done, 10));
 const dropFiles = (files) => handlers["drop:drop"][0]({ preventDefault() {}, dataTransfer: { files } });
@@ -34,10 +35,20 @@ const pasteFiles = (files, target) => handlers["document:paste"][0]({ target, cl
 """
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+
+
+def run_page(folder: Path, scenario: str, before: str = "") -> Any:
+    """What a scenario prints as JSON, run after the page's script."""
+    script = folder / "page.js"
+    page = (ROOT / "api" / "web" / "page.js").read_text(encoding="utf-8")
+    script.write_text(f"{BROWSER}\n{before}\n{page}\n(async () => {{ {scenario} }})();", encoding="utf-8")
+    ended = subprocess.run(["node", script], capture_output=True, text=True, check=True)
+    return json.loads(ended.stdout)
+
+
 def test_what_is_dropped_or_pasted_and_is_no_file_asks_nothing(tmp_path: Path) -> None:
     scenario = """
-    (async () => {
       dropFiles([{ name: "first.png" }]); await pause();
       dropFiles([]); await pause();
       const dropped = elements.status.textContent;
@@ -46,14 +57,26 @@ def test_what_is_dropped_or_pasted_and_is_no_file_asks_nothing(tmp_path: Path) -
       const typed = elements.status.textContent;
       pasteFiles([]); await pause();
       console.log(JSON.stringify({ calls, dropped, typed, pasted: elements.status.textContent }));
-    })();
     """
-    script = tmp_path / "page.js"
-    page = (ROOT / "api" / "web" / "page.js").read_text(encoding="utf-8")
-    script.write_text(f"{BROWSER}\n{page}\n{scenario}", encoding="utf-8")
-    ended = subprocess.run(["node", script], capture_output=True, text=True, check=True)
-    said = json.loads(ended.stdout)
+    said = run_page(tmp_path, scenario)
     assert said["calls"] == ["first.png"]
     assert "not an image file" in said["dropped"]
     assert said["typed"] == ""
     assert "not an image file" in said["pasted"]
+
+
+def test_the_space_that_is_chosen_first_is_the_default(tmp_path: Path) -> None:
+    before = """
+      globalThis.served = [{ name: "x", count: 1, spaces: [
+        { name: "layer11", default: false }, { name: "layer7", default: true }] }];
+      globalThis.Option = function (text, value, _, selected) { Object.assign(this, { text, value, selected }); };
+    """
+    scenario = """
+      document.getElementById("space").replaceChildren = (...options) => { elements.space.options = options; };
+      await pause();
+      console.log(JSON.stringify(elements.space.options));
+    """
+    assert [(one["text"], one["value"], one["selected"]) for one in run_page(tmp_path, scenario, before)] == [
+        ("layer11", "layer11", False),
+        ("layer7", "layer7", True),
+    ]

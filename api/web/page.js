@@ -24,7 +24,8 @@ async function loadIndexes() {
 function showSpaces() {
   const index = indexes.find((one) => one.name === element("index").value);
   if (!index) return;
-  element("space").replaceChildren(...index.spaces.map((space) => new Option(space.name)));
+  const option = (space) => new Option(space.name, space.name, space.default, space.default);
+  element("space").replaceChildren(...index.spaces.map(option));
   element("served").textContent = `${index.count.toLocaleString()} images in ${index.name}`;
 }
 
