@@ -151,8 +151,9 @@ def test_delete_whose_answer_was_lost_is_done(dropping_server: Callable[..., tup
     assert len(received) == 2
 
 
-def test_delete_behind_a_proxy_that_lost_the_answer_is_done() -> None:
-    Recorder(httpx.Response(503, text="upstream reset"), problem(404, "unknown-image")).client.delete(ID)
+@pytest.mark.parametrize("unsure", [httpx.Response(503, text="upstream reset"), problem(503, "not-ready")])
+def test_delete_behind_a_proxy_that_lost_the_answer_or_of_a_server_that_stopped_is_done(unsure: httpx.Response) -> None:
+    Recorder(unsure, problem(404, "unknown-image")).client.delete(ID)
 
 
 @pytest.mark.parametrize(

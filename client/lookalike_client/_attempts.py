@@ -26,6 +26,8 @@ BUSY_TIMES = 3
 _BUSY = 429
 _PASSING_STATUS = frozenset([_BUSY, 503])
 _PASSING_ERRORS = (httpx.NetworkError, httpx.RemoteProtocolError)
+_MAY_BE_DONE = frozenset([_answers.UNKNOWN, "not-ready"])
+"""Codes of a 503 after which a change may have been made: a proxy's that lost the answer, and a stopping server's."""
 
 
 class Attempts(Generic[Answer]):
@@ -57,8 +59,7 @@ class Attempts(Generic[Answer]):
             return None
         if error.status not in _PASSING_STATUS or (self._left_busy if error.status == _BUSY else self._left) == 0:
             raise error
-        # A 503 that is not the server's own may be a proxy that lost the server's answer.
-        self._may_be_done |= error.code == _answers.UNKNOWN
+        self._may_be_done |= error.status == 503 and error.code in _MAY_BE_DONE
         return self._next_wait(error.retry_after or 0.0, busy=error.status == _BUSY)
 
     def answer(self, response: httpx.Response) -> Answer:
