@@ -14,6 +14,7 @@ from client_kit import CLIENT, FOUND, ID, IMAGE, Recorder, form_of, ok, problem
 from lookalike_client import (
     UnsupportedImage,
 )
+from PIL import Image
 
 pytestmark = pytest.mark.usefixtures("kind")
 
@@ -29,6 +30,21 @@ def test_many_searches_are_answered_in_order_and_failures_cost_only_themselves()
     assert outcomes[3].error is None
     assert isinstance(outcomes[4].error, FileNotFoundError)
     assert [form_of(request)["k"] for request in api.requests] == [["3"]] * 4
+
+
+class Damaged(Image.Image):
+    """A picture that Pillow has opened, and cannot load."""
+
+    def load(self) -> None:
+        """Fail as a file with a broken chunk does."""
+        raise SyntaxError("broken PNG file")
+
+
+def test_a_picture_that_pillow_cannot_load_costs_only_itself() -> None:
+    outcomes = list(Recorder(ok()).client.search_many([Damaged(), b"1"], concurrency=1))
+    assert isinstance(outcomes[0].error, ValueError)
+    assert str(outcomes[0].error) == "Pillow cannot read this image: broken PNG file."
+    assert outcomes[1].error is None
 
 
 def test_no_more_than_so_many_are_under_way_and_inputs_are_read_as_needed() -> None:

@@ -73,7 +73,12 @@ def image_bytes(image: ImageInput) -> bytes:
     if isinstance(image, str | os.PathLike):
         return Path(image).read_bytes()
     if _is_pillow(image):
-        return _encoded(image)
+        try:
+            return _encoded(image)
+        except (OSError, TypeError, ValueError):
+            raise
+        except Exception as error:  # nearly any type: Pillow reads the file only now, and it may be damaged
+            raise ValueError(f"Pillow cannot read this image: {error}.") from error
     if _is_array(image):
         return _encoded(_picture_of(image))
     if hasattr(image, "read"):
