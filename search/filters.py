@@ -98,6 +98,25 @@ class Not:
 Filter = And | Or | Not | Condition
 
 
+class KeyTwice(ValueError):
+    """JSON in which an object has a key twice: the last would count, and a condition before it would not."""
+
+    def __init__(self) -> None:
+        super().__init__("an object has a key twice")
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text. Raises ValueError, KeyTwice, RecursionError."""
+    return json.loads(text, object_pairs_hook=_object)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise KeyTwice
+    return found
+
+
 def parse_filter(expression: object) -> Filter:
     """The tree that a filter object stands for. Raises FilterInvalid, naming the part.
 
@@ -251,7 +270,7 @@ def parse_short(text: str) -> dict[str, Any]:
     """
     if text.lstrip().startswith("{"):
         try:
-            value = json.loads(text)
+            value = parse_json(text)
         except ValueError as error:
             raise FilterInvalid(f"The filter begins with {{ but is not valid JSON: {error}.") from error
         except RecursionError as error:

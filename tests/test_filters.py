@@ -340,3 +340,9 @@ def test_a_filter_is_parsed_once_to_a_tree_that_can_be_compared_and_hashed() -> 
 def test_a_place_is_compared_by_its_numbers() -> None:
     with pytest.raises(FilterInvalid, match="latitude and longitude"):
         parse_filter({"gps": {"gte": 1}})
+
+
+def test_a_key_that_is_twice_in_json_is_refused() -> None:
+    for text in ('{"label": "a", "label": "b"}', '{"width": {"gte": 1, "gte": 9}}', '{"or": [{"a": 1, "a": 1}]}'):
+        with pytest.raises(FilterInvalid, match="an object has a key twice"):
+            parse_short(text)

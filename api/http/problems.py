@@ -54,6 +54,11 @@ def unknown_field(where: str) -> Problem:
     return invalid(f"The {where} has a field that this call does not know. /docs lists the fields.")
 
 
+def field_twice(where: str) -> Problem:
+    """Two values where one counts."""
+    return invalid(f"The {where} has a field twice. Send each field once.")
+
+
 def malformed(detail: str) -> Problem:
     """A request that cannot be read."""
     return Problem(HTTPStatus.BAD_REQUEST, "malformed", detail)
@@ -225,6 +230,8 @@ def install(app: FastAPI, fields: Collection[str] = ()) -> None:
             cause = error.__cause__
             if isinstance(cause, Problem):  # found while the body was read
                 return response(cause)
+            if isinstance(cause, ServingError):
+                return response(from_error(cause))
             if "Too many files" in str(error.detail):
                 return response(malformed("The form has more than one file. Send one image a call."))
             if isinstance(cause, OSError):  # of ours: a body is kept in a file while it comes

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 
 from api.errors import QuestionInvalid, QuestionUnreadable
 from indexer.pictures.decode import Box
-from search.filters import parse_filter
+from search.filters import KeyTwice, parse_filter, parse_json
 from search.index import Index
 from search.query.parts import MAX_WINDOW, check_window
 from search.types import Query, QueryPart, Vector
@@ -39,7 +38,7 @@ def _from_json(value: object) -> object:
     if not value:
         return None
     try:
-        expression = json.loads(value)
+        expression = read_json(value)
     except (ValueError, RecursionError) as error:
         raise QuestionUnreadable('`filter` is not JSON. Send an object such as {"label": "cat"}.') from error
     parse_filter(expression)
@@ -137,6 +136,14 @@ class Question:
             for part in self.parts
         ]
         return replace(draft, parts=parts)
+
+
+def read_json(text: str | bytes) -> Any:
+    """The value of a JSON text. Raises ValueError, RecursionError; QuestionInvalid where an object has a key twice."""
+    try:
+        return parse_json(text)
+    except KeyTwice as error:
+        raise QuestionInvalid("An object of the JSON has a key twice. Send each key once.") from error
 
 
 def read_base64(text: str) -> bytes:

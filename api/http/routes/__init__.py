@@ -10,14 +10,14 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.dependencies.utils import get_flat_params
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
-from starlette.datastructures import FormData
+from starlette.datastructures import FormData, ImmutableMultiDict
 from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
 from api.http import problems
 from api.http.schemas import ProblemAnswer
 from api.http.schemas import Request as Requested
-from api.serving.questions import Name, SearchOptions
+from api.serving.questions import Name, SearchOptions, read_json
 from api.serving.service import Service
 
 ANYWHERE = (400, 401, 403, 408, 422, 429, 431, 503, 504)
@@ -25,6 +25,10 @@ ANYWHERE = (400, 401, 403, 408, 422, 429, 431, 503, 504)
 MAX_VALUES = 600_000
 """Most values of a JSON body: 256 queries by vectors of 2,304 numbers have 590,000, and take 100 ms to parse. 20 MB of
 `{}` take half a second and half a gigabyte."""
+
+
+REPEATED = frozenset(("labels",))
+"""Fields of forms that may be there several times."""
 
 
 def served(request: Request) -> dict[str, Service]:
@@ -69,14 +73,22 @@ class _Checked(Request):
         body = await self.body()
         if sum(map(body.count, (b"{", b"[", b","))) > MAX_VALUES:
             raise problems.invalid(f"The body has more than {MAX_VALUES:,} values. Send fewer at once.")
-        return await super().json()
+        return read_json(body)
 
     async def _get_form(self, **limits: Any) -> FormData:
         form = await super()._get_form(**limits)
         if form.keys() - self._fields:
             await form.close()
             raise problems.unknown_field("form")
+        if _is_twice(form):
+            await form.close()
+            raise problems.field_twice("form")
         return form
+
+
+def _is_twice(fields: ImmutableMultiDict[str, Any]) -> bool:
+    """Whether a field that has one value is there twice: the last would count, and a filter before it would not."""
+    return any(name not in REPEATED and len(fields.getlist(name)) > 1 for name in fields)
 
 
 class ReadableRoute(APIRoute):
@@ -112,6 +124,8 @@ class CheckedRoute(ReadableRoute):
         async def checked(request: Request) -> Response:
             if request.scope["query_string"] and request.query_params.keys() - known:
                 raise problems.unknown_field("address")
+            if _is_twice(request.query_params):
+                raise problems.field_twice("address")
             return await handle(_Checked(request, fields))
 
         return checked

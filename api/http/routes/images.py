@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
@@ -12,7 +11,7 @@ from api.http import problems
 from api.http.files import content_disposition, is_known, sent
 from api.http.routes import CheckedRoute, Chosen, InAddress, answers, choose
 from api.http.schemas import ImageAnswer, ImageId, ImagePatch, ImagesAnswer
-from api.serving.questions import Name
+from api.serving.questions import Name, read_json
 
 router = APIRouter(prefix="/v1/images", tags=["images"], route_class=CheckedRoute)
 Id = Annotated[ImageId, PathParameter(description="SHA-256 of the image file.")]
@@ -119,7 +118,7 @@ def _object(text: str | None) -> dict[str, object]:
     if not text:
         return {}
     try:
-        value = json.loads(text)
+        value = read_json(text)
     except (ValueError, RecursionError) as error:
         raise problems.malformed('`metadata` is not JSON. Send an object such as {"price": 12.5}.') from error
     if not isinstance(value, dict):
