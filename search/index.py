@@ -75,9 +75,9 @@ class Index:
     ) -> Index:
         """Open an index; one of an older Lookalike is brought up to date first, for which nobody else may be writing.
 
-        unchecked: also where pages of its catalog are damaged, to see what can be seen. policy: the figures by
-        which it is published and searched while it is open; they are not stored. Raises IndexMissing, IndexDamaged,
-        IndexTooNew, IndexLocked, StorageFailed.
+        unchecked: also where pages of its catalog are damaged, to see what can be seen; not one of an older Lookalike.
+        policy: the figures by which it is published and searched while it is open; they are not stored. Raises
+        IndexMissing, IndexDamaged, IndexTooNew, IndexLocked, StorageFailed.
         """
         catalog = path / "catalog.sqlite"
         if not catalog.is_file():
@@ -87,7 +87,11 @@ class Index:
         if opened.outdated:
             from search.catalog.migrate import migrate  # imports alembic
 
-            opened.close()
+            try:
+                if unchecked:  # what is rewritten of a damaged page gets the checksum of what it is
+                    opened.check()
+            finally:
+                opened.close()
             with write_lock(path):
                 migrate(catalog)
             opened = Catalog.open(catalog, writable=writable)

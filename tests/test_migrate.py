@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from conftest import another_writer, image_id, new_image, recipe, vectors
 
+from search.catalog import migrate
+from search.catalog.catalog import Catalog
 from search.catalog.schema import SCHEMA_VERSION
-from search.errors import IndexLocked
+from search.errors import IndexDamaged, IndexLocked, StorageFailed
 from search.filters import parse_filter
 from search.index import Index
 from search.lock import write_lock
+from search.sqlite import checksums
+from search.sqlite.connections import writing_engine
 from search.types import Encoding, Query, QueryPart, Space
 from search.upkeep.verify import verify
 
@@ -41,6 +50,17 @@ TO_VERSION_2 = (
 """Statements that take from a catalog what version 3 added, but for keys of labels."""
 
 
+def execute_read_only(path: Path, statement: str) -> list[tuple[object, ...]]:
+    """Without moving the WAL: SQLite does that for the last to close a database that it can write to."""
+    with contextlib.closing(sqlite3.connect(f"file:{path / 'catalog.sqlite'}?mode=ro", uri=True)) as connection:
+        return connection.execute(statement).fetchall()
+
+
+def raises(error: Exception) -> Callable[..., None]:
+    """A function that always raises this."""
+    return mock.Mock(side_effect=error)
+
+
 def made_by_version_1(path: Path) -> None:
     execute(
         path,
@@ -52,6 +72,15 @@ def made_by_version_1(path: Path) -> None:
         "PRAGMA user_version=1",
     )
     (path / "catalog.sqlite.sums").unlink()
+
+
+def with_checksums(path: Path) -> None:
+    """What an older Lookalike left has checksums too."""
+    engine = writing_engine(path / "catalog.sqlite")
+    with engine.connect() as connection:
+        Catalog.checkpoint_file(connection, path / "catalog.sqlite", wait=1)
+    engine.dispose()
+    assert checksums.intact(path / "catalog.sqlite")
 
 
 def structure(path: Path) -> set[tuple[object, ...]]:
@@ -144,3 +173,64 @@ def test_spaces_of_an_older_catalog_are_complete_and_the_first_is_the_default(tm
         for name in (None, "layer1"):
             assert opened.search(Query(parts=[QueryPart(vector=data[7])], space=name))[0].id == image_id(7)
         assert verify(opened).findings == []
+
+
+def test_a_migration_that_cannot_note_its_checksums_loses_nothing(
+    make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = vectors(40)
+    index = make_index(data)
+    index.close()
+    made_by_version_1(index.path)
+    with_checksums(index.path)
+    with monkeypatch.context() as full:
+        full.setattr(checksums, "write_whole", raises(OSError(errno.ENOSPC, "No space left on device")))
+        with pytest.raises(StorageFailed, match="disk is full"):
+            Index.open(index.path)
+    with Index.open(index.path, writable=True) as opened:
+        assert opened.search(Query(parts=[QueryPart(vector=data[7])]))[0].id == image_id(7)
+        assert verify(opened).findings == []
+
+
+def test_a_migration_that_fails_leaves_what_a_killed_writer_had_written(
+    make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = vectors(40)
+    index = make_index(data)
+    index.close()
+    made_by_version_1(index.path)
+    with_checksums(index.path)
+    left = "import sqlite3, os; c = sqlite3.connect('catalog.sqlite'); c.execute('PRAGMA wal_autocheckpoint=0')\n"
+    left += "c.execute(\"UPDATE images SET metadata = '{}'\"); c.commit(); os._exit(0)"
+    subprocess.run([sys.executable, "-c", left], cwd=index.path, check=True)
+    with monkeypatch.context() as failing:
+        failing.setitem(migrate._STEPS, 2, raises(StorageFailed("The disk is full.", disk_full=True)))
+        with pytest.raises(StorageFailed):
+            Index.open(index.path)
+    assert execute_read_only(index.path, "PRAGMA user_version") == [(1,)]
+    with Index.open(index.path, writable=True) as opened:
+        assert opened.image(image_id(7)).metadata == {}
+        assert verify(opened).findings == []
+
+
+def test_a_damaged_older_catalog_is_not_changed_by_looking_at_it(make_index: MakeIndex) -> None:
+    index = make_index(vectors(40))
+    index.close()
+    made_by_version_1(index.path)
+    with_checksums(index.path)
+    catalog = index.path / "catalog.sqlite"
+    content = bytearray(catalog.read_bytes())
+    content[-100] ^= 1
+    catalog.write_bytes(content)
+    with pytest.raises(IndexDamaged, match="1 pages"):
+        Index.open(index.path, unchecked=True)
+    assert catalog.read_bytes() == content
+
+
+def test_a_catalog_without_a_version_is_damaged(make_index: MakeIndex) -> None:
+    index = make_index(vectors(4))
+    index.close()
+    execute(index.path, "PRAGMA user_version=0")
+    (index.path / "catalog.sqlite.sums").unlink()
+    with pytest.raises(IndexDamaged, match="version 0"):
+        Index.open(index.path)

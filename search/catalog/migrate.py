@@ -11,7 +11,7 @@ from sqlalchemy import BigInteger, Column, Text, select, update
 
 from search.catalog.catalog import Catalog
 from search.catalog.schema import SCHEMA_VERSION, embeddings, images, label_rows, labels, spaces, state
-from search.sqlite.connections import translated, writing_engine
+from search.sqlite.connections import close_writer, translated, writing_engine
 
 MIGRATED_ROWS = 10_000
 """Images whose labels are held in memory at once."""
@@ -33,7 +33,7 @@ def migrate(path: Path) -> None:
         with translated(path), engine.connect() as connection:
             Catalog.checkpoint_file(connection, path)
     finally:
-        engine.dispose()
+        close_writer(path, engine)
 
 
 def _from_1(operations: Operations) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,17 @@ class FileConnection(sqlite3.Connection):
         held, self._held = self._held, None
         if held is not None:
             release(held)
+
+
+def close_writer(path: Path, writer: Engine) -> None:
+    """Close a writer's connections while another one reads: the last to close would move the WAL into the database.
+
+    SQLite does that by itself, and knows nothing of our checksums.
+    """
+    with suppress(sqlite3.Error, StorageFailed), closing(FileConnection(path, "ro")) as reader:
+        reader.execute("SELECT count(*) FROM sqlite_master")
+        writer.dispose()
+    writer.dispose()
 
 
 def _on_read_only_disk(path: Path) -> bool:

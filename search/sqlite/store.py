@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 import threading
 import time
 import weakref
@@ -17,7 +16,7 @@ from sqlalchemy import Connection, Engine, PoolProxiedConnection
 from search.errors import IndexDamaged, IndexExists, IndexLocked, IndexMoved, IndexTooNew, SearchError, StorageFailed
 from search.files import storage_errors, sync
 from search.sqlite import checksums, descriptor
-from search.sqlite.connections import FileConnection, reading_engine, translated, writing_engine
+from search.sqlite.connections import FileConnection, close_writer, reading_engine, translated, writing_engine
 
 WAL_LIMIT_BYTES = 8 << 20
 """Size of the WAL at which it is moved into the database."""
@@ -101,6 +100,8 @@ class Store:
                 version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
             if application != cls.application_id:
                 raise IndexDamaged(f"{path} is not a Lookalike catalog. Give the folder that `lookalike build` made.")
+            if version < 1:
+                raise IndexDamaged(f"{path} has schema version {version}, which there never was. Restore a backup.")
             if version > cls.schema_version:
                 raise IndexTooNew(
                     f"{path} has schema version {version}, this Lookalike reads up to {cls.schema_version}. "
@@ -242,15 +243,10 @@ class Store:
 
 
 def _close(path: Path, file: descriptor.Database, readers: Engine, writer: Engine | None) -> None:
-    """Close all connections, the writer's while another reads: then SQLite leaves the log to `checkpoint`.
-
-    The log of a database that was moved it leaves alone by itself.
-    """
+    """Close all connections. SQLite leaves the log to `checkpoint`; that of a database that was moved, by itself."""
     if writer is not None:
         if descriptor.is_at(file, path):
-            with suppress(sqlite3.Error, StorageFailed), closing(FileConnection(path, "ro")) as reader:
-                reader.execute("SELECT count(*) FROM sqlite_master")
-                writer.dispose()
+            close_writer(path, writer)
         writer.dispose()
     readers.dispose()
     descriptor.release(file)
