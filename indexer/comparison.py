@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import replace
-from functools import partial
 
 from indexer.errors import SourceMissing
 from indexer.folders import Entry, scan
+from indexer.reached import Reached, is_below
 from indexer.report import BuildOptions, BuildReport, Progress
-from indexer.sources import Source, gone, unplugged_folders
+from indexer.sources import Source, folders_above, gone, unplugged_folders
 from search.catalog.lookup import KnownLocation
 from search.index import Index
 from search.types import Failure, Location
@@ -40,6 +41,7 @@ class Comparison:
         self._report = report
         self._progress = progress
         self._stopped = stopped
+        self._reached: dict[Source, Reached] = {}
 
     def changed(self, source: Source) -> tuple[list[Location], int]:
         """The files that must be read, about 300 bytes each, and how many files may be images."""
@@ -47,8 +49,10 @@ class Comparison:
         chunk: list[Location] = []
         seen = candidates = 0
         choice = replace(self._options.choice, skip=frozenset({self._index.path.resolve()}))
+        reached = self._reached[source] = Reached()
         for entry in scan(source, choice):
             seen += 1
+            reached.note(entry)
             if isinstance(entry, Location):
                 candidates += 1
                 chunk.append(entry)
@@ -120,33 +124,36 @@ class Comparison:
                 transaction.fail(entry)
 
     def note_missing(self, source: Source, foreseen: Set[tuple[str, str]]) -> None:
-        """Count or, with `--prune`, drop what the index knows under a folder and the disk has no more.
+        """Count or, with `--prune`, drop what the index knows under a folder and its scan did not come to any more.
 
         foreseen: roots and paths from which a dry run would have moved files away.
         """
-        root, prune = str(source.root), self._options.prune
+        root, prune, reached = str(source.root), self._options.prune, self._reached[source]
         known = list(self._index.catalog.paths_under(root, source.prefix))
-        absent = {path for path in known if (root, path) not in foreseen and gone(root, path)}
-        left_out = partial(self._options.choice.leaves_out, prefix=source.prefix)
-        excluded = {path for path in known if path not in absent and left_out(path)}
+        unseen = [path for path in known if path not in reached.files and (root, path) not in foreseen]
+        absent = {path for path in unseen if gone(root, path)}
+        excluded = {path for path in unseen if path not in absent and not is_below(path, reached.unread)}
         missing = absent | excluded
         barred = [
             path for path in self._index.catalog.paths_under(root, source.prefix, barred=True) if gone(root, path)
         ]
         kept: set[str] = set()
         if not self._options.prune_all:
+            barred = [path for path in barred if not is_below(path, reached.unread)]
             folders = tuple(sorted(unplugged_folders(source, [*absent, *barred])))
             barred = [path for path in barred if not path.startswith(folders)]  # its drive may bring it back, edited
-            kept = self._perhaps_unplugged(source, folders, known, absent) if prune else kept
+            kept = self._perhaps_wanted(source, folders, known, absent, excluded) if prune else kept
         stale = [
             failed.path
             for failed in self._index.catalog.failures(root)
-            if failed.path.startswith(source.prefix) and gone(root, failed.path)
+            if failed.path.startswith(source.prefix)
+            and failed.path not in reached.files
+            and not is_below(failed.path, reached.unread)
         ]
         dropped = missing - kept if prune else set()
         self._report.removed += len(dropped)
         self._report.missing += len(missing) - len(dropped)
-        self._report.excluded += len(excluded) if not prune else 0
+        self._report.excluded += len(excluded - dropped)
         if self._writer is None:
             return
         with self._writer.transaction() as transaction:
@@ -157,14 +164,16 @@ class Comparison:
             for paths in _chunks(sorted(missing - dropped)):
                 transaction.mark_missing(root, paths, missing=True)
 
-    def _perhaps_unplugged(
-        self, source: Source, folders: Sequence[str], known: Sequence[str], absent: Set[str]
+    def _perhaps_wanted(
+        self, source: Source, folders: Sequence[str], known: Sequence[str], absent: Set[str], excluded: Set[str]
     ) -> set[str]:
-        """Those of the absent files that `--prune` must not drop unasked, listed in the report by their folders.
+        """Those of the missing files that `--prune` must not drop unasked, listed in the report by their folders.
 
-        folders: of `unplugged_folders`. More than half of a source's images may be on a drive, too.
+        folders: of `unplugged_folders`. More than half of a source's images may be on a drive, too. So may be what was
+        behind a link, which the scan has listed where it leads nowhere now.
         """
-        kept: set[str] = set()
+        reached = self._reached[source]
+        kept = {path for path in absent if is_below(path, reached.unread)}
         for folder in folders:
             here = {path for path in absent if path.startswith(folder)} - kept
             if here:
@@ -174,14 +183,26 @@ class Comparison:
         if len(rest) > MAX_PRUNED_SHARE * len(known) and len(rest) >= MIN_PRUNE_QUESTION:
             self._keep(source, source.prefix, len(rest), f"{len(rest):,} of its {len(known):,} files are gone")
             kept |= rest
-        return kept
+        linked = [path for path in excluded if is_below(path, reached.links)]
+        for link, count in sorted(Counter(_link_above(path, reached.links) for path in linked).items()):
+            why = f"it is a link, and links are not followed. Its {count:,} images stay, but are not found"
+            self._fail(source, link, f"{why}. Add --follow-links, or drop them with --prune-all")
+        return kept | {*linked}
 
     def _keep(self, source: Source, folder: str, count: int, why: str) -> None:
-        reason = (
-            f"folder: {why}. Is a drive not connected? Its {count:,} images were kept. If they are gone for good, add "
-            "--prune-all, or use lookalike forget-root"
+        self._fail(
+            source,
+            folder or ".",
+            f"{why}. Is a drive not connected? Its {count:,} images were kept. If they are gone for good, add "
+            "--prune-all, or use lookalike forget-root",
         )
-        self._report.fail(Failure(root=str(source.root), path=folder or ".", mtime_ns=0, size=0, reason=reason))
+
+    def _fail(self, source: Source, folder: str, reason: str) -> None:
+        self._report.fail(Failure(root=str(source.root), path=folder, mtime_ns=0, size=0, reason=f"folder: {reason}"))
+
+
+def _link_above(path: str, links: Set[str]) -> str:
+    return next(folder for folder in folders_above(path) if folder in links)
 
 
 def _chunks(paths: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -78,20 +78,6 @@ class Choice:
                 return True
         return False
 
-    def leaves_out(self, path: str, *, prefix: str = "") -> bool:
-        """Whether a scan leaves a file out by its name, or that of a folder between it and the source's `prefix`.
-
-        Rules that look into a folder are not asked: its files may be gone by now.
-        """
-        *folders, name = path.split("/")
-        for depth, folder in list(enumerate(folders))[prefix.count("/") :]:
-            inside = folders[depth - 1] if depth else ""
-            if self.excludes("/".join(folders[: depth + 1])) or folder.startswith("."):
-                return True
-            if not self.all_folders and folder_rule(folder, inside) is not None:
-                return True
-        return self.excludes(path) or file_rule(name) is not None
-
 
 EVERYTHING = Choice()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,9 +153,7 @@ def unplugged_folders(source: Source, paths: Iterable[str]) -> set[str]:
     checked: dict[str, bool] = {}
     top = source.prefix.count("/") + 1
     for path in paths:
-        parts = path.split("/")[:-1]
-        for depth in range(len(parts) + 1):
-            folder = "".join(f"{part}/" for part in parts[:depth])
+        for depth, folder in enumerate(folders_above(path)):
             if folder not in checked:
                 vanished = depth == top and gone(str(source.root), folder)
                 checked[folder] = vanished or _holds_no_file(source.root / folder)
@@ -163,6 +161,15 @@ def unplugged_folders(source: Source, paths: Iterable[str]) -> set[str]:
                 found.add(folder)
                 break
     return found
+
+
+def folders_above(path: str) -> Iterator[str]:
+    """The folders that a relative path lies in, the outermost first: `""`, `2024/`, `2024/africa/`."""
+    yield ""
+    end = path.find("/")
+    while end >= 0:
+        yield path[: end + 1]
+        end = path.find("/", end + 1)
 
 
 def _holds_no_file(folder: Path) -> bool:

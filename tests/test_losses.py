@@ -4,77 +4,23 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-from conftest import FakeEncoder, draw_picture, image_id, new_image, recipe, run_cli, vectors
+from albums import Album, noise
+from conftest import draw_picture, image_id, new_image, run_cli, vectors
 from PIL import Image
 
 from indexer import build as build_module
-from indexer.build import Build
 from indexer.folders import Choice
-from indexer.report import BuildOptions, BuildReport
 from indexer.sources import renamed_away, resolve_sources
 from search.filters import parse_filter
 from search.index import Index
-from search.types import Encoding, Hit, Location, Query, QueryPart, Space
+from search.types import Location, Query, QueryPart
 from search.upkeep.roots import forget_root
 
 MakeIndex = Callable[..., Index]
-
-
-class Silent:
-    """Progress that nobody watches."""
-
-    def found(self, files: int) -> None: ...
-    def start(self, files: int) -> None: ...
-    def done(self, files: int) -> None: ...
-
-
-class Album:
-    """A folder of pictures and its index."""
-
-    def __init__(self, folder: Path) -> None:
-        self.photos = folder / "photos"
-        self.photos.mkdir()
-        self.index = Index.create(folder / "i.index", [Space(name="layer2", recipe=recipe(), encoding=Encoding())])
-
-    def draw(self, *names: str) -> None:
-        for name in names:
-            path = self.photos / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            noise(name).save(path, quality=95)
-
-    def build(self, *sources: Path, **options: Any) -> BuildReport:
-        known = [root for root in self.index.catalog.roots() if root != str(self.index.uploads)]
-        with self.index.writer() as writer:
-            chosen = BuildOptions(workers=1, **options)
-            build = Build(self.index, writer, FakeEncoder, chosen, Silent(), lambda: False, time.perf_counter())
-            return build.run(resolve_sources(sources or [self.photos], [], known))
-
-    def label(self, name: str, *labels: str, **metadata: object) -> None:
-        with self.index.writer() as writer:
-            writer.describe(self.hit(name).id, labels=labels, metadata=metadata)
-
-    def hits(self, k: int = 1000, **query: Any) -> list[Hit]:
-        return self.index.search(Query(parts=[QueryPart(vector=vectors(1, seed=3)[0])], k=k, **query))
-
-    def names(self) -> set[str]:
-        return {Path(path).name for hit in self.hits() for path in hit.paths}
-
-    def hit(self, name: str) -> Hit:
-        return next(hit for hit in self.hits() if any(Path(path).name == name for path in hit.paths))
-
-
-def noise(name: str) -> Image.Image:
-    """A picture of coarse noise: another for each name."""
-    blocks = np.random.default_rng(zlib.crc32(name.encode())).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    return Image.fromarray(blocks).resize((96, 96), Image.Resampling.BICUBIC)
 
 
 @pytest.fixture

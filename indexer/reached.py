@@ -1,0 +1,39 @@
+"""What a scan has come to: what it did not reach is not in its source any more, but for what it could not look at."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import dataclass, field
+
+from indexer.folders import Entry, LinkedFolder, Unsupported
+from indexer.sources import folders_above
+from search.types import Failure, Location
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reached:
+    """The paths that a scan of one source has met, relative to its root; some 100 bytes each.
+
+    files: what may be an image, is one of a kind not read here, or cannot be read. unread: folders that could not be
+    listed and links that lead nowhere, links: folders behind links that were not entered, each ending in `/`.
+    """
+
+    files: set[str] = field(default_factory=set)
+    unread: set[str] = field(default_factory=set)
+    links: set[str] = field(default_factory=set)
+
+    def note(self, entry: Entry) -> None:
+        """Note what the scan has found."""
+        match entry:
+            case Location() | Unsupported():
+                self.files.add(entry.path)
+            case Failure():
+                self.files.add(entry.path)
+                self.unread.add(entry.path if entry.path[-1:] in ("", "/") else f"{entry.path}/")
+            case LinkedFolder():
+                self.links.add(f"{entry.path}/")
+
+
+def is_below(path: str, folders: Set[str]) -> bool:
+    """Whether a path is in one of these folders, each ending in `/`; `""` is the root."""
+    return bool(folders) and any(folder in folders for folder in folders_above(path))
