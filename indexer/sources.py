@@ -33,8 +33,7 @@ def resolve_sources(sources: Iterable[Path], listed: Iterable[Path], known_roots
     roots = [Path(root) for root in known_roots]
     named = [_as_known(_existing(source), roots) for source in sources]
     folders = [path for path in named if path.is_dir()]
-    # abspath, not resolve: `..` must go, but a link stays a link and is judged by the scan.
-    files = [path for path in named if not path.is_dir()] + [Path(os.path.abspath(as_on_disk(path))) for path in listed]  # noqa: PTH100
+    files = [path for path in named if not path.is_dir()] + [_listed_path(path, (*roots, *folders)) for path in listed]
     for folder in (*folders, *(path.parent for path in files)):
         if not is_text(str(folder)):
             raise SourceMissing(f"{folder} cannot be indexed: its path is not valid UTF-8; rename it.")
@@ -55,14 +54,40 @@ def resolve_sources(sources: Iterable[Path], listed: Iterable[Path], known_roots
     ]
 
 
-def _as_known(folder: Path, roots: Iterable[Path]) -> Path:
-    """A folder under the name of the root that it is, where its file system knows it by several (other case)."""
+def _as_known(path: Path, roots: Iterable[Path]) -> Path:
+    """A path as the index knows it, or its root's, where the file system takes names in several ways (other case)."""
     for root in roots:
-        if root != folder and folded(str(root)) == folded(str(folder)):
+        above = Path(*path.parts[: len(root.parts)])
+        if folded(str(root)) == folded(str(above)):
             with suppress(OSError):
-                if root.samefile(folder):
-                    return root
+                if root == above or root.samefile(above):
+                    below = path.parts[len(root.parts) :]
+                    return _as_spelled(root, below) if path.is_dir() else root.joinpath(*below)
+    return path
+
+
+def _as_spelled(folder: Path, below: Iterable[str]) -> Path:
+    """A folder as the folders above it list it."""
+    for part in below:
+        names = os.listdir(folder)  # noqa: PTH208 - names alone
+        if part not in names:
+            part = next((name for name in names if folded(name) == folded(part)), part)
+        folder /= part
     return folder
+
+
+def _listed_path(path: Path, known: Iterable[Path]) -> Path:
+    """A path of a list, absolute. A link stays a link, and is judged by the scan; links to folders above it do where
+    the path so named lies in a known folder.
+    """
+    path = as_on_disk(path)
+    named = Path(os.path.abspath(path))  # noqa: PTH100
+    if ".." not in path.parts and any(named.is_relative_to(folder) for folder in known):
+        return named
+    try:
+        return path.resolve() if path.name == ".." else path.parent.resolve() / path.name
+    except (OSError, RuntimeError):  # links in a circle
+        return named
 
 
 def _covered(prefix: str, prefixes: Iterable[str]) -> bool:

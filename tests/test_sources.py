@@ -1,0 +1,46 @@
+"""Promises about sources: a file has one root and one path, however it is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from indexer.sources import Source, resolve_sources
+
+
+@pytest.fixture
+def linked(tmp_path: Path) -> Path:
+    """A folder `real` with a picture, and a link to it from `photos`."""
+    (tmp_path / "real" / "deep").mkdir(parents=True)
+    (tmp_path / "real" / "a.png").touch()
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "link").symlink_to(tmp_path / "real", target_is_directory=True)
+    return tmp_path
+
+
+def listed(path: Path, *roots: Path) -> list[Source]:
+    return resolve_sources([], [path], map(str, roots))
+
+
+def test_a_listed_file_behind_a_link_lies_where_a_build_of_the_folder_finds_it(linked: Path) -> None:
+    named, real = linked / "photos" / "link" / "a.png", linked / "real"
+    assert listed(named) == listed(named, real) == [Source(root=real, paths=("a.png",))]
+    assert listed(named, linked / "photos") == [Source(root=linked / "photos", paths=("link/a.png",))]
+
+
+def test_a_listed_path_goes_up_as_the_system_goes_up(linked: Path) -> None:
+    (linked / "b.png").touch()
+    assert listed(linked / "photos" / "link" / ".." / "b.png") == [Source(root=linked, paths=("b.png",))]
+    assert listed(linked / "photos" / "link" / "deep" / ".." / "a.png", linked / "photos") == [
+        Source(root=linked / "real", paths=("a.png",))
+    ]
+
+
+def test_a_folder_below_a_root_is_the_same_in_another_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("Photos/Africa/2024", "photos/africa/2024", "photos/Africa/2024"):
+        (tmp_path / name).mkdir(parents=True)  # one folder, on a disk that does not tell cases apart
+    monkeypatch.setattr(Path, "samefile", lambda one, other: str(one).lower() == str(other).lower())
+    for typed in ("photos/africa/2024", "photos/Africa/2024"):
+        (source,) = resolve_sources([tmp_path / typed], [], [str(tmp_path / "Photos")])
+        assert (source.root, source.prefix) == (tmp_path / "Photos", "Africa/2024/")
