@@ -130,15 +130,17 @@ class Transaction(SpaceChanges):
         self._connection.execute(update(locations).where(here).values(missing_since=since))
 
     def forget_root(self, root: str, prefix: str) -> int:
-        """Forget all locations and failures under a root that begin with `prefix`. Returns how many locations.
+        """Forget all locations and failures under a root that begin with `prefix`, in Unicode's composed form.
 
-        `remove_unlocated` then removes the images that were nowhere else; their content may come back.
+        Returns how many files. `remove_unlocated` then removes the images that were nowhere else; their content may
+        come back.
         """
-        forgotten = 0
+        forgotten: set[str] = set()
         for table in (failures, locations):
-            here = (table.c.root == root) & (func.substr(table.c.path, 1, len(prefix)) == prefix)
-            forgotten = self._connection.execute(delete(table).where(here)).rowcount
-        return forgotten
+            path = table.c.path if prefix.isascii() else func.composed(table.c.path)
+            here = (table.c.root == root) & (func.substr(path, 1, len(prefix)) == prefix)
+            forgotten.update(self._connection.execute(delete(table).where(here).returning(table.c.path)).scalars())
+        return len(forgotten)
 
     def forget_paths(self, root: str, paths: Sequence[str]) -> None:
         """Drop locations that are gone from the disk. `remove_unlocated` then drops the images that went with them."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
 from search.catalog.catalog import Catalog
 from search.errors import RootMismatch, UnknownRoot
+from search.names import composed
 from search.writer import Writer
 
 CHECKED_IMAGES = 1_000
@@ -22,17 +25,18 @@ def move_root(writer: Writer, old: Path, new: Path) -> list[str]:
     """
     index = writer.index
     roots = [Path(root) for root in index.catalog.roots() if root != str(index.uploads)]
-    place = Path(os.path.abspath(old))  # noqa: PTH100 - a drive that is not mounted cannot be resolved
-    moving = [root for root in roots if root.is_relative_to(place)]
-    if not moving:
-        raise UnknownRoot(f"The index has no pictures of {place}. Its folders are: {', '.join(map(str, roots))}.")
+    for place in _places(old):
+        if moving := [root for root in roots if _composed(root).is_relative_to(place)]:
+            break
+    else:
+        raise _unknown(old, map(str, roots))
     moved = []
     there = new.resolve()
     # A root may move to where another of them was: that one first.
     moving.sort(key=lambda root: len(root.parts), reverse=there.is_relative_to(place))
     with writer.transaction() as transaction:
         for root in moving:
-            target = there / root.relative_to(place)
+            target = there.joinpath(*root.parts[len(place.parts) :])
             around = [other for other in roots if other not in moving and target.is_relative_to(other)]
             into = around[0] if around else target  # a folder inside a root belongs to that root
             prefix = "" if target == into else f"{target.relative_to(into).as_posix()}/"
@@ -50,24 +54,39 @@ def move_root(writer: Writer, old: Path, new: Path) -> list[str]:
 def forget_root(writer: Writer, folder: Path) -> int:
     """Forget what was seen in a folder: a root, one inside a root, or one around roots. Returns how many files.
 
-    Images that were nowhere else are removed, and come back where a build meets their content again. Raises
-    UnknownRoot.
+    Images that were nowhere else are removed, and come back where a build meets their content again. Files that could
+    not be indexed count too. Raises UnknownRoot.
     """
-    index = writer.index
-    roots = [root for root in index.catalog.roots() if root != str(index.uploads)]
-    place = Path(os.path.abspath(folder))  # noqa: PTH100 - a drive that is gone cannot be resolved
-    forgotten = 0
+    catalog = writer.index.catalog
+    known = {*catalog.roots(), *(failed.root for failed in catalog.failures())}
+    roots = sorted(known - {str(writer.index.uploads)})
     with writer.transaction() as transaction:
-        for root in roots:
-            if Path(root).is_relative_to(place):
-                forgotten += transaction.forget_root(root, "")
-            elif place.is_relative_to(root):
-                forgotten += transaction.forget_root(root, f"{place.relative_to(root).as_posix()}/")
-        if forgotten:
-            transaction.remove_unlocated()
-    if not forgotten:
-        raise UnknownRoot(f"The index has no pictures of {place}. Its folders are: {', '.join(roots)}.")
-    return forgotten
+        for place in _places(folder):
+            forgotten = 0
+            for root, here in ((root, _composed(Path(root))) for root in roots):
+                if here.is_relative_to(place):
+                    forgotten += transaction.forget_root(root, "")
+                elif place.is_relative_to(here):
+                    forgotten += transaction.forget_root(root, f"{place.relative_to(here).as_posix()}/")
+            if forgotten:
+                transaction.remove_unlocated()
+                return forgotten
+    raise _unknown(folder, roots)
+
+
+def _places(folder: Path) -> Iterator[Path]:
+    """A folder by its name, and where its links lead: a build resolves them, but not on a drive that is gone."""
+    yield _composed(Path(os.path.abspath(folder)))  # noqa: PTH100
+    with suppress(OSError, RuntimeError):  # links in a circle
+        yield _composed(folder.resolve())
+
+
+def _composed(path: Path) -> Path:
+    return Path(composed(str(path)))
+
+
+def _unknown(folder: Path, roots: Iterable[str]) -> UnknownRoot:
+    return UnknownRoot(f"The index has no pictures of {folder.absolute()}. Its folders are: {', '.join(roots)}.")
 
 
 def _must_be_there(catalog: Catalog, root: Path, target: Path) -> None:
