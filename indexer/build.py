@@ -133,6 +133,7 @@ class Build:
             progress=self._progress,
             stopped=self._stopped,
             roots=roots,
+            max_seconds=self._options.max_seconds,
         )
         self._report.filled = fill.run().filled
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from indexer.embedder import Embedder
 from indexer.encoders.encoder import Encoder
 from indexer.errors import ImageRejected
-from indexer.pictures.decode import DecodeLimits
+from indexer.pictures.decode import PIXEL_BYTES, DecodeLimits
 from indexer.pictures.worker import Workers
 from indexer.pipeline import DECODED_AHEAD, Decoded, ordered_map
 from indexer.report import Progress
@@ -23,6 +23,10 @@ LOOKED_UP = 500
 """Images without a vector that are read from the catalog at once."""
 MIN_PUBLISH = 5_000
 """Vectors that are worth a generation on the way."""
+
+
+MIN_SECONDS = 60
+"""For each picture: all have been decoded before, by a build that may have given them more time than others do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,10 +63,12 @@ class Fill:
         progress: Progress,
         stopped: Callable[[], bool],
         roots: Collection[str] | None = None,
+        max_seconds: float | None = None,
         nice: int = 0,
     ) -> None:
         """encoder: loads that of some spaces, or of more; not called where nothing is to be filled. roots: only files
-        below these; None: all. nice: by how much others on these cores come before decoding.
+        below these; None: all. max_seconds: for a picture, where a build gives them more than MIN_SECONDS. nice: by
+        how much others on these cores come before decoding.
         """
         self._index = index
         self._load = encoder
@@ -70,6 +76,7 @@ class Fill:
         self._progress = progress
         self._stopped = stopped
         self._roots = roots
+        self._max_seconds = max_seconds or 0
         self._nice = nice
         self._report = FillReport()
         self._spaces: list[Space] = []
@@ -87,8 +94,7 @@ class Fill:
     def _fill(self) -> None:
         infos = self._index.catalog.space_infos()
         self._progress.start(max(info.images - info.count for info in infos))
-        limits, largest = DecodeLimits(), self._index.catalog.most_pixels()
-        limits = limits.raised(max_pixels=largest, max_seconds=None) if largest > limits.max_pixels else limits
+        limits = _limits(self._index, self._max_seconds)
         encoders: list[Encoder] = []
 
         def encoder() -> Encoder:
@@ -175,3 +181,10 @@ class Fill:
     def _skip(self, skipped: Skipped) -> None:
         self._report.skipped.append(skipped)
         self._progress.done(1)
+
+
+def _limits(index: Index, seconds: float) -> DecodeLimits:
+    """Limits that no image of an index is over: builds may have raised theirs."""
+    limits, (pixels, side, size) = DecodeLimits(), index.catalog.largest()
+    most = max(limits.max_pixels, pixels, side, -(-size // PIXEL_BYTES))
+    return limits.raised(max_pixels=most, max_seconds=max(seconds, MIN_SECONDS))

@@ -34,6 +34,11 @@ def space_to_add(there: Spaces, request: SpaceRequest, model: str | None = None)
             f"{files.name} is another model than the index was built with: its weights have changed. Put the old "
             "ones back, or name it with --model to add a space of the new one."
         )
+    if same and default.config_sha256 not in (None, recipe.config_sha256):
+        raise ModelUnsupported(
+            f"{files.name} has the weights that the index was built with, but another config.json, and so gives other "
+            "embeddings. Put the old one back, or build another index."
+        )
     if recipe.preprocessing != default.preprocessing:
         raise ModelUnsupported(
             f"{files.name} takes other pixels than the index's spaces: {recipe.preprocessing.geometry} "

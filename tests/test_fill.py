@@ -7,18 +7,27 @@ import json
 import shutil
 import signal
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from conftest import COMMAND, FakeEncoder, draw_picture, recipe, run_cli, vectors, write_photos
+from PIL import Image
 
 from indexer.encoders.encoder import SpaceRequest
+from indexer.encoders.recipes import recipes_for
+from indexer.errors import ModelUnsupported
 from indexer.fill import Fill, FillReport
+from indexer.models import locate
 from indexer.new_space import space_to_add
+from indexer.pictures.decode import DecodeLimits
+from indexer.pictures.worker import Workers
 from indexer.report import Progress
+from search.catalog.spaces import Spaces
 from search.index import Index
+from search.recipe import Preprocessing
 from search.types import Encoding, ImageFacts, Location, NewImage, Query, QueryPart, Space
 from search.upkeep.verify import verify
 
@@ -282,6 +291,56 @@ def test_a_space_dropped_while_it_is_filled_is_left_alone(small: Index) -> None:
     assert filled(small, Dropping()).filled == 36
     assert [(info.space.name, info.count) for info in small.catalog.space_infos()] == [("layer2", 36), ("layer0", 36)]
     assert verify(small).findings == []
+
+
+def test_what_a_build_with_other_limits_took_is_filled(small: Index, tmp_path: Path) -> None:
+    path = tmp_path / "photos" / "wide.png"
+    Image.new("RGB", (70_000, 2), "teal").save(path)
+    data = path.read_bytes()
+    wide = NewImage(
+        id=hashlib.sha256(data).hexdigest(),
+        facts=ImageFacts(width=70_000, height=2, format="png", bytes=len(data)),
+        location=Location(root=str(path.parent), path=path.name, mtime_ns=1, size=len(data)),
+        vectors={"layer2": vectors(1, seed=9)[0]},
+    )
+    with small.writer() as writer, writer.transaction() as transaction:
+        transaction.add(wide)
+    report = filled(small, TwoSpaces())
+    assert (report.filled, report.skipped) == (37, [])
+
+
+def test_facts_that_cannot_be_do_not_keep_others_from_being_filled(small: Index) -> None:
+    with small.writer(), small.catalog.writing() as transaction:  # as older versions took them from raw files
+        transaction._connection.exec_driver_sql("UPDATE images SET width = 4294967295, height = 4294967295")
+    assert filled(small, TwoSpaces()).filled == 36
+
+
+def test_pictures_are_given_the_time_that_a_build_gives_them(small: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[float] = []
+
+    def workers(preprocessing: Preprocessing, limits: DecodeLimits, **options: int) -> Workers:
+        given.append(limits.seconds)
+        return Workers(preprocessing, limits, **options)
+
+    monkeypatch.setattr("indexer.fill.Workers", workers)
+    for seconds in (None, 600):
+        Fill(
+            small,
+            lambda _: TwoSpaces(),
+            workers=1,
+            progress=QUIET,
+            stopped=lambda: True,
+            max_seconds=seconds,
+        ).run()
+    assert given == [60, 600]
+
+
+def test_a_space_of_the_same_weights_with_another_configuration_is_refused(small: Index, checkpoint: Path) -> None:
+    recipes = recipes_for(locate(str(checkpoint)), [SpaceRequest(layers=(2,))])
+    (known,) = (replace(recipe, config_sha256="0" * 64) for recipe in recipes.values())
+    there = Spaces((Space(name="layer2", recipe=known, encoding=Encoding()),), "layer2")
+    with pytest.raises(ModelUnsupported, match=r"another config\.json"):
+        space_to_add(there, SpaceRequest(layers=(1,)))
 
 
 def test_an_image_that_the_encoder_cannot_bear_is_skipped(small: Index) -> None:

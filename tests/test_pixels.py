@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
-from tiffs import file_of, packed, tags_of, tiff
+from tiffs import Tags, file_of, packed, tags_of, tiff
 
 from indexer.errors import ImageRejected
 from indexer.pictures.animation import MAX_FRAMES
@@ -185,11 +185,14 @@ def test_the_first_of_whole_pages_is_the_picture() -> None:
     assert is_like(data, RGB, within=0)
 
 
-def raw(*previews: bytes, **tags: Any) -> bytes:
-    """A DNG: an uncompressed thumbnail, the sensor's values below it, and JPEG previews."""
+def raw(*previews: bytes, tags: Tags | None = None, values: bytes = b"") -> bytes:
+    """A DNG: an uncompressed thumbnail, the sensor's values below it, and JPEG previews. values: as one JPEG."""
     sensor = tags_of(np.zeros((300, 400, 1), np.uint16), photometric=32803, planar=False, bits=None, zipped=False)
-    first = page(np.zeros((12, 16, 3), np.uint8), kind=1, tags={50706: (1, (1, 4, 0, 0)), 274: (3, (6,))} | tags)
-    pages = [(sensor | {254: (4, (0,))}, [bytes(240_000)])]
+    sensor |= {259: (3, (34892,)), 262: (3, (34892,))} if values else {}
+    first = page(
+        np.zeros((12, 16, 3), np.uint8), kind=1, tags={50706: (1, (1, 4, 0, 0)), 274: (3, (6,))} | (tags or {})
+    )
+    pages = [(sensor | {254: (4, (0,))}, [values or bytes(240_000)])]
     for preview in previews:
         with Image.open(BytesIO(preview)) as image:
             shape = np.zeros((image.height, image.width, 3), np.uint8)
@@ -208,6 +211,20 @@ def test_a_raw_file_is_its_largest_preview_of_the_size_of_the_whole() -> None:
     assert shown.size == (150, 200)
     truth = np.asarray(Image.open(BytesIO(large)).transpose(Image.Transpose.ROTATE_270)).astype(int)
     assert np.abs(np.asarray(shown).astype(int) - truth).mean() < 1
+
+
+@pytest.mark.parametrize("side", [0, 2**32 - 1])
+def test_a_raw_file_whose_crop_cannot_be_has_the_size_of_its_largest_page(side: int) -> None:
+    preview = saved(Image.fromarray(RGB.astype(np.uint8)), "JPEG")
+    facts = decode(raw(preview, tags={50720: (4, (side, side))}), CROP, limits=LIMITS).facts
+    assert (facts.width, facts.height) == (300, 400)
+
+
+def test_the_values_of_a_sensor_are_no_preview() -> None:
+    preview = Image.fromarray(RGB.astype(np.uint8))
+    values = saved(Image.new("RGB", (400, 300), "red"), "JPEG")
+    data = raw(saved(preview, "JPEG", quality=95), values=values)
+    assert np.abs(pixels(data) - np.asarray(preview.transpose(Image.Transpose.ROTATE_270)).astype(int)).mean() < 5
 
 
 def test_a_raw_file_without_a_preview_is_refused_by_its_kind() -> None:

@@ -32,6 +32,8 @@ TOO_LARGE = ", more than the limit of"
 """How the reason of a picture with too many pixels or bytes goes on after their number."""
 PIXEL_BYTES = 8
 """The most that a file has of them: four channels of 16 bits."""
+MOST_MEMORY = 2**62
+"""Bytes, more than any machine has: systems take no larger number for a limit."""
 BLOCKS = 4
 """Blocks of Pillow's memory, 16 MB at most each, that `keep_memory` keeps."""
 
@@ -82,7 +84,7 @@ class DecodeLimits:
         """These limits with what a user has set: pixels, with bytes and memory for them; seconds, in proportion."""
         limits = self
         if max_pixels is not None:
-            memory = max(self.max_memory, self.max_memory * max_pixels // self.max_pixels)
+            memory = min(MOST_MEMORY, max(self.max_memory, self.max_memory * max_pixels // self.max_pixels))
             limits = replace(
                 limits,
                 max_bytes=max(self.max_bytes, PIXEL_BYTES * max_pixels),

@@ -15,6 +15,8 @@ _COMPRESSIONS = (32767, 34713, 65000)
 _MAKERS = {"nikon": "NEF", "sony": "ARW", "pentax": "PEF", "samsung": "SRW", "hasselblad": "3FR", "phase one": "IIQ"}
 _COMPRESSION, _PHOTOMETRIC, _MAKE, _STRIP_OFFSETS, _STRIP_BYTES = 259, 262, 271, 273, 279
 _JPEG_OFFSET, _JPEG_BYTES, _DNG_VERSION, _CROP_SIZE = 513, 514, 50706, 50720
+MAX_SIDE = 1_000_000
+"""Pixels. No sensor has as many, but a damaged header may say anything."""
 _FRAMES = frozenset((0xC0, 0xC1, 0xC2))
 """JPEG's markers of frames with eight bits and loss; a sensor's values are packed without (0xC3)."""
 
@@ -42,27 +44,30 @@ def raw_kind(data: bytes, pages: list[Page]) -> str | None:
 
 def preview(data: bytes, pages: list[Page], kind: str) -> Preview:
     """The largest JPEG in a raw file. Raises ImageRejected where there is none."""
-    largest, area = b"", 0
+    largest, shown = b"", (0, 0)
     for page in pages:
+        if page.photometric in _SENSOR:  # packed with loss, it would look like a preview
+            continue
         for offset_tag, bytes_tag in ((_STRIP_OFFSETS, _STRIP_BYTES), (_JPEG_OFFSET, _JPEG_BYTES)):
             offset, length = (_only(page.tags.get(tag)) for tag in (offset_tag, bytes_tag))
             if offset is None or length is None:
                 continue
             size = _jpeg_size(memoryview(data)[offset : offset + length])
-            if size[0] * size[1] > area:
-                largest, area = data[offset : offset + length], size[0] * size[1]
+            if size[0] * size[1] > shown[0] * shown[1]:
+                largest, shown = data[offset : offset + length], size
     if not largest:
         raise ImageRejected(f"{NOT_SUPPORTED}{kind} without a JPEG preview; export it as JPEG or TIFF")
-    return Preview(data=largest, kind=kind, full=_full_size(pages))
+    return Preview(data=largest, kind=kind, full=_full_size(pages) or shown)
 
 
-def _full_size(pages: list[Page]) -> Size:
-    """The size of the maker's crop, or else of the largest page."""
+def _full_size(pages: list[Page]) -> Size | None:
+    """The size of the maker's crop, or else of the largest page; None where no page says what can be."""
     for page in pages:
         crop = page.tags.get(_CROP_SIZE)
-        if isinstance(crop, tuple) and len(crop) == 2 and min(crop) >= 1:
+        if isinstance(crop, tuple) and len(crop) == 2 and 1 <= min(crop) <= max(crop) <= MAX_SIDE:
             return int(crop[0]), int(crop[1])
-    return max((page.size for page in pages), key=lambda size: size[0] * size[1])
+    sizes = [page.size for page in pages if 1 <= min(page.size) <= max(page.size) <= MAX_SIDE]
+    return max(sizes, key=lambda size: size[0] * size[1], default=None)
 
 
 def _only(value: object) -> int | None:

@@ -109,10 +109,13 @@ class Catalog(StoredSpaces):
                 connection.execute(select(func.count()).select_from(failures)).scalar_one(),
             )
 
-    def most_pixels(self) -> int:
-        """Width times height of the largest image; 0 without any."""
+    def largest(self) -> tuple[int, int, int]:
+        """The most pixels, the longest side in pixels and the most bytes that an image has; zeros without any."""
+        longest = func.max(func.max(images.c.width), func.max(images.c.height))
+        most = func.max(images.c.width * images.c.height), longest, func.max(images.c.bytes)
         with self.reading() as connection:
-            return connection.execute(select(func.max(images.c.width * images.c.height))).scalar() or 0
+            pixels, side, size = connection.execute(select(*most)).one()
+        return int(pixels or 0), int(side or 0), int(size or 0)
 
     def _state(self, key: str) -> Any:
         with self.reading() as connection:
