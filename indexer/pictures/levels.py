@@ -43,11 +43,13 @@ def to_levels(
     depth: int | None = None,
     declared: Range | None = None,
     nodata: float | None = None,
+    stretch: bool = True,
 ) -> NDArray[np.uint8]:
     """Numbers of any dtype and shape (height, width, ...) as uint8 of the same shape; what is not known becomes 0.
 
     depth: bits that hold every sample, where the file says so. declared: the lowest and highest value by the file.
     nodata: a value that stands for "not known"; so do NaN, infinities and, where lowest, the usual -9999 and -32768.
+    stretch: what takes less than LEAST_SHARE of its range takes all of it.
     """
     step = max(1, int((samples.size / MAX_LOOKED_AT) ** 0.5))
     known = np.asarray(samples[::step, ::step], np.float64).ravel()
@@ -61,7 +63,7 @@ def to_levels(
         if known.size == 0:
             return np.zeros(samples.shape, np.uint8)
     if missing is None:
-        levels = _levels_of(known, samples.dtype, depth, declared)
+        levels = _levels_of(known, samples.dtype, depth, declared, stretch)
     else:
         low, high = _robust(known)
         levels = Levels(low=low, high=high)  # heights, temperatures: nothing says where black is
@@ -70,6 +72,26 @@ def to_levels(
     for top in range(0, len(samples), step):
         result[top : top + step] = _converted(samples[top : top + step], levels, missing)
     return result
+
+
+def to_opacity(samples: NDArray[Any], bits: int) -> NDArray[np.uint8]:
+    """Opacity of any dtype as uint8 of the same shape; as with colours, 12 bits may lie in 16. bits: of a sample."""
+    if samples.dtype.kind == "f":
+        top = 1.0
+    elif samples.dtype.kind == "i":
+        top = 2.0 ** (bits - 1) - 1
+    else:
+        most = int(samples.max(initial=0))
+        top = 2.0 ** min(bits, next((depth for depth in DEPTHS if most < 2**depth), bits)) - 1
+    opacity: NDArray[np.float32] = np.nan_to_num(samples.astype(np.float32)) * np.float32(255 / top)
+    return np.clip(opacity, 0, 255).astype(np.uint8)
+
+
+def fills_its_range(high: NDArray[np.uint8]) -> bool:
+    """Whether pictures of 16 bits with these high bytes, (height, width, ...), are as light as their high bytes are."""
+    step = max(1, int((high.size / MAX_LOOKED_AT) ** 0.5))
+    low, most = _robust(high[::step, ::step].astype(np.float64).ravel())
+    return bool(most >= 64 and most - low >= 256 * LEAST_SHARE)
 
 
 def _is_known(samples: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:
@@ -83,14 +105,14 @@ def _is_known(samples: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:
 
 
 def _levels_of(
-    known: NDArray[np.float64], dtype: np.dtype[np.generic], depth: int | None, declared: Range | None
+    known: NDArray[np.float64], dtype: np.dtype[np.generic], depth: int | None, declared: Range | None, stretch: bool
 ) -> Levels:
     low, high = _robust(known)
     whole = dtype.kind in "ui" or (1 < high <= 255 and bool((known == np.rint(known)).all()))
     if low == high and dtype.kind == "u" and dtype.itemsize <= 2:  # one value alone tells nothing of what it means
         depth = depth or 8 * dtype.itemsize
     levels = _expected(low, high, whole, depth, declared)
-    if 0 < high - low < LEAST_SHARE * (levels.high - levels.low):
+    if stretch and 0 < high - low < LEAST_SHARE * (levels.high - levels.low):
         return Levels(low=low, high=high)
     return levels
 

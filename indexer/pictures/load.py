@@ -11,6 +11,7 @@ from PIL import GifImagePlugin, Image, ImageFile
 
 from indexer.errors import ImageRejected
 from indexer.pictures.animation import load_frame
+from indexer.pictures.deep_png import high_bytes, with_low_bytes
 from indexer.pictures.mend import Mended, mended
 from indexer.pictures.plugins import open_picture
 from indexer.pictures.raw import preview, raw_kind
@@ -72,7 +73,11 @@ def _loaded(
         image: Any = open_picture(data, check=check)
         if at_once:
             image.decodermaxblock = len(data)
-        return _read(image, check, at_least, part)
+        way = high_bytes(image)
+        read = _read(image, check, at_least, part)
+        if way is None:
+            return read
+        return replace(read, image=with_low_bytes(read.image, lambda: open_picture(data, check=check), way))
     kind = raw_kind(data, found)
     if kind is None:
         image, exif = open_page(data, found[0], picture_page(found), check=check)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from indexer.errors import ImageRejected
 from indexer.pictures.formats import NOT_SUPPORTED
-from indexer.pictures.levels import Range, to_levels
+from indexer.pictures.levels import Range, to_levels, to_opacity
 from indexer.pictures.samples import COMPRESSIONS, bits_of, formats_of, read_samples, samples_of
 
 MAX_DIRECTORIES = 64
@@ -26,6 +26,7 @@ _COLOURS = {0: 1, 1: 1, 2: 3, 5: 4}
 """Samples that photometric interpretations take here: white is zero, black is zero, RGB, CMYK."""
 _TYPE, _OLD_TYPE, _COMPRESSION, _PHOTOMETRIC, _PLANAR = 254, 255, 259, 262, 284
 _MIN_SAMPLE, _MAX_SAMPLE, _LEAST, _MOST = 280, 281, 340, 341
+_YCBCR = 6
 _SUB_DIRECTORIES, _EXTRA_SAMPLES, _PROFILE, _NODATA = 330, 338, 34675, 42113
 
 Size = tuple[int, int]
@@ -113,9 +114,21 @@ def open_page(data: bytes, first: Page, page: Page, *, check: Callable[[Size], N
             check(page.size)
             return _deep(data, page), exif
         raise
+    if page.photometric == _YCBCR and _number(page.tags, _COMPRESSION, 1) == 1:
+        _by_libtiff(image)
     if exif.get(ExifTags.Base.Orientation):
         del exif[ExifTags.Base.Orientation]  # Pillow turns what it reads itself
     return image, exif
+
+
+def _by_libtiff(image: Any) -> None:
+    """Let libtiff read uncompressed YCbCr, as Pillow does where it is compressed: pixels may share their colours, of
+    which Pillow itself knows nothing.
+    """
+    image._mode, image.use_load_libtiff = "RGB", True
+    extents = 0, 0, int(image.tag_v2[256]), int(image.tag_v2[257])
+    image.tile = [image.tile[0]._replace(codec_name="libtiff", extents=extents, offset=0)]
+    image.tile[0] = image.tile[0]._replace(args=("RGBX", False, image.tag_v2.offset))
 
 
 def is_deep(page: Page) -> bool:
@@ -155,7 +168,7 @@ def _deep(data: bytes, page: Page) -> Image.Image:
     if colours == 4:
         image = Image.frombytes("CMYK", image.size, image.tobytes())
     if alpha:
-        image = _with_alpha(image, samples[:, :, colours], premultiplied=alpha == 1)
+        image = _with_alpha(image, samples[:, :, colours], max(bits_of(tags)), premultiplied=alpha == 1)
     image.format = "TIFF"
     if isinstance(profile := tags.get(_PROFILE), bytes):
         image.info["icc_profile"] = profile
@@ -164,19 +177,20 @@ def _deep(data: bytes, page: Page) -> Image.Image:
 
 def _colours(samples: NDArray[np.generic], page: Page) -> NDArray[np.uint8]:
     bits, kind = max(bits_of(page.tags)), samples.dtype.kind
-    exact = bits <= 8 or page.photometric == 5
-    depth = bits if kind == "u" and (exact or bits % 8) else None
-    levels = to_levels(samples, depth=depth, declared=_declared(page.tags, samples), nodata=_nodata(page.tags))
+    exact = kind == "u" and (bits <= 8 or page.photometric == 5)  # as Pillow has them; of ink, less is lighter
+    if exact:
+        levels = to_levels(samples, depth=bits, stretch=False)
+    else:
+        depth = bits if kind == "u" and bits % 8 else None
+        levels = to_levels(samples, depth=depth, declared=_declared(page.tags, samples), nodata=_nodata(page.tags))
     if page.photometric == 0:
         levels = 255 - levels
     return levels[:, :, 0] if levels.shape[2] == 1 else levels
 
 
-def _with_alpha(image: Image.Image, samples: NDArray[np.generic], *, premultiplied: bool) -> Image.Image:
-    top = 1.0 if samples.dtype.kind == "f" else float(np.iinfo(samples.dtype).max)  # type: ignore[type-var]
-    alpha = np.clip(np.nan_to_num(samples.astype(np.float32)) * (255 / top), 0, 255).astype(np.uint8)
+def _with_alpha(image: Image.Image, samples: NDArray[np.generic], bits: int, *, premultiplied: bool) -> Image.Image:
     rgba = image.convert("RGBA")
-    rgba.putalpha(Image.fromarray(alpha))
+    rgba.putalpha(Image.fromarray(to_opacity(samples, bits)))
     if premultiplied:
         rgba = Image.frombytes("RGBa", rgba.size, rgba.tobytes()).convert("RGBA")
     return rgba
@@ -192,7 +206,7 @@ def _declared(tags: ImageFileDirectory_v2, samples: NDArray[np.generic]) -> Rang
         if high is None:
             continue
         low = 0.0 if low is None else low
-        full = samples.dtype.kind == "u" and high >= np.iinfo(samples.dtype).max  # type: ignore[type-var]
+        full = samples.dtype.kind == "u" and high >= 2 ** (8 * samples.dtype.itemsize) - 1
         if np.isfinite(low) and np.isfinite(high) and low < high and not full:
             return low, high
     return None
@@ -215,10 +229,10 @@ def _nodata(tags: ImageFileDirectory_v2) -> float | None:
 
 def _beginning_with(data: bytes, page: Page) -> bytes:
     """The file with this directory as its first one."""
-    order = "little" if data[:1] == b"I" else "big"
+    order: Literal["little", "big"] = "little" if data[:1] == b"I" else "big"
     if data[2:4] in (b"+\0", b"\0+"):
-        return data[:8] + page.offset.to_bytes(8, order) + data[16:]  # type: ignore[arg-type]
-    return data[:4] + page.offset.to_bytes(4, order) + data[8:]  # type: ignore[arg-type]
+        return data[:8] + page.offset.to_bytes(8, order) + data[16:]
+    return data[:4] + page.offset.to_bytes(4, order) + data[8:]
 
 
 def exif_of(data: bytes, page: Page) -> Image.Exif:
