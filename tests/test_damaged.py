@@ -162,6 +162,20 @@ def test_a_jpeg_with_a_damaged_segment_beside_the_picture_is_whole(odd: bytes) -
     assert (found.missing, found.facts.camera) == (None, "Phone")
 
 
+@pytest.mark.parametrize("format_", ["JPEG", "PNG", "GIF", "WEBP"])
+@pytest.mark.parametrize(
+    "before", [b"\r\n\r\n", b"\xef\xbb\xbf\n", b"\0\x05a.jpg".ljust(128, b"\0")], ids=["lines", "mark", "header"]
+)
+def test_a_picture_with_other_bytes_before_it_is_whole(format_: str, before: bytes) -> None:
+    plain = saved(picture(), format_)
+    assert (whole(before + plain) == whole(plain)).all()
+    found, intact = decoded(before + plain), decoded(plain)
+    assert (found.facts.format, found.missing) == (intact.facts.format, None)
+    for other in (b"<html>" + bytes(600) + plain, b"not a picture GIF89a, nor \xff\xd8\xff"):
+        with pytest.raises(ImageRejected, match="not one of the supported formats"):
+            decoded(other)
+
+
 @pytest.mark.parametrize("size", [0, 100, 2**31])
 def test_a_webp_that_is_wrong_about_its_length_is_whole(size: int) -> None:
     plain = saved(picture(), "WEBP")

@@ -14,6 +14,8 @@ from indexer.pictures.formats import HEADER_BYTES, kind_of
 
 MAX_PROFILE_BYTES = 1024 * 1024
 """Bytes of a colour profile in a PNG once it is unpacked: Pillow's own limit, behind which it gives up the picture."""
+_ICONS = (b"\0\0\1\0", b"\0\0\2\0")
+_FIRST_BYTES = (b"\xff", b"\x89", b"G", b"R")
 _PNG = b"\x89PNG\r\n\x1a\n"
 _USED_CHUNKS = frozenset((b"tRNS", b"eXIf", b"iCCP", b"acTL", b"fcTL", b"fdAT"))
 """Chunks of a PNG that are kept, beside the critical ones. Text is not: editors leave megabytes of it."""
@@ -22,6 +24,8 @@ _TIFF_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 
 _TIFF_PIXEL_TAGS = frozenset(
     (*range(254, 267), 273, *range(277, 280), 284, 292, 293, 317, *range(320, 326), 338, 339, 347, *range(529, 533))
 )
+MAX_BEFORE_BYTES = 512
+"""Looked through for a picture's beginning: scripts put line ends before it, an old Mac a header of 128 bytes."""
 _WEBP_MARGIN_BYTES = 1024
 """Zeros behind a WebP's picture: its decoder reads a little ahead."""
 
@@ -59,8 +63,18 @@ def mended(data: bytes, *, truncated: bool) -> Iterator[Mended]:
             yield Mended(data=_png(data, frozenset()))
         case "WebP":
             yield from _webp(data)
+        case None if begin := _beginning(data):
+            yield Mended(data=data[begin:])
         case "TIFF" if data[2:4] in (b"*\0", b"\0*"):
             yield Mended(data=_tiff(data))
+
+
+def _beginning(data: bytes) -> int | None:
+    """Where a picture begins that has other bytes before it; None also for an icon, which holds several pictures."""
+    if data.startswith(_ICONS):
+        return None
+    places = (at for at in range(1, MAX_BEFORE_BYTES) if data[at : at + 1] in _FIRST_BYTES)
+    return next((at for at in places if kind_of(data[at : at + HEADER_BYTES]) in ("JPEG", "PNG", "GIF", "WebP")), None)
 
 
 def _jpeg(data: bytes, used: Callable[[int, bytes], bool]) -> bytes:
