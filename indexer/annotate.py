@@ -45,6 +45,6 @@ def annotate(
 
 
 def _image(annotation: Annotation, typed: TypedPaths) -> str | None:
-    if annotation.path is None:
-        return annotation.id
-    return next((found.image_id for found in typed.find(annotation.path)), None)
+    """The image that a line names: by its path, or else by its id."""
+    found = () if annotation.path is None else typed.find(annotation.path)
+    return next((known.image_id for known in found if known.image_id is not None), annotation.id)

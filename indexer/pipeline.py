@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -70,8 +70,8 @@ class Loader:
             )
         except ImageRejected as error:
             return failure(location, str(error))
-        except OSError as error:
-            return failure(location, error.strerror or "cannot be read")
+        except OSError as error:  # a closed file, a broken drive: as if never met, so that it is tried again
+            return replace(failure(location, error.strerror or "cannot be read"), mtime_ns=0, size=0)
 
 
 def failure(location: Location, reason: str) -> Failure:

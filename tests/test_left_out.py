@@ -132,6 +132,14 @@ def test_a_folder_that_cannot_be_listed_loses_nothing(album: Album, monkeypatch:
     assert album.build().unchanged == 2
 
 
+def test_another_index_in_a_source_is_no_folder_of_pictures(album: Album) -> None:
+    album.draw("0.png", "other.index/uploads/ab/1.png", "other.index/thumbnails/cd/2.png")
+    (album.photos / "other.index" / "catalog.sqlite").touch()
+    report = album.build()
+    assert (report.added, report.failed) == (1, [])
+    assert [rule.why for rule in report.left_out] == ["an index of Lookalike"]
+
+
 def test_failures_that_no_build_meets_any_more_are_forgotten(album: Album) -> None:
     album.draw("0.png")
     (album.photos / "broken").mkdir()

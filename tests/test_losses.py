@@ -14,6 +14,7 @@ from PIL import Image
 
 from indexer import build as build_module
 from indexer.folders import Choice
+from indexer.metadata import Annotation
 from indexer.sources import renamed_away, resolve_sources
 from search.filters import parse_filter
 from search.index import Index
@@ -168,6 +169,28 @@ def test_reading_again_reads_rejected_files_too(album: Album) -> None:
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     report = album.build(reread=True)
     assert (report.added, report.failed) == (1, [])
+
+
+def test_a_file_that_could_not_be_read_is_tried_again(album: Album, monkeypatch: pytest.MonkeyPatch) -> None:
+    album.draw("0.png")
+
+    def refused(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("indexer.pictures.worker.Workers.load", refused)
+        assert [failed.reason for failed in album.build().failed] == ["Permission denied"]
+    report = album.build()  # neither size nor time of the file has changed
+    assert (report.added, report.failed) == (1, [])
+    assert album.index.catalog.counts()[2] == 0
+
+
+def test_a_line_of_metadata_with_a_path_that_is_not_known_goes_by_its_id(album: Album) -> None:
+    album.draw("0.png", "1.png")
+    album.build()
+    line = Annotation(id=album.hit("1.png").id, path="as/it/was/1.png", labels=("ann",))
+    assert album.build(annotations=(line,)).failed == []
+    assert album.hit("1.png").labels == ("ann",)
 
 
 def test_another_picture_under_an_old_name_gets_no_labels_of_the_old_one(album: Album) -> None:
