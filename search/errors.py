@@ -23,6 +23,7 @@ SearchError
 ├── VectorsMissing      an image was to be added without its vector in a complete space
 ├── FilterInvalid       a filter that does not say what it should match
 ├── QueryInvalid        a query that cannot be answered as it stands
+├── PolicyInvalid       figures of a policy that no index can be published or searched by
 └── AnnotationInvalid   labels or metadata that the catalog cannot hold
 """
 
@@ -141,6 +142,10 @@ class FilterInvalid(SearchError):
 
 class QueryInvalid(SearchError):
     """A query without parts, of the wrong dimension, or whose parts cancel out."""
+
+
+class PolicyInvalid(SearchError):
+    """A policy whose figures contradict themselves; the message names the first."""
 
 
 class AnnotationInvalid(SearchError):

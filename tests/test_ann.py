@@ -23,7 +23,7 @@ from api.serving.service import Service
 from api.settings import Settings
 from search import index as index_module
 from search.catalog.catalog import Catalog
-from search.errors import IndexLocked, PublicationStopped, QueryInvalid, StorageFailed
+from search.errors import IndexLocked, PolicyInvalid, PublicationStopped, QueryInvalid, StorageFailed
 from search.filters import parse_filter
 from search.generations import publish, space_draft
 from search.generations import recall as recall_module
@@ -689,3 +689,38 @@ def test_a_generation_that_could_not_be_loaded_is_tried_again_by_the_next_search
         assert len(other.search(Query(parts=[QueryPart(vector=data[0])], k=50))) == 30
         follower.wait()
         assert other.info().generation == "000002"
+
+
+@pytest.mark.parametrize(
+    "figures",
+    [
+        {"exact_search_bytes": -1},
+        {"exact_filtered_images": -1},
+        {"visited_per_candidate": 0},
+        {"links": 1},
+        {"ef_construction": 0},
+        {"ef_choices": ()},
+        {"ef_choices": (32, 16)},
+        {"ef_choices": (0, 16)},
+        {"held_out_vectors": 0},
+        {"min_held_out_vectors": 0},
+        {"held_out_vectors": 10, "min_held_out_vectors": 11},
+        {"remeasure_growth": 1},
+        {"remeasure_growth": float("nan")},
+        {"min_delta_images": -1},
+        {"max_delta_share": -0.1},
+        {"max_dead_share": float("nan")},
+        {"max_dead_share": 1.1},
+        {"probe_vectors": 0},
+    ],
+    ids=str,
+)
+def test_a_policy_that_would_never_end_or_never_hold_is_refused(figures: dict[str, Any]) -> None:
+    """A search with `visited_per_candidate=0` did not end; FAISS divides by the logarithm of `links`."""
+    with pytest.raises(PolicyInvalid, match=next(reversed(figures))):
+        Policy(**figures)
+
+
+def test_a_transform_that_there_is_not_is_refused_by_name(make_index: MakeIndex) -> None:
+    with pytest.raises(PolicyInvalid, match=r"'whitten'.*identity"):
+        make_index(clusters(20), policy=Policy(transform="whitten"))

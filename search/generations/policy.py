@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+
+from search.errors import PolicyInvalid
 
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """The figures by which an index is published and searched; each default says what it was chosen for."""
+    """The figures by which an index is published and searched; each default says what it was chosen for.
+
+    Raises PolicyInvalid.
+    """
 
     exact_search_bytes: int = 64 << 20
     """Bytes of a space's vectors up to which a search compares all of them: two cores read that in 3 ms, a tenth of
@@ -43,6 +49,24 @@ class Policy:
     """Share of removed images above which a generation is written from scratch, without them."""
     probe_vectors: int = 16
     """Stored vectors searched for before a generation is published: each must find itself, but for a few of a graph."""
+
+    def __post_init__(self) -> None:
+        for name, allowed, wanted in self._limits():
+            if not allowed:  # NaN is not
+                raise PolicyInvalid(f"{name} must be {wanted}, not {getattr(self, name)}.")
+
+    def _limits(self) -> Iterator[tuple[str, bool, str]]:
+        for name in ("exact_search_bytes", "exact_filtered_images", "min_delta_images", "max_delta_share"):
+            yield name, getattr(self, name) >= 0, "at least 0"
+        for name in ("visited_per_candidate", "ef_construction", "held_out_vectors", "probe_vectors"):
+            yield name, getattr(self, name) >= 1, "at least 1"
+        yield "links", self.links >= 2, "at least 2"
+        ascending = tuple(sorted({*self.ef_choices})) == (*self.ef_choices,)
+        yield "ef_choices", bool(self.ef_choices) and ascending and self.ef_choices[0] >= 1, "ascending, from 1 on"
+        few = 1 <= self.min_held_out_vectors <= self.held_out_vectors
+        yield "min_held_out_vectors", few, f"between 1 and held_out_vectors ({self.held_out_vectors})"
+        yield "remeasure_growth", self.remeasure_growth > 1, "greater than 1"
+        yield "max_dead_share", 0 <= self.max_dead_share <= 1, "between 0 and 1"
 
 
 DEFAULT_POLICY = Policy()

@@ -11,12 +11,13 @@ from threading import Event
 from filelock import FileLock, Timeout
 
 from search.catalog.catalog import NEWEST, Catalog, Changes
-from search.errors import GenerationDamaged, IndexLocked, SearchError, StorageFailed
+from search.errors import GenerationDamaged, IndexLocked, PolicyInvalid, SearchError, StorageFailed
 from search.files import make_folder, storage_errors
 from search.generations.draft import Draft, go_on, stopped
 from search.generations.generation import Generation, SpaceSnapshot, load_best, numbers
 from search.generations.policy import Policy
 from search.generations.space_draft import needs_graph, recall_is_known
+from search.generations.transform import KINDS
 
 MAX_WAIT_SECONDS = 900
 """Seconds that one publication waits for another: as long as a large one takes."""
@@ -38,8 +39,10 @@ def publish(
     written again, without what was removed. The one that it goes on from is kept, to fall back on: they share most of
     their files. lock: the index's lock, needed for the last step only, and not to be held before by who could wait:
     others may change the index meanwhile. stop: set to give up. Raises StorageFailed, IndexDamaged, IndexLocked,
-    PublicationStopped.
+    PublicationStopped, PolicyInvalid.
     """
+    if policy.transform not in KINDS:
+        raise PolicyInvalid(f"There is no transform {policy.transform!r}. Use one of: {', '.join(KINDS)}.")
     with storage_errors(folder):
         make_folder(folder)
         with _one_at_a_time(folder, stop):
