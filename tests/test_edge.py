@@ -35,6 +35,7 @@ from api.http.app import create_app
 from api.http.protocol import HTTPProtocol
 from api.serving.service import Service
 from api.settings import Settings, read_settings
+from search.catalog.annotations import MAX_LABELS
 from search.errors import AnnotationInvalid, IndexDamaged
 from search.index import Index
 from search.types import Location
@@ -406,6 +407,18 @@ def test_a_server_is_asked_with_a_smaller_picture_where_one_is_too_large_for_it(
     assert f"{size} cannot be used: the box is not inside the image of 900 x 800 pixels" in refused.stderr
     size.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(40_000))
     assert f"{size} cannot be used: damaged" in run_cli("search", size, "--server", url, check=2).stderr
+
+
+def test_an_image_is_added_with_as_many_labels_as_it_may_have(serve: Serve) -> None:
+    url = serve()
+    labels = [f"label {number}" for number in range(MAX_LABELS)]
+    added = httpx.post(f"{url}/v1/images", files=upload(picture()), data={"labels": labels, "metadata": "{}"})
+    assert (added.status_code, added.json()["labels"]) == (201, sorted(labels))
+    more = httpx.post(f"{url}/v1/images", files=upload(picture(1)), data={"labels": [*labels, "one more"]})
+    check_problem(more, 422, "invalid-annotation")
+    many = httpx.post(f"{url}/v1/images", files=upload(picture(1)), data={"labels": labels * 2})
+    check_problem(many, 400, "malformed")
+    assert many.json()["detail"].startswith("The form has too many fields.")
 
 
 def test_metadata_is_judged_before_it_is_merged(serve: Serve) -> None:

@@ -19,9 +19,10 @@ from api.http.routes import field_names, images, search, server, spaces
 from api.serving.gate import Gate
 from api.serving.service import Service
 from api.settings import Settings
+from search.catalog.annotations import MAX_LABELS
 
-MAX_FIELDS = 50
-"""Form fields of one request."""
+MAX_FIELDS = MAX_LABELS + 50
+"""Form fields of one request: each label is one."""
 MAX_FIELD_BYTES = 256 * 1024
 """Each of them: filters and metadata may be long."""
 

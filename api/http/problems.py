@@ -19,6 +19,7 @@ from api import errors, metrics
 from api.errors import ApiError, ServingError
 from indexer.errors import ImageRejected, IndexerError
 from search import errors as search_errors
+from search.catalog.annotations import MAX_LABELS
 from search.errors import IndexLocked, SearchError, StorageFailed
 
 log = logging.getLogger("lookalike")
@@ -234,6 +235,8 @@ def install(app: FastAPI, fields: Collection[str] = ()) -> None:
                 return response(from_error(cause))
             if "Too many files" in str(error.detail):
                 return response(malformed("The form has more than one file. Send one image a call."))
+            if "Too many fields" in str(error.detail):
+                return response(malformed(f"The form has too many fields. An image has at most {MAX_LABELS:,} labels."))
             if isinstance(cause, OSError):  # of ours: a body is kept in a file while it comes
                 log.error("an upload could not be kept: %s", cause)
                 return response(from_error(StorageFailed(str(cause), disk_full=cause.errno == errno.ENOSPC)))
