@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lookalike_client import Client, LookalikeError, SearchResult, TooLarge, Unauthorized, Unprocessable
+from lookalike_client import (
+    Client,
+    LookalikeError,
+    SearchResult,
+    TooLarge,
+    Unauthorized,
+    Unprocessable,
+    UnsupportedImage,
+)
 
 from api.errors import FileGone, ServerFailed
 from api.http.search_schemas import SearchAnswer
@@ -30,6 +38,9 @@ from search.types import Space, Vector
 SENT_SIDE = 2_048
 """Pixels of the longer side of what is sent in the place of a picture that is too large for a server: models look at a
 few hundred."""
+REFUSED_PICTURE = ("too-large", "unreadable-image", "unsupported-image")
+"""Codes of refusals of a picture that a search of an index may take: its limits are wider, and it may read other kinds.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +94,7 @@ def _embedded(
 
 
 def ask_server(url: str, api_key: str | None, asked: Asked) -> dict[str, Any]:
-    """Ask a server, which gets a smaller picture where it refuses one that a search of an index takes.
+    """Ask a server, which gets a smaller JPEG where it refuses a picture that a search of an index takes.
 
     Raises ServerFailed with its own words.
     """
@@ -92,8 +103,8 @@ def ask_server(url: str, api_key: str | None, asked: Asked) -> dict[str, Any]:
         with Client(url, api_key=api_key) as client:
             try:
                 answer = _search(client, asked, data, asked.box)
-            except (TooLarge, Unprocessable) as error:
-                if data is None or error.code not in ("too-large", "unreadable-image"):
+            except (TooLarge, UnsupportedImage, Unprocessable) as error:
+                if data is None or error.code not in REFUSED_PICTURE:
                     raise
                 with _named(asked.image):
                     smaller = thumbnail(data, SENT_SIDE, limits=DecodeLimits(), box=asked.box)

@@ -33,6 +33,7 @@ from api.http import logs
 from api.http.access import Keys, Scope, crosses_sites, host_of, key_to_send, read_keys
 from api.http.app import create_app
 from api.http.protocol import HTTPProtocol
+from api.serving import embedding
 from api.serving.service import Service
 from api.settings import Settings, read_settings
 from search.catalog.annotations import MAX_LABELS
@@ -407,6 +408,20 @@ def test_a_server_is_asked_with_a_smaller_picture_where_one_is_too_large_for_it(
     assert f"{size} cannot be used: the box is not inside the image of 900 x 800 pixels" in refused.stderr
     size.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(40_000))
     assert f"{size} cannot be used: damaged" in run_cli("search", size, "--server", url, check=2).stderr
+    size.write_text("no picture")
+    assert (
+        f"{size} cannot be used: the content is not one of" in run_cli("search", size, "--server", url, check=2).stderr
+    )
+
+
+def test_a_server_is_asked_with_a_jpeg_of_a_kind_that_it_does_not_read(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    url = serve()
+    monkeypatch.setattr(embedding, "sniff", lambda head: head.startswith(b"\xff\xd8"))
+    (tmp_path / "a.png").write_bytes(picture())
+    check_problem(httpx.post(f"{url}/v1/search/image", files=upload(picture())), 415, "unsupported-image")
+    assert len(json.loads(run_cli("search", tmp_path / "a.png", "--server", url, "--json").stdout)["hits"]) == 10
 
 
 def test_an_image_is_added_with_as_many_labels_as_it_may_have(serve: Serve) -> None:
