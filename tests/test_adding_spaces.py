@@ -63,7 +63,7 @@ def test_equal_requests_at_once_get_the_same_space(service: Service, monkeypatch
     service._writer.submit(free.wait, 20)
 
     async def ask() -> list[str]:
-        adding = [asyncio.create_task(service.add_space((1,), None)) for _ in range(2)]
+        adding = [asyncio.create_task(service.add_space((1,), pooling)) for pooling in (None, "cls")]
         until = time.monotonic() + 10
         while service._writer._work_queue.qsize() < 2 and time.monotonic() < until:
             await asyncio.sleep(0.01)  # both have found no such space
@@ -71,6 +71,35 @@ def test_equal_requests_at_once_get_the_same_space(service: Service, monkeypatch
         return [state.info.space.name for state in await asyncio.gather(*adding)]
 
     assert asyncio.run(ask()) == ["layer1", "layer1"]
+
+
+def test_a_space_that_takes_longer_than_a_request_may_is_added_all_the_same_and_worked_out_once(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free, calls = threading.Event(), list[object]()
+
+    def slow(*asked: object) -> Space:
+        calls.append(asked)
+        assert free.wait(20)
+        return NEW
+
+    monkeypatch.setattr("api.serving.service.new_space", slow)
+
+    async def ask() -> str:
+        try:
+            for _ in range(2):
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(service.add_space((1,), None), 0.05)
+        finally:
+            free.set()
+        until = time.monotonic() + 10
+        while len(service.index.spaces) < 2 and time.monotonic() < until:
+            await asyncio.sleep(0.01)
+        assert [space.name for space in service.index.spaces] == ["layer2", "layer1"]
+        assert len(calls) == 1
+        return (await service.add_space((1,), None)).info.space.name
+
+    assert asyncio.run(ask()) == "layer1"
 
 
 def test_a_filling_that_was_closed_starts_nothing(tmp_path: Path) -> None:

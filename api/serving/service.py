@@ -97,6 +97,7 @@ class Service:
         self._heavy = Gate(MAX_HEAVY_SEARCHES)
         self._readers = ThreadPoolExecutor(2, thread_name_prefix="read", initializer=one_core)
         self._adder = ThreadPoolExecutor(1, thread_name_prefix="add")
+        self._adding: dict[SpaceRequest, asyncio.Task[Space]] = {}
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
         self._publisher = ThreadPoolExecutor(1, thread_name_prefix="publish", initializer=one_core)
         self._publishing: Future[None] | None = None
@@ -245,9 +246,17 @@ class Service:
     async def add_space(self, layers: tuple[int, ...], pooling: Pooling | None) -> SpaceState:
         """Add a space of the default one's model, and fill it in the background; where it is there, go on filling it.
 
+        It is added also where nobody waits for it any more: on a busy machine it takes longer than a request may.
         Raises SpaceInvalid, ModelUnavailable, SpaceExists (another one has its name), IndexLocked.
         """
         request = SpaceRequest(layers=layers, pooling=pooling)
+        adding = self._adding.get(request)
+        if adding is None:
+            adding = self._adding[request] = asyncio.create_task(self._add_space(request))
+            adding.add_done_callback(lambda task: (self._adding.pop(request), task.cancelled() or task.exception()))
+        return await self._space_state((await asyncio.shield(adding)).name)
+
+    async def _add_space(self, request: SpaceRequest) -> Space:
         loop = asyncio.get_running_loop()
         try:
             # In a thread of its own, like what follows: it takes seconds, and readers have probes to answer.
@@ -259,7 +268,7 @@ class Service:
             known = await self.write(lambda writer: self._space_like(new) or writer.add_space(new))
         if not known.complete:
             await loop.run_in_executor(self._adder, self.filling.start)
-        return await self._space_state(known.name)
+        return known
 
     def _space_like(self, new: Space) -> Space | None:
         return next((space for space in self.index.spaces if space.recipe == new.recipe), None)
