@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +12,7 @@ from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from conftest import HeldEncoder, recipe, vectors
@@ -20,6 +23,7 @@ from api.serving.service import Service
 from api.settings import Settings
 from indexer.encoders.encoder import SpaceRequest
 from indexer.pictures.worker import WorkerFailed, Workers
+from search.errors import StorageFailed
 from search.index import Index
 from search.types import Encoding, Space
 
@@ -121,6 +125,19 @@ def test_a_filling_that_is_stopped_publishes_nothing(
     assert published == []
     assert not fill(index, lambda: False).interrupted
     assert published == ["now"]
+
+
+def test_a_filling_that_fails_says_so_in_one_line(
+    make_index: Callable[..., Index], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(filling, "_step_back", lambda: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(filling, "fill", Mock(side_effect=StorageFailed("The disk is full.", disk_full=True)))
+    index = make_index(vectors(3))
+    filling.fill_index(index.path, os.getppid())
+    (record,) = caplog.records
+    assert record.message == f"the spaces of {index.path} are not filled: The disk is full."
+    assert record.exc_info is None
 
 
 def test_a_process_that_ends_while_it_looks_a_model_up_is_no_defect(

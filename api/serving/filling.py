@@ -14,12 +14,13 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from indexer.encoders.encoder import SpaceRequest
+from indexer.errors import IndexerError
 from indexer.fill import Fill, FillReport
 from indexer.index_encoder import load_index_encoder
 from indexer.new_space import space_to_add
 from indexer.pictures.worker import WorkerFailed
 from search.catalog.spaces import Spaces
-from search.errors import IndexLocked
+from search.errors import IndexLocked, SearchError
 from search.index import Index
 from search.types import Space
 
@@ -111,16 +112,23 @@ def fill_index(path: Path, server: int) -> None:
         return asked.is_set() or os.getppid() != server
 
     logging.basicConfig(format="%(levelname)s %(message)s")
-    with Index.open(path, writable=True) as index:
-        while not stopped():
-            try:
-                report = fill(index, stopped)
-                if report.skipped:
-                    text = "%d images of %s stay without a vector: no file of theirs can be read"
-                    LOG.warning(text, len(report.skipped), path)
-                return
-            except IndexLocked:
-                time.sleep(LOCKED_SECONDS)
+    try:
+        with Index.open(path, writable=True) as index:
+            _fill_patiently(index, stopped)
+    except (SearchError, IndexerError) as error:
+        LOG.error("the spaces of %s are not filled: %s", path, error)
+
+
+def _fill_patiently(index: Index, stopped: Callable[[], bool]) -> None:
+    while not stopped():
+        try:
+            report = fill(index, stopped)
+            if report.skipped:
+                text = "%d images of %s stay without a vector: no file of theirs can be read"
+                LOG.warning(text, len(report.skipped), index.path)
+            return
+        except IndexLocked:
+            time.sleep(LOCKED_SECONDS)
 
 
 def fill(index: Index, stopped: Callable[[], bool]) -> FillReport:
