@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import io
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -88,6 +89,23 @@ def test_a_thumbnail_that_a_power_cut_has_halved_is_drawn_again(shown: Shown, le
     (kept,) = shown.index.thumbnails.rglob("*.jpg")
     kept.write_bytes(whole[:left])
     assert asyncio.run(shown.pictures.thumbnail(shown.id, 32)) == whole == kept.read_bytes()
+
+
+def test_thumbnails_that_are_kept_wait_for_no_originals(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, free = asyncio.run(shown.pictures.thumbnail(shown.id, 32)), threading.Event()
+    monkeypatch.setattr(hashlib, "file_digest", lambda *_: free.wait(20) and hashlib.sha256(shown.data))
+
+    async def ask() -> None:
+        reading = [asyncio.create_task(shown.pictures.original(shown.id)) for _ in range(4)]  # of a slow drive
+        await asyncio.sleep(0.05)
+        try:
+            assert await asyncio.wait_for(shown.pictures.thumbnail(shown.id, 32), 5) == whole
+        finally:
+            free.set()
+            for original in await asyncio.gather(*reading):
+                original.file.close()
+
+    asyncio.run(ask())
 
 
 def test_a_sheet_shows_no_other_picture_in_the_place_of_a_changed_one(shown: Shown) -> None:

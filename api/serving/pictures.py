@@ -41,11 +41,13 @@ class Pictures:
         self._index = index
         self._embedding = embedding
         self._files = ThreadPoolExecutor(2, thread_name_prefix="files")
+        self._cache = ThreadPoolExecutor(2, thread_name_prefix="thumbnails")  # originals may be large, on a slow drive
         self._drawing = asyncio.Semaphore(MAX_THUMBNAILS_AT_ONCE)
 
     def close(self) -> None:
         """Finish what is under way."""
         self._files.shutdown()
+        self._cache.shutdown()
 
     async def original(self, image_id: str) -> Original:
         """An image's original file, open. Raises UnknownImage, FileGone."""
@@ -74,12 +76,12 @@ class Pictures:
             with open_original(self._index, image_id).file as file:
                 return file.read()
 
-        found = await activity.run(self._files, kept)
+        found = await activity.run(self._cache, kept)
         if found is not None and found.endswith(_JPEG_END):  # a power cut may have left it empty
             return found
         async with self._drawing:
             small = await self._embedding.thumbnail(await activity.run(self._files, whole), size)
-        await activity.run(self._files, lambda: keep(small))
+        await activity.run(self._cache, lambda: keep(small))
         return small
 
 
