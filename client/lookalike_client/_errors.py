@@ -9,7 +9,7 @@ LookalikeError
     ├── Unauthorized      401  no key, or a wrong one
     ├── Forbidden         403  a key that may read, not write
     ├── NotFound          404  no such image, space or index; or the image's file is gone
-    ├── Conflict          409  recipes do not match
+    ├── Conflict          409  no vector in the space yet; a space needed, incomplete or there already
     ├── TooLarge          413  the upload is over the server's limit
     ├── UnsupportedImage  415  not an image the server reads
     ├── Unprocessable     422  an image that cannot be decoded, or values that cannot be meant
@@ -77,7 +77,7 @@ class NotFound(APIError):
 
 
 class Conflict(APIError):
-    """409: the recipes do not match."""
+    """409: the image has no vector in the space, or the space is needed, incomplete, or there already."""
 
 
 class TooLarge(APIError):
