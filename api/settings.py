@@ -7,12 +7,13 @@ import re
 from difflib import get_close_matches
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from api.errors import SettingInvalid
+from api.logs import LogFormat
 from indexer.machine import cores
 
 
@@ -103,7 +104,7 @@ class Settings(BaseSettings):
     """Seconds that requests in flight may take once the server is told to stop."""
     cached_embeddings: int = Field(default=10_000, ge=0)
     """Uploads whose embeddings are remembered, 2 KB each at 384 numbers."""
-    log_format: Literal["text", "json"] = "text"
+    log_format: LogFormat = "text"
 
 
 def read_settings(**flags: Any) -> Settings:

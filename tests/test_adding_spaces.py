@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
 import os
 import signal
 import threading
@@ -107,7 +109,7 @@ def test_a_space_that_takes_longer_than_a_request_may_is_added_all_the_same_and_
 
 
 def test_a_filling_that_was_closed_starts_nothing(tmp_path: Path) -> None:
-    one = Filling(tmp_path / "none.index")
+    one = Filling(tmp_path / "none.index", "text")
     one.close()
     one.start()
     try:
@@ -127,17 +129,18 @@ def test_a_filling_that_is_stopped_publishes_nothing(
     assert published == ["now"]
 
 
-def test_a_filling_that_fails_says_so_in_one_line(
-    make_index: Callable[..., Index], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_a_filling_that_fails_says_so_in_one_line_of_the_servers_log(
+    make_index: Callable[..., Index], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(filling, "_step_back", lambda: None)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
     monkeypatch.setattr(filling, "fill", Mock(side_effect=StorageFailed("The disk is full.", disk_full=True)))
     index = make_index(vectors(3))
-    filling.fill_index(index.path, os.getppid())
-    (record,) = caplog.records
-    assert record.message == f"the spaces of {index.path} are not filled: The disk is full."
-    assert record.exc_info is None
+    filling.fill_index(index.path, os.getppid(), "json")
+    told = json.loads(capsys.readouterr().err)
+    assert (told["level"], told["logger"]) == ("ERROR", "lookalike")
+    assert told["message"] == f"the spaces of {index.path} are not filled: The disk is full."
 
 
 def test_a_process_that_ends_while_it_looks_a_model_up_is_no_defect(

@@ -28,8 +28,8 @@ from conftest import HeldEncoder, draw_picture, image_id, new_image, run_cli, ve
 from PIL import Image
 from test_api import check_problem, upload
 
+from api import logs
 from api.errors import KeysInvalid, SettingInvalid
-from api.http import logs
 from api.http.access import Keys, Scope, crosses_sites, host_of, key_to_send, read_keys
 from api.http.app import create_app
 from api.http.protocol import HTTPProtocol

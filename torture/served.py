@@ -14,7 +14,7 @@ import numpy as np
 import uvicorn
 from numpy.typing import NDArray
 
-from api.http import logs
+from api import logs
 from api.http.access import Keys, read_keys
 from api.http.app import create_app
 from api.http.protocol import HTTPProtocol

@@ -13,9 +13,9 @@ from starlette.datastructures import Headers
 from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api import metrics
+from api import logs, metrics
 from api.errors import NotReady, ServingError
-from api.http import logs, problems
+from api.http import problems
 from api.http.access import COOKIE, Keys, crosses_sites, host_of, is_loopback
 from api.http.access import Scope as KeyScope
 from api.http.problems import Problem

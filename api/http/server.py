@@ -13,8 +13,8 @@ from pathlib import Path
 
 import uvicorn
 
+from api import logs
 from api.errors import CannotServe
-from api.http import logs
 from api.http.access import Keys, is_loopback, read_keys
 from api.http.app import create_app
 from api.http.protocol import MAX_CONNECTIONS, HTTPProtocol

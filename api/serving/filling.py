@@ -13,6 +13,8 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+from api import logs
+from api.logs import LogFormat
 from indexer.encoders.encoder import SpaceRequest
 from indexer.errors import IndexerError
 from indexer.fill import Fill, FillReport
@@ -55,8 +57,10 @@ def _step_back() -> None:
 class Filling:
     """Fills one index while it is served, if it is asked to. Stopped anywhere, it goes on when it is asked again."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, log_format: LogFormat) -> None:
+        """log_format: of what the process says."""
         self._path = path
+        self._log_format = log_format
         self._changing = threading.Lock()
         self._process: multiprocessing.process.BaseProcess | None = None
         self._closed = False
@@ -76,7 +80,8 @@ class Filling:
             if self.running or self._closed:
                 return
             context = multiprocessing.get_context("spawn")  # not daemonic: it has decoding processes of its own
-            self._process = context.Process(target=fill_index, args=(self._path, os.getpid()), name="lookalike-fill")
+            arguments = (self._path, os.getpid(), self._log_format)
+            self._process = context.Process(target=fill_index, args=arguments, name="lookalike-fill")
             self._process.start()
 
     def close(self) -> None:
@@ -101,7 +106,7 @@ class _Quiet:
     def done(self, files: int) -> None: ...
 
 
-def fill_index(path: Path, server: int) -> None:
+def fill_index(path: Path, server: int, log_format: LogFormat) -> None:
     """Fill an index until its spaces are complete, SIGTERM comes, or the server is gone. server: its process's id."""
     asked = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: asked.set())
@@ -111,7 +116,7 @@ def fill_index(path: Path, server: int) -> None:
     def stopped() -> bool:
         return asked.is_set() or os.getppid() != server
 
-    logging.basicConfig(format="%(levelname)s %(message)s")
+    logs.install(log_format)
     try:
         with Index.open(path, writable=True) as index:
             _fill_patiently(index, stopped)

@@ -87,7 +87,7 @@ class Service:
         self.index = index
         load = load or partial(load_index_encoder, index, warn=LOG.warning)
         self.embedding = Embedding(index, encoder, load, settings)
-        self.filling = Filling(index.path)
+        self.filling = Filling(index.path, settings.log_format)
         # On one core each: threads of FAISS that wait for each other spin, and take the other from the event loop.
         one_core = partial(faiss.omp_set_num_threads, 1)
         self._searching: Stage[Query, list[Hit]] = Stage(

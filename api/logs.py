@@ -6,6 +6,7 @@ import logging
 from contextvars import ContextVar
 from typing import Literal
 
+LogFormat = Literal["text", "json"]
 REQUEST: ContextVar[str | None] = ContextVar("request", default=None)
 """The id of the request that is being answered."""
 
@@ -19,7 +20,7 @@ class _Named(logging.Filter):
         return True
 
 
-def install(form: Literal["text", "json"]) -> None:
+def install(form: LogFormat) -> None:
     """Log everything of ours, and warnings of others, in this form."""
     handler = logging.StreamHandler()
     handler.addFilter(_Named())
