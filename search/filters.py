@@ -95,7 +95,12 @@ class Not:
     part: Filter
 
 
-Filter = And | Or | Not | Condition
+@dataclass(frozen=True)
+class Present:
+    """A file of the image was there when a build last looked, or it has no location. Nobody can type it."""
+
+
+Filter = And | Or | Not | Condition | Present
 
 
 class KeyTwice(ValueError):

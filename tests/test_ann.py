@@ -724,3 +724,31 @@ def test_a_policy_that_would_never_end_or_never_hold_is_refused(figures: dict[st
 def test_a_transform_that_there_is_not_is_refused_by_name(make_index: MakeIndex) -> None:
     with pytest.raises(PolicyInvalid, match=r"'whitten'.*identity"):
         make_index(clusters(20), policy=Policy(transform="whitten"))
+
+
+@pytest.mark.parametrize("label", [None, "even"])
+def test_a_search_among_images_whose_files_are_gone_is_bounded(make_index: MakeIndex, label: str | None) -> None:
+    """Left out one by one, they were all candidates in the end."""
+    data = clusters(3000)
+    index = make_index(data)
+    by_score = np.argsort(-(data @ data[0].astype(np.float64)), kind="stable").tolist()
+    with index.writer() as writer, writer.transaction() as transaction:
+        gone = [new_image(number, data[number]).location.path for number in by_score[:2900]]
+        transaction.mark_missing("/photos", gone, missing=True)
+    asked: list[int] = []
+    nearest = Snapshot.nearest
+
+    def counted(self: Snapshot, space: str, queries: Any, k: int, *args: Any, **options: Any) -> Any:
+        asked.append(k)
+        return nearest(self, space, queries, k, *args, **options)
+
+    matching = None if label is None else parse_filter({"label": label})
+    with mock.patch.object(Snapshot, "nearest", counted):
+        hits = index.search(Query(parts=[QueryPart(vector=data[0])], k=10, filter=matching))
+    left = [number for number in by_score[2900:] if label is None or number % 2 == 0]
+    assert [hit.id for hit in hits] == [image_id(number) for number in left[:10]]
+    assert max(asked) < 300
+    with index.writer() as writer, writer.transaction() as transaction:
+        transaction.mark_missing("/photos", gone, missing=False)
+    found = index.search(Query(parts=[QueryPart(vector=data[0])], k=1, filter=matching))
+    assert found[0].id == image_id(0), "they are hits again"

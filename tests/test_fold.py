@@ -139,6 +139,21 @@ def test_what_a_folded_search_looks_through_is_bounded(library: Index, monkeypat
         library.search(query(k=1_000, offset=1, fold=True))
 
 
+def test_images_whose_files_are_gone_take_no_candidates_from_a_folded_search(
+    make_index: Callable[..., Index], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.query.searcher.MAX_FOLD_CANDIDATES", 60)
+    data = near(vectors(1, seed=1), 200)
+    index = make_index(data)
+    nearest = np.argsort(-(data @ data[0]))
+    with index.writer() as writer, writer.transaction() as transaction:
+        gone = [new_image(int(number), data[number]).location.path for number in nearest[:150]]
+        transaction.mark_missing("/photos", gone, missing=True)
+    plain, folded = (index.search(Query(parts=[QueryPart(vector=data[0])], k=8, fold=one)) for one in (False, True))
+    assert len(plain) == 8
+    assert folded == plain, "images without a perceptual hash are nobody's copies"
+
+
 def test_an_index_without_images_folds_to_nothing(make_index: Callable[..., Index]) -> None:
     assert make_index(vectors(0)).search(query(fold=True)) == []
 

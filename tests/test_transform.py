@@ -146,6 +146,14 @@ def test_hits_are_those_of_brute_force_after_the_transform(make_index: MakeIndex
     assert verify(index).findings == []
 
 
+def test_a_folded_search_compares_transformed_vectors(make_index: MakeIndex) -> None:
+    data = skewed(300)
+    index = make_index(data[:250], policy=EXACT)
+    add(index, data, range(250, 300))
+    plain = index.search(Query(parts=[QueryPart(vector=data[5])], k=20))
+    assert index.search(Query(parts=[QueryPart(vector=data[5])], k=20, fold=True)) == plain
+
+
 def test_who_opens_an_index_with_another_policy_searches_by_its_transform(make_index: MakeIndex) -> None:
     data = skewed(300)
     index = make_index(data, policy=EXACT)

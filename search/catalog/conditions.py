@@ -6,10 +6,25 @@ from collections.abc import Callable, Mapping, Sequence
 from operator import ge, gt, le, lt
 from typing import Any
 
-from sqlalchemy import ColumnElement, String, and_, case, cast, exists, false, func, literal, not_, or_, select, true
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    String,
+    and_,
+    case,
+    cast,
+    exists,
+    false,
+    func,
+    literal,
+    not_,
+    or_,
+    select,
+    true,
+)
 
 from search.catalog.schema import images, labels, locations
-from search.filters import NUMBER_FIELDS, And, Compare, Condition, Filter, Glob, Not, OneOf, Or, Test
+from search.filters import NUMBER_FIELDS, And, Compare, Condition, Filter, Glob, Not, OneOf, Or, Present, Test
 from search.names import composed, folded
 
 NUMBERS, BOOLEANS = ("integer", "real"), ("true", "false")
@@ -27,6 +42,16 @@ def sql_condition(tree: Filter) -> ColumnElement[bool]:
             return not_(sql_condition(part))
         case Condition(field, tests):
             return _condition(field, tests)
+        case Present():
+            return images.c.rowid.not_in(_missing())
+
+
+def _missing() -> Select[tuple[int]]:
+    """The rowids of images whose files are all gone: one look through the locations, however many there are."""
+    there = locations.alias()
+    elsewhere = exists().where(there.c.image == locations.c.image, there.c.missing_since.is_(None))
+    gone = locations.c.missing_since.is_not(None), locations.c.image.is_not(None), ~elsewhere.correlate(locations)
+    return select(locations.c.image).where(*gone)
 
 
 def _condition(name: str, tests: Sequence[Test]) -> ColumnElement[bool]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from search.catalog.catalog import Catalog
 from search.catalog.hits import Entry
 from search.errors import FilterInvalid, NotInSpace, QueryInvalid, SearchError, UnknownImage, UnknownSpace
-from search.filters import Filter
+from search.filters import And, Filter, Present
 from search.generations.ann import NEIGHBOURS
 from search.query.aspects import WeightedVectors, nearest_by_sum
 from search.query.fold import CANDIDATES_PER_HIT, MAX_COPIES, MAX_FOLD_CANDIDATES, fold, is_enough
@@ -37,7 +37,8 @@ MAX_KEPT_ROWIDS = 4_000_000
 """Rowids that the latest filters let through, 32 MB: kept for the next page, and for the same filter again."""
 MAX_KEPT_FILTERS = 256
 EXTRA_PER_GONE = 2
-"""Candidates more for each image whose files are gone: a folder that was deleted is often a neighbourhood."""
+"""Candidates more for each image whose files are gone: a folder that was deleted is often a neighbourhood. Where these
+are not enough, all such images are left out like those of a filter: to find them takes a look at every location."""
 COSINE_ROUNDING = 1e-6
 """How far a cosine may be from its true value: that of an image with itself is not always 1 to the last bit."""
 
@@ -76,8 +77,8 @@ class Searcher:
                     answers[number] = error
                     refused.add(number)
             plain = {number: one for number, one in asked.items() if not one.query.fold}
-            found = self._present_hits(snapshot, plain)
-            found |= {number: self._folded(snapshot, one) for number, one in asked.items() if one.query.fold}
+            found = self._present_hits(snapshot, plain, version)
+            found |= {number: self._folded(snapshot, one, version) for number, one in asked.items() if one.query.fold}
             for number, (hits, _) in found.items():
                 answers[number] = hits
             # An image that was removed after the snapshot is no hit any more, and may have kept another from being one.
@@ -178,10 +179,17 @@ class Searcher:
         vectors = part_vectors(aspect.parts, space.recipe.dim, vector_of)
         return WeightedVectors(space.name, vectors if aspect.weight > 0 else -vectors, abs(aspect.weight))
 
-    def _present_hits(self, snapshot: Snapshot, asked: Mapping[int, _Asked]) -> dict[int, tuple[list[Hit], bool]]:
+    def _present(self, one: _Asked, version: int) -> _Asked:
+        """A query that does not meet images whose files are all gone."""
+        tree = Present() if one.query.filter is None else And((one.query.filter, Present()))
+        return replace(one, allowed=self._matching(tree, version))
+
+    def _present_hits(
+        self, snapshot: Snapshot, asked: Mapping[int, _Asked], version: int
+    ) -> dict[int, tuple[list[Hit], bool]]:
         """The hits of each query, and whether the catalog still knew all candidates.
 
-        Images whose files are all gone are not hits: where they leave too few, more candidates are looked at.
+        Images whose files are all gone are not hits: where they leave too few, more candidates are looked at once.
         """
         answers: dict[int, tuple[list[Hit], bool]] = {}
         waiting = dict(asked)
@@ -192,6 +200,8 @@ class Searcher:
                 if len(hits) == one.query.k or gone <= one.excluded:
                     answers[number] = hits, all_known
                     del waiting[number]
+                elif one.spare:
+                    waiting[number] = self._present(replace(one, excluded=one.excluded | gone), version)
                 else:
                     excluded = one.excluded | gone
                     waiting[number] = replace(one, excluded=excluded, spare=EXTRA_PER_GONE * len(excluded))
@@ -223,10 +233,11 @@ class Searcher:
             answers.append((hits, len(hits) == len(rowids) and all(rowid in ids for rowid in best), absent))
         return answers
 
-    def _folded(self, snapshot: Snapshot, asked: _Asked) -> tuple[list[Hit], bool]:
+    def _folded(self, snapshot: Snapshot, asked: _Asked, version: int) -> tuple[list[Hit], bool]:
         """As `_hits`, of a query whose near-equal images are one hit."""
         wanted = asked.query.offset + asked.query.k
         window = min(CANDIDATES_PER_HIT * wanted + EXTRA_CANDIDATES, MAX_FOLD_CANDIDATES)
+        masked = False
         while True:
             one = replace(asked, query=replace(asked.query, k=window, offset=0))
             ((rowids, scores),) = _nearest(snapshot, [one])
@@ -236,7 +247,12 @@ class Searcher:
             ranked = sorted(entry for entry in named if entry[2] and entry[1] not in asked.excluded)
             vectors = snapshot.vectors(asked.aspects[0].space, np.array([entry[4] for entry in ranked], dtype=np.int64))
             groups = fold(vectors, [entry[3] for entry in ranked], wanted)
-            if is_enough(groups, wanted, len(ranked)) or len(rowids) < one.wanted or window == MAX_FOLD_CANDIDATES:
+            if is_enough(groups, wanted, len(ranked)) or len(rowids) < one.wanted:
+                break
+            if not masked and 2 * sum(not entry[2] for entry in named) > len(named):  # most are images that are gone
+                asked, masked = self._present(asked, version), True
+                continue
+            if window == MAX_FOLD_CANDIDATES:
                 break
             window = min(CANDIDATES_PER_HIT * window, MAX_FOLD_CANDIDATES)
         page = groups[asked.query.offset :]

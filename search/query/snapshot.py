@@ -194,7 +194,7 @@ class Snapshot:
     def vectors(self, space: str, rowids: Rowids) -> Vectors:
         """The vectors of images that `nearest` found here, (n, dim) float32, in their order."""
         view = self.spaces[space]
-        result = np.empty((len(rowids), view.space.recipe.dim), dtype=np.float32)
+        result = np.empty((len(rowids), view.transform.dim), dtype=np.float32)
         order = np.argsort(view.delta_rowids)
         new = np.isin(rowids, view.delta_rowids)
         result[new] = view.delta_vectors[order[np.searchsorted(view.delta_rowids, rowids[new], sorter=order)]]
