@@ -15,6 +15,7 @@ from conftest import image_id, new_image, recipe, vectors
 from search.errors import (
     NotInSpace,
     QueryInvalid,
+    RecipeMismatch,
     SpaceExists,
     SpaceIncomplete,
     SpaceNeeded,
@@ -399,3 +400,23 @@ def test_the_default_outlives_a_publication(index: Index, reopened: bool) -> Non
         asked = again if reopened else index
         assert asked.info().delta == 0
         assert ask(asked, None, 7, data="layer1") == brute_force("layer1", range(40), 7)
+
+
+@pytest.mark.parametrize("shape", [(31,), (1, 32), ()], ids=str)
+def test_a_vector_of_another_length_is_never_stored(index: Index, shape: tuple[int, ...]) -> None:
+    """It would have made every search, and every publication, find a damaged index."""
+    wrong = np.ones(shape, dtype=np.float32)
+    add_space(index, "layer1")
+    with index.writer() as writer:
+        with pytest.raises(RecipeMismatch, match=r"layer2 .* 32 numbers"), writer.transaction() as transaction:
+            transaction.add(new_image(50, wrong))
+        with pytest.raises(RecipeMismatch, match=r"layer1 .* 32 numbers"), writer.transaction() as transaction:
+            transaction.fill(index.space("layer1"), {image_id(3): wrong})
+    assert ask(index, "layer2", 3) == brute_force("layer2", range(40), 3)
+    assert ask(index, "layer1", 3) == []
+
+
+@pytest.mark.parametrize("vector", [np.float32(1), np.ones((1, 1, 32), "f4"), np.ones((0, 32), "f4")], ids=np.shape)
+def test_a_part_that_is_not_a_vector_is_refused(index: Index, vector: np.ndarray) -> None:
+    with pytest.raises(QueryInvalid, match="Part 1"):
+        index.search(Query(parts=[QueryPart(vector=vector)]))

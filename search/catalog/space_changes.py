@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple, cast
 
+import numpy as np
 from sqlalchemy import Connection, bindparam, delete, exists, func, select, text, update
 from sqlalchemy.dialects.sqlite import insert
 
 from search.catalog.lookup import Lookup
 from search.catalog.schema import embeddings, images, spaces, state
-from search.errors import SpaceExists, SpaceIncomplete, SpaceNeeded, UnknownSpace
+from search.errors import RecipeMismatch, SpaceExists, SpaceIncomplete, SpaceNeeded, UnknownSpace
 from search.recipe import Recipe
 from search.types import Space, Vector
 from search.vectors import to_blob
@@ -27,6 +28,8 @@ class SpaceRow(NamedTuple):
     """A space as changes need to know it."""
 
     number: int
+    name: str
+    dim: int
     added_seq: int | None
     complete_seq: int | None
 
@@ -62,7 +65,7 @@ class SpaceChanges(Lookup):
         """Add the vectors of images that are there, by id, to a space that is not complete; with the last, it is.
 
         Images that have one, or are gone, are left out. Returns how many were added. Raises UnknownSpace, also where
-        another space has its name by now.
+        another space has its name by now, RecipeMismatch where a vector is of another length.
         """
         here = self._spaces.get(space.name)
         if here is None or here.added_seq != space.added_seq:
@@ -132,10 +135,11 @@ class SpaceChanges(Lookup):
         return self._spaces[name]
 
     def _read_spaces(self) -> dict[str, SpaceRow]:
-        columns = (spaces.c.space, spaces.c.name, spaces.c.added_seq, spaces.c.complete_seq)
+        columns = (spaces.c.space, spaces.c.name, spaces.c.recipe, spaces.c.added_seq, spaces.c.complete_seq)
         query = select(*columns).where(spaces.c.dropped == 0).order_by(spaces.c.space)
         return {
-            row.name: SpaceRow(row.space, row.added_seq, row.complete_seq) for row in self._connection.execute(query)
+            row.name: SpaceRow(row.space, row.name, row.recipe["dim"], row.added_seq, row.complete_seq)
+            for row in self._connection.execute(query)
         }
 
     def _usable(self, vectors: Mapping[str, Vector], made_for: Iterable[Space] | None) -> Mapping[str, Vector]:
@@ -181,6 +185,8 @@ def space_row(space: Space) -> dict[str, Any]:
 
 
 def embedding_row(rowid: int, space: SpaceRow, vector: Vector, seq: int | None) -> dict[str, Any]:
-    """A row of `embeddings`."""
+    """A row of `embeddings`. Raises RecipeMismatch where the vector is not one of the space's length."""
+    if np.shape(vector) != (space.dim,):
+        raise RecipeMismatch(f"A vector in {space.name} has {space.dim} numbers, not the shape {np.shape(vector)}.")
     blob, crc32 = to_blob(vector)
     return {"image_rowid": rowid, "space_id": space.number, "vector": blob, "crc32": crc32, "seq": seq}

@@ -57,7 +57,8 @@ class Transaction(SpaceChanges):
 
         made_for: the spaces that the vectors were computed for: those of others that have their names by now are left
         out. Returns whether the image is new. Adding the same image again changes nothing. Raises VectorsMissing where
-        that of a complete space is missing, UnknownSpace where there is no such space, and none was `made_for`.
+        that of a complete space is missing, UnknownSpace where there is no such space, and none was `made_for`,
+        RecipeMismatch where a vector is of another length.
         """
         rowid = self.rowid(image.id)
         if rowid is not None:

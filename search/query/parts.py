@@ -40,7 +40,9 @@ def part_vectors(parts: Sequence[QueryPart], dim: int, vector_of: Callable[[str]
         assert vector is not None
         views = np.atleast_2d(vector)
         if views.ndim != 2 or not len(views) or views.shape[1] != dim:
-            raise QueryInvalid(f"Part {number} has {vector.shape[-1]} dimensions, the space has {dim}.")
+            raise QueryInvalid(
+                f"Part {number} has the shape {np.shape(vector)}; a vector of the space has {dim} numbers."
+            )
         if len(views) > 1 and len(total) not in (1, len(views)):
             raise QueryInvalid(f"Part {number} has {len(views)} views, a part before it {len(total)}.")
         if not np.isfinite(part.weight) or abs(part.weight) > 1e6:
