@@ -113,15 +113,14 @@ class Build:
 
     def _prepare(self, sources: Sequence[Source]) -> None:
         roots = [Path(root) for root in self._index.catalog.roots() if root != str(self._index.uploads)]
+        named = {source.root for source in sources}
         with self._writer.transaction() as transaction:
             if self._options.min_recall is not None:
                 transaction.set_min_recall(self._options.min_recall)
-            for source in sources:  # photos/2024 was built before, photos is now: the files there are the same files
-                for root in roots:
-                    if root != source.root and root.is_relative_to(source.root):
-                        transaction.change_root(
-                            str(root), str(source.root), f"{root.relative_to(source.root).as_posix()}/"
-                        )
+            for root in roots:  # photos/2024 was built before, photos is now: the files there are the same files
+                around = next((above for above in reversed(root.parents) if above in named), None)
+                if around is not None:
+                    transaction.change_root(str(root), str(around), f"{root.relative_to(around).as_posix()}/")
 
     def _fill(self, sources: Sequence[Source]) -> None:
         """Give images of these sources that were known before their vectors in spaces that are not complete."""

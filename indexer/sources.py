@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from indexer.errors import SourceMissing
@@ -30,14 +31,16 @@ def resolve_sources(sources: Iterable[Path], listed: Iterable[Path], known_roots
 
     sources: folders or files as the user named them. listed: files from `--files-from`. Raises SourceMissing.
     """
-    roots = [Path(root) for root in known_roots]
-    named = [_as_known(_existing(source), roots) for source in sources]
+    known = {folded(root): Path(root) for root in known_roots}
+    named = [_as_known(_existing(source), known) for source in sources]
     folders = [path for path in named if path.is_dir()]
-    files = [path for path in named if not path.is_dir()] + [_listed_path(path, (*roots, *folders)) for path in listed]
+    roots = {*known.values(), *folders}
+    resolved = cache(_resolved)
+    files = [path for path in named if not path.is_dir()] + [_listed_path(path, roots, resolved) for path in listed]
     for folder in (*folders, *(path.parent for path in files)):
         if not is_text(str(folder)):
             raise SourceMissing(f"{folder} cannot be indexed: its path is not valid UTF-8; rename it.")
-    roots += sorted(folders + [path.parent for path in files], key=lambda path: len(path.parts))  # parents first
+    roots |= {path.parent for path in files}
     prefixes: dict[Path, list[str]] = {}
     for folder in sorted(folders, key=lambda path: len(path.parts)):
         root, prefix = _home(folder, roots)
@@ -54,15 +57,17 @@ def resolve_sources(sources: Iterable[Path], listed: Iterable[Path], known_roots
     ]
 
 
-def _as_known(path: Path, roots: Iterable[Path]) -> Path:
-    """A path as the index knows it, or its root's, where the file system takes names in several ways (other case)."""
-    for root in roots:
-        above = Path(*path.parts[: len(root.parts)])
-        if folded(str(root)) == folded(str(above)):
-            with suppress(OSError):
-                if root == above or root.samefile(above):
-                    below = path.parts[len(root.parts) :]
-                    return _as_spelled(root, below) if path.is_dir() else root.joinpath(*below)
+def _as_known(path: Path, known: Mapping[str, Path]) -> Path:
+    """A path below a root as the index has it, where the file system takes names in several ways (other case).
+
+    known: roots by their folded names.
+    """
+    for above in (path, *path.parents):
+        root = known.get(folded(str(above)))
+        with suppress(OSError):
+            if root is not None and (root == above or root.samefile(above)):
+                below = path.parts[len(root.parts) :]
+                return _as_spelled(root, below) if path.is_dir() else root.joinpath(*below)
     return path
 
 
@@ -76,27 +81,37 @@ def _as_spelled(folder: Path, below: Iterable[str]) -> Path:
     return folder
 
 
-def _listed_path(path: Path, known: Iterable[Path]) -> Path:
+def _listed_path(path: Path, roots: Set[Path], resolved: Callable[[Path], Path]) -> Path:
     """A path of a list, absolute. A link stays a link, and is judged by the scan; links to folders above it do where
-    the path so named lies in a known folder.
+    the path so named lies in one of the roots. resolved: `_resolved`, which need not be asked twice for a folder.
     """
     path = as_on_disk(path)
     named = Path(os.path.abspath(path))  # noqa: PTH100
-    if ".." not in path.parts and any(named.is_relative_to(folder) for folder in known):
+    if ".." not in path.parts and _outermost(named, roots) is not None:
         return named
+    return resolved(path) if path.name == ".." else resolved(path.parent) / path.name
+
+
+def _resolved(path: Path) -> Path:
     try:
-        return path.resolve() if path.name == ".." else path.parent.resolve() / path.name
+        return path.resolve()
     except (OSError, RuntimeError):  # links in a circle
-        return named
+        return path.absolute()
 
 
 def _covered(prefix: str, prefixes: Iterable[str]) -> bool:
     return any(prefix.startswith(outer) for outer in prefixes)
 
 
-def _home(folder: Path, roots: Iterable[Path]) -> tuple[Path, str]:
+def _outermost(path: Path, roots: Set[Path]) -> Path | None:
+    """The outermost root around a path, or the path itself if it is one; by its parents, since roots may be many."""
+    return next((above for above in (*reversed(path.parents), path) if above in roots), None)
+
+
+def _home(folder: Path, roots: Set[Path]) -> tuple[Path, str]:
     """The outermost root around a folder (there is one), and the folder's path in it, empty or ending in `/`."""
-    root = min((root for root in roots if folder.is_relative_to(root)), key=lambda path: len(path.parts))
+    root = _outermost(folder, roots)
+    assert root is not None, "each source is its own root where no other is"
     relative = folder.relative_to(root).as_posix()
     return root, "" if relative == "." else f"{relative}/"
 

@@ -44,3 +44,14 @@ def test_a_folder_below_a_root_is_the_same_in_another_case(tmp_path: Path, monke
     for typed in ("photos/africa/2024", "photos/Africa/2024"):
         (source,) = resolve_sources([tmp_path / typed], [], [str(tmp_path / "Photos")])
         assert (source.root, source.prefix) == (tmp_path / "Photos", "Africa/2024/")
+
+
+def test_a_long_list_is_resolved_in_proportion_to_its_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[object] = []
+    within = Path.is_relative_to
+    monkeypatch.setattr(Path, "is_relative_to", lambda one, *other: looked.append(one) or within(one, *other))
+    names = [tmp_path / str(number % 10) / f"{number}.png" for number in range(200)]
+    found = resolve_sources([], names, [])
+    assert sum(len(source.paths or ()) for source in found) == 200
+    assert len(found) == 10
+    assert len(looked) <= 10 * len(names)
