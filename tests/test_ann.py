@@ -752,3 +752,24 @@ def test_a_search_among_images_whose_files_are_gone_is_bounded(make_index: MakeI
         transaction.mark_missing("/photos", gone, missing=False)
     found = index.search(Query(parts=[QueryPart(vector=data[0])], k=1, filter=matching))
     assert found[0].id == image_id(0), "they are hits again"
+
+
+def test_no_more_is_allocated_than_there_are_images(make_index: MakeIndex) -> None:
+    data = clusters(1500)
+    index = make_index(np.concatenate([data, data[:10]]))  # a graph, and groups
+    rowids, _ = index.nearest(data[:2], 10**12)
+    assert [len(set(row.tolist())) for row in rowids] == [1510, 1510]
+
+
+def test_filters_are_kept_within_a_bound_of_bytes(make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where images have equal vectors, each kept filter has a mask over all images, however few it lets through."""
+    monkeypatch.setattr("search.query.searcher.MAX_KEPT_BYTES", 20_000)
+    data = clusters(900)
+    index = make_index(np.concatenate([data, data]))
+    for number in range(60):
+        hits = index.search(Query(parts=[QueryPart(vector=data[0])], filter=parse_filter({"width": number})))
+        assert [hit.id for hit in hits] == [image_id(number)]
+    kept = index._searcher._filtered.values()
+    masks = [selection._standing[1].positions for selection in kept if selection._standing is not None]
+    assert len(masks) > 5
+    assert sum(mask.nbytes for mask in masks if mask is not None) <= 22_000

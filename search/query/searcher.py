@@ -33,8 +33,8 @@ REFUSALS = (QueryInvalid, FilterInvalid, UnknownImage, UnknownSpace, NotInSpace)
 """Errors of one query, and not of those beside it."""
 EXTRA_CANDIDATES = 16
 """Candidates beyond k: room for equal scores, whose order is by id, and for parts that are no hits."""
-MAX_KEPT_ROWIDS = 4_000_000
-"""Rowids that the latest filters let through, 32 MB: kept for the next page, and for the same filter again."""
+MAX_KEPT_BYTES = 64 << 20
+"""Of what the latest filters let through: kept for the next page, and for the same filter again."""
 MAX_KEPT_FILTERS = 256
 EXTRA_PER_GONE = 2
 """Candidates more for each image whose files are gone: a folder that was deleted is often a neighbourhood. Where these
@@ -139,7 +139,7 @@ class Searcher:
             self._filtered[key] = selection
             while (
                 len(self._filtered) > MAX_KEPT_FILTERS
-                or sum(len(kept.rowids) for kept in self._filtered.values()) > MAX_KEPT_ROWIDS
+                or sum(kept.nbytes for kept in self._filtered.values()) > MAX_KEPT_BYTES
             ):
                 self._filtered.popitem(last=False)
         return selection

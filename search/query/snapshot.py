@@ -42,6 +42,13 @@ class Selection:
         # Weak: a generation's files stay on the disk, deleted or not, for as long as somebody holds it.
         self._standing: tuple[weakref.ref[SpaceSnapshot], Allowed] | None = None
 
+    @property
+    def nbytes(self) -> int:
+        """The memory that it takes, with what it remembers."""
+        standing = self._standing
+        kept = (standing[1].positions, standing[1].node_mask, standing[1].few_nodes) if standing is not None else ()
+        return self.rowids.nbytes + sum(array.nbytes for array in kept if array is not None)
+
     def within(self, base: SpaceSnapshot, few: int) -> Allowed:
         """Where these images stand. few: nodes that are compared one by one."""
         standing = self._standing
@@ -166,14 +173,15 @@ class Snapshot:
         *,
         max_equal: int | None = None,
     ) -> tuple[Rowids, NDArray[np.float32]]:
-        """The k images nearest to each query, best first: rowids and cosines, both (q, k); -1 and -inf where there are
-        fewer.
+        """The k images nearest to each query, best first: rowids and cosines, both (q, m) with m <= k; -1 and -inf
+        where there are fewer.
 
         queries: (q, dim) float32, unit vectors. allowed: what may be found, none of it removed before; None: all. ef:
         candidates of a graph's search; None: as many as the recall was measured with. max_equal: of images of the
         generation with equal vectors, the first so many by id; None: as many as fit.
         """
         view = self.spaces[space]
+        k = min(k, len(view.delta_rowids) + (0 if view.base is None else len(view.base.rowids)))
         queries = view.transform.apply(queries)
         chosen = None if allowed is None else np.flatnonzero(_in_sorted(view.delta_rowids, allowed.rowids))
         found = exact(view.delta_vectors, queries, k, chosen)
