@@ -4,7 +4,7 @@
 # What happens: where the dimension is a multiple of 16 (AVX2) or of 32 (AVX-512), the query's numbers are cut to integers, towards
 # zero, first: a query of unit length becomes zeros, and every score 0. Other dimensions, 10 or 65, are right, and so are all without
 # SIMD; at 48 one index file answers differently on two processors. A query that is scaled to about +-127 first loses little.
-# Source met: integer codes of image embeddings (384 numbers), queried by unit vectors: recall .02.
+# Where it matters: integer codes of image embeddings (384 numbers), queried by unit vectors: recall .02.
 set -euo pipefail
 [[ $(uname -m) == x86_64 ]] && grep -qw avx2 /proc/cpuinfo || { echo "needs an x86-64 processor with AVX2"; exit 1; }
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT

@@ -5,7 +5,7 @@
 # faiss.cvar.distance_compute_blas_threshold, which counted queries in older versions) scores come from a matrix product, whose last bits
 # depend on where a vector stands in its block: equal vectors then have different scores, and the order of copies is another than if
 # each query is asked alone.
-# Source met: an image index that promises ties by id; the order of copies changed between its two parts and with the size of a batch.
+# Where it matters: an image index that promises ties by id; the order of copies changed between its two parts and with the size of a batch.
 set -euo pipefail
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv"

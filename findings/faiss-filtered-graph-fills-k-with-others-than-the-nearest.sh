@@ -4,7 +4,7 @@
 # What happens: the walk goes where it would go without a filter and stops after efSearch steps; it returns what selected ones it passed by.
 # With 3% selected nearly every answer has its ten hits, and a third of the ten nearest are missing; with 1% half are empty.
 # A larger efSearch moves the point, and does not end it. Fewer than some thousand are quicker compared one by one.
-# Source met: filters of an image search: recall .1 where the images farthest from the query were chosen, or the nearest removed.
+# Where it matters: filters of an image search: recall .1 where the images farthest from the query were chosen, or the nearest removed.
 set -euo pipefail
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv"

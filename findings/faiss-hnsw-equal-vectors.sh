@@ -3,7 +3,7 @@
 # a graph over the distinct ones, since copies only add equal distances.
 # What happens: FAISS's HNSW links the copies to each other until their lists are full, and the rest is cut off. Recall of the
 # ten nearest of fresh queries falls by more than a third; adding each distinct vector once restores it.
-# Source met: an index of images in which one placeholder picture was stored thousands of times.
+# Where it matters: an index of images in which one placeholder picture was stored thousands of times.
 set -euo pipefail
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv"

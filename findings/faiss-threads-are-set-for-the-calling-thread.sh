@@ -3,7 +3,7 @@
 # What happens: OpenMP keeps the number for each calling thread. A thread that the program starts later (a web server's executor)
 # has the default again, all cores, and its first search starts a pool of its own, which stays as long as it lives: eight
 # threads that search once, each with the default of four, leave 24 more behind. OMP_NUM_THREADS=1 in the environment holds for all.
-# Source met: a search server whose worker threads each call FAISS; it searches from a few fixed threads now.
+# Where it matters: a search server whose worker threads each call FAISS; it searches from a few fixed threads now.
 set -euo pipefail
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv"

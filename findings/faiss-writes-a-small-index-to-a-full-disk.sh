@@ -3,7 +3,7 @@
 # What happens: bytes that do not fill a buffer (4 KiB) reach the disk only when the file is closed, and a failure of that is printed
 # by the destructor, not raised: write_index returns, and the file is cut off. It depends on the size modulo the buffer, so that
 # large indexes fail aloud but for their last bytes. faiss.serialize_index and a file of one's own, with fsync, tells of it.
-# Source met: tests of an image index on full disks: of 150 sizes of disk, 8 gave a file that was said to be written and could not be read.
+# Where it matters: tests of an image index on full disks: of 150 sizes of disk, 8 gave a file that was said to be written and could not be read.
 set -euo pipefail
 [ -e /dev/full ] || { echo "needs /dev/full (Linux)"; exit 1; }
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT

@@ -3,7 +3,7 @@
 # What happens: the orientation of a JPEG XL is in its own header; libjxl applies it while decoding, and the standard says that the
 # one in Exif is not to be applied. pillow-jxl-plugin hands the Exif on unchanged, so that exif_transpose turns what is upright.
 # Of a JPEG that was packed losslessly it gives the JPEG's own pixels, which must be turned: `image.jpeg` tells which one it is.
-# Source met: phone photos converted to JPEG XL that come out on their side, while others do not.
+# Where it matters: phone photos converted to JPEG XL that come out on their side, while others do not.
 set -euo pipefail
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv"

@@ -3,7 +3,7 @@
 # What happens: with a scalar-quantised graph (IVF_HNSW_SQ) it is the squared distance of the unit vectors, twice as large.
 # refine_factor, meant for accuracy, halves it, and so does one row added since the index was built: then all hits have 1 - cosine.
 # Also, a search that names no metric has L2 without an index, and the index's own metric with one.
-# Source met: trying engines: scores were compared with NumPy's.
+# Where it matters: trying engines: scores were compared with NumPy's.
 set -euo pipefail
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv"

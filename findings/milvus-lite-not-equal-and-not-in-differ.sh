@@ -4,7 +4,7 @@
 # What happens: in milvus-lite the first two leave out the rows that have no such key (of the dynamic field), and the third takes them.
 # So a client that writes its condition as a list gets other rows than one that compares. Of a key that no row has, != finds none.
 # label is null or label != "cat" says what is meant.
-# Source met: trying engines under one language of filters; != lost the images without the key.
+# Where it matters: trying engines under one language of filters; != lost the images without the key.
 set -euo pipefail
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv"

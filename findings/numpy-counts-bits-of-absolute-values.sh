@@ -3,7 +3,7 @@
 # is their Hamming distance, as POPCNT in C or a Python integer masked to 64 bits gives it.
 # What happens: NumPy counts the bits of the ABSOLUTE value. Where the first bit differs, the difference is negative, and the
 # count is another: hashes that differ in all 64 bits have a distance of 1, and pass for copies. Viewed as uint64, it is right.
-# Source met: folding near-duplicates by hashes read from SQLite, which has no unsigned 64-bit integers.
+# Where it matters: folding near-duplicates by hashes read from SQLite, which has no unsigned 64-bit integers.
 set -euo pipefail
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv"

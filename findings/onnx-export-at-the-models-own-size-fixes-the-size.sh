@@ -4,7 +4,7 @@
 # What happens: with an example of the size that the checkpoint was trained at, the way to start with, export succeeds, and onnxruntime
 # fails at every other size. transformers returns the positions as they are where the patches are as many as trained with and height
 # equals width; that branch is baked in. Height and width become one name, still said to be free. An example of any other size is right.
-# Source met: exporting a DINOv2 for images of any size.
+# Where it matters: exporting a DINOv2 for images of any size.
 set -euo pipefail
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 export HF_HUB_OFFLINE=1

@@ -3,7 +3,7 @@
 # What happens: on a processor with BF16 instructions, compile_model(model, "CPU") computes in bf16 by default: three digits, where
 # another machine with the same code and file has seven. ExecutionMode says PERFORMANCE, the outputs' type says f32. And save_model stores
 # weights as fp16 by default. INFERENCE_PRECISION_HINT="f32" and compress_to_fp16=False give what was guessed.
-# Source met: comparing embeddings of OpenVINO and torch, which agreed to 1e-6 only with the setting.
+# Where it matters: comparing embeddings of OpenVINO and torch, which agreed to 1e-6 only with the setting.
 set -euo pipefail
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv"

@@ -4,7 +4,7 @@
 # forked processes, so that a list kept in the process itself stays empty; without a network it fails in silence. Nothing is asked.
 # It also writes an identity into ~/intel. CI=true in the environment turns it off, so that tests of a CI see nothing. Without the
 # package openvino-telemetry, a declared dependency that is not needed for this, nothing is sent.
-# Source met: a program that promises to send nothing anywhere, watched by an audit hook that forks inherit.
+# Where it matters: a program that promises to send nothing anywhere, watched by an audit hook that forks inherit.
 set -euo pipefail
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv"

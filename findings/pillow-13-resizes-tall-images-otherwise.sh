@@ -3,7 +3,7 @@
 # hashes and golden images of resized pictures change.
 # What happens: a tall image is resized down before it is resized across in 13, and the other way round in 12. Rounding between the
 # two passes differs, so pixels differ by one step. Wide images are the same.
-# Source met: an index built with one version and searched with the other compares slightly different pixels.
+# Where it matters: an index built with one version and searched with the other compares slightly different pixels.
 set -euo pipefail
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 for version in 12.3.0 13.0.0; do

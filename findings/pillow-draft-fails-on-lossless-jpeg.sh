@@ -4,7 +4,7 @@
 # What happens: libjpeg-turbo 3 decodes lossless JPEG (SOF3: medical archives, DNG), and so does Pillow's load(). But it cannot scale
 # one. draft() asks it to all the same and reports success; then load(), and thumbnail(), which drafts by itself, raise
 # "broken data stream when reading image file", as of a damaged file. Read it again without draft().
-# Source met: photo archives read with draft() to save time call such pictures damaged.
+# Where it matters: photo archives read with draft() to save time call such pictures damaged.
 set -euo pipefail
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv"

@@ -4,7 +4,7 @@
 # What happens: where Exif has none, Image.getexif() takes tiff:Orientation from the XMP packet, in JPEG, PNG, WebP and TIFF, and
 # exif_transpose turns the pixels by it. A program that turns pixels and rewrites Exif may leave the tag in XMP behind.
 # OpenCV, which reads Exif by default, leaves the same file alone, so that sizes, boxes and embeddings of both disagree.
-# Source met: boxes of objects taken from one decoder and searched for in pixels of the other.
+# Where it matters: boxes of objects taken from one decoder and searched for in pixels of the other.
 set -euo pipefail
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv"

@@ -3,7 +3,7 @@
 # What happens: in qdrant-edge-py True is taken for an int first (it is one in Python) and becomes 1. Payloads keep booleans as booleans,
 # and 1 is no match for true: the filter finds nothing, with an index on the field or without, and no error says so. A field of
 # 0 and 1 works with both. Negated (must_not), the same condition lets everything through.
-# Source met: trying engines under one language of filters.
+# Where it matters: trying engines under one language of filters.
 set -euo pipefail
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv"

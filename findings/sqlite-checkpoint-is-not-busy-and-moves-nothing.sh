@@ -4,7 +4,7 @@
 # What happens: PASSIVE, the default, answers busy = 0 also where a reader kept it from moving a single page; only the other two numbers
 # tell. The reader is a SELECT of which one row was fetched and the rest was not: it pins the log while its cursor lives,
 # in autocommit, where in_transaction is False and commit() does nothing. The log grows for as long. Cursor.close() ends it.
-# Source met: deciding when the log of a catalog has been moved, beside readers.
+# Where it matters: deciding when the log of a catalog has been moved, beside readers.
 set -euo pipefail
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 python3 - "$work/a.db" <<'PY'

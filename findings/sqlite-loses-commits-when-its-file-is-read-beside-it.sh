@@ -3,7 +3,7 @@
 # What happens: POSIX drops ALL locks of a process on a file when ANY descriptor of it is closed, SQLite's too. In WAL mode the next
 # program that opens and closes the database takes itself for the last one and deletes the log under the first. Commits go on,
 # synchronous=FULL, and are acknowledged; they go to a deleted file, nobody else sees them, and a kill loses them. Nothing is corrupt.
-# Source met: checksums of a catalog's pages, read beside SQLite, and the `sqlite3` shell used at the same time.
+# Where it matters: checksums of a catalog's pages, read beside SQLite, and the `sqlite3` shell used at the same time.
 set -euo pipefail
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 cat > "$work/other.py" <<'PY'

@@ -3,7 +3,7 @@
 # What happens: 16-bit colour in planes (PlanarConfiguration 2; microscopes, scanners) is read right by Pillow if it is compressed
 # and wrong if it is not: each plane is taken for bytes, so that it is stretched into stripes, without an error or a warning. The same
 # in 8 bits is right both ways. OpenCV gets both of the 16-bit ones wrong, as silently. tifffile reads all.
-# Source met: embedding TIFFs of all depths and layouts; these came out as stripes.
+# Where it matters: embedding TIFFs of all depths and layouts; these came out as stripes.
 set -euo pipefail
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv"

@@ -3,7 +3,7 @@
 # decoder, or is not; but not by its depth.
 # What happens: Pillow and OpenCV turn 8 bits and leave 16 as they are: the same picture comes out as a negative of itself,
 # without a warning, and the mode "I;16" does not say so. Only the tag does: image.tag_v2[262] == 0.
-# Source met: embedding TIFFs of all depths; an 8-bit copy did not resemble its 16-bit original.
+# Where it matters: embedding TIFFs of all depths; an 8-bit copy did not resemble its 16-bit original.
 set -euo pipefail
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv"

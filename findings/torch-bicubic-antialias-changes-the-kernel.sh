@@ -3,7 +3,7 @@
 # smooth where it is made larger, so that both give the same.
 # What happens: the two are different cubics. Without antialias the kernel's parameter is a = -0.75 (as in OpenCV), with it -0.5 (as in
 # Pillow and in jax.image.resize). Enlarged values differ by percents, and only the second equals Pillow.
-# Source met: position embeddings of a ViT, resized to another image size by two libraries that both say "bicubic", give other embeddings
+# Where it matters: position embeddings of a ViT, resized to another image size by two libraries that both say "bicubic", give other embeddings
 # (5e-3 between DINOv2 in torch and on JAX): torch's models use the first, ports the second.
 set -euo pipefail
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT

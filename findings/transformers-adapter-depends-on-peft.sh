@@ -2,7 +2,7 @@
 # One would guess: AutoModel.from_pretrained(FOLDER) gives the same model everywhere, or warns where it does not.
 # What happens: where the folder also holds a LoRA adapter (adapter_config.json), the adapter is applied if the package peft is installed,
 # and ignored without a word if it is not. The same folder and the same code then give other embeddings.
-# Source met: an index built on a machine with peft and searched on one without.
+# Where it matters: an index built on a machine with peft and searched on one without.
 set -euo pipefail
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 export HF_HUB_OFFLINE=1

@@ -3,7 +3,7 @@
 # takes the Pillow processor by itself, as it does for ViT, CLIP, SigLIP and DINOv2.
 # What happens: DINOv3 and TIPSv2 have no Pillow processor: both raise without torchvision, with backend="pil" too, although the models
 # themselves run without it. What is needed stands in preprocessor_config.json and can be done by hand.
-# Source met: a CPU build of torch of which there is no torchvision: DINOv2 works there and DINOv3 does not.
+# Where it matters: a CPU build of torch of which there is no torchvision: DINOv2 works there and DINOv3 does not.
 set -euo pipefail
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 export HF_HUB_OFFLINE=1

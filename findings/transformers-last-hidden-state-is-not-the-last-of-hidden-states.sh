@@ -3,7 +3,7 @@
 # What happens: it depends on the family. In ViT, DeiT, DINOv2, DINOv3, SigLIP, ViT-MSN and I-JEPA the model ends with a LayerNorm that
 # hidden_states[-1] does not have; in CLIP, MetaCLIP 2, MLCD and BEiT the two are equal (their norm sits in the pooler). Code that takes
 # "layer -1" and was tried on one compares raw and normed embeddings on the next. The shapes are the same, so nothing fails.
-# Source met: an option that chooses the layer of an embedding, for a dozen families of models.
+# Where it matters: an option that chooses the layer of an embedding, for a dozen families of models.
 set -euo pipefail
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 export HF_HUB_OFFLINE=1

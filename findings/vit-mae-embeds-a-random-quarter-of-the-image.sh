@@ -3,7 +3,7 @@
 # What happens: it drops 75% of the patches at random in eval mode too, and shuffles the rest: the same image has another embedding each
 # time, and last_hidden_state has a quarter of the tokens, whose order says nothing. AutoModel gives this class for facebook/vit-mae-*.
 # mask_ratio = 0 keeps all patches, but still shuffles them: CLS and the mean are then stable; patches need noise= in rising order.
-# Source met: a list of the models that an image index can embed with.
+# Where it matters: a list of the models that an image index can embed with.
 set -euo pipefail
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 export HF_HUB_OFFLINE=1

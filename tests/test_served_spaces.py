@@ -17,7 +17,9 @@ import pytest
 from conftest import (
     FakeEncoder,
     Server,
+    another_writer,
     draw_picture,
+    image_id,
     recipe,
     run_cli,
     start_server,
@@ -26,11 +28,13 @@ from conftest import (
 )
 from lookalike_client import AsyncClient, Client, Conflict, Forbidden, NotFound, SpaceInfo, Unprocessable
 
+from api.serving import service as service_module
 from api.serving.embedding import Embedding
+from api.serving.service import Service
 from api.serving.timing import Timing
 from api.settings import Settings
 from indexer.errors import ModelUnavailable
-from search.errors import UnknownSpace
+from search.errors import IndexLocked, UnknownSpace
 from search.index import Index
 from search.types import Encoding, Space
 from search.upkeep.verify import verify
@@ -162,6 +166,55 @@ def test_an_asynchronous_client_has_the_same_calls(server: Server) -> None:
             return [space.name for space in await client.spaces()]
 
     assert asyncio.run(ask())[1] == "layer0+1"
+
+
+def test_a_change_waits_for_a_batch_of_a_filling_and_is_refused_beside_a_build(
+    make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A filling holds the lock for a moment at a time, a build to its end: no request can wait for that."""
+    monkeypatch.setattr(service_module, "FILLING_LOCK_SECONDS", 60)
+    index = make_index(vectors(3))
+    service = Service("test", index, FakeEncoder(), Settings())
+    id_ = image_id(1)
+
+    async def label(until: asyncio.Event) -> None:
+        change = asyncio.create_task(service.change(id_, ["seen"], None))
+        done, _ = await asyncio.wait([change], timeout=0.3)
+        assert not done, "it waits"
+        until.set()
+        assert (await change).labels == ("seen",)
+
+    async def run() -> None:
+        with another_writer(index.path), pytest.raises(IndexLocked):
+            await service.change(id_, ["refused"], None)
+        with index.writer() as writer:
+            writer.add_space(Space(name="layer1", recipe=recipe(1), encoding=Encoding()))
+        released = asyncio.Event()
+        with another_writer(index.path):
+            change = asyncio.create_task(label(released))
+            await released.wait()
+        await change
+
+    try:
+        asyncio.run(run())
+    finally:
+        service.close()
+
+
+@pytest.mark.slow
+def test_uploads_are_taken_while_a_space_is_filled(server: Server) -> None:
+    for number in range(30):
+        draw_picture("purple", "stripes", number, size=900).save(server.photos / f"more-{number}.png")
+    run_cli("build", server.photos, "--index", server.index)
+    with Client(server.url, api_key=server.api_key) as client:
+        client.add_space(1)
+        added = [client.add(draw_picture("black", "square", number, size=100 + number)).id for number in range(20)]
+        wait_until(lambda: by_name(client)["layer1"].complete, 300)
+        space = by_name(client)["layer1"]
+        assert space.count == space.images
+        found = client.search(draw_picture("black", "square", 3, size=103), space="layer1")
+        assert found.hits[0].id == added[3]
+        assert found.hits[0].score == pytest.approx(1, abs=1e-5)
 
 
 class Recorded(FakeEncoder):

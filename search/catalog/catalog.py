@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, Row, func, select
 
 from search.catalog.conditions import sql_condition
-from search.catalog.hits import ENTRIES, HASHES, IDS, RECORDS, Entry
+from search.catalog.hits import ENTRIES, HASHES, HIT_PATHS, IDS, PATH_COUNTS, PRESENT, RECORDS, Entry
 from search.catalog.lookup import KnownLocation, Lookup, known_location
 from search.catalog.schema import (
     APPLICATION_ID,
@@ -185,24 +185,30 @@ class Catalog(StoredSpaces):
     def entries(self, rowids: Iterable[int]) -> dict[int, Entry]:
         """Entries of these images for hits, by rowid. Unknown rowids are left out."""
         entries = {}
-        for rowid, image_id, width, height, labels, metadata, places, count, present in self._asked(
-            ENTRIES, rowids=[*rowids]
-        ):
+        for rowid, image_id, width, height, labels, metadata, places in self._asked(ENTRIES, rowids=[*rowids]):
+            paths = json.loads(places)
             entries[rowid] = Entry(
                 id=image_id,
                 width=width,
                 height=height,
                 labels=tuple(json.loads(labels)),
                 metadata=json.loads(metadata),
-                paths=_paths(places),
-                path_count=count,
-                present=bool(present),
+                paths=tuple(absolute(root, path) for root, path, _ in paths),
+                path_count=len(paths),
+                present=not paths or bool(paths[0][2]),
             )
+        crowded = [rowid for rowid, entry in entries.items() if entry.path_count == HIT_PATHS]
+        for rowid, count in self._asked(PATH_COUNTS, rowids=crowded):
+            entries[rowid] = entries[rowid]._replace(path_count=count)
         return entries
 
-    def ids(self, rowids: Iterable[int]) -> dict[int, tuple[str, bool]]:
-        """The ids of these images by rowid, and whether a file of theirs is there. Unknown rowids are left out."""
-        return {rowid: (image_id, bool(present)) for rowid, image_id, present in self._asked(IDS, rowids=[*rowids])}
+    def ids(self, rowids: Iterable[int]) -> dict[int, str]:
+        """The ids of these images by rowid. Unknown rowids are left out."""
+        return dict(self._asked(IDS, rowids=[*rowids]))
+
+    def present(self, rowids: Iterable[int]) -> set[int]:
+        """Those of these images of which a file was there when a build last looked, or that never had any."""
+        return {rowid for (rowid,) in self._asked(PRESENT, rowids=[*rowids])}
 
     def hashes(self, rowids: Iterable[int]) -> dict[int, tuple[str, bool, int | None]]:
         """The ids of these images by rowid, whether a file is there, and its phash. Unknown ones are left out."""
@@ -292,7 +298,7 @@ class Catalog(StoredSpaces):
 
 
 def _paths(places: str) -> tuple[str, ...]:
-    return tuple(absolute(root, path) for root, path in json.loads(places))
+    return tuple(absolute(root, path) for root, path, _ in json.loads(places))
 
 
 def _record(row: Row[Any]) -> ImageRecord:

@@ -21,9 +21,10 @@ def _text(statement: Select[Any]) -> str:
 
 
 def _places(most: int) -> Any:
-    """JSON of up to `most` root and path pairs of an image, present files first, in the order they were first seen."""
+    """JSON of up to `most` files of an image: root, path, and whether it was there. Present ones first, each in the
+    order they were first seen."""
     here = (
-        select(locations.c.root, locations.c.path)
+        select(locations.c.root, locations.c.path, locations.c.missing_since.is_(None).label("there"))
         .where(locations.c.image == images.c.rowid)
         .order_by(locations.c.missing_since.is_not(None), locations.c.location)
         .limit(literal_column(str(most)))
@@ -32,7 +33,7 @@ def _places(most: int) -> Any:
         .subquery("here")
     )
     return (
-        select(func.json_group_array(func.json_array(here.c.root, here.c.path)))
+        select(func.json_group_array(func.json_array(here.c.root, here.c.path, here.c.there)))
         .select_from(here)
         .scalar_subquery()
         .label("places")
@@ -52,7 +53,9 @@ _PRESENT = func.coalesce(_of_locations(func.max(locations.c.missing_since.is_(No
 """Whether a file of the image was there when a build last looked, or it has no location at all."""
 RECORDS = select(images, _places(RECORD_PATHS), _COUNT, _PRESENT).where(_among(images.c.rowid, "rowids"))
 # What every search runs is text from the beginning, for SQLite's own cursor: through SQLAlchemy it takes twice as long.
-IDS = _text(select(images.c.rowid, images.c.id, _PRESENT).where(_among(images.c.rowid, "rowids")))
+IDS = _text(select(images.c.rowid, images.c.id).where(_among(images.c.rowid, "rowids")))
+PRESENT = _text(select(images.c.rowid).where(_among(images.c.rowid, "rowids"), _PRESENT))
+PATH_COUNTS = _text(select(images.c.rowid, _COUNT).where(_among(images.c.rowid, "rowids")))
 HASHES = _text(select(images.c.rowid, images.c.id, _PRESENT, images.c.phash).where(_among(images.c.rowid, "rowids")))
 ENTRIES = _text(
     select(
@@ -63,8 +66,6 @@ ENTRIES = _text(
         images.c.labels,
         images.c.metadata,
         _places(HIT_PATHS),
-        _COUNT,
-        _PRESENT,
     ).where(_among(images.c.rowid, "rowids"))
 )
 WITH_INDEX = -1

@@ -210,27 +210,35 @@ class Searcher:
     def _hits(self, asked: Sequence[_Asked], found: Sequence[Found]) -> list[tuple[list[Hit], bool, frozenset[str]]]:
         """For each query its hits, whether the catalog still knew all candidates, and those whose files are all gone.
 
-        The catalog is read once for all.
+        The catalog is read once for all. Files that are gone are rare: where all that come before the last hit are
+        there, the rest is not asked for.
         """
         scores = [dict(zip(rowids.tolist(), best.tolist(), strict=True)) for rowids, best in found]
         # Of pages before the wanted one, and of equal scores, only the ids count.
         few = [len(best) <= one.query.k + len(one.excluded) for one, best in zip(asked, scores, strict=True)]
         entries = self._catalog.entries(set().union(*compress(scores, few)))
-        ids = {rowid: (entry.id, entry.present) for rowid, entry in entries.items()}
+        ids = {rowid: entry.id for rowid, entry in entries.items()}
         ids |= self._catalog.ids(set().union(*compress(scores, map(operator.not_, few))))
-        chosen, gone = [], []
+        ranked, pages = [], []
         for one, best in zip(asked, scores, strict=True):
-            known = [(-score, *ids[rowid], rowid) for rowid, score in best.items() if rowid in ids]
-            ranked = sorted(
-                (score, name, rowid) for score, name, here, rowid in known if here and name not in one.excluded
-            )
-            chosen.append([rowid for _, _, rowid in ranked[one.query.offset : one.query.offset + one.query.k]])
-            gone.append(frozenset(name for _, name, here, _ in known if not here))
-        entries |= self._catalog.entries({rowid for rowids in chosen for rowid in rowids} - entries.keys())
+            known = ((-score, ids[rowid], rowid) for rowid, score in best.items() if rowid in ids)
+            ranked.append([(name, rowid) for _, name, rowid in sorted(known) if name not in one.excluded])
+            pages.append(slice(one.query.offset, one.query.offset + one.query.k))
+        shown = {rowid for these, page in zip(ranked, pages, strict=True) for _, rowid in these[page]}
+        entries |= self._catalog.entries(shown - entries.keys())
+        passed = {rowid for these, page in zip(ranked, pages, strict=True) for _, rowid in these[: page.start]}
+        present = {rowid for rowid, entry in entries.items() if entry.present} | self._catalog.present(passed - shown)
         answers = []
-        for best, rowids, absent in zip(scores, chosen, gone, strict=True):
-            hits = [_hit(entries[rowid], best[rowid]) for rowid in rowids if rowid in entries]
-            answers.append((hits, len(hits) == len(rowids) and all(rowid in ids for rowid in best), absent))
+        for these, page, best in zip(ranked, pages, scores, strict=True):
+            gone: frozenset[str] = frozenset()
+            if any(rowid not in present for _, rowid in these[: page.stop]):
+                here = self._catalog.present(rowid for _, rowid in these)
+                gone = frozenset(name for name, rowid in these if rowid not in here)
+                these = [(name, rowid) for name, rowid in these if rowid in here]
+                entries |= self._catalog.entries({rowid for _, rowid in these[page]} - entries.keys())
+            hits = [_hit(entries[rowid], best[rowid]) for _, rowid in these[page] if rowid in entries]
+            all_known = len(hits) == len(these[page]) and all(rowid in ids for rowid in best)
+            answers.append((hits, all_known, gone))
         return answers
 
     def _folded(self, snapshot: Snapshot, asked: _Asked, version: int) -> tuple[list[Hit], bool]:
