@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 from sqlalchemy import Select, bindparam, func, literal_column, select
 from sqlalchemy.dialects import sqlite
@@ -90,7 +90,7 @@ class Stored(NamedTuple):
     crc32: int
 
 
-class Entry(NamedTuple):
+class HitFacts(TypedDict):
     """The catalog's part of a hit: see `Hit`."""
 
     id: str
@@ -100,4 +100,10 @@ class Entry(NamedTuple):
     metadata: JsonObject
     paths: tuple[str, ...]
     path_count: int
+
+
+class Entry(NamedTuple):
+    """An image as a hit shows it, and whether a file of it was there when a build last looked, or it never had any."""
+
+    facts: HitFacts
     present: bool

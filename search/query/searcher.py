@@ -217,7 +217,7 @@ class Searcher:
         # Of pages before the wanted one, and of equal scores, only the ids count.
         few = [len(best) <= one.query.k + len(one.excluded) for one, best in zip(asked, scores, strict=True)]
         entries = self._catalog.entries(set().union(*compress(scores, few)))
-        ids = {rowid: entry.id for rowid, entry in entries.items()}
+        ids = {rowid: entry.facts["id"] for rowid, entry in entries.items()}
         ids |= self._catalog.ids(set().union(*compress(scores, map(operator.not_, few))))
         ranked, pages = [], []
         for one, best in zip(asked, scores, strict=True):
@@ -311,10 +311,10 @@ def _nearest(snapshot: Snapshot, asked: Sequence[_Asked]) -> list[Found]:
             vectors = np.concatenate([asked[number].aspects[0].vectors for number in numbers])
             most = max(asked[number].wanted for number in numbers)  # by id, later ones of equal vectors are no hits
             all_rowids, all_scores = snapshot.nearest(space, vectors, window, asked[numbers[0]].allowed, max_equal=most)
-            ends = np.cumsum([len(asked[number].aspects[0].vectors) for number in numbers])[:-1]
-            for number, found, best in zip(
-                numbers, np.split(all_rowids, ends), np.split(all_scores, ends), strict=True
-            ):
+            end = 0
+            for number in numbers:
+                start, end = end, end + len(asked[number].aspects[0].vectors)
+                found, best = all_rowids[start:end], all_scores[start:end]
                 # At most so much is the score of an image that did not fit into a view's window.
                 unseen = best[found[:, -1] >= 0, -1] if found.shape[1] == window else best[0, :0]
                 rowids, scores = _best_view(found, best)
@@ -351,7 +351,4 @@ def _enough(one: _Asked, rowids: NDArray[np.int64], scores: NDArray[np.float32])
 
 
 def _hit(entry: Entry, score: float) -> Hit:
-    """A hit has what an entry tells, by name."""
-    facts = entry._asdict()
-    del facts["present"]  # of a hit, it is true
-    return Hit(score=score, **facts)
+    return Hit(score=score, **entry.facts)
