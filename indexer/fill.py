@@ -80,9 +80,12 @@ class Fill:
         self._nice = nice
         self._report = FillReport()
         self._spaces: list[Space] = []
+        self._after = 0
 
     def run(self) -> FillReport:
-        """Fill every space that is not complete, as far as the files are there. Raises SearchError, IndexerError."""
+        """Fill every space that is not complete, as far as the files are there. Called again, it goes on with images
+        that were added since. Raises SearchError, IndexerError.
+        """
         began, report = time.perf_counter(), self._report
         self._spaces = [space for space in self._index.spaces if not space.complete]
         if self._spaces:
@@ -102,18 +105,22 @@ class Fill:
                 encoders.append(self._load(self._spaces))
             return encoders[0]
 
-        embedder, batch, published = Embedder(encoder, lambda _: None), list[Decoded](), 0
-        with (
-            Workers(self._index.space().recipe.preprocessing, limits, nice=self._nice) as workers,
-            closing(
-                ordered_map(
-                    lambda known: self._decoded(workers, *known),
-                    self._lacking(),
-                    workers=self._workers,
-                    ahead=DECODED_AHEAD,
-                )
-            ) as outcomes,
-        ):
+        embedder = Embedder(encoder, lambda _: None)
+        with Workers(self._index.space().recipe.preprocessing, limits, nice=self._nice) as workers:
+            self._pass(workers, embedder, encoder)
+            while self.is_behind():  # images that were added while the last ones were embedded
+                self._pass(workers, embedder, encoder)
+
+    def _pass(self, workers: Workers, embedder: Embedder, encoder: Callable[[], Encoder]) -> None:
+        batch, published = list[Decoded](), self._report.filled
+        with closing(
+            ordered_map(
+                lambda known: self._decoded(workers, *known),
+                self._lacking(),
+                workers=self._workers,
+                ahead=DECODED_AHEAD,
+            )
+        ) as outcomes:
             for outcome in outcomes:
                 if isinstance(outcome, Skipped):
                     self._skip(outcome)
@@ -127,17 +134,21 @@ class Fill:
                     published = self._report.filled
             self._commit(batch, embedder)
 
+    def is_behind(self) -> bool:
+        """Whether images that lack a vector were added since this run last looked, and it was not stopped."""
+        spaces = [] if self._stopped() else self._spaces
+        return bool(spaces and self._index.catalog.without_vectors(spaces, self._after, 1))
+
     def _lacking(self) -> Iterator[tuple[str, list[Location]]]:
         """The images that lack a vector, with their files; those too that are added meanwhile."""
-        after = 0
         while self._spaces and not self._stopped():
-            found = self._index.catalog.without_vectors(self._spaces, after, LOOKED_UP)
+            found = self._index.catalog.without_vectors(self._spaces, self._after, LOOKED_UP)
             if not found:
                 return
-            after = found[-1][0]
-            for _, image_id in found:
+            for rowid, image_id in found:
                 if self._stopped() or not self._spaces:
                     return
+                self._after = rowid
                 with self._index.catalog.lookup() as lookup:
                     locations = lookup.locations_of(image_id)
                 yield image_id, [here for here in locations if self._roots is None or here.root in self._roots]

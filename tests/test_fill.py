@@ -225,6 +225,17 @@ def filled(index: Index, encoder: FakeEncoder, *, stop_after: int = 10**9) -> Fi
     return Fill(index, lambda _: encoder, workers=2, progress=QUIET, stopped=stopped).run()
 
 
+def in_layer2(path: Path, root: Path, vector: Any) -> NewImage:
+    """A photo with a vector in one space only."""
+    data = path.read_bytes()
+    return NewImage(
+        id=hashlib.sha256(data).hexdigest(),
+        facts=ImageFacts(width=96, height=80, format="png", bytes=len(data)),
+        location=Location(root=str(root), path=path.relative_to(root).as_posix(), mtime_ns=1, size=len(data)),
+        vectors={"layer2": vector},
+    )
+
+
 @pytest.fixture
 def small(tmp_path: Path) -> Any:
     """An index by a fake encoder of 36 photos, with two empty spaces."""
@@ -234,21 +245,7 @@ def small(tmp_path: Path) -> Any:
         with index.writer() as writer:
             with writer.transaction() as transaction:
                 for path, vector in zip(photos, vectors(len(photos)), strict=True):
-                    data = path.read_bytes()
-                    where = Location(
-                        root=str(tmp_path / "photos"),
-                        path=path.relative_to(tmp_path / "photos").as_posix(),
-                        mtime_ns=1,
-                        size=len(data),
-                    )
-                    transaction.add(
-                        NewImage(
-                            id=hashlib.sha256(data).hexdigest(),
-                            facts=ImageFacts(width=96, height=80, format="png", bytes=len(data)),
-                            location=where,
-                            vectors={"layer2": vector},
-                        )
-                    )
+                    transaction.add(in_layer2(path, tmp_path / "photos", vector))
             for name in ("layer1", "layer0"):
                 writer.add_space(Space(name=name, recipe=recipe(int(name[-1])), encoding=Encoding()))
         yield index
@@ -266,6 +263,23 @@ def test_spaces_of_one_model_are_filled_in_one_pass(small: Index) -> None:
 
 def ids(index: Index) -> list[str]:
     return [record.id for record in index.catalog.page(0, 100)[0]]
+
+
+def test_an_image_that_is_added_while_the_last_ones_are_embedded_is_filled_too(small: Index, tmp_path: Path) -> None:
+    """Nothing else would fill it: a server's upload is embedded for the spaces of the encoder that it has loaded."""
+
+    class Uploading(TwoSpaces):
+        def encode(self, pixels: Any) -> list[Any]:
+            seen = sum(self.batches) + len(pixels)
+            if seen in (36, 37):
+                path = tmp_path / f"{seen}.png"
+                draw_picture("black", "square", seen).save(path)
+                with small.writer() as writer, writer.transaction() as transaction:
+                    transaction.add(in_layer2(path, tmp_path, vectors(1)[0]))
+            return super().encode(pixels)
+
+    assert filled(small, Uploading()).filled == 38
+    assert all(space.complete for space in small.spaces)
 
 
 def test_a_stopped_filling_keeps_what_it_has_and_goes_on(small: Index) -> None:

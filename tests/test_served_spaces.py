@@ -209,7 +209,7 @@ def test_uploads_are_taken_while_a_space_is_filled(server: Server) -> None:
     with Client(server.url, api_key=server.api_key) as client:
         client.add_space(1)
         added = [client.add(draw_picture("black", "square", number, size=100 + number)).id for number in range(20)]
-        wait_until(lambda: by_name(client)["layer1"].complete, 300)
+        wait_until(lambda: by_name(client)["layer1"].complete, 120)
         space = by_name(client)["layer1"]
         assert space.count == space.images
         found = client.search(draw_picture("black", "square", 3, size=103), space="layer1")

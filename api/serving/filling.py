@@ -137,7 +137,10 @@ def _fill_patiently(index: Index, stopped: Callable[[], bool]) -> None:
 
 
 def fill(index: Index, stopped: Callable[[], bool]) -> FillReport:
-    """One run over an open index, and a publication unless it was stopped. Raises SearchError, IndexerError."""
+    """One run over an open index, with what is added meanwhile, and a publication unless it was stopped.
+
+    Raises SearchError, IndexerError.
+    """
     run = Fill(
         index,
         lambda lacking: load_index_encoder(index, lacking, warn=LOG.warning, throughput=True),
@@ -145,7 +148,10 @@ def fill(index: Index, stopped: Callable[[], bool]) -> FillReport:
         progress=_Quiet(),
         stopped=stopped,
     )
-    report = run.run()
-    if not report.interrupted:  # the next server publishes when it starts
+    while True:
+        report = run.run()
+        if report.interrupted:  # the next server publishes when it starts
+            return report
         index.publish()
-    return report
+        if not run.is_behind():
+            return report
