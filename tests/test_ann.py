@@ -763,13 +763,13 @@ def test_no_more_is_allocated_than_there_are_images(make_index: MakeIndex) -> No
 
 def test_filters_are_kept_within_a_bound_of_bytes(make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where images have equal vectors, each kept filter has a mask over all images, however few it lets through."""
-    monkeypatch.setattr("search.query.searcher.MAX_KEPT_BYTES", 20_000)
+    monkeypatch.setattr("search.query.selections.MAX_KEPT_BYTES", 20_000)
     data = clusters(900)
     index = make_index(np.concatenate([data, data]))
     for number in range(60):
         hits = index.search(Query(parts=[QueryPart(vector=data[0])], filter=parse_filter({"width": number})))
         assert [hit.id for hit in hits] == [image_id(number)]
-    kept = index._searcher._filtered.values()
+    kept = index._searcher._selections._kept.values()
     masks = [selection._standing[1].positions for selection in kept if selection._standing is not None]
     assert len(masks) > 5
     assert sum(mask.nbytes for mask in masks if mask is not None) <= 22_000

@@ -199,6 +199,14 @@ def test_no_paragraph_is_longer_than_120_words() -> None:
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+def test_every_file_is_short_and_begins_with_its_purpose() -> None:
+    packages = ("search", "indexer", "api", "client/lookalike_client")
+    files = {path: path.read_text("utf-8") for name in packages for path in (ROOT / name).rglob("*.py")}
+    assert len(files) > 100
+    assert [path.name for path, text in files.items() if text.count("\n") > 350] == []
+    assert [path.name for path, text in files.items() if text and ast.get_docstring(ast.parse(text)) is None] == []
+
+
 def test_the_boxes_of_the_readme_are_folders() -> None:
     drawing = README.partition("## How it is made\n\n```\n")[2].partition("```")[0]
     named = set(re.findall(r"\b(?:search|indexer|api)(?:/\w+)?(?= )", drawing))

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import operator
-import threading
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -24,6 +21,7 @@ from search.query.aspects import WeightedVectors, nearest_by_sum
 from search.query.fold import CANDIDATES_PER_HIT, MAX_COPIES, MAX_FOLD_CANDIDATES, fold, is_enough
 from search.query.follow import Follower
 from search.query.parts import part_vectors, query_aspects
+from search.query.selections import Selections
 from search.query.snapshot import EXACTLY, Selection, Snapshot
 from search.types import Aspect, Hit, Query, Space, Vector
 
@@ -33,9 +31,6 @@ REFUSALS = (QueryInvalid, FilterInvalid, UnknownImage, UnknownSpace, NotInSpace)
 """Errors of one query, and not of those beside it."""
 EXTRA_CANDIDATES = 16
 """Candidates beyond k: room for equal scores, whose order is by id, and for parts that are no hits."""
-MAX_KEPT_BYTES = 64 << 20
-"""Of what the latest filters let through: kept for the next page, and for the same filter again."""
-MAX_KEPT_FILTERS = 256
 EXTRA_PER_GONE = 2
 """Candidates more for each image whose files are gone: a folder that was deleted is often a neighbourhood. Where these
 are not enough, all such images are left out like those of a filter: to find them takes a look at every location."""
@@ -49,8 +44,7 @@ class Searcher:
     def __init__(self, catalog: Catalog, follower: Follower) -> None:
         self._catalog = catalog
         self._follower = follower
-        self._filtered: OrderedDict[tuple[int, bytes], Selection] = OrderedDict()
-        self._filtering = threading.Lock()
+        self._selections = Selections(catalog)
 
     def vector(self, image_id: str, space: Space) -> Vector:
         """The stored embedding of an image ((dim,) float32). Raises UnknownImage, NotInSpace."""
@@ -121,28 +115,7 @@ class Searcher:
         if k < 1 or (ef is not None and ef < 1):
             raise QueryInvalid("k and ef must be at least 1.")
         queries = np.ascontiguousarray(vectors, dtype=np.float32)
-        return snapshot.nearest(space.name, queries, k, self._matching(matching, version), ef)
-
-    def _matching(self, tree: Filter | None, version: int) -> Selection | None:
-        """The selection that a filter lets through; None without a filter."""
-        if tree is None:
-            return None
-        key = (version, hashlib.sha256(repr(tree).encode()).digest())  # a filter may be megabytes long
-        with self._filtering:
-            if key in self._filtered:
-                self._filtered.move_to_end(key)
-                return self._filtered[key]
-        selection = Selection(self._catalog.matching(tree))
-        with self._filtering:
-            for outdated in [kept for kept in self._filtered if kept[0] != version]:
-                del self._filtered[outdated]
-            self._filtered[key] = selection
-            while (
-                len(self._filtered) > MAX_KEPT_FILTERS
-                or sum(kept.nbytes for kept in self._filtered.values()) > MAX_KEPT_BYTES
-            ):
-                self._filtered.popitem(last=False)
-        return selection
+        return snapshot.nearest(space.name, queries, k, self._selections.of(matching, version), ef)
 
     def _stored(self, snapshot: Snapshot, queries: Sequence[Query]) -> dict[tuple[str, str], Vector]:
         """The embeddings of the images that are parts of queries, by space and id, as far as they are known."""
@@ -165,7 +138,7 @@ class Searcher:
         aspects = query_aspects(query)
         sought = tuple(self._sought(snapshot, aspect, stored) for aspect in aspects)
         excluded = frozenset(part.id for aspect in aspects for part in aspect.parts if part.id is not None)
-        return _Asked(query, sought, self._matching(query.filter, version), excluded)
+        return _Asked(query, sought, self._selections.of(query.filter, version), excluded)
 
     def _sought(self, snapshot: Snapshot, aspect: Aspect, stored: Mapping[tuple[str, str], Vector]) -> WeightedVectors:
         """An aspect's vectors. A negative one looks for the nearest to the opposite: its weight becomes positive."""
@@ -182,7 +155,7 @@ class Searcher:
     def _present(self, one: _Asked, version: int) -> _Asked:
         """A query that does not meet images whose files are all gone."""
         tree = Present() if one.query.filter is None else And((one.query.filter, Present()))
-        return replace(one, allowed=self._matching(tree, version))
+        return replace(one, allowed=self._selections.of(tree, version))
 
     def _present_hits(
         self, snapshot: Snapshot, asked: Mapping[int, _Asked], version: int
