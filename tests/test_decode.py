@@ -359,6 +359,13 @@ def test_boxes_of_less_than_a_pixel_are_one_pixel(box: tuple[float, float, float
 # ---- thumbnails
 
 
+def test_noise_has_a_thumbnail() -> None:
+    """Its JPEG takes more than a byte a pixel."""
+    noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+    small = Image.open(BytesIO(thumbnail(saved(Image.fromarray(noise)), 256, limits=LIMITS)))
+    assert (small.format, small.size) == ("JPEG", (256, 256))
+
+
 def test_thumbnail_fits_and_is_never_enlarged() -> None:
     data = saved(scene(960, 640), "JPEG", exif=exif_of(x0112=6, x010F="Secret"), comment=b"secret", dpi=(300, 300))
     small = thumbnail(data, 120, limits=LIMITS)
