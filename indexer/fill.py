@@ -190,7 +190,9 @@ class Fill:
         self._progress.done(len(embedded.images))
 
     def _skip(self, skipped: Skipped) -> None:
-        self._report.skipped.append(skipped)
+        with self._index.catalog.lookup() as lookup:
+            if lookup.rowid(skipped.id) is not None:  # not removed meanwhile, with its file
+                self._report.skipped.append(skipped)
         self._progress.done(1)
 
 

@@ -282,6 +282,26 @@ def test_an_image_that_is_added_while_the_last_ones_are_embedded_is_filled_too(s
     assert all(space.complete for space in small.spaces)
 
 
+def test_an_image_that_is_removed_meanwhile_is_not_said_to_lack_a_vector(
+    small: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removed: list[Path] = []
+    load = Workers.load
+
+    def removing(self: Workers, path: str, *others: Any) -> Any:
+        if not removed:
+            removed.append(Path(path))
+            with small.writer() as writer:
+                writer.remove([hashlib.sha256(Path(path).read_bytes()).hexdigest()])
+            Path(path).unlink()
+        return load(self, path, *others)
+
+    monkeypatch.setattr(Workers, "load", removing)
+    report = filled(small, TwoSpaces())
+    assert (len(removed), report.filled, report.skipped) == (1, 35, [])
+    assert all(space.complete for space in small.spaces)
+
+
 def test_a_stopped_filling_keeps_what_it_has_and_goes_on(small: Index) -> None:
     report = filled(small, TwoSpaces(), stop_after=9)
     assert report.interrupted
