@@ -70,6 +70,10 @@ def _check_words(change: str | None, name: str | None, *, asked: bool, force: bo
     """Raises BadParameter."""
     if change in ("drop", "default") and name is None:
         raise typer.BadParameter(f"Name the space: lookalike spaces DIR {change} NAME", param_hint="NAME")
+    if change is None and asked:
+        raise typer.BadParameter(
+            "To add a space, name the index first: lookalike spaces DIR add --layer N", param_hint="DIR"
+        )
     if change != "add" and asked:
         raise typer.BadParameter("--layer, --pooling and --model are of a space to add.", param_hint="add")
     if name is not None and asked:

@@ -231,6 +231,8 @@ def _test(name: str, operator: object, operand: object) -> Test:
 def _scalar(name: str, value: object) -> Scalar:
     if name in NUMBER_FIELDS and isinstance(value, str | bool):
         raise FilterInvalid(f"{_shown(name)} is a number: it cannot be compared with {_kind(value)}.")
+    if name == "taken_at" and isinstance(value, str) and not _MOMENT.fullmatch(value):
+        raise FilterInvalid('"taken_at" is a date such as "2024", "2024-05", "2024-05-31" or "2024-05-31T14:30".')
     if name in STRING_FIELDS and isinstance(value, int | float):
         raise FilterInvalid(f'{_shown(name)} is a string: it cannot be compared with {_kind(value)}. Quote it: "2024".')
     if isinstance(value, bool):
@@ -262,6 +264,10 @@ def _kind(value: object) -> str:
     return {list: "a list", str: "a string", bool: "a boolean", type(None): "null"}.get(type(value), "a number")
 
 
+_MOMENT = re.compile(
+    r"\d{4}(-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01])(T([01]\d|2[0-3])(:[0-5]\d(:[0-5]\d)?)?)?)?)?", re.ASCII
+)
+"""A time as images have it, `YYYY-MM-DDTHH:MM:SS`, or its beginning."""
 _SHORT = re.compile(r"^\s*(?P<field>[^=<>!~]+?)\s*(?P<operator>>=|<=|!=|=|>|<|~)\s*(?P<value>.*?)\s*$", re.DOTALL)
 _SHORT_OPERATORS = {">=": "gte", "<=": "lte", ">": "gt", "<": "lt", "~": "glob"}
 

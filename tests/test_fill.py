@@ -195,6 +195,7 @@ def test_a_build_fills_what_is_missing_of_its_own_files(here: Path, tmp_path: Pa
         (["--force"], "can be forced"),
         (["add", "--layer", "77"], "no layer 77"),
         (["nonsense"], "nonsense"),
+        (["--layer", "1"], "lookalike spaces DIR add --layer N"),
     ],
 )
 def test_every_mistake_about_spaces_is_one_clear_line(

@@ -14,6 +14,8 @@ import pytest
 from conftest import COMMAND, Server, draw_picture, run_cli
 from PIL import Image
 
+from indexer.pictures.sheet import _fit
+
 Built = tuple[Path, Path, Path]
 ROOT = Path(__file__).parent.parent
 
@@ -55,6 +57,12 @@ def test_an_id_finds_what_is_like_it(built: Built) -> None:
     image_id = first["hits"][0]["id"]
     similar = json.loads(run_cli("search", "--id", image_id, "--index", built[1], "--json").stdout)
     assert [hit["id"] for hit in similar["hits"][:9]] == [hit["id"] for hit in first["hits"][1:]]
+
+
+def test_a_sheet_writes_names_in_letters_that_its_font_has() -> None:
+    assert _fit("Cafe\u0301 cr\u00e8me.png") == "Cafe creme.png"
+    assert _fit("\u5199\u771f.png") == "??.png"
+    assert _fit("a/" + 40 * "b" + ".png") == "..." + 21 * "b" + ".png"
 
 
 def test_a_sheet_shows_query_and_hits(built: Built, tmp_path: Path) -> None:

@@ -287,7 +287,7 @@ def _reason(data: bytes, error: Exception) -> str:
         return APPLE_DOUBLE
     kind = kind_of(data[:HEADER_BYTES])
     if kind is None:
-        return "the content is not one of the supported formats (JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF)"
+        return "the content is not one of the supported formats (JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC, JPEG XL)"
     if not is_read(kind):
         how = how_to_read(kind)
         return f"{NOT_SUPPORTED}{kind}; {how}" if how else f"{NOT_SUPPORTED}{kind}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -60,6 +61,10 @@ def _place(
 
 
 def _fit(text: str) -> str:
-    """The end of a text that is too long for a cell: of a path, that is the telling part."""
-    printable = "".join(character if character.isprintable() else "?" for character in text)
-    return printable if len(printable) <= 28 else "…" + printable[-27:]
+    """The end of a text that is too long for a cell: of a path, that is the telling part.
+
+    Pillow's own font has no letters beyond ASCII: accents are left out, and other letters are question marks.
+    """
+    letters = (character for character in unicodedata.normalize("NFKD", text) if not unicodedata.combining(character))
+    printable = "".join(one if one.isascii() and one.isprintable() else "?" for one in letters)
+    return printable if len(printable) <= 28 else "..." + printable[-25:]
