@@ -62,7 +62,7 @@ FOLDERS = (
     Rule(name="thumbs", holds=".immich", why="thumbnails of Immich"),
     Rule(name="*", holds=".ppstorage", why="thumbnails of PhotoPrism"),
     Rule(name="*", holds="CACHEDIR.TAG", why="a cache, by its CACHEDIR.TAG"),
-    Rule(name="*", holds="catalog.sqlite", why="an index of Lookalike"),
+    Rule(name="*", holds="catalog.sqlite.sums", why="an index of Lookalike"),
 )
 """Folders that are not entered. Those whose name begins with `.` never are, and need no rule."""
 

@@ -40,7 +40,8 @@ def resolve_sources(sources: Iterable[Path], listed: Iterable[Path], known_roots
     for folder in (*folders, *(path.parent for path in files)):
         if not is_text(str(folder)):
             raise SourceMissing(f"{folder} cannot be indexed: its path is not valid UTF-8; rename it.")
-    roots |= {path.parent for path in files}
+    # A folder, or nothing, in a list: named in the report, and no reason to take what lies beside it for a source.
+    roots |= {path.parent for path in files if path.is_file()}
     prefixes: dict[Path, list[str]] = {}
     for folder in sorted(folders, key=lambda path: len(path.parts)):
         root, prefix = _home(folder, roots)
@@ -48,7 +49,8 @@ def resolve_sources(sources: Iterable[Path], listed: Iterable[Path], known_roots
             prefixes[root].append(prefix)
     single: dict[Path, set[str]] = {}
     for path in files:
-        root, prefix = _home(path.parent, roots)
+        inside = _outermost(path.parent, roots) is not None
+        root, prefix = _home(path.parent, roots) if inside else (path.parent, "")
         if not _covered(prefix, prefixes.get(root, [])):
             single.setdefault(root, set()).add(path.relative_to(root).as_posix())
     return [

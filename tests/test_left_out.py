@@ -134,7 +134,7 @@ def test_a_folder_that_cannot_be_listed_loses_nothing(album: Album, monkeypatch:
 
 def test_another_index_in_a_source_is_no_folder_of_pictures(album: Album) -> None:
     album.draw("0.png", "other.index/uploads/ab/1.png", "other.index/thumbnails/cd/2.png")
-    (album.photos / "other.index" / "catalog.sqlite").touch()
+    (album.photos / "other.index" / "catalog.sqlite.sums").touch()
     report = album.build()
     assert (report.added, report.failed) == (1, [])
     assert [rule.why for rule in report.left_out] == ["an index of Lookalike"]

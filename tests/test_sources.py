@@ -37,6 +37,19 @@ def test_a_listed_path_goes_up_as_the_system_goes_up(linked: Path) -> None:
     ]
 
 
+def test_a_folder_or_nothing_in_a_list_gives_no_other_source_its_root(linked: Path) -> None:
+    """With `/` in a list, everything would lie below `/` from then on."""
+    real = linked / "real"
+    for wrong in (real, linked, linked / "nothing.png", Path("/")):
+        found = resolve_sources([real], [wrong, real / "a.png"], [])
+        assert Source(root=real) in found
+        assert {source.root for source in found if source.paths is None} == {real}
+        assert [source.paths for source in found if source.root != real and source.paths] in (
+            [],
+            [(wrong.name or ".",)],
+        )
+
+
 def test_a_folder_below_a_root_is_the_same_in_another_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("Photos/Africa/2024", "photos/africa/2024", "photos/Africa/2024"):
         (tmp_path / name).mkdir(parents=True)  # one folder, on a disk that does not tell cases apart
