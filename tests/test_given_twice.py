@@ -64,14 +64,3 @@ def test_in_json(http: httpx.Client, data: bytes) -> None:
         http.patch(f"/v1/images/{image_id}", content=f'{{"metadata": {TWICE}}}', headers=kind), 422, "invalid"
     )
     assert http.post("/v1/search", content=f"{{{one}}}", headers=kind).status_code == 200
-
-
-def test_an_index_in_address_and_body(http: httpx.Client, data: bytes) -> None:
-    name = http.get("/v1/indexes").json()["indexes"][0]["name"]
-    for call in (
-        {"url": "/v1/search/image", "files": upload(data), "data": {"index": name}},
-        {"url": "/v1/images", "files": upload(data), "data": {"index": name}},
-        {"url": "/v1/search", "json": {"parts": [{"id": hashlib.sha256(data).hexdigest()}], "index": name}},
-    ):
-        check_problem(http.post(params={"index": "other"}, **call), 422, "invalid")
-        assert http.post(params={"index": name}, **call).status_code in (200, 201)

@@ -38,14 +38,11 @@ def served(request: Request) -> dict[str, Service]:
 
 
 def choose(request: Request, *names: str | None) -> Service:
-    """The service of the index name that is given, in the address or the body, or the default one. Raises Problem."""
+    """The service of the first index name that is given, or the default one. Raises Problem."""
     services = served(request)
-    given = {name for name in names if name is not None}
-    if len(given) > 1:
-        raise problems.invalid("The address and the body name two indexes. Name one.")
-    if not given:
+    name = next((name for name in names if name is not None), None)
+    if name is None:
         return next(iter(services.values()))
-    (name,) = given
     if name not in services:
         raise problems.unknown_index(list(services))
     return services[name]
