@@ -92,6 +92,7 @@ def structure(index: Index) -> dict[str, Any]:
     return dict(index.info().spaces[0].structure)
 
 
+@pytest.mark.slow
 def test_a_large_index_is_searched_by_a_graph_that_keeps_its_promise(make_index: MakeIndex) -> None:
     data, queries = clusters(3000), clusters(100, seed=1)
     index = make_index(data)
@@ -114,6 +115,7 @@ def test_a_small_index_is_searched_exactly(make_index: MakeIndex) -> None:
     assert found(index, data[:50]) == true(data, data[:50], list(range(900)))
 
 
+@pytest.mark.slow
 def test_a_graph_grows_by_what_is_new_and_shares_the_vectors(make_index: MakeIndex) -> None:
     data, queries = clusters(3000), clusters(100, seed=1)
     index = make_index(data[:2500])
@@ -132,6 +134,7 @@ def test_a_graph_grows_by_what_is_new_and_shares_the_vectors(make_index: MakeInd
         assert recall(found(reopened, queries), true(data, queries, list(range(3000)))) >= 0.95
 
 
+@pytest.mark.slow
 def test_a_filter_too_narrow_for_walks_is_searched_exactly(
     make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -200,6 +203,7 @@ def test_a_higher_promise_is_measured_at_the_next_publication(make_index: MakeIn
     assert found(index, queries) == true(data, queries, list(range(3000)))
 
 
+@pytest.mark.slow
 def test_removed_images_are_never_found_and_k_is_filled_from_the_rest(make_index: MakeIndex) -> None:
     data = clusters(3000)
     index = make_index(data)
@@ -726,6 +730,7 @@ def test_a_transform_that_there_is_not_is_refused_by_name(make_index: MakeIndex)
         make_index(clusters(20), policy=Policy(transform="whitten"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", [None, "even"])
 def test_a_search_among_images_whose_files_are_gone_is_bounded(make_index: MakeIndex, label: str | None) -> None:
     """Left out one by one, they were all candidates in the end."""

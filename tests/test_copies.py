@@ -108,6 +108,7 @@ def test_the_recall_of_a_manifest_is_that_of_images_it_has_not_seen(
     assert facts["recall_worst_tenth"] == pytest.approx(new[:150].mean(), abs=0.12)
 
 
+@pytest.mark.slow
 def test_equal_vectors_enter_the_graph_once(make_index: MakeIndex) -> None:
     data = half_equal(3000)
     index = make_index(data)
@@ -140,6 +141,7 @@ def hits(index: Index, query: Vectors, k: int, matching: Filter | None = None) -
     return [hit.id for hit in index.search(asked)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("graph", [True, False])
 def test_hits_among_equal_vectors_are_the_first_by_id_whatever_is_removed_added_or_filtered(
     make_index: MakeIndex, graph: bool
@@ -210,6 +212,7 @@ def test_a_copy_added_to_different_vectors_makes_a_group(make_index: MakeIndex) 
     assert hits(index, data[1], 2) == sorted([image_id(1), image_id(1001)])
 
 
+@pytest.mark.slow
 def test_thousands_of_equal_vectors_cost_no_more_than_one(make_index: MakeIndex) -> None:
     data = half_equal(3000)
     index = make_index(data)

@@ -535,6 +535,7 @@ def test_threads_decode_alike() -> None:
             np.testing.assert_array_equal(ours.pixels, theirs.pixels)
 
 
+@pytest.mark.slow
 def test_what_pillow_warns_of_is_not_printed() -> None:
     code = """if True:
         import pickle, sys, warnings

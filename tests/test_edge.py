@@ -414,6 +414,7 @@ def test_a_server_is_asked_with_a_smaller_picture_where_one_is_too_large_for_it(
     )
 
 
+@pytest.mark.slow
 def test_a_server_is_asked_with_a_jpeg_of_a_kind_that_it_does_not_read(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -424,6 +425,7 @@ def test_a_server_is_asked_with_a_jpeg_of_a_kind_that_it_does_not_read(
     assert len(json.loads(run_cli("search", tmp_path / "a.png", "--server", url, "--json").stdout)["hits"]) == 10
 
 
+@pytest.mark.slow
 def test_an_image_is_added_with_as_many_labels_as_it_may_have(serve: Serve) -> None:
     url = serve()
     labels = [f"label {number}" for number in range(MAX_LABELS)]
@@ -484,6 +486,7 @@ def http_status(url: str) -> int:
     return httpx.post(f"{url}/v1/search/image", files=upload(picture())).status_code
 
 
+@pytest.mark.slow
 def test_an_answer_that_takes_too_long_is_given_up(serve: Serve, encoder: HeldEncoder) -> None:
     url = serve(request_seconds=0.5)
     encoder.free.clear()
@@ -556,6 +559,7 @@ def test_the_index_may_be_named_in_the_address_and_what_the_body_names_comes_fir
             assert answer.status_code == status
 
 
+@pytest.mark.slow
 def test_one_bad_picture_ends_the_work_on_those_beside_it(serve: Serve, encoder: HeldEncoder) -> None:
     url = serve()
     encoder.free.clear()
@@ -739,6 +743,7 @@ def test_every_answer_has_an_id_and_a_line_in_the_log(serve: Serve, capsys: pyte
     assert image_id(3) not in json.dumps(lines), "which image it was is nobody's business"
 
 
+@pytest.mark.slow
 def test_what_clients_do_wrong_is_counted_and_fills_no_log(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
     logs.install("text")
     try:

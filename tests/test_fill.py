@@ -67,6 +67,7 @@ def all_vectors(index: Path, name: str) -> dict[str, bytes]:
         return found
 
 
+@pytest.mark.slow
 def test_an_added_space_is_what_a_build_would_have_made(here: Path, checkpoint: Path) -> None:
     index = here / "photos.index"
     (before,) = spaces(index)["spaces"]

@@ -235,6 +235,7 @@ def very_deep(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["rm", "-rf", root], check=True)  # Python's own way is recursive
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems take no such paths")
 def test_folders_thousands_deep_are_one_failure_and_the_rest_is_indexed(very_deep: Path, build: Build) -> None:
     draw_picture("red", "circle", 0).save(very_deep / "ok.png")

@@ -472,6 +472,7 @@ def test_erasing_a_picture_that_is_still_a_file_warns_of_the_next_build(
     assert run_cli("remove", tmp_path / "copy.index", other).stderr == "", "nobody asked for no trace"
 
 
+@pytest.mark.slow
 def test_compact_gives_back_the_room_of_what_was_removed(make_index: MakeIndex) -> None:
     data = vectors(2000, dim=256)
     index = make_index(data)

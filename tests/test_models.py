@@ -34,6 +34,7 @@ def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return checkpoints.save("vit", tmp_path_factory.mktemp("vit"))
 
 
+@pytest.mark.slow
 def test_packaged_model_is_converted_once_to_the_known_bytes(cache: Path) -> None:
     files = locate(PACKAGED.name)
     written = files.weights[0].stat().st_mtime_ns

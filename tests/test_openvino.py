@@ -56,6 +56,7 @@ def pictures(count: int, seed: int = 0) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", checkpoints.FAMILIES)
 def test_fp32_equals_torch_in_every_family_at_every_layer(family: str, tmp_path: Path) -> None:
     files = locate(str(checkpoints.save(family, tmp_path / family)))

@@ -300,6 +300,7 @@ BIG = (
 )
 
 
+@pytest.mark.slow
 def test_what_the_disk_lost_of_a_change_in_a_power_cut_is_no_false_alarm(make_index: MakeIndex) -> None:
     index = make_index(vectors(20))
     index.close()

@@ -274,6 +274,7 @@ def test_an_early_answer_reaches_who_wants_the_connection_closed(server: uvicorn
     assert gone(server)
 
 
+@pytest.mark.slow
 def test_requests_without_end_in_one_packet_are_cut_off(server: uvicorn.Server, client: Client) -> None:
     client.say("GET /late HTTP/1.1\r\nHost: x\r\n\r\n" * 1000)
     heard, seconds = client.until_closed()
@@ -324,6 +325,7 @@ def test_what_is_not_http_is_refused(client: Client) -> None:
     check_problem(client.until_closed()[0], 400, "malformed")
 
 
+@pytest.mark.slow
 def test_requests_that_follow_each_other_at_once_are_all_answered(client: Client) -> None:
     client.say("GET /late HTTP/1.1\r\nHost: x\r\n\r\n" * 2 + "GET /b HTTP/1.1\r\nHost: x\r\n\r\n")
     assert [client.answer()[1] for _ in range(3)] == [b"/late 0", b"/late 0", b"/b 0"]

@@ -99,6 +99,7 @@ def test_a_space_is_added_filled_made_the_default_and_dropped_while_searches_go_
         assert by_name(client)["layer1-mean"].complete
 
 
+@pytest.mark.slow
 def test_what_cannot_be_meant_is_refused(server: Server) -> None:
     with Client(server.url, api_key=server.api_key) as client:
         name = client.spaces()[0].name

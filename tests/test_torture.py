@@ -107,6 +107,7 @@ def test_searches_beside_changes_are_never_wrong() -> None:
     assert {"search", "look-up", "add", "remove", "publish", "reopen"} <= set(figures["counts"])
 
 
+@pytest.mark.slow
 def test_searches_that_do_not_look_for_changes_are_caught() -> None:
     assert torture("mixed", "--runs", "4000", "--seed", "1", "--broken")["wrong"]
 

@@ -98,6 +98,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Iterat
     assert stop_server(process) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("turn", TURNS, ids=str)
 def test_a_turned_or_mirrored_copy_finds_its_original(served: Server, turn: Image.Transpose | None) -> None:
     copy = png(turned(noise(5), turn))

@@ -168,6 +168,7 @@ def test_no_process_to_be_had_is_no_file_s_fault(
         assert index.info().failures == 0
 
 
+@pytest.mark.slow
 def test_an_owner_that_forgets_its_workers_still_ends(folder: Path) -> None:
     program = (
         "from indexer.pictures.decode import DecodeLimits; from indexer.pictures.worker import Workers\n"
@@ -303,6 +304,7 @@ def test_what_was_refused_once_is_refused_for_images_handed_in_meanwhile() -> No
     assert encoder.batches == [1], "judged once"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_all_processes_is_the_owners_affair(folder: Path, number: signal.Signals) -> None:
     with Workers(PREPROCESSING, replace(LIMITS, seconds=10)) as workers:
