@@ -88,7 +88,7 @@ def _listed_path(path: Path, roots: Set[Path], resolved: Callable[[Path], Path])
     the path so named lies in one of the roots. resolved: `_resolved`, which need not be asked twice for a folder.
     """
     path = as_on_disk(path)
-    named = Path(os.path.abspath(path))  # noqa: PTH100
+    named = Path(os.path.abspath(path))  # noqa: PTH100 - a link in a list stays a link
     if ".." not in path.parts and _outermost(named, roots) is not None:
         return named
     return resolved(path) if path.name == ".." else resolved(path.parent) / path.name

@@ -76,7 +76,7 @@ def forget_root(writer: Writer, folder: Path) -> int:
 
 def _places(folder: Path) -> Iterator[Path]:
     """A folder by its name, and where its links lead: a build resolves them, but not on a drive that is gone."""
-    yield _composed(Path(os.path.abspath(folder)))  # noqa: PTH100
+    yield _composed(Path(os.path.abspath(folder)))  # noqa: PTH100 - a drive that is gone cannot be resolved
     with suppress(OSError, RuntimeError):  # links in a circle
         yield _composed(folder.resolve())
 
