@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -175,19 +176,25 @@ def test_spaces_of_an_older_catalog_are_complete_and_the_first_is_the_default(tm
         assert verify(opened).findings == []
 
 
-def test_a_migration_that_cannot_note_its_checksums_loses_nothing(
-    make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    data = vectors(40)
+def old_index(make_index: MakeIndex, data: Any) -> Path:
+    """The folder of an index of version 1, with checksums."""
     index = make_index(data)
     index.close()
     made_by_version_1(index.path)
     with_checksums(index.path)
+    return index.path
+
+
+def test_a_migration_that_cannot_note_its_checksums_loses_nothing(
+    make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = vectors(40)
+    path = old_index(make_index, data)
     with monkeypatch.context() as full:
         full.setattr(checksums, "write_whole", raises(OSError(errno.ENOSPC, "No space left on device")))
         with pytest.raises(StorageFailed, match="disk is full"):
-            Index.open(index.path)
-    with Index.open(index.path, writable=True) as opened:
+            Index.open(path)
+    with Index.open(path, writable=True) as opened:
         assert opened.search(Query(parts=[QueryPart(vector=data[7])]))[0].id == image_id(7)
         assert verify(opened).findings == []
 
@@ -196,19 +203,16 @@ def test_a_migration_that_fails_leaves_what_a_killed_writer_had_written(
     make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = vectors(40)
-    index = make_index(data)
-    index.close()
-    made_by_version_1(index.path)
-    with_checksums(index.path)
+    path = old_index(make_index, data)
     left = "import sqlite3, os; c = sqlite3.connect('catalog.sqlite'); c.execute('PRAGMA wal_autocheckpoint=0')\n"
     left += "c.execute(\"UPDATE images SET metadata = '{}'\"); c.commit(); os._exit(0)"
-    subprocess.run([sys.executable, "-c", left], cwd=index.path, check=True)
+    subprocess.run([sys.executable, "-c", left], cwd=path, check=True)
     with monkeypatch.context() as failing:
         failing.setitem(migrate._STEPS, 2, raises(StorageFailed("The disk is full.", disk_full=True)))
         with pytest.raises(StorageFailed):
-            Index.open(index.path)
-    assert execute_read_only(index.path, "PRAGMA user_version") == [(1,)]
-    with Index.open(index.path, writable=True) as opened:
+            Index.open(path)
+    assert execute_read_only(path, "PRAGMA user_version") == [(1,)]
+    with Index.open(path, writable=True) as opened:
         assert opened.image(image_id(7)).metadata == {}
         assert verify(opened).findings == []
 
