@@ -86,28 +86,30 @@ def scan(source: Source, choice: Choice = EVERYTHING) -> Iterator[Entry]:
     """Every file of a source, by name: a Location if it may be an image, a Failure if it cannot be read, Unsupported
     if it is a picture of a kind that is not read here, else Ignored. And folders not entered: LeftOut, LinkedFolder.
 
-    Names beginning with `.` are ignored, and such folders not entered. Links to files are followed inside the root and
-    are a Failure if they leave it. Links to folders are entered last, where the choice follows them: no folder is
-    entered twice, and each at its own path if it has one in the source.
+    Names beginning with `.` are ignored, and such folders not entered, but for those that were named. Links to files
+    are followed inside the root and are a Failure if they leave it. Links to folders are entered last, where the choice
+    follows them: no folder is entered twice, and each at its own path if it has one in the source.
     """
+    named = frozenset(source.named)
+    for path in source.paths or sorted(path for path in named if not path.endswith("/")):
+        yield from _file(source.root, path, listed=True)
     if source.paths is not None:
-        for path in source.paths:
-            yield from _file(source.root, path, listed=True)
         return
     entered = {_identity(folder) for folder in choice.skip if choice.follow_links and folder.is_dir()}
-    links = deque([source.prefix])
-    while links:
-        prefix = links.popleft()
+    folders = deque([source.prefix, *(path for path in source.named if path.endswith("/"))])
+    while folders:
+        prefix = folders.popleft()
         # Not by recursion: a runaway copy of a folder into itself is a thousand folders deep.
-        stack = [_folder(source.root, prefix, choice, entered, named=prefix == source.prefix)]
+        judged = prefix != source.prefix and prefix not in named
+        stack = [_folder(source.root, prefix, choice, entered, named, judged=judged)]
         while stack:
             found = next(stack[-1], None)
             if found is None:
                 stack.pop()
             elif isinstance(found, _Subfolder):
-                stack.append(_folder(source.root, found.prefix, choice, entered))
+                stack.append(_folder(source.root, found.prefix, choice, entered, named))
             elif isinstance(found, LinkedFolder) and choice.follow_links:
-                links.append(f"{found.path}/")
+                folders.append(f"{found.path}/")
             else:
                 yield found
 
@@ -120,13 +122,19 @@ class _Subfolder:
 
 
 def _folder(
-    root: Path, prefix: str, choice: Choice, entered: set[tuple[int, int]], *, named: bool = False
+    root: Path,
+    prefix: str,
+    choice: Choice,
+    entered: set[tuple[int, int]],
+    named: Set[str],
+    *,
+    judged: bool = True,
 ) -> Iterator[Entry | _Subfolder]:
-    """List one folder, by name. entered: folders never to enter again. named: by the user, so taken."""
+    """List one folder, by name, without what was named. entered: folders never to enter again. judged: by rules."""
     folder = root / prefix
     if folder in choice.skip:
         return
-    judged = not named and not choice.all_folders
+    judged = judged and not choice.all_folders
     rule = folder_rule(folder.name, folder.parent.name) if judged else None
     try:
         if rule is None:
@@ -147,6 +155,8 @@ def _folder(
         return
     for entry in found:
         path = prefix + entry.name
+        if named and (path in named or f"{path}/" in named):
+            continue
         try:
             linked = entry.is_symlink() or getattr(entry, "is_junction", bool)()  # of Windows, from Python 3.12 on
             is_folder = entry.is_dir()

@@ -18,12 +18,14 @@ from search.types import Location
 class Source:
     """A source, scanned under a root: a folder with all below it (`paths` None), or just these files.
 
-    `prefix` is the folder's path relative to the root, `""` for the root itself, else ending in `/`.
+    `prefix` is the folder's path relative to the root, `""` for the root itself, else ending in `/`. `named`: files and
+    folders (ending in `/`) inside it that were named too, so they are taken where its scan would pass them over.
     """
 
     root: Path
     prefix: str = ""
     paths: tuple[str, ...] | None = None
+    named: tuple[str, ...] = ()
 
 
 def resolve_sources(sources: Iterable[Path], listed: Iterable[Path], known_roots: Iterable[str]) -> list[Source]:
@@ -42,19 +44,25 @@ def resolve_sources(sources: Iterable[Path], listed: Iterable[Path], known_roots
             raise SourceMissing(f"{folder} cannot be indexed: its path is not valid UTF-8; rename it.")
     # A folder, or nothing, in a list: named in the report, and no reason to take what lies beside it for a source.
     roots |= {path.parent for path in files if path.is_file()}
-    prefixes: dict[Path, list[str]] = {}
-    for folder in sorted(folders, key=lambda path: len(path.parts)):
+    inside: dict[Path, dict[str, set[str]]] = {}
+    for folder in sorted(dict.fromkeys(folders), key=lambda path: len(path.parts)):
         root, prefix = _home(folder, roots)
-        if not _covered(prefix, prefixes.setdefault(root, [])):
-            prefixes[root].append(prefix)
+        within = _around(prefix, inside.setdefault(root, {}))
+        if within is None:
+            inside[root][prefix] = set()
+        else:
+            within.add(prefix)
     single: dict[Path, set[str]] = {}
     for path in files:
-        inside = _outermost(path.parent, roots) is not None
-        root, prefix = _home(path.parent, roots) if inside else (path.parent, "")
-        if not _covered(prefix, prefixes.get(root, [])):
-            single.setdefault(root, set()).add(path.relative_to(root).as_posix())
+        root, prefix = _home(path.parent, roots) if _outermost(path.parent, roots) is not None else (path.parent, "")
+        within = _around(prefix, inside.get(root, {}))
+        (single.setdefault(root, set()) if within is None else within).add(path.relative_to(root).as_posix())
     return [
-        *(Source(root=root, prefix=prefix) for root, inside in prefixes.items() for prefix in inside),
+        *(
+            Source(root=root, prefix=prefix, named=tuple(sorted(named)))
+            for root, prefixes in inside.items()
+            for prefix, named in prefixes.items()
+        ),
         *(Source(root=root, paths=tuple(sorted(paths))) for root, paths in single.items()),
     ]
 
@@ -101,8 +109,9 @@ def _resolved(path: Path) -> Path:
         return path.absolute()
 
 
-def _covered(prefix: str, prefixes: Iterable[str]) -> bool:
-    return any(prefix.startswith(outer) for outer in prefixes)
+def _around(prefix: str, prefixes: Mapping[str, set[str]]) -> set[str] | None:
+    """What was named inside the folder that lies around this one, or is it; None: there is no such folder."""
+    return next((prefixes[above] for above in folders_above(prefix) if above in prefixes), None)
 
 
 def _outermost(path: Path, roots: Set[Path]) -> Path | None:

@@ -265,3 +265,19 @@ def test_what_is_left_out_now_does_not_stay_in_the_index(photos: Path, build: Bu
     assert "deleted.png" in run_cli(*asked).stdout
     assert build(photos, "--prune")["removed"] == 1
     assert "deleted.png" not in run_cli(*asked).stdout
+
+
+def test_what_is_named_inside_another_source_is_taken_and_survives_pruning(photos: Path, build: Build) -> None:
+    named = (photos / ".hidden", photos / "@eaDir" / "deep", photos / "@eaDir" / ".one.png")
+    for number, folder in enumerate((named[0], named[1], photos / "@eaDir", photos / "@eaDir" / "other")):
+        folder.mkdir(parents=True, exist_ok=True)
+        draw_picture("blue", "square", number).save(folder / f"{number}.png")
+    draw_picture("red", "square", 9).save(named[2])
+    for options in ((), ("--prune",), ("--follow-links", "--prune")):
+        answer = build(photos, *named, *options)
+        index = answer["index"]
+        found = run_cli("search", photos / "photo.png", "--index", index, "--paths").stdout.split("\n")
+        assert sorted(Path(path).name for path in found if path) == [".one.png", "0.png", "1.png", "photo.png"]
+        assert [left["name"] for left in answer["left_out"]] == ["@eaDir"]
+    answer = build(photos, "--prune")
+    assert answer["removed"] == 3

@@ -42,7 +42,7 @@ def test_a_folder_or_nothing_in_a_list_gives_no_other_source_its_root(linked: Pa
     real = linked / "real"
     for wrong in (real, linked, linked / "nothing.png", Path("/")):
         found = resolve_sources([real], [wrong, real / "a.png"], [])
-        assert Source(root=real) in found
+        assert Source(root=real, named=("a.png",)) in found
         assert {source.root for source in found if source.paths is None} == {real}
         assert [source.paths for source in found if source.root != real and source.paths] in (
             [],
@@ -68,3 +68,14 @@ def test_a_long_list_is_resolved_in_proportion_to_its_length(tmp_path: Path, mon
     assert sum(len(source.paths or ()) for source in found) == 200
     assert len(found) == 10
     assert len(looked) <= 10 * len(names)
+
+
+def test_what_is_named_inside_a_source_is_a_part_of_it(tmp_path: Path) -> None:
+    for folder in ("photos/.hidden/deep", "photos/2024", "other"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "photos" / "2024" / ".a.png").touch()
+    named = [tmp_path / name for name in ("photos/.hidden/deep", "photos/.hidden", "photos", "other", "photos")]
+    assert resolve_sources([*named, tmp_path / "photos" / "2024" / ".a.png"], [], []) == [
+        Source(root=tmp_path / "photos", named=(".hidden/", ".hidden/deep/", "2024/.a.png")),
+        Source(root=tmp_path / "other"),
+    ]
