@@ -155,13 +155,13 @@ def _folder(
         return
     for entry in found:
         path = prefix + entry.name
-        if named and (path in named or f"{path}/" in named):
-            continue
         try:
             linked = entry.is_symlink() or getattr(entry, "is_junction", bool)()  # of Windows, from Python 3.12 on
             is_folder = entry.is_dir()
         except OSError:  # what it is cannot be told: `_file` says why
             linked = is_folder = False
+        if named and (f"{path}/" if is_folder else path) in named:
+            continue
         if entry.name.startswith(".") or choice.excludes(path):
             if linked or not is_folder:
                 yield Ignored(path=path)
