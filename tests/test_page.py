@@ -35,7 +35,7 @@ const pasteFiles = (files, target) => handlers["document:paste"][0]({ target, cl
 """
 
 
-pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="the page was not tested: node is not installed")
 
 
 def run_page(folder: Path, scenario: str, before: str = "") -> Any:
