@@ -112,12 +112,14 @@ class Build:
         return self._open_writer
 
     def _prepare(self, sources: Sequence[Source]) -> None:
-        roots = [Path(root) for root in self._index.catalog.roots() if root != str(self._index.uploads)]
-        named = {source.root for source in sources}
+        roots = [root for root in self._index.catalog.roots(failed=True) if root != str(self._index.uploads)]
+        named = {source.root for source in sources if source.holds_files()}
         with self._writer.transaction() as transaction:
             if self._options.min_recall is not None:
                 transaction.set_min_recall(self._options.min_recall)
-            for root in roots:  # photos/2024 was built before, photos is now: the files there are the same files
+            for root in map(
+                Path, roots
+            ):  # photos/2024 was built before, photos is now: the files there are the same files
                 around = next((above for above in reversed(root.parents) if above in named), None)
                 if around is not None:
                     transaction.change_root(str(root), str(around), f"{root.relative_to(around).as_posix()}/")

@@ -132,7 +132,9 @@ class Comparison:
         known = list(self._index.catalog.paths_under(root, source.prefix))
         unseen = [path for path in known if path not in reached.files and (root, path) not in foreseen]
         absent = {path for path in unseen if gone(root, path)}
-        excluded = {path for path in unseen if path not in absent and not is_below(path, reached.unread)}
+        excluded = {
+            path for path in unseen if not (path in absent or path in reached.failed or is_below(path, reached.unread))
+        }
         missing = absent | excluded
         barred = [
             path for path in self._index.catalog.paths_under(root, source.prefix, barred=True) if gone(root, path)
@@ -147,7 +149,7 @@ class Comparison:
             failed.path
             for failed in self._index.catalog.failures(root)
             if failed.path.startswith(source.prefix)
-            and failed.path not in reached.files
+            and not (failed.path in reached.files or failed.path in reached.failed)
             and not is_below(failed.path, reached.unread)
         ]
         dropped = missing - kept if prune else set()

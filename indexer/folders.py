@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from indexer.omissions import DOWNLOADING, Rule, file_rule, folder_rule
 from indexer.pictures.formats import EXTENSIONS, HEADER_BYTES, is_read, kind_named, kind_of
-from indexer.sources import Source
+from indexer.sources import Source, folders_above
 from search.names import composed
 from search.types import Failure, Location
 
@@ -78,6 +78,11 @@ class Choice:
                 return True
         return False
 
+    def excludes_within(self, prefix: str, path: str) -> bool:
+        """Whether a glob names this file or folder, or one around it below the folder `prefix`."""
+        above = (folder.rstrip("/") for folder in folders_above(path) if len(folder) > len(prefix))
+        return self.excludes(path.rstrip("/")) or any(self.excludes(folder) for folder in above)
+
 
 EVERYTHING = Choice()
 
@@ -90,13 +95,15 @@ def scan(source: Source, choice: Choice = EVERYTHING) -> Iterator[Entry]:
     are followed inside the root and are a Failure if they leave it. Links to folders are entered last, where the choice
     follows them: no folder is entered twice, and each at its own path if it has one in the source.
     """
-    named = frozenset(source.named)
-    for path in source.paths or sorted(path for path in named if not path.endswith("/")):
-        yield from _file(source.root, path, listed=True)
+    for path in source.paths or ():
+        yield from _file(source.root, path, listed=True, any_kind=True)
     if source.paths is not None:
         return
+    named = frozenset(path for path in source.named if not choice.excludes_within(source.prefix, path))
+    for path in sorted(path for path in named if not path.endswith("/")):
+        yield from _file(source.root, path, listed=True)
     entered = {_identity(folder) for folder in choice.skip if choice.follow_links and folder.is_dir()}
-    folders = deque([source.prefix, *(path for path in source.named if path.endswith("/"))])
+    folders = deque([source.prefix, *sorted(path for path in named if path.endswith("/"))])
     while folders:
         prefix = folders.popleft()
         # Not by recursion: a runaway copy of a folder into itself is a thousand folders deep.
@@ -180,34 +187,42 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 
 def _file(
-    root: Path, path: str, *, linked: bool = False, listed: bool = False, beside: Set[str] = frozenset()
+    root: Path,
+    path: str,
+    *,
+    linked: bool = False,
+    listed: bool = False,
+    any_kind: bool = False,
+    beside: Set[str] = frozenset(),
 ) -> Iterator[Entry]:
-    """One file. linked: it is a link. listed: by its user, so it is taken. beside: its folder's names."""
+    """One file. linked: it is a link. listed: by its user, so no rule leaves it out. any_kind: taken whatever its first
+    bytes say. beside: its folder's names.
+    """
     absolute = root / path
-    facts: os.stat_result | None = None
     try:
         facts = absolute.stat()
         if (linked or (listed and absolute.is_symlink())) and not absolute.resolve().is_relative_to(root.resolve()):
-            yield _failure(root, path, facts, "a link that leads out of its folder")
+            yield _failure(root, path, "a link that leads out of its folder")
             return
-        kind = None if listed or not stat.S_ISREG(facts.st_mode) else _kind(absolute)
-        if stat.S_ISREG(facts.st_mode) and (listed or is_read(kind)):
+        is_file = stat.S_ISREG(facts.st_mode)
+        kind = _kind(absolute) if is_file and not any_kind else None
+        if is_file and (any_kind or is_read(kind)):
             name = path.rpartition("/")[2]
             rule = None if listed else DOWNLOADING if f"{name}.aria2" in beside else file_rule(name)
             if rule is not None:
                 yield LeftOut(root=root, path=_shown(path), rule=rule)
             elif _shown(path) != path:
-                yield _failure(root, path, facts, "its name is not valid UTF-8; rename it")
+                yield _failure(root, path, "its name is not valid UTF-8; rename it")
             else:
                 yield Location(root=str(root), path=path, mtime_ns=facts.st_mtime_ns, size=facts.st_size)
-        elif listed:
-            yield _failure(root, path, facts, "not a file")
+        elif listed and not is_file:
+            yield _failure(root, path, "not a file")
         elif kind is not None:
             yield Unsupported(path=path, kind=kind)
         else:
             yield Ignored(path=path)
     except (OSError, RuntimeError) as error:  # RuntimeError: links that lead in a circle, on older Pythons
-        yield _failure(root, path, facts, _reason(error))
+        yield _failure(root, path, _reason(error))
 
 
 def _kind(path: Path) -> str | None:
@@ -219,9 +234,9 @@ def _kind(path: Path) -> str | None:
         return kind_of(file.read(HEADER_BYTES)) or kind_named(suffix)
 
 
-def _failure(root: Path, path: str, facts: os.stat_result | None, reason: str) -> Failure:
-    mtime_ns, size = (facts.st_mtime_ns, facts.st_size) if facts else (0, 0)
-    return Failure(root=str(root), path=_shown(path), mtime_ns=mtime_ns, size=size, reason=reason)
+def _failure(root: Path, path: str, reason: str) -> Failure:
+    """A file that cannot be taken now. No time and size: what a scan says is never a reason not to try again."""
+    return Failure(root=str(root), path=_shown(path), mtime_ns=0, size=0, reason=reason)
 
 
 def _shown(path: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Set
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from indexer.folders import Entry, LinkedFolder, Unsupported
 from indexer.sources import folders_above
@@ -14,11 +15,13 @@ from search.types import Failure, Location
 class Reached:
     """The paths that a scan of one source has met, relative to its root; some 100 bytes each.
 
-    files: what may be an image, is one of a kind not read here, or cannot be read. unread: folders that could not be
-    listed and links that lead nowhere, links: folders behind links that were not entered, each ending in `/`.
+    files: what may be an image, or is one of a kind not read here. failed: files that cannot be read, or are gone.
+    unread: folders that could not be listed and links that lead nowhere, links: folders behind links that were not
+    entered, each ending in `/`.
     """
 
     files: set[str] = field(default_factory=set)
+    failed: set[str] = field(default_factory=set)
     unread: set[str] = field(default_factory=set)
     links: set[str] = field(default_factory=set)
 
@@ -27,9 +30,12 @@ class Reached:
         match entry:
             case Location() | Unsupported():
                 self.files.add(entry.path)
+            case Failure() if entry.path[-1:] in ("", "/"):
+                self.unread.add(entry.path)
             case Failure():
-                self.files.add(entry.path)
-                self.unread.add(entry.path if entry.path[-1:] in ("", "/") else f"{entry.path}/")
+                self.failed.add(entry.path)
+                if Path(entry.root, entry.path).is_symlink():
+                    self.unread.add(f"{entry.path}/")
             case LinkedFolder():
                 self.links.add(f"{entry.path}/")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -19,7 +19,7 @@ class Source:
     """A source, scanned under a root: a folder with all below it (`paths` None), or just these files.
 
     `prefix` is the folder's path relative to the root, `""` for the root itself, else ending in `/`. `named`: files and
-    folders (ending in `/`) inside it that were named too, so they are taken where its scan would pass them over.
+    folders (ending in `/`) inside it that were named too, so they are taken though hidden, or left out by a rule.
     """
 
     root: Path
@@ -27,16 +27,22 @@ class Source:
     paths: tuple[str, ...] | None = None
     named: tuple[str, ...] = ()
 
+    def holds_files(self) -> bool:
+        """Whether it is a folder, or one of its files is there: a wrong line of a list is no reason for a root."""
+        return self.paths is None or any((self.root / path).is_file() for path in self.paths)
+
 
 def resolve_sources(sources: Iterable[Path], listed: Iterable[Path], known_roots: Iterable[str]) -> list[Source]:
     """Give each source its root: a root the index knows already, where the source lies in one, else the folder itself.
 
     sources: folders or files as the user named them. listed: files from `--files-from`. Raises SourceMissing.
     """
-    known = {folded(root): Path(root) for root in known_roots}
+    known: dict[str, list[Path]] = {}
+    for name in known_roots:
+        known.setdefault(folded(name), []).append(Path(name))
     named = [_as_known(_existing(source), known) for source in sources]
     folders = [path for path in named if path.is_dir()]
-    roots = {*known.values(), *folders}
+    roots = {root for spellings in known.values() for root in spellings} | {*folders}
     resolved = cache(_resolved)
     files = [path for path in named if not path.is_dir()] + [_listed_path(path, roots, resolved) for path in listed]
     for folder in (*folders, *(path.parent for path in files)):
@@ -56,7 +62,8 @@ def resolve_sources(sources: Iterable[Path], listed: Iterable[Path], known_roots
     for path in files:
         root, prefix = _home(path.parent, roots) if _outermost(path.parent, roots) is not None else (path.parent, "")
         within = _around(prefix, inside.get(root, {}))
-        (single.setdefault(root, set()) if within is None else within).add(path.relative_to(root).as_posix())
+        if within is None or not path.is_dir():  # a folder in a list is read anyway where it lies in a source
+            (single.setdefault(root, set()) if within is None else within).add(path.relative_to(root).as_posix())
     return [
         *(
             Source(root=root, prefix=prefix, named=tuple(sorted(named)))
@@ -67,17 +74,17 @@ def resolve_sources(sources: Iterable[Path], listed: Iterable[Path], known_roots
     ]
 
 
-def _as_known(path: Path, known: Mapping[str, Path]) -> Path:
+def _as_known(path: Path, known: Mapping[str, Sequence[Path]]) -> Path:
     """A path below a root as the index has it, where the file system takes names in several ways (other case).
 
     known: roots by their folded names.
     """
     for above in (path, *path.parents):
-        root = known.get(folded(str(above)))
-        with suppress(OSError):
-            if root is not None and (root == above or root.samefile(above)):
-                below = path.parts[len(root.parts) :]
-                return _as_spelled(root, below) if path.is_dir() else root.joinpath(*below)
+        for root in sorted(known.get(folded(str(above)), ()), key=lambda root: root != above):
+            with suppress(OSError):
+                if root == above or root.samefile(above):
+                    below = path.parts[len(root.parts) :]
+                    return _as_spelled(root, below) if path.is_dir() else root.joinpath(*below)
     return path
 
 
@@ -92,13 +99,17 @@ def _as_spelled(folder: Path, below: Iterable[str]) -> Path:
 
 
 def _listed_path(path: Path, roots: Set[Path], resolved: Callable[[Path], Path]) -> Path:
-    """A path of a list, absolute. A link stays a link, and is judged by the scan; links to folders above it do where
-    the path so named lies in one of the roots. resolved: `_resolved`, which need not be asked twice for a folder.
+    """A path of a list, absolute. A link stays a link, and is judged by the scan. Links to folders above it stay where
+    the path so named lies in a root, and not elsewhere in this root without them, where a scan would find it.
+
+    resolved: `_resolved`, which need not be asked twice for a folder.
     """
     path = as_on_disk(path)
     named = Path(os.path.abspath(path))  # noqa: PTH100 - a link in a list stays a link
-    if ".." not in path.parts and _outermost(named, roots) is not None:
-        return named
+    root = _outermost(named, roots)
+    if ".." not in path.parts and root is not None:
+        real = resolved(named.parent) / named.name
+        return real if _outermost(real, roots) == root else named
     return resolved(path) if path.name == ".." else resolved(path.parent) / path.name
 
 

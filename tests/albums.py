@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +41,13 @@ class Album:
             path.parent.mkdir(parents=True, exist_ok=True)
             noise(name).save(path, quality=95)
 
-    def build(self, *sources: Path, **options: Any) -> BuildReport:
+    def build(self, *sources: Path, listed: Sequence[Path] = (), **options: Any) -> BuildReport:
         known = [root for root in self.index.catalog.roots() if root != str(self.index.uploads)]
         with self.index.writer() as writer:
             chosen = BuildOptions(workers=1, **options)
             build = Build(self.index, writer, FakeEncoder, chosen, Silent(), lambda: False, time.perf_counter())
-            return build.run(resolve_sources(sources or [self.photos], [], known))
+            named = sources or (() if listed else (self.photos,))
+            return build.run(resolve_sources(named, listed, known))
 
     def label(self, name: str, *labels: str, **metadata: object) -> None:
         with self.index.writer() as writer:

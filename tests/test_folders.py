@@ -17,7 +17,7 @@ from conftest import draw_picture, run_cli
 
 from indexer.folders import Choice, LeftOut, LinkedFolder, scan
 from indexer.omissions import FOLDERS
-from indexer.sources import Source, resolve_sources
+from indexer.sources import Source
 from search.types import Location
 
 Build = Callable[..., dict[str, Any]]
@@ -281,15 +281,3 @@ def test_what_is_named_inside_another_source_is_taken_and_survives_pruning(photo
         assert [left["name"] for left in answer["left_out"]] == ["@eaDir"]
     answer = build(photos, "--prune")
     assert answer["removed"] == 3
-
-
-def test_a_folder_in_a_list_is_a_failure_and_still_read_where_it_is_in_a_source(tmp_path: Path) -> None:
-    put(tmp_path, "2024/a.jpg", "2024/.b.jpg", "c.jpg")
-    (source,) = resolve_sources([tmp_path], [tmp_path / name for name in ("2024", "2024/.b.jpg", "c.jpg")], [])
-    found = [(type(entry).__name__, getattr(entry, "path", "")) for entry in scan(source)]
-    assert sorted(found) == [
-        ("Failure", "2024"),
-        ("Location", "2024/.b.jpg"),
-        ("Location", "2024/a.jpg"),
-        ("Location", "c.jpg"),
-    ]

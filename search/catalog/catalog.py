@@ -242,10 +242,11 @@ class Catalog(StoredSpaces):
         more = rowids[limit - 1] if len(rowids) > limit else None
         return [records[rowid] for rowid in rowids[:limit] if rowid in records], more
 
-    def roots(self) -> list[str]:
-        """Every root under which something was seen."""
+    def roots(self, *, failed: bool = False) -> list[str]:
+        """Every root under which an image was seen; failed: or a file that could not be indexed."""
+        queries = [select(table.c.root).distinct() for table in (locations, failures)[: 1 + failed]]
         with self.reading() as connection:
-            return list(connection.execute(select(locations.c.root).distinct().order_by(locations.c.root)).scalars())
+            return sorted({root for query in queries for root in connection.execute(query).scalars()})
 
     def known(self, root: str, paths: Sequence[str]) -> dict[str, KnownLocation]:
         """Known locations of these paths under a root, by path."""

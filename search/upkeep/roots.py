@@ -24,7 +24,7 @@ def move_root(writer: Writer, old: Path, new: Path) -> list[str]:
     known there by their names.
     """
     index = writer.index
-    roots = [Path(root) for root in index.catalog.roots() if root != str(index.uploads)]
+    roots = [Path(root) for root in index.catalog.roots(failed=True) if root != str(index.uploads)]
     for place in _places(old):
         if moving := [root for root in roots if _composed(root).is_relative_to(place)]:
             break
@@ -58,8 +58,7 @@ def forget_root(writer: Writer, folder: Path) -> int:
     not be indexed count too. Raises UnknownRoot.
     """
     catalog = writer.index.catalog
-    known = {*catalog.roots(), *(failed.root for failed in catalog.failures())}
-    roots = sorted(known - {str(writer.index.uploads)})
+    roots = [root for root in catalog.roots(failed=True) if root != str(writer.index.uploads)]
     with writer.transaction() as transaction:
         for place in _places(folder):
             forgotten = 0
