@@ -9,7 +9,9 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import date
 from typing import Any, Literal
 
 from search.errors import FilterInvalid
@@ -231,8 +233,8 @@ def _test(name: str, operator: object, operand: object) -> Test:
 def _scalar(name: str, value: object) -> Scalar:
     if name in NUMBER_FIELDS and isinstance(value, str | bool):
         raise FilterInvalid(f"{_shown(name)} is a number: it cannot be compared with {_kind(value)}.")
-    if name == "taken_at" and isinstance(value, str) and not _MOMENT.fullmatch(value):
-        raise FilterInvalid('"taken_at" is a date such as "2024", "2024-05", "2024-05-31" or "2024-05-31T14:30".')
+    if name == "taken_at" and isinstance(value, str) and not _is_moment(value):
+        raise FilterInvalid('"taken_at" is a real date such as "2024", "2024-05", "2024-05-31" or "2024-05-31T14:30".')
     if name in STRING_FIELDS and isinstance(value, int | float):
         raise FilterInvalid(f'{_shown(name)} is a string: it cannot be compared with {_kind(value)}. Quote it: "2024".')
     if isinstance(value, bool):
@@ -264,10 +266,17 @@ def _kind(value: object) -> str:
     return {list: "a list", str: "a string", bool: "a boolean", type(None): "null"}.get(type(value), "a number")
 
 
-_MOMENT = re.compile(
-    r"\d{4}(-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01])(T([01]\d|2[0-3])(:[0-5]\d(:[0-5]\d)?)?)?)?)?", re.ASCII
-)
-"""A time as images have it, `YYYY-MM-DDTHH:MM:SS`, or its beginning."""
+def _is_moment(value: str) -> bool:
+    if not _MOMENT.fullmatch(value):
+        return False
+    day = value[: len("YYYY-MM-DD")]
+    with suppress(ValueError):
+        return len(day) < len("YYYY-MM-DD") or bool(date.fromisoformat(day))
+    return False
+
+
+_MOMENT = re.compile(r"\d{4}(-(0[1-9]|1[0-2])(-\d\d(T([01]\d|2[0-3])(:[0-5]\d(:[0-5]\d)?)?)?)?)?", re.ASCII)
+"""The form of a time as images have it, `YYYY-MM-DDTHH:MM:SS`, or of its beginning."""
 _SHORT = re.compile(r"^\s*(?P<field>[^=<>!~]+?)\s*(?P<operator>>=|<=|!=|=|>|<|~)\s*(?P<value>.*?)\s*$", re.DOTALL)
 _SHORT_OPERATORS = {">=": "gte", "<=": "lte", ">": "gt", "<": "lt", "~": "glob"}
 

@@ -128,6 +128,8 @@ def test_k_hits_come_back_whenever_k_images_match(make_index: MakeIndex) -> None
         {"taken_at": {"in": ["2024/05"]}},
         {"taken_at": "2023-13"},
         {"taken_at": "2023-1"},
+        {"taken_at": {"gte": "2023-02-31"}},
+        {"taken_at": {"lt": "2023-02-29T10:00"}},
         {"taken_at": ""},
         {"width": True},
         {"height": {"lt": False}},
@@ -287,6 +289,8 @@ PEOPLE: list[tuple[dict[str, Any], set[int]]] = [
     ({"taken_at": "2024-07"}, {0}),
     ({"taken_at": {"lte": "2024"}}, {0, 1, 2}),
     ({"taken_at": {"gt": "2023"}}, {0, 2}),
+    ({"taken_at": {"gt": "2024-02-29"}}, {0, 2}),
+    ({"taken_at": {"lt": "2024-07-01T11"}}, {0, 1}),
     ({"taken_at": {"gte": "2024", "lt": "2025"}}, {0, 2}),
 ]
 """Filters in the form that people type, and the images of `library` that they mean."""
