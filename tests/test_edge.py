@@ -379,7 +379,9 @@ def test_what_a_build_has_read_is_drawn_however_large_an_upload_may_be(serve: Se
     (tmp_path / "photos" / "a.png").write_bytes(data)
     index = serve.services[0].index
     location = Location(root=str(tmp_path / "photos"), path="a.png", mtime_ns=0, size=len(data))
-    new = replace(new_image(60, vectors(1)[0]), id=hashlib.sha256(data).hexdigest(), location=location)
+    new = new_image(60, vectors(1)[0])
+    facts = replace(new.facts, bytes=len(data))
+    new = replace(new, id=hashlib.sha256(data).hexdigest(), facts=facts, location=location)
     with index.writer() as writer, writer.transaction() as transaction:
         transaction.add(new)
     drawn = httpx.get(f"{url}/v1/images/{new.id}/thumbnail", params={"size": 32})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import io
 import os
@@ -45,7 +46,9 @@ class Shown:
         path.write_bytes(self.data)
         location = Location(root=str(path.parent), path=path.name, mtime_ns=0, size=len(self.data))
         with index.writer() as writer, writer.transaction() as transaction:
-            transaction.add(replace(new_image(60, vectors(1)[0]), id=self.id, location=location))
+            new = new_image(60, vectors(1)[0])
+            facts = replace(new.facts, bytes=len(self.data))
+            transaction.add(replace(new, id=self.id, facts=facts, location=location))
         self.pictures = Pictures(index, cast("Any", Drawing()))
 
     def close(self) -> None:
@@ -81,6 +84,26 @@ def test_a_file_of_another_size_is_not_read(shown: Shown, monkeypatch: pytest.Mo
     monkeypatch.setattr(hashlib, "file_digest", lambda *_: pytest.fail("it would be read for hours"))
     with pytest.raises(FileGone):
         asyncio.run(shown.pictures.original(shown.id))
+
+
+def test_a_file_that_grew_between_a_builds_look_and_its_reading_is_sent(shown: Shown) -> None:
+    seen = Location(root=str(shown.path.parent), path=shown.path.name, mtime_ns=0, size=1)
+    with shown.index.writer() as writer, writer.transaction() as transaction:
+        transaction.locate(shown.id, seen)
+    assert asyncio.run(shown.pictures.original(shown.id)).file.read() == shown.data
+
+
+def test_a_file_that_cannot_be_read_to_its_end_is_closed(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = list[Any]()
+
+    def fail(file: object, _: str) -> None:
+        opened.append(file)
+        raise OSError(errno.EIO, "a bad block")
+
+    monkeypatch.setattr(hashlib, "file_digest", fail)
+    with pytest.raises(FileGone):
+        asyncio.run(shown.pictures.original(shown.id))
+    assert [file.closed for file in opened] == [True]
 
 
 @pytest.mark.parametrize("left", [0, 100], ids=["empty", "half"])

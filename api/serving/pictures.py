@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import stat
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -98,13 +98,15 @@ def open_original(index: Index, image_id: str) -> Original:
             if named.is_symlink() and not path.is_relative_to(Path(location.root).resolve()):
                 continue
             facts = path.stat()
-            if not stat.S_ISREG(facts.st_mode) or facts.st_size != location.size:  # whoever opens a pipe waits
+            # Not the location's size: a build looks first and reads later, and a file may grow in between.
+            if not stat.S_ISREG(facts.st_mode) or facts.st_size != record.facts.bytes:  # whoever opens a pipe waits
                 continue
-            file = path.open("rb")
-            if hashlib.file_digest(file, "sha256").hexdigest() == image_id:
-                file.seek(0)
-                return Original(file=file, name=location.path.rpartition("/")[2], format=record.facts.format)
-            file.close()
+            with ExitStack() as opened:
+                file = opened.enter_context(path.open("rb"))
+                if hashlib.file_digest(file, "sha256").hexdigest() == image_id:
+                    file.seek(0)
+                    opened.pop_all()
+                    return Original(file=file, name=location.path.rpartition("/")[2], format=record.facts.format)
         except OSError:
             continue
     raise FileGone
