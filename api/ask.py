@@ -38,9 +38,9 @@ from search.types import Space, Vector
 SENT_SIDE = 2_048
 """Pixels of the longer side of what is sent in the place of a picture that is too large for a server: models look at a
 few hundred."""
-REFUSED_PICTURE = ("too-large", "unreadable-image", "unsupported-image")
+REFUSED_PICTURE = ("unreadable-image", "unsupported-image")
 """Codes of refusals of a picture that a search of an index may take: its limits are wider, and it may read other kinds.
-"""
+So it is with what is too large, whatever the code: a proxy's own limit is often below the server's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +104,7 @@ def ask_server(url: str, api_key: str | None, asked: Asked) -> dict[str, Any]:
             try:
                 answer = _search(client, asked, data, asked.box)
             except (TooLarge, UnsupportedImage, Unprocessable) as error:
-                if data is None or error.code not in REFUSED_PICTURE:
+                if data is None or not (isinstance(error, TooLarge) or error.code in REFUSED_PICTURE):
                     raise
                 with _named(asked.image):
                     smaller = thumbnail(data, SENT_SIDE, limits=DecodeLimits(), box=asked.box)

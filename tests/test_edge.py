@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from unittest.mock import AsyncMock
@@ -29,11 +30,13 @@ from PIL import Image
 from test_api import check_problem, upload
 
 from api import logs
+from api.ask import Asked, ask_server
 from api.errors import KeysInvalid, SettingInvalid
 from api.http.access import Keys, Scope, crosses_sites, host_of, key_to_send, read_keys
 from api.http.app import create_app
 from api.http.protocol import HTTPProtocol
 from api.serving import embedding
+from api.serving.questions import SearchOptions
 from api.serving.service import Service
 from api.settings import Settings, read_settings
 from search.catalog.annotations import MAX_LABELS
@@ -414,6 +417,40 @@ def test_a_server_is_asked_with_a_smaller_picture_where_one_is_too_large_for_it(
     assert (
         f"{size} cannot be used: the content is not one of" in run_cli("search", size, "--server", url, check=2).stderr
     )
+
+
+@pytest.mark.slow
+def test_a_proxy_before_a_server_gets_a_smaller_picture_too(serve: Serve, tmp_path: Path) -> None:
+    url, seen = serve(), list[int]()
+
+    class Proxy(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            data = self.rfile.read(int(self.headers["content-length"]))
+            seen.append(len(data))
+            if len(data) > 1_000_000:
+                self.answer(413, "text/html", b"<h1>413 Request Entity Too Large</h1>")
+            else:
+                kind = {"content-type": self.headers["content-type"]}
+                self.answer(200, "application/json", httpx.post(url + self.path, content=data, headers=kind).content)
+
+        def answer(self, status: int, kind: str, data: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+    path = tmp_path / "a.png"
+    path.write_bytes(picture() + bytes(1_000_000))
+    with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        asked = Asked(image=path, id=None, box=None, options=SearchOptions())
+        try:
+            answer = ask_server(f"http://127.0.0.1:{proxy.server_port}", None, asked)
+        finally:
+            proxy.shutdown()
+    assert len(answer["hits"]) == 10
+    assert [size > 1_000_000 for size in seen] == [True, False]
 
 
 @pytest.mark.slow
