@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from indexer.errors import MetadataInvalid
 from search.catalog.annotations import checked_labels, checked_metadata
 from search.errors import AnnotationInvalid
 from search.files import decoded
+from search.filters import KeyTwice, parse_json
 
 SPECIAL_COLUMNS = {"id", "path", "labels"}
 SEPARATORS = (",", ";", "\t")
@@ -64,7 +64,8 @@ def _csv_rows(lines: StringIO, file: Path) -> Iterator[tuple[int, dict[str, Any]
             raise MetadataInvalid(
                 f"{file} needs a header with a column `path` or `id`, and `,`, `;` or tabs between columns."
             )
-        if doubled := [name for name in SPECIAL_COLUMNS if header.count(name) > 1]:
+        # Columns without a name may be several: a spreadsheet has them where nothing is.
+        if doubled := [name for name in header if name and header.count(name) > 1]:
             raise MetadataInvalid(f"{file} has two columns `{doubled[0]}`. Keep one.")
         for cells in reader:
             where = reader.line_num + skipped
@@ -106,7 +107,9 @@ def _json_rows(lines: Any, file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(lines, start=1):
         if line.strip():
             try:
-                row = json.loads(line)
+                row = parse_json(line)
+            except KeyTwice as error:
+                raise MetadataInvalid(f"{file}, line {number}: {error}. Keep one.") from error
             except (ValueError, RecursionError) as error:
                 raise MetadataInvalid(f"{file}, line {number}: not valid JSON: {error}.") from error
             if not isinstance(row, dict):

@@ -220,6 +220,7 @@ def test_labels_that_a_file_has_no_more_go_where_that_is_asked_for(tabled: Path,
         (b"sep=;", "header"),
         (b"name;labels\nx;y\n", "header"),
         (b"path,labels,Path\na,b,c\n", "two columns `path`"),
+        (b"path,price, price\na,1,2\n", "two columns `price`"),
         ("path,labels\na,b\n".encode("utf-16-le"), "UTF-8"),
         (b"path,labels\ncaf\xe9.png,x\n", "not UTF-8"),
         (b"path,labels\na.png,x,y\n", "line 2: more cells"),
@@ -232,6 +233,17 @@ def test_a_table_that_cannot_be_read_says_where(tmp_path: Path, data: bytes, say
     (tmp_path / "m.csv").write_bytes(data)
     with pytest.raises(MetadataInvalid, match=says):
         list(read_metadata(tmp_path / "m.csv"))
+
+
+def test_a_line_of_json_with_a_key_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "m.jsonl").write_text('{"path": "a"}\n{"path": "b", "labels": ["red"], "labels": ["blue"]}\n')
+    with pytest.raises(MetadataInvalid, match=r"line 2: an object has a key twice\. Keep one\."):
+        list(read_metadata(tmp_path / "m.jsonl"))
+
+
+def test_columns_without_a_name_may_be_several(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("path,price,,\na,1,,\n")
+    assert [one.metadata for one in read_metadata(tmp_path / "m.csv")] == [{"price": 1}]
 
 
 def test_a_byte_order_mark_is_no_part_of_a_key(tmp_path: Path) -> None:
