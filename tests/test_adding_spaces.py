@@ -19,9 +19,10 @@ from unittest.mock import Mock
 import pytest
 from conftest import HeldEncoder, recipe, vectors
 
+from api.errors import Overloaded
 from api.serving import filling
 from api.serving.filling import Filling, fill, new_space
-from api.serving.service import Service
+from api.serving.service import MAX_ADDED_AT_ONCE, Service
 from api.settings import Settings
 from indexer.encoders.encoder import SpaceRequest
 from indexer.pictures.worker import WorkerFailed, Workers
@@ -106,6 +107,37 @@ def test_a_space_that_takes_longer_than_a_request_may_is_added_all_the_same_and_
         return (await service.add_space((1,), None)).info.space.name
 
     assert asyncio.run(ask()) == "layer1"
+
+
+def test_spaces_that_nobody_waits_for_any_more_are_a_bounded_queue(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = threading.Event()
+
+    def slow(*_: object) -> Space:
+        assert free.wait(20)
+        return NEW
+
+    monkeypatch.setattr("api.serving.service.new_space", slow)
+
+    async def ask() -> None:
+        try:
+            for layer in range(MAX_ADDED_AT_ONCE):
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(service.add_space((layer,), None), 0.02)
+            with pytest.raises(Overloaded):
+                await asyncio.wait_for(service.add_space((MAX_ADDED_AT_ONCE,), None), 5)
+            with pytest.raises(TimeoutError):  # what waits already is waited for
+                await asyncio.wait_for(service.add_space((0,), None), 0.02)
+        finally:
+            free.set()
+        assert (await service.add_space((0,), None)).info.space.name == "layer1"
+        until = time.monotonic() + 10
+        while service._adding and time.monotonic() < until:
+            await asyncio.sleep(0.01)
+        assert (await service.add_space((MAX_ADDED_AT_ONCE,), None)).info.space.name == "layer1"
+
+    asyncio.run(ask())
 
 
 def test_a_filling_that_was_closed_starts_nothing(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import faiss
 from PIL import Image
 
 from api import metrics
-from api.errors import NotReady, SpaceInvalid
+from api.errors import NotReady, Overloaded, SpaceInvalid
 from api.serving import activity
 from api.serving.batching import Stage
 from api.serving.embedding import Embedded, Embedding
@@ -51,6 +51,8 @@ MAX_LIGHT_HITS = 200
 MAX_HEAVY_SEARCHES = 64
 """All other searches, running or queued: the first of a filter takes some tenths of a second of a million images. More
 are refused."""
+MAX_ADDED_AT_ONCE = 8
+"""Spaces that are worked out, or wait for it: in one thread, seconds each, also where nobody waits any more."""
 FILLING_LOCK_SECONDS = 2.0
 """How long a change waits for the lock while spaces may be filled: a batch of vectors is written in some 20 ms."""
 CHECK_SECONDS = 5.0
@@ -247,11 +249,13 @@ class Service:
         """Add a space of the default one's model, and fill it in the background; where it is there, go on filling it.
 
         It is added also where nobody waits for it any more: on a busy machine it takes longer than a request may.
-        Raises SpaceInvalid, ModelUnavailable, SpaceExists (another one has its name), IndexLocked.
+        Raises SpaceInvalid, ModelUnavailable, SpaceExists (another one has its name), IndexLocked, Overloaded.
         """
         request = SpaceRequest(layers=layers, pooling=pooling)
         adding = self._adding.get(request)
         if adding is None:
+            if len(self._adding) >= MAX_ADDED_AT_ONCE:
+                raise Overloaded
             adding = self._adding[request] = asyncio.create_task(self._add_space(request))
             adding.add_done_callback(lambda task: (self._adding.pop(request), task.cancelled() or task.exception()))
         return await self._space_state((await asyncio.shield(adding)).name)
