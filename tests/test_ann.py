@@ -34,7 +34,7 @@ from search.generations.hashed_file import HashedFile
 from search.generations.policy import Policy
 from search.generations.space_draft import SpaceDraft
 from search.index import Index
-from search.query import follow
+from search.query import follow, searcher
 from search.query.snapshot import Snapshot
 from search.sqlite import checksums
 from search.types import Encoding, Query, QueryPart, Space
@@ -748,15 +748,33 @@ def test_a_search_among_images_whose_files_are_gone_is_bounded(make_index: MakeI
         return nearest(self, space, queries, k, *args, **options)
 
     matching = None if label is None else parse_filter({"label": label})
-    with mock.patch.object(Snapshot, "nearest", counted):
-        hits = index.search(Query(parts=[QueryPart(vector=data[0])], k=10, filter=matching))
+    query = Query(parts=[QueryPart(vector=data[0])], k=10, filter=matching)
+    with mock.patch.object(Snapshot, "nearest", counted), mock.patch.object(searcher, "MAX_EXTRA_FOR_GONE", 100):
+        hits = index.search(query)
     left = [number for number in by_score[2900:] if label is None or number % 2 == 0]
     assert [hit.id for hit in hits] == [image_id(number) for number in left[:10]]
     assert max(asked) < 300
+    asked.clear()
+    with mock.patch.object(Snapshot, "nearest", counted):
+        assert index.search(query) == hits
+    assert len(asked) == 2, "those that are there are known by now"
     with index.writer() as writer, writer.transaction() as transaction:
         transaction.mark_missing("/photos", gone, missing=False)
     found = index.search(Query(parts=[QueryPart(vector=data[0])], k=1, filter=matching))
     assert found[0].id == image_id(0), "they are hits again"
+
+
+def test_a_search_beside_a_deleted_folder_does_not_look_at_every_location(make_index: MakeIndex) -> None:
+    """It did so after every change, in the thread that all searches wait for."""
+    data = clusters(1000)
+    index = make_index(data)
+    by_score = np.argsort(-(data @ data[0].astype(np.float64)), kind="stable").tolist()
+    with index.writer() as writer, writer.transaction() as transaction:
+        gone = [new_image(number, data[number]).location.path for number in by_score[:400]]
+        transaction.mark_missing("/photos", gone, missing=True)
+    with mock.patch.object(Catalog, "matching", side_effect=AssertionError("every location is read")):
+        hits = index.search(Query(parts=[QueryPart(vector=data[0])], k=10))
+    assert [hit.id for hit in hits] == [image_id(number) for number in by_score[400:410]]
 
 
 def test_no_more_is_allocated_than_there_are_images(make_index: MakeIndex) -> None:

@@ -31,9 +31,12 @@ REFUSALS = (QueryInvalid, FilterInvalid, UnknownImage, UnknownSpace, NotInSpace)
 """Errors of one query, and not of those beside it."""
 EXTRA_CANDIDATES = 16
 """Candidates beyond k: room for equal scores, whose order is by id, and for parts that are no hits."""
-EXTRA_PER_GONE = 2
-"""Candidates more for each image whose files are gone: a folder that was deleted is often a neighbourhood. Where these
-are not enough, all such images are left out like those of a filter: to find them takes a look at every location."""
+EXTRA_PER_GONE = 50
+"""Candidates more for each image whose files are gone: a folder that was deleted is often a neighbourhood. A second
+look at some hundred costs about as much as the first at ten."""
+MAX_EXTRA_FOR_GONE = 1_000
+"""Of these. Where they are not enough, all such images are left out like those of a filter: to find them takes a look
+at every location, again after each change, while other searches wait."""
 COSINE_ROUNDING = 1e-6
 """How far a cosine may be from its true value: that of an image with itself is not always 1 to the last bit."""
 
@@ -154,15 +157,21 @@ class Searcher:
 
     def _present(self, one: _Asked, version: int) -> _Asked:
         """A query that does not meet images whose files are all gone."""
-        tree = Present() if one.query.filter is None else And((one.query.filter, Present()))
-        return replace(one, allowed=self._selections.of(tree, version))
+        return replace(one, allowed=self._selections.of(_among_present(one.query), version))
+
+    def _further(self, one: _Asked, gone: frozenset[str], version: int) -> _Asked:
+        """A query that looks beyond these images, whose files are gone."""
+        one = replace(one, excluded=one.excluded | gone)
+        if one.spare < MAX_EXTRA_FOR_GONE and not self._selections.holds(_among_present(one.query), version):
+            return replace(one, spare=min(EXTRA_PER_GONE * len(one.excluded), MAX_EXTRA_FOR_GONE))
+        return self._present(replace(one, spare=0), version)
 
     def _present_hits(
         self, snapshot: Snapshot, asked: Mapping[int, _Asked], version: int
     ) -> dict[int, tuple[list[Hit], bool]]:
         """The hits of each query, and whether the catalog still knew all candidates.
 
-        Images whose files are all gone are not hits: where they leave too few, more candidates are looked at once.
+        Images whose files are all gone are not hits: where they leave too few, more candidates are looked at.
         """
         answers: dict[int, tuple[list[Hit], bool]] = {}
         waiting = dict(asked)
@@ -173,11 +182,8 @@ class Searcher:
                 if len(hits) == one.query.k or gone <= one.excluded:
                     answers[number] = hits, all_known
                     del waiting[number]
-                elif one.spare:
-                    waiting[number] = self._present(replace(one, excluded=one.excluded | gone), version)
                 else:
-                    excluded = one.excluded | gone
-                    waiting[number] = replace(one, excluded=excluded, spare=EXTRA_PER_GONE * len(excluded))
+                    waiting[number] = self._further(one, gone, version)
         return answers
 
     def _hits(self, asked: Sequence[_Asked], found: Sequence[Found]) -> list[tuple[list[Hit], bool, frozenset[str]]]:
@@ -264,6 +270,10 @@ class _Asked:
     def wanted(self) -> int:
         """How many images are looked for at least."""
         return self.query.k + self.query.offset + len(self.excluded) + self.spare
+
+
+def _among_present(query: Query) -> Filter:
+    return Present() if query.filter is None else And((query.filter, Present()))
 
 
 def _nearest(snapshot: Snapshot, asked: Sequence[_Asked]) -> list[Found]:

@@ -23,11 +23,16 @@ class Selections:
         self._kept: OrderedDict[tuple[int, bytes], Selection] = OrderedDict()
         self._changing = threading.Lock()
 
+    def holds(self, tree: Filter, version: int) -> bool:
+        """Whether the selection of a filter at this version is kept: to ask for it costs nothing then."""
+        with self._changing:
+            return _key(tree, version) in self._kept
+
     def of(self, tree: Filter | None, version: int) -> Selection | None:
         """The selection that a filter lets through at this version of the catalog; None without a filter."""
         if tree is None:
             return None
-        key = (version, hashlib.sha256(repr(tree).encode()).digest())  # a filter may be megabytes long
+        key = _key(tree, version)
         with self._changing:
             if key in self._kept:
                 self._kept.move_to_end(key)
@@ -42,3 +47,7 @@ class Selections:
             ):
                 self._kept.popitem(last=False)
         return selection
+
+
+def _key(tree: Filter, version: int) -> tuple[int, bytes]:
+    return version, hashlib.sha256(repr(tree).encode()).digest()  # a filter may be megabytes long
