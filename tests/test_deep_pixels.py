@@ -4,28 +4,41 @@ from __future__ import annotations
 
 import struct
 import zlib
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import recipe
 from numpy.typing import NDArray
 from PIL import Image
 from test_pixels import GREY, RGB, X, is_like, pixels
 from tiffs import file_of, tags_of, tiff
 
+from api.serving.embedding import UPLOADS
+from indexer.pictures.decode import decode
+from indexer.pictures.levels import to_levels, to_opacity
+from indexer.pictures.load import load
+from indexer.pictures.worker import Workers
+
 
 def png(samples: NDArray[Any], *, transparent: tuple[int, ...] = ()) -> bytes:
     """A PNG of (height, width, channels) numbers of 16 bits; the rows' differences alternate, as encoders have them."""
-    height, width, count = samples.shape
-    rows = samples.astype(">u2").reshape(height, -1).view(np.uint8)
+    rows = samples.astype(">u2").reshape(len(samples), -1).view(np.uint8)
     data = b""
     for number, row in enumerate(rows):
         up = rows[number - 1] if number else np.zeros_like(row)
         data += bytes([2]) + (row - up).tobytes() if number % 2 else bytes([0]) + row.tobytes()
+    return png_of(samples.shape, zlib.compress(data), transparent)
+
+
+def png_of(shape: tuple[int, ...], zipped: bytes, transparent: tuple[int, ...] = ()) -> bytes:
+    """A PNG of 16 bits from its shape, as `png` has it, and its compressed rows."""
+    height, width, count = shape
     kind = {2: 4, 3: 2, 4: 6}[count]
     chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0))]
     chunks += [(b"tRNS", struct.pack(f">{len(transparent)}H", *transparent))] if transparent else []
-    chunks += [(b"IDAT", zlib.compress(data)), (b"IEND", b"")]
+    chunks += [(b"IDAT", zipped), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks
     )
@@ -51,6 +64,41 @@ def test_the_transparent_colour_of_a_dark_deep_png_is_transparent() -> None:
     shown = pixels(png(colours, transparent=(300, 7, 11)))
     assert (shown[:, :8] == 255).all()
     assert np.abs(shown[:, 8:] - RGB[:, 8:] // 2).max() <= 1, "of ten bits, 510 is half"
+
+
+@pytest.fixture(scope="module")
+def large() -> bytes:
+    """A PNG of twelve bits, of a quarter of the pixels that an upload may have; all its rows are the same."""
+    side = int((UPLOADS.max_pixels / 4) ** 0.5)
+    row = b"\0" + np.repeat(np.linspace(0, 4095, side).astype(">u2"), 3).tobytes()
+    compressing = zlib.compressobj(1)
+    return png_of((side, side, 3), b"".join([compressing.compress(row) for _ in range(side)]) + compressing.flush())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("memory", "lightest"), [(UPLOADS.max_memory // 4, 255), (180_000_000, 15)])
+def test_a_dark_deep_png_is_taken_in_the_memory_of_uploads_and_stays_dark_in_less(
+    large: bytes, memory: int, lightest: int
+) -> None:
+    with Workers(recipe().preprocessing, replace(UPLOADS, max_memory=memory, seconds=120)) as workers:
+        decoded = workers.run(decode, large, preprocessing=recipe().preprocessing)
+    assert abs(int(decoded.pixels.max()) - lightest) <= 1 + lightest // 50, "the edges of a row are averaged"
+
+
+@pytest.mark.parametrize("rows", [1, 7, 64])
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_a_deep_png_is_the_same_in_blocks_of_any_size(
+    rows: int, channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = np.dstack([RGB * 4, GREY * 16])[..., [0, 3] if channels == 2 else range(channels)]
+    whole = to_levels(samples[..., :1] if channels == 2 else samples[..., :3])
+    monkeypatch.setattr("indexer.pictures.levels.BLOCK_SAMPLES", rows * 64 * 4)
+    image = load(png(samples), check=lambda _: None, at_least=None).image
+    shown = np.asarray(image)
+    assert image.mode == ("RGB" if channels == 3 else "RGBA")
+    assert np.array_equal(shown[..., :3], np.broadcast_to(whole, shown[..., :3].shape))
+    if channels != 3:
+        assert np.array_equal(shown[..., 3], to_opacity(samples[..., -1].astype(np.uint16), 16))
 
 
 @pytest.mark.parametrize("bits", [10, 12])

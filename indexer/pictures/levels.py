@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +15,8 @@ LOWEST_PERCENT, HIGHEST_PERCENT = 0.2, 99.8
 """Between these lies a picture without its dead and hot pixels, speckles and highlights."""
 LEAST_SHARE = 0.25
 """Share of the range that a picture could have; one that takes less is stretched to what it takes."""
-BLOCK_SAMPLES = 4_000_000
-"""Converted at once: a picture is never in memory a second time as wide numbers."""
+BLOCK_SAMPLES = 1_000_000
+"""Converted at once: a picture is never in memory a second time as wide numbers, and these stay in the cache."""
 DEPTHS = (8, 10, 12, 14, 16)
 """Bits of sensors and converters: the fewest that hold a picture's numbers are taken for its own."""
 _SENTINELS = (-9_999.0, -99_999.0, -32_768.0, -32_767.0, -(2.0**31))
@@ -51,7 +52,7 @@ def to_levels(
     nodata: a value that stands for "not known"; so do NaN, infinities and, where lowest, the usual -9999 and -32768.
     stretch: what takes less than LEAST_SHARE of its range takes all of it.
     """
-    step = max(1, int((samples.size / MAX_LOOKED_AT) ** 0.5))
+    step = step_between(samples.size)
     known = np.asarray(samples[::step, ::step], np.float64).ravel()
     known = known[_is_known(known, nodata)]
     if known.size == 0:
@@ -68,29 +69,65 @@ def to_levels(
         low, high = _robust(known)
         levels = Levels(low=low, high=high)  # heights, temperatures: nothing says where black is
     result = np.empty(samples.shape, np.uint8)
-    step = max(1, BLOCK_SAMPLES * len(samples) // max(1, samples.size))
-    for top in range(0, len(samples), step):
-        result[top : top + step] = _converted(samples[top : top + step], levels, missing)
+    for top, bottom in row_blocks(len(samples), samples.size):
+        result[top:bottom] = converted(samples[top:bottom], levels, missing)
     return result
 
 
-def to_opacity(samples: NDArray[Any], bits: int) -> NDArray[np.uint8]:
-    """Opacity of any dtype as uint8 of the same shape; as with colours, 12 bits may lie in 16. bits: of a sample."""
+def step_between(samples: int) -> int:
+    """1 where all rows and columns of a picture of so many samples are looked at, n where every n-th is."""
+    return max(1, int((samples / MAX_LOOKED_AT) ** 0.5))
+
+
+def row_blocks(height: int, samples: int) -> Iterator[tuple[int, int]]:
+    """The first row, and the one after the last, of each part of a picture that is converted at once."""
+    step = max(1, BLOCK_SAMPLES * height // max(1, samples))
+    return ((top, min(height, top + step)) for top in range(0, height, step))
+
+
+def levels_of_deep(looked_at: NDArray[np.uint16]) -> Levels:
+    """The levels of a picture of 16 bits, of which these samples are looked at."""
+    return _levels_of(looked_at.astype(np.float64).ravel(), looked_at.dtype, None, None, True)
+
+
+def converted(block: NDArray[Any], levels: Levels, nodata: float | None = None) -> NDArray[np.uint8]:
+    """Some of a picture's samples as uint8 of the same shape."""
+    if levels.shift is not None and block.dtype.kind == "u":
+        wide = np.minimum(block >> np.asarray(levels.shift, block.dtype), 255)
+    else:
+        numbers: NDArray[Any] = block.astype(np.float64 if block.dtype.itemsize > 2 else np.float32)
+        unknown = ~np.isfinite(numbers)
+        numbers[unknown] = levels.low
+        if levels.shift is not None:
+            wide = np.clip(numbers / 2**levels.shift + 1e-9, 0, 255)
+        else:
+            span = levels.high - levels.low
+            wide = np.rint(np.clip((numbers - levels.low) * (255 / span if span > 0 else 0), 0, 255))
+    grey: NDArray[np.uint8] = wide.astype(np.uint8)
+    if nodata is not None or block.dtype.kind == "f":
+        grey[~_is_known(block, nodata)] = 0
+    return grey
+
+
+def to_opacity(samples: NDArray[Any], bits: int, *, most: int | None = None) -> NDArray[np.uint8]:
+    """Opacity of any dtype as uint8 of the same shape; as with colours, 12 bits may lie in 16.
+
+    bits: of a sample. most: the highest sample of the picture, where these are a part of it.
+    """
     if samples.dtype.kind == "f":
         top = 1.0
     elif samples.dtype.kind == "i":
         top = 2.0 ** (bits - 1) - 1
     else:
-        most = int(samples.max(initial=0))
+        most = int(samples.max(initial=0)) if most is None else most
         top = 2.0 ** min(bits, next((depth for depth in DEPTHS if most < 2**depth), bits)) - 1
     opacity: NDArray[np.float32] = np.nan_to_num(samples.astype(np.float32)) * np.float32(255 / top)
     return np.clip(opacity, 0, 255).astype(np.uint8)
 
 
 def fills_its_range(high: NDArray[np.uint8]) -> bool:
-    """Whether pictures of 16 bits with these high bytes, (height, width, ...), are as light as their high bytes are."""
-    step = max(1, int((high.size / MAX_LOOKED_AT) ** 0.5))
-    low, most = _robust(high[::step, ::step].astype(np.float64).ravel())
+    """Whether a picture of 16 bits is as light as its high bytes are. high: those that are looked at, of any shape."""
+    low, most = _robust(high.astype(np.float64).ravel())
     return bool(most >= 64 and most - low >= 256 * LEAST_SHARE)
 
 
@@ -137,21 +174,3 @@ def _expected(low: float, high: float, whole: bool, depth: int | None, declared:
         bits = depth or next(bits for bits in DEPTHS if high < 2**bits)
         return Levels(low=0, high=2**bits - 1, shift=bits - 8 if bits >= 8 else None)
     return Levels(low=0, high=1) if low >= 0 and high <= 1 else Levels(low=low, high=high)
-
-
-def _converted(block: NDArray[Any], levels: Levels, nodata: float | None) -> NDArray[np.uint8]:
-    if levels.shift is not None and block.dtype.kind == "u":
-        wide = np.minimum(block >> np.asarray(levels.shift, block.dtype), 255)
-    else:
-        numbers: NDArray[Any] = block.astype(np.float64 if block.dtype.itemsize > 2 else np.float32)
-        unknown = ~np.isfinite(numbers)
-        numbers[unknown] = levels.low
-        if levels.shift is not None:
-            wide = np.clip(numbers / 2**levels.shift + 1e-9, 0, 255)
-        else:
-            span = levels.high - levels.low
-            wide = np.rint(np.clip((numbers - levels.low) * (255 / span if span > 0 else 0), 0, 255))
-    grey: NDArray[np.uint8] = wide.astype(np.uint8)
-    if nodata is not None or block.dtype.kind == "f":
-        grey[~_is_known(block, nodata)] = 0
-    return grey
