@@ -23,8 +23,6 @@ LOOKED_UP = 500
 """Images without a vector that are read from the catalog at once."""
 MIN_PUBLISH = 5_000
 """Vectors that are worth a generation on the way."""
-
-
 MIN_SECONDS = 60
 """For each picture: all have been decoded before, by a build that may have given them more time than others do."""
 
@@ -81,6 +79,7 @@ class Fill:
         self._report = FillReport()
         self._spaces: list[Space] = []
         self._after = 0
+        self._expected = 0
 
     def run(self) -> FillReport:
         """Fill every space that is not complete, as far as the files are there. Called again, it goes on with images
@@ -96,7 +95,8 @@ class Fill:
 
     def _fill(self) -> None:
         infos = self._index.catalog.space_infos()
-        self._progress.start(max(info.images - info.count for info in infos))
+        self._expected = max(info.images - info.count for info in infos)
+        self._progress.start(self._expected)
         limits = _limits(self._index, self._max_seconds)
         encoders: list[Encoder] = []
 
@@ -148,7 +148,9 @@ class Fill:
             for rowid, image_id in found:
                 if self._stopped() or not self._spaces:
                     return
-                self._after = rowid
+                self._after, self._expected = rowid, self._expected - 1
+                if self._expected < 0:  # it was added since
+                    self._progress.start(1)
                 with self._index.catalog.lookup() as lookup:
                     locations = lookup.locations_of(image_id)
                 yield image_id, [here for here in locations if self._roots is None or here.root in self._roots]

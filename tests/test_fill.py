@@ -40,6 +40,19 @@ class Quiet:
     def done(self, files: int) -> None: ...
 
 
+class Counting(Quiet):
+    """Progress that knows how far it is."""
+
+    def __init__(self) -> None:
+        self.expected = self.finished = 0
+
+    def start(self, files: int) -> None:
+        self.expected += files
+
+    def done(self, files: int) -> None:
+        self.finished += files
+
+
 QUIET: Progress = Quiet()
 
 
@@ -217,14 +230,14 @@ class TwoSpaces(FakeEncoder):
         return [vectors, -vectors]
 
 
-def filled(index: Index, encoder: FakeEncoder, *, stop_after: int = 10**9) -> FillReport:
+def filled(index: Index, encoder: FakeEncoder, *, stop_after: int = 10**9, progress: Progress = QUIET) -> FillReport:
     asked = [0]
 
     def stopped() -> bool:
         asked[0] += 1
         return asked[0] > stop_after
 
-    return Fill(index, lambda _: encoder, workers=2, progress=QUIET, stopped=stopped).run()
+    return Fill(index, lambda _: encoder, workers=2, progress=progress, stopped=stopped).run()
 
 
 def in_layer2(path: Path, root: Path, vector: Any) -> NewImage:
@@ -280,8 +293,10 @@ def test_an_image_that_is_added_while_the_last_ones_are_embedded_is_filled_too(s
                     transaction.add(in_layer2(path, tmp_path, vectors(1)[0]))
             return super().encode(pixels)
 
-    assert filled(small, Uploading()).filled == 38
+    progress = Counting()
+    assert filled(small, Uploading(), progress=progress).filled == 38
     assert all(space.complete for space in small.spaces)
+    assert progress.expected == progress.finished == 38
 
 
 def test_an_image_that_is_removed_meanwhile_is_not_said_to_lack_a_vector(
