@@ -26,6 +26,9 @@ MIN_PUBLISH = 5_000
 MIN_SECONDS = 60
 """For each picture: all have been decoded before, by a build that may have given them more time than others do."""
 
+SpaceIdentity = tuple[str, int | None]
+"""`Space.identity`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Skipped:
@@ -78,20 +81,33 @@ class Fill:
         self._nice = nice
         self._report = FillReport()
         self._spaces: list[Space] = []
+        self._begun: set[SpaceIdentity] = set()
         self._after = 0
         self._expected = 0
 
     def run(self) -> FillReport:
         """Fill every space that is not complete, as far as the files are there. Called again, it goes on with images
-        that were added since. Raises SearchError, IndexerError.
+        that were added since; where there are other spaces, it and its report begin again. Raises SearchError,
+        IndexerError.
         """
-        began, report = time.perf_counter(), self._report
-        self._spaces = [space for space in self._index.spaces if not space.complete]
+        began, lacking = time.perf_counter(), self._incomplete()
+        if lacking.keys() - self._begun:
+            self._report, self._after = FillReport(), 0
+        report, self._spaces, self._begun = self._report, list(lacking.values()), set(lacking)
         if self._spaces:
             self._fill()
         report.interrupted = self._stopped()
         report.seconds = time.perf_counter() - began
         return report
+
+    def is_behind(self) -> bool:
+        """Whether images that lack a vector, or spaces that do, were added since this run last looked, and it was not
+        stopped.
+        """
+        return self._has_late_images() or (not self._stopped() and bool(self._incomplete().keys() - self._begun))
+
+    def _incomplete(self) -> dict[SpaceIdentity, Space]:
+        return {space.identity: space for space in self._index.spaces if not space.complete}
 
     def _fill(self) -> None:
         infos = self._index.catalog.space_infos()
@@ -108,7 +124,7 @@ class Fill:
         embedder = Embedder(encoder, lambda _: None)
         with Workers(self._index.space().recipe.preprocessing, limits, nice=self._nice) as workers:
             self._pass(workers, embedder, encoder)
-            while self.is_behind():  # images that were added while the last ones were embedded
+            while self._has_late_images():  # added while the last ones were embedded
                 self._pass(workers, embedder, encoder)
 
     def _pass(self, workers: Workers, embedder: Embedder, encoder: Callable[[], Encoder]) -> None:
@@ -134,8 +150,7 @@ class Fill:
                     published = self._report.filled
             self._commit(batch, embedder)
 
-    def is_behind(self) -> bool:
-        """Whether images that lack a vector were added since this run last looked, and it was not stopped."""
+    def _has_late_images(self) -> bool:
         spaces = [] if self._stopped() else self._spaces
         return bool(spaces and self._index.catalog.without_vectors(spaces, self._after, 1))
 

@@ -150,6 +150,33 @@ def test_a_filling_that_was_closed_starts_nothing(tmp_path: Path) -> None:
         one.close()
 
 
+@pytest.mark.slow
+def test_a_filling_that_is_asked_for_while_one_runs_comes_after_it(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The one that runs may have looked at the spaces for the last time."""
+    one, said = Filling(tmp_path / "none.index", "text"), ""
+    for _ in range(3):
+        one.start()
+    until = time.monotonic() + 60
+    while said.count("are not filled") < 2 or one.running:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+        said += capfd.readouterr().err
+    one.close()
+    assert said.count("are not filled") == 2, "all that asked meanwhile get one"
+
+
+@pytest.mark.slow
+def test_a_filling_that_is_closed_does_not_begin_again(tmp_path: Path) -> None:
+    one = Filling(tmp_path / "none.index", "text")
+    one.start()
+    one.start()
+    one.close()
+    assert not one.running
+    assert not [thread for thread in threading.enumerate() if thread.name == "lookalike-fill"]
+
+
 def test_a_filling_that_is_stopped_publishes_nothing(
     make_index: Callable[..., Index], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ import pytest
 from conftest import COMMAND, FakeEncoder, draw_picture, recipe, run_cli, vectors, write_photos
 from PIL import Image
 
+from api.serving.filling import fill
 from indexer.encoders.encoder import SpaceRequest
 from indexer.encoders.recipes import recipes_for
 from indexer.errors import ModelUnsupported
@@ -297,6 +298,40 @@ def test_an_image_that_is_added_while_the_last_ones_are_embedded_is_filled_too(s
     assert filled(small, Uploading(), progress=progress).filled == 38
     assert all(space.complete for space in small.spaces)
     assert progress.expected == progress.finished == 38
+
+
+@pytest.mark.parametrize("when", ["it encodes", "it publishes"])
+def test_a_space_that_is_added_while_another_is_filled_is_filled_too(
+    small: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """As far as the files are there, once, and with an image that comes with it."""
+    next((tmp_path / "photos").rglob("*.png")).unlink()
+    with small.writer() as writer:
+        writer.drop_space("layer0")
+
+    def add() -> None:
+        if len(small.spaces) == 2:
+            draw_picture("black", "square", 1).save(tmp_path / "new.png")
+            with small.writer() as writer:
+                writer.add_space(Space(name="layer0", recipe=recipe(0), encoding=Encoding()))
+                with writer.transaction() as transaction:
+                    transaction.add(in_layer2(tmp_path / "new.png", tmp_path, vectors(1)[0]))
+
+    class Adding(TwoSpaces):
+        def encode(self, pixels: Any) -> list[Any]:
+            if when == "it encodes":
+                add()
+            return super().encode(pixels)
+
+    publish = small.publish
+    monkeypatch.setattr(small, "publish", lambda: (add(), publish()))
+    monkeypatch.setattr("api.serving.filling.load_index_encoder", lambda *_, **__: Adding())
+    assert len(fill(small, lambda: False).skipped) == 1
+    assert [(info.space.name, info.count) for info in small.catalog.space_infos()] == [
+        ("layer2", 37),
+        ("layer1", 36),
+        ("layer0", 36),
+    ]
 
 
 def test_an_image_that_is_removed_meanwhile_is_not_said_to_lack_a_vector(

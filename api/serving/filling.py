@@ -63,6 +63,8 @@ class Filling:
         self._log_format = log_format
         self._changing = threading.Lock()
         self._process: multiprocessing.process.BaseProcess | None = None
+        self._waiting: threading.Thread | None = None
+        self._again = False
         self._closed = False
 
     @property
@@ -72,30 +74,44 @@ class Filling:
         return process is not None and process.is_alive()
 
     def start(self) -> None:
-        """Fill every space that is not complete, beside everything else; where that is under way, nothing more.
+        """Fill every space that is not complete, beside everything else. Where that is under way, it is done once more
+        afterwards: it may have looked for spaces for the last time.
 
         Nothing after `close`: Python would wait for the process at the end of the server.
         """
         with self._changing:
-            if self.running or self._closed:
-                return
-            context = multiprocessing.get_context("spawn")  # not daemonic: it has decoding processes of its own
-            arguments = (self._path, os.getpid(), self._log_format)
-            self._process = context.Process(target=fill_index, args=arguments, name="lookalike-fill")
-            self._process.start()
+            if self.running:
+                self._again = True
+            elif not self._closed:
+                self._begin()
+
+    def _begin(self) -> None:
+        self._again = False
+        context = multiprocessing.get_context("spawn")  # not daemonic: it has decoding processes of its own
+        arguments = (self._path, os.getpid(), self._log_format)
+        self._process = context.Process(target=fill_index, args=arguments, name="lookalike-fill")
+        self._process.start()
+        self._waiting = threading.Thread(target=self._wait, args=(self._process,), name="lookalike-fill", daemon=True)
+        self._waiting.start()
+
+    def _wait(self, process: multiprocessing.process.BaseProcess) -> None:
+        process.join()
+        with self._changing:
+            if self._again and not self._closed and process is self._process:  # not one that was started since
+                self._begin()
 
     def close(self) -> None:
         """Stop it: what is in flight is committed."""
         with self._changing:
             self._closed = True
-            process = self._process
-        if process is None:
+            process, waiting = self._process, self._waiting
+        if process is None or waiting is None:
             return
         process.terminate()
-        process.join(STOP_SECONDS)
-        if process.is_alive():
+        waiting.join(STOP_SECONDS)
+        if waiting.is_alive():
             process.kill()
-            process.join()
+            waiting.join()
 
 
 class _Quiet:
@@ -137,7 +153,7 @@ def _fill_patiently(index: Index, stopped: Callable[[], bool]) -> None:
 
 
 def fill(index: Index, stopped: Callable[[], bool]) -> FillReport:
-    """One run over an open index, with what is added meanwhile, and a publication unless it was stopped.
+    """Fill an open index, with images and spaces that are added meanwhile, and publish it unless that was stopped.
 
     Raises SearchError, IndexerError.
     """
