@@ -282,10 +282,9 @@ def _print_report(report: BuildReport, answer: dict[str, Any], *, dry_run: bool)
         for space in answer["spaces"]:
             say(f"{answer['index']}: {space['count']:,} images in {space['name']} ({space['dim']} numbers each)")
     if report.cropped:
-        verb = "is" if report.cropped == 1 else "are"
         warn(
-            f"{plural(report.cropped, 'image')} {verb} cropped by more than half: the model sees the middle of wide "
-            "and tall ones. A new index built with --pad sees them whole."
+            f"Of {plural(report.cropped, 'wide or tall image')}, the model sees less than half: only the middle. "
+            "A new index built with --pad sees whole images."
         )
     for found in answer["incomplete"][:SHOWN_FAILURES]:
         lost = f" ({found['missing']:.0%} is missing)" if found["missing"] else ""
