@@ -283,8 +283,8 @@ def _print_report(report: BuildReport, answer: dict[str, Any], *, dry_run: bool)
             say(f"{answer['index']}: {space['count']:,} images in {space['name']} ({space['dim']} numbers each)")
     if report.cropped:
         warn(
-            f"Of {plural(report.cropped, 'wide or tall image')}, the model sees less than half: only the middle. "
-            "A new index built with --pad sees whole images."
+            f"{plural(report.cropped, 'image')} {'is' if report.cropped == 1 else 'are'} so wide or tall that the model "
+            "sees less than half of each: only the middle. A new index built with --pad sees whole images."
         )
     for found in answer["incomplete"][:SHOWN_FAILURES]:
         lost = f" ({found['missing']:.0%} is missing)" if found["missing"] else ""

@@ -52,7 +52,7 @@ def test_a_build_warns_of_pictures_that_are_cropped_by_more_than_half(tmp_path: 
     answer = json.loads(run_cli(*arguments, tmp_path / "i.index", "--json").stdout)
     assert answer["cropped"] == 2
     said = run_cli(*arguments, tmp_path / "j.index")
-    assert "Of 2 wide or tall images, the model sees less than half" in said.stderr
+    assert "2 images are so wide or tall that the model sees less than half of each" in said.stderr
     assert "--pad" in said.stderr
     again = run_cli(*arguments, tmp_path / "j.index")
     assert "wide" not in again.stderr, "it was told when they came"
