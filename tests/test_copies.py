@@ -226,7 +226,7 @@ def test_thousands_of_equal_vectors_cost_no_more_than_one(make_index: MakeIndex)
 def test_queries_are_held_out_where_everything_is_a_near_copy_of_two_pictures() -> None:
     two = np.repeat(pictures(2), 500, axis=0)
     data = normalise(two + 3e-3 * np.random.default_rng(4).normal(size=two.shape))
-    held_out = HeldOut(data[::4], Policy())
+    held_out = HeldOut(data[::4], Policy(), len(data))
     held_out.see_new(data)
     queries, numbers = held_out.choose(np.arange(1000))
     assert len(queries) == len(numbers) == 125
@@ -234,12 +234,27 @@ def test_queries_are_held_out_where_everything_is_a_near_copy_of_two_pictures() 
 
 def test_queries_are_held_out_with_all_their_near_copies() -> None:
     data = all_twice(2000)
-    held_out = HeldOut(data[:400], Policy())
+    held_out = HeldOut(data[:400], Policy(), len(data))
     held_out.see_new(data)
     queries, numbers = held_out.choose(np.arange(2000))
     assert len(queries) == 125
     assert len(numbers) == 250
     left = np.setdiff1d(np.arange(2000), numbers)
+    assert (data[left] @ queries.T).max() < 0.98
+
+
+@pytest.mark.parametrize(("data", "kept"), [(pictures(3000), 80), (all_twice(3000), 256)], ids=["none", "all twice"])
+def test_few_candidates_are_compared_where_few_images_have_copies(data: Vectors, kept: int) -> None:
+    """A comparison of each with a million vectors takes seconds."""
+    policy = Policy(held_out_vectors=64)
+    held_out = HeldOut(data[::2][np.random.default_rng(5).permutation(1500)[:256]], policy, len(data))
+    for block in np.array_split(data, 30):
+        held_out.see_new(block)
+    assert len(held_out.candidates) == kept
+    queries, numbers = held_out.choose(np.arange(len(data)))
+    assert len(queries) == 64
+    assert len(numbers) == 64 * (1 if kept == 80 else 2)
+    left = np.setdiff1d(np.arange(len(data)), numbers)
     assert (data[left] @ queries.T).max() < 0.98
 
 

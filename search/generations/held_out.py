@@ -16,7 +16,13 @@ MAX_HELD_OUT_SHARE = 0.125
 ROUNDING = 1e-6
 """How far the cosine of equal vectors may be from one."""
 CANDIDATES_PER_QUERY = 4
-"""Candidates compared with all vectors, for each query: where four images in five have copies, enough have none."""
+"""Candidates, for each query: where four images in five have copies, enough have none."""
+FEW_CANDIDATES_PER_QUERY = 1.25
+"""Candidates, for each query, where few images have copies: each is compared with all vectors."""
+PROBED_SHARE = 1 / 16
+"""Share of the new vectors by which it is judged how many have copies."""
+FEW_COPIES = 0.25
+"""Near copies of a vector, on average, that are few."""
 
 
 class HeldOut:
@@ -26,9 +32,10 @@ class HeldOut:
     graph says nothing of an image that is new: where every image lay there twice, it found .96, and new ones .56.
     """
 
-    def __init__(self, vectors: Vectors, policy: Policy) -> None:
-        """vectors: (c, dim) float32, a sample of the new ones, in random order."""
+    def __init__(self, vectors: Vectors, policy: Policy, total: int) -> None:
+        """vectors: (c, dim) float32, a sample of the new ones, in random order. total: how many are new."""
         self._policy = policy
+        self._total = total
         centre = vectors.mean(axis=0, dtype=np.float64) if len(vectors) else np.zeros(vectors.shape[1])
         self._near = 1 - NEAR_COPY_SHARE * (1 - float(centre @ centre))  # 1 - |mean|² is what 1 - cosine is on average
         copies = np.triu(vectors @ vectors.T >= self._near, 1).any(axis=0)
@@ -53,7 +60,19 @@ class HeldOut:
             rows = np.flatnonzero(near.any(axis=1))
             self._rows.append(self._seen + rows)
             self._flags.append(np.packbits(near[rows], axis=1))
-        self._seen += len(vectors)
+        before, self._seen = self._seen, self._seen + len(vectors)
+        if before < PROBED_SHARE * self._total <= self._seen:
+            self._drop_spare()
+
+    def _drop_spare(self) -> None:
+        """Keep few candidates where few of the vectors seen so far are copies: each is seen as its own copy once."""
+        wanted = -(-int(FEW_CANDIDATES_PER_QUERY * self._policy.held_out_vectors) // 8)
+        flags = np.concatenate(self._flags)
+        copies = np.bitwise_count(flags).sum() * self._total / self._seen / max(1, len(self.candidates)) - 1
+        if copies <= FEW_COPIES:
+            self.candidates = self.candidates[: 8 * wanted]
+            self._in_graph = self._in_graph[: 8 * wanted]
+            self._flags = [flags[:, :wanted]]
 
     def choose(self, equals: NDArray[np.int64]) -> tuple[Vectors, NDArray[np.int64]]:
         """The queries, (q, dim) float32, the first ones or those with the fewest copies; and the new vectors that must
