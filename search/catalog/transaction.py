@@ -71,7 +71,7 @@ class Transaction(SpaceChanges):
             raise VectorsMissing(
                 f"An image needs a vector for each complete space; {', '.join(lacking)} lacks its own."
             )
-        facts = asdict(image.facts)
+        facts = dict(vars(image.facts))  # not `asdict`, which copies deeply: a twentieth of the time
         latitude, longitude = facts.pop("gps") or (None, None)
         values = {
             "id": image.id,
@@ -106,7 +106,7 @@ class Transaction(SpaceChanges):
 
     def _locate(self, rowid: int | None, location: Location, removed_phash: int | None = None) -> None:
         values = {"image": rowid, "missing_since": None, "removed_phash": removed_phash}
-        self._connection.execute(_SET_LOCATION, {**asdict(location), **values})
+        self._connection.execute(_SET_LOCATION, {**vars(location), **values})
         self.clear_failure(location.root, location.path)
 
     def locate_removed(self, location: Location, phash: int | None = None) -> None:
