@@ -15,6 +15,7 @@ from indexer.embedder import Embedded, Embedder
 from indexer.encoders.checked import INT8_SAMPLE_IMAGES
 from indexer.encoders.encoder import Encoder
 from indexer.fill import Fill
+from indexer.omissions import REASONS
 from indexer.pictures.decode import DecodeLimits
 from indexer.pictures.preprocess import kept_share
 from indexer.pictures.worker import Workers
@@ -242,7 +243,10 @@ class Build:
     def _record(self, outcome: Outcome, transaction: Transaction, images: dict[str, NewImage]) -> None:
         if isinstance(outcome, Failure):
             self._report.fail(outcome)
-            transaction.fail(outcome)
+            if outcome.reason in REASONS:  # no picture, so no failure that an index remembers
+                transaction.clear_failure(outcome.root, outcome.path)
+            else:
+                transaction.fail(outcome)
             return
         content = transaction.content(outcome.id)
         before = transaction.known(outcome.location.root, outcome.location.path)

@@ -192,13 +192,16 @@ def _read_list(name: str, *, null: bool) -> list[Path]:
 def _foresee(index: Path, sources: Sequence[Path], listed: Sequence[Path], choice: Choice, as_json: bool) -> None:
     """The dry run of a build that has no index yet: every image file would be added."""
     from indexer.folders import scan
+    from indexer.omissions import EMPTY
     from indexer.report import BuildReport
     from indexer.sources import resolve_sources
-    from search.types import Location
+    from search.types import Failure, Location
 
     report = BuildReport()
     for source in resolve_sources(sources, listed, ()):
         for entry in scan(source, choice):
+            if isinstance(entry, Location) and not entry.size:
+                entry = Failure(**asdict(entry), reason=EMPTY)
             report.added += isinstance(entry, Location)
             report.pass_over(entry)
     answer = _counters(str(index), report)
@@ -282,9 +285,10 @@ def _print_report(report: BuildReport, answer: dict[str, Any], *, dry_run: bool)
         for space in answer["spaces"]:
             say(f"{answer['index']}: {space['count']:,} images in {space['name']} ({space['dim']} numbers each)")
     if report.cropped:
+        verb = "is" if report.cropped == 1 else "are"
         warn(
-            f"{plural(report.cropped, 'image')} {'is' if report.cropped == 1 else 'are'} so wide or tall that the model "
-            "sees less than half of each: only the middle. A new index built with --pad sees whole images."
+            f"{plural(report.cropped, 'image')} {verb} so wide or tall that the model sees less than half of each: "
+            "only the middle. A new index built with --pad sees whole images."
         )
     for found in answer["incomplete"][:SHOWN_FAILURES]:
         lost = f" ({found['missing']:.0%} is missing)" if found["missing"] else ""

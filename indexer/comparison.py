@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from indexer.errors import SourceMissing
 from indexer.folders import Entry, scan
+from indexer.omissions import REASONS
 from indexer.reached import Reached, is_below
 from indexer.report import BuildOptions, BuildReport, Progress
 from indexer.sources import Source, folders_above, gone, unplugged_folders
@@ -81,7 +82,8 @@ class Comparison:
         failed = {failed.path: failed for failed in self._index.catalog.failures(root, paths)}
         for location in chunk:
             earlier = failed.get(location.path)
-            if earlier and _same_file(earlier, location) and not (self._options.retry_failed or self._options.reread):
+            again = self._options.retry_failed or self._options.reread or (earlier and earlier.reason in REASONS)
+            if earlier and _same_file(earlier, location) and not again:
                 self._report.fail(earlier)
                 continue
             before = known.get(location.path)

@@ -153,7 +153,9 @@ def test_halves_of_downloads_and_resource_forks_are_named_and_no_failures(photos
     put(photos, "notes.part", "empty.txt", data=b"text")
     put(photos, "empty.png", data=b"")
     put(photos, "_fork.jpg", "fork.png", "._hidden.jpg", data=fork)
-    for _ in range(2):  # also when it is known, and not read again
+    foreseen = build(photos, "--dry-run")  # without an index
+    assert (foreseen["added"], foreseen["failed"]) == (3, []), "all but what its bytes say"
+    for _ in range(2):  # also the second time
         answer = build(photos)
         assert answer["failed"] == []
         left = [Path(path).name for left in answer["left_out"] for path in left["paths"]]
@@ -162,6 +164,8 @@ def test_halves_of_downloads_and_resource_forks_are_named_and_no_failures(photos
         assert set(left) <= named
         assert answer["added"] + answer["unchanged"] == 1
         assert answer["ignored"] == 4  # not pictures by their beginning either
+        info = json.loads(run_cli("info", answer["index"], "--json").stdout)
+        assert info["failures"] == 0
     draw_picture("blue", "square", 1).save(photos / "empty.png")
     assert build(photos)["added"] == 1, "a copy that came in the end"
     put(photos, "empty.png", data=b"")
