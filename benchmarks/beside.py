@@ -55,7 +55,11 @@ def served(checkout: Path, index: Path) -> Iterator[HTTPConnection]:
         raise SystemExit(f"the server of {checkout} did not start")
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(60)
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def ask(connection: HTTPConnection, body: bytes) -> tuple[float, Mapping[str, float]]:

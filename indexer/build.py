@@ -88,7 +88,7 @@ class Build:
         self._progress.start(len(work))
         self._embed_and_commit(work if self._published else _sample_first(work))
         for source in sources:
-            if source.paths is None and not self._stopped():
+            if not self._stopped():
                 self._comparison.note_missing(source, self._foreseen)
         if self._options.annotations and not self._dry_run and not self._stopped():
             with self._writer.transaction() as transaction:
@@ -243,10 +243,9 @@ class Build:
     def _record(self, outcome: Outcome, transaction: Transaction, images: dict[str, NewImage]) -> None:
         if isinstance(outcome, Failure):
             self._report.fail(outcome)
+            transaction.fail(outcome)
             if outcome.reason in REASONS:  # no picture, so no failure that an index remembers
                 transaction.clear_failure(outcome.root, outcome.path)
-            else:
-                transaction.fail(outcome)
             return
         content = transaction.content(outcome.id)
         before = transaction.known(outcome.location.root, outcome.location.path)

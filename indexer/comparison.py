@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import replace
+from pathlib import Path
 
 from indexer.errors import SourceMissing
 from indexer.folders import Entry, scan
 from indexer.omissions import REASONS
 from indexer.reached import Reached, is_below
 from indexer.report import BuildOptions, BuildReport, Progress
-from indexer.sources import Source, folders_above, gone, unplugged_folders
+from indexer.sources import Source, folders_above, gone, is_file, unplugged_folders
 from search.catalog.lookup import KnownLocation
 from search.index import Index
 from search.types import Failure, Location
@@ -58,7 +59,7 @@ class Comparison:
                 candidates += 1
                 chunk.append(entry)
             else:
-                self._pass_over(entry)
+                self._pass_over(entry, source)
             if len(chunk) == LOOKUP:
                 work += self._not_unchanged(chunk)
                 chunk = []
@@ -119,17 +120,36 @@ class Comparison:
                     "connected? Nothing was pruned. If they are gone for good: --prune-all."
                 )
 
-    def _pass_over(self, entry: Entry) -> None:
+    def _pass_over(self, entry: Entry, source: Source) -> None:
         self._report.pass_over(entry)
-        if isinstance(entry, Failure) and self._writer is not None:
+        if not isinstance(entry, Failure) or self._writer is None:
+            return
+        if source.paths is None or is_file(Path(entry.root, entry.path)):  # not the wrong lines of a list
             with self._writer.transaction() as transaction:
                 transaction.fail(entry)
+
+    def _note_gone(self, source: Source) -> None:
+        """Count files of a list that are gone, and that the index knows."""
+        root = str(source.root)
+        for paths in _chunks(sorted(self._reached[source].failed)):
+            missing = [
+                path
+                for path, found in self._index.catalog.known(root, paths).items()
+                if found.image_id is not None and gone(root, path)
+            ]
+            self._report.missing += len(missing)
+            if self._writer is not None and missing:
+                with self._writer.transaction() as transaction:
+                    transaction.mark_missing(root, missing, missing=True)
 
     def note_missing(self, source: Source, foreseen: Set[tuple[str, str]]) -> None:
         """Count or, with `--prune`, drop what the index knows under a folder and its scan did not come to any more.
 
         foreseen: roots and paths from which a dry run would have moved files away.
         """
+        if source.paths is not None:
+            self._note_gone(source)
+            return
         root, prune, reached = str(source.root), self._options.prune, self._reached[source]
         known = list(self._index.catalog.paths_under(root, source.prefix))
         unseen = [path for path in known if path not in reached.files and (root, path) not in foreseen]

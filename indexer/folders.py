@@ -78,6 +78,10 @@ class Choice:
                 return True
         return False
 
+    def skips(self, root: Path, path: str) -> bool:
+        """Whether a file or folder lies in one that is never entered."""
+        return any(root / folder in self.skip for folder in folders_above(path))
+
     def excludes_within(self, prefix: str, path: str) -> bool:
         """Whether a glob names this file or folder, or one around it below the folder `prefix`."""
         above = (folder.rstrip("/") for folder in folders_above(path) if len(folder) > len(prefix))
@@ -96,10 +100,17 @@ def scan(source: Source, choice: Choice = EVERYTHING) -> Iterator[Entry]:
     follows them: no folder is entered twice, and each at its own path if it has one in the source.
     """
     for path in source.paths or ():
-        yield from _file(source.root, path, listed=True, any_kind=True)
+        if choice.skips(source.root, path):
+            yield Ignored(path=path)
+        else:
+            yield from _file(source.root, path, listed=True, any_kind=True)
     if source.paths is not None:
         return
-    named = frozenset(path for path in source.named if not choice.excludes_within(source.prefix, path))
+    named = frozenset(
+        path
+        for path in source.named
+        if not (choice.excludes_within(source.prefix, path) or choice.skips(source.root, path))
+    )
     for path in sorted(path for path in named if not path.endswith("/")):
         yield from _file(source.root, path, listed=True)
     entered = {_identity(folder) for folder in choice.skip if choice.follow_links and folder.is_dir()}

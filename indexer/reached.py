@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Set
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,10 +35,20 @@ class Reached:
                 self.unread.add(entry.path)
             case Failure():
                 self.failed.add(entry.path)
-                if Path(entry.root, entry.path).is_symlink():
+                if _may_hide_files(Path(entry.root, entry.path)):
                     self.unread.add(f"{entry.path}/")
             case LinkedFolder():
                 self.links.add(f"{entry.path}/")
+
+
+def _may_hide_files(path: Path) -> bool:
+    """Whether there may be files below what could not be read: a link, or what not even tells its kind."""
+    try:
+        return stat.S_ISLNK(path.lstat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
 
 
 def is_below(path: str, folders: Set[str]) -> bool:

@@ -29,7 +29,7 @@ class Source:
 
     def holds_files(self) -> bool:
         """Whether it is a folder, or one of its files is there: a wrong line of a list is no reason for a root."""
-        return self.paths is None or any((self.root / path).is_file() for path in self.paths)
+        return self.paths is None or any(is_file(self.root / path) for path in self.paths)
 
 
 def resolve_sources(sources: Iterable[Path], listed: Iterable[Path], known_roots: Iterable[str]) -> list[Source]:
@@ -49,7 +49,7 @@ def resolve_sources(sources: Iterable[Path], listed: Iterable[Path], known_roots
         if not is_text(str(folder)):
             raise SourceMissing(f"{folder} cannot be indexed: its path is not valid UTF-8; rename it.")
     # A folder, or nothing, in a list: named in the report, and no reason to take what lies beside it for a source.
-    roots |= {path.parent for path in files if path.is_file()}
+    roots |= {path.parent for path in files if is_file(path)}
     inside: dict[Path, dict[str, set[str]]] = {}
     for folder in sorted(dict.fromkeys(folders), key=lambda path: len(path.parts)):
         root, prefix = _home(folder, roots)
@@ -60,10 +60,15 @@ def resolve_sources(sources: Iterable[Path], listed: Iterable[Path], known_roots
             within.add(prefix)
     single: dict[Path, set[str]] = {}
     for path in files:
-        root, prefix = _home(path.parent, roots) if _outermost(path.parent, roots) is not None else (path.parent, "")
+        is_folder = _is_folder(path)
+        folder = path if is_folder else path.parent
+        root, prefix = _home(folder, roots) if _outermost(folder, roots) is not None else (path.parent, "")
         within = _around(prefix, inside.get(root, {}))
-        if within is None or not path.is_dir():  # a folder in a list is read anyway where it lies in a source
-            (single.setdefault(root, set()) if within is None else within).add(path.relative_to(root).as_posix())
+        if within is None:
+            root = root if path != root else path.parent
+            single.setdefault(root, set()).add(path.relative_to(root).as_posix())
+        elif not is_folder:  # a folder in a list is read anyway where it is, or lies in, a source
+            within.add(path.relative_to(root).as_posix())
     return [
         *(
             Source(root=root, prefix=prefix, named=tuple(sorted(named)))
@@ -111,6 +116,19 @@ def _listed_path(path: Path, roots: Set[Path], resolved: Callable[[Path], Path])
         real = resolved(named.parent) / named.name
         return real if _outermost(real, roots) == root else named
     return resolved(path) if path.name == ".." else resolved(path.parent) / path.name
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file, as far as it can be told."""
+    with suppress(OSError):  # a name that is too long, a folder that may not be entered
+        return path.is_file()
+    return False
+
+
+def _is_folder(path: Path) -> bool:
+    with suppress(OSError):
+        return path.is_dir()
+    return False
 
 
 def _resolved(path: Path) -> Path:

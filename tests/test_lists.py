@@ -11,7 +11,10 @@ from albums import Album
 
 from indexer import folders
 from indexer.folders import Choice
+from indexer.reached import Reached
+from indexer.sources import Source
 from search.filters import parse_filter
+from search.types import Failure, Location
 from search.upkeep.roots import move_root
 
 
@@ -117,3 +120,79 @@ def test_what_failed_in_a_folder_belongs_to_the_folder_around_it(album: Album, t
     album.build(tmp_path / "moved")
     (failed,) = album.index.catalog.failures()
     assert (failed.root, failed.path) == (str(tmp_path / "moved"), f"new/{broken.name}")
+
+
+def test_what_a_wrong_line_leaves_behind_is_no_root_to_move_into(album: Album, tmp_path: Path) -> None:
+    for wrong in (tmp_path / "nothing.png", tmp_path):
+        album.build(listed=[wrong, album.photos / "2024" / "b.png"])
+    assert album.index.catalog.failures() == []
+    with album.index.writer() as writer, writer.transaction() as transaction:
+        transaction.fail(Failure(root=str(tmp_path), path="old.png", mtime_ns=1, size=1, reason="as it was recorded"))
+    album.photos.rename(tmp_path / "pictures")
+    with album.index.writer() as writer:
+        move_root(writer, album.photos, tmp_path / "pictures")
+    assert album.index.catalog.roots() == [str(tmp_path / "pictures")]
+
+
+def test_a_line_that_the_system_refuses_is_one_failure(album: Album, tmp_path: Path) -> None:
+    long = tmp_path / ("x" * 300 + ".png")
+    report = album.build(listed=[long, album.photos / "2024" / "b.png"])
+    assert (report.unchanged, [failed.path for failed in report.failed]) == (1, [long.name])
+    report = album.build(album.photos, listed=[album.photos / long.name])
+    assert (report.unchanged, [failed.path for failed in report.failed]) == (2, [long.name])
+
+
+def test_a_listed_source_is_read_as_ever(album: Album) -> None:
+    everything = [album.photos, *album.photos.rglob("*")]
+    report = album.build(album.photos, listed=everything)
+    assert (report.unchanged, report.failed) == (2, [])
+
+
+def test_a_file_of_a_list_alone_that_is_gone_is_missing(album: Album) -> None:
+    (gone := album.photos / "2024" / "b.png").unlink()
+    report = album.build(listed=[gone, album.photos / "2024" / "africa" / "a.png"])
+    assert (report.missing, report.unchanged, len(report.failed)) == (1, 1, 1)
+    assert album.names() == {"a.png"}
+
+
+def test_an_index_is_no_source_whoever_lists_its_files(album: Album) -> None:
+    inside = album.photos / "an.index" / "thumbnails"
+    album.draw("an.index/thumbnails/c.png")
+    skip = frozenset({album.photos / "an.index"})
+    for source in (
+        Source(root=album.photos, paths=("an.index/thumbnails/c.png",)),
+        Source(root=album.photos, named=("an.index/", "an.index/thumbnails/", "an.index/thumbnails/c.png")),
+    ):
+        found = [entry for entry in folders.scan(source, Choice(skip=skip)) if isinstance(entry, Location)]
+        assert not any(Path(entry.root, entry.path).is_relative_to(inside) for entry in found)
+
+
+def test_what_lies_below_a_folder_that_tells_nothing_is_not_excluded(
+    album: Album, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stat = Path.lstat
+
+    def refused(path: Path) -> os.stat_result:
+        if path.name == "2024":
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path)
+
+    monkeypatch.setattr(Path, "lstat", refused)
+    reached = Reached()
+    reached.note(Failure(root=str(album.photos), path="2024", mtime_ns=0, size=0, reason="Permission denied"))
+    reached.note(Failure(root=str(album.photos), path="c.png", mtime_ns=0, size=0, reason="Permission denied"))
+    assert (reached.unread, reached.failed) == ({"2024/"}, {"2024", "c.png"})
+
+
+def test_a_failure_that_was_read_since_does_not_move_onto_its_image(album: Album) -> None:
+    known = album.photos / "2024" / "b.png"
+    facts = known.stat()
+    with album.index.writer() as writer, writer.transaction() as transaction:
+        transaction.fail(
+            Failure(
+                root=str(known.parent), path="b.png", mtime_ns=facts.st_mtime_ns, size=facts.st_size, reason="no plugin"
+            )
+        )
+    report = album.build(label_from_folder=True)
+    assert (report.unchanged, report.failed) == (2, [])
+    assert album.index.catalog.failures() == []

@@ -89,9 +89,10 @@ class Filling:
         self._again = False
         context = multiprocessing.get_context("spawn")  # not daemonic: it has decoding processes of its own
         arguments = (self._path, os.getpid(), self._log_format)
-        self._process = context.Process(target=fill_index, args=arguments, name="lookalike-fill")
-        self._process.start()
-        self._waiting = threading.Thread(target=self._wait, args=(self._process,), name="lookalike-fill", daemon=True)
+        process = context.Process(target=fill_index, args=arguments, name="lookalike-fill")
+        process.start()
+        self._process = process
+        self._waiting = threading.Thread(target=self._wait, args=(process,), name="lookalike-fill", daemon=True)
         self._waiting.start()
 
     def _wait(self, process: multiprocessing.process.BaseProcess) -> None:

@@ -242,6 +242,10 @@ class Transaction(SpaceChanges):
         moved = select(prefix + moving.c.path).where(moving.c.root == old, moving.c.image.is_not(None))
         removed = (locations.c.root == new) & locations.c.image.is_(None)
         self._connection.execute(delete(locations).where(removed, locations.c.path.in_(moved)))
+        held = exists().where(
+            locations.c.root == new, locations.c.path == prefix + failures.c.path, locations.c.image.is_not(None)
+        )
+        self._connection.execute(delete(failures).where(failures.c.root == old, held))  # it was read since
         for table in (locations, failures):
             known = table.alias()
             twice = exists().where(known.c.root == new, known.c.path == prefix + table.c.path)

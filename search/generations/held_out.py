@@ -33,7 +33,10 @@ class HeldOut:
     """
 
     def __init__(self, vectors: Vectors, policy: Policy, total: int) -> None:
-        """vectors: (c, dim) float32, a sample of the new ones, in random order. total: how many are new."""
+        """vectors: (c, dim) float32, a sample of the new ones, in random order.
+
+        total: how many are new; 0: all candidates are kept, since old vectors may be copies of most.
+        """
         self._policy = policy
         self._total = total
         centre = vectors.mean(axis=0, dtype=np.float64) if len(vectors) else np.zeros(vectors.shape[1])

@@ -62,7 +62,7 @@ class SpaceDraft:
         self._known = 0 if before is None else len(before.vectors)
         self._shuffled = np.random.default_rng(upto).permutation(added)
         self._transform = self._fitted() if before is None else before.transform
-        self._held_out = HeldOut(self._sample(), policy, len(added))
+        self._held_out = HeldOut(self._sample(), policy, len(added) if before is None else 0)
         self._rowids, self._equals = self._find_equals()
         self._new = np.unique(self._equals[self._equals >= self._known])
         self._measures = self._must_measure(self._known + len(self._new))

@@ -25,6 +25,7 @@ def move_root(writer: Writer, old: Path, new: Path) -> list[str]:
     """
     index = writer.index
     roots = [Path(root) for root in index.catalog.roots(failed=True) if root != str(index.uploads)]
+    seen = [Path(root) for root in index.catalog.roots()]  # where nothing but a failure was is no root of pictures
     for place in _places(old):
         if moving := [root for root in roots if _composed(root).is_relative_to(place)]:
             break
@@ -37,7 +38,7 @@ def move_root(writer: Writer, old: Path, new: Path) -> list[str]:
     with writer.transaction() as transaction:
         for root in moving:
             target = there.joinpath(*root.parts[len(place.parts) :])
-            around = [other for other in roots if other not in moving and target.is_relative_to(other)]
+            around = [other for other in seen if other not in moving and target.is_relative_to(other)]
             into = around[0] if around else target  # a folder inside a root belongs to that root
             prefix = "" if target == into else f"{target.relative_to(into).as_posix()}/"
             _must_be_there(index.catalog, root, target)
