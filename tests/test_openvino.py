@@ -282,9 +282,10 @@ def test_the_first_images_settle_the_encoding_however_late_they_come(
 ) -> None:
     index, empty = tmp_path / "test.index", tmp_path / "empty"
     empty.mkdir()
-    run_cli("build", empty, "--index", index, "--model", wide, "--precision", "bf16")
+    bf16 = ("--backend", "torch", "--precision", "bf16")  # which torch has on any CPU
+    run_cli("build", empty, "--index", index, "--model", wide, *bf16)
     assert encoding(index)["check"] == {}
-    run_cli("build", photos(1), "--index", index, "--precision", "bf16")
+    run_cli("build", photos(1), "--index", index, *bf16)
     assert encoding(index)["check"]["images"] == 8
 
 
