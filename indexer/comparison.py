@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import replace
-from pathlib import Path
 
 from indexer.errors import SourceMissing
-from indexer.folders import Entry, scan
+from indexer.folders import NO_SUCH_FILE, NOT_A_FILE, Entry, scan
 from indexer.omissions import REASONS
 from indexer.reached import Reached, is_below
 from indexer.report import BuildOptions, BuildReport, Progress
-from indexer.sources import Source, folders_above, gone, is_file, unplugged_folders
+from indexer.sources import Source, folders_above, gone, unplugged_folders
 from search.catalog.lookup import KnownLocation
 from search.index import Index
 from search.types import Failure, Location
@@ -124,22 +123,22 @@ class Comparison:
         self._report.pass_over(entry)
         if not isinstance(entry, Failure) or self._writer is None:
             return
-        if source.paths is None or is_file(Path(entry.root, entry.path)):  # not the wrong lines of a list
+        if source.paths is None or entry.reason not in (NOT_A_FILE, NO_SUCH_FILE):  # wrong lines of a list
             with self._writer.transaction() as transaction:
                 transaction.fail(entry)
 
-    def _note_gone(self, source: Source) -> None:
-        """Count files of a list that are gone, and that the index knows."""
+    def _note_gone(self, source: Source, foreseen: Set[tuple[str, str]]) -> None:
+        """Count files of a list that are gone, and that the index knows. foreseen: as in `note_missing`."""
         root = str(source.root)
-        for paths in _chunks(sorted(self._reached[source].failed)):
-            missing = [
-                path
-                for path, found in self._index.catalog.known(root, paths).items()
-                if found.image_id is not None and gone(root, path)
-            ]
+        absent = [path for path in sorted(self._reached[source].failed) if gone(root, path)]
+        for paths in _chunks(absent):
+            known = self._index.catalog.known(root, paths)
+            missing = [path for path in known if known[path].image_id is not None and (root, path) not in foreseen]
             self._report.missing += len(missing)
-            if self._writer is not None and missing:
+            if self._writer is not None:
                 with self._writer.transaction() as transaction:
+                    for path in paths:
+                        transaction.clear_failure(root, path)
                     transaction.mark_missing(root, missing, missing=True)
 
     def note_missing(self, source: Source, foreseen: Set[tuple[str, str]]) -> None:
@@ -148,7 +147,7 @@ class Comparison:
         foreseen: roots and paths from which a dry run would have moved files away.
         """
         if source.paths is not None:
-            self._note_gone(source)
+            self._note_gone(source, foreseen)
             return
         root, prune, reached = str(source.root), self._options.prune, self._reached[source]
         known = list(self._index.catalog.paths_under(root, source.prefix))

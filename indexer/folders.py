@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from indexer.omissions import DOWNLOADING, Rule, file_rule, folder_rule
@@ -78,9 +79,11 @@ class Choice:
                 return True
         return False
 
-    def skips(self, root: Path, path: str) -> bool:
-        """Whether a file or folder lies in one that is never entered."""
-        return any(root / folder in self.skip for folder in folders_above(path))
+    def skips(self, path: Path) -> bool:
+        """Whether a file or folder lies in one that is never entered, by its name or by where links lead."""
+        return bool(self.skip) and any(
+            above in self.skip for named in (path, _real(path.parent)) for above in (named, *named.parents)
+        )
 
     def excludes_within(self, prefix: str, path: str) -> bool:
         """Whether a glob names this file or folder, or one around it below the folder `prefix`."""
@@ -89,6 +92,8 @@ class Choice:
 
 
 EVERYTHING = Choice()
+NOT_A_FILE, NO_SUCH_FILE = "not a file", "no such file, or a link that leads nowhere"
+"""Reasons of failures that are the faults of a list, and not of a picture."""
 
 
 def scan(source: Source, choice: Choice = EVERYTHING) -> Iterator[Entry]:
@@ -100,7 +105,7 @@ def scan(source: Source, choice: Choice = EVERYTHING) -> Iterator[Entry]:
     follows them: no folder is entered twice, and each at its own path if it has one in the source.
     """
     for path in source.paths or ():
-        if choice.skips(source.root, path):
+        if choice.skips(source.root / path):
             yield Ignored(path=path)
         else:
             yield from _file(source.root, path, listed=True, any_kind=True)
@@ -109,7 +114,7 @@ def scan(source: Source, choice: Choice = EVERYTHING) -> Iterator[Entry]:
     named = frozenset(
         path
         for path in source.named
-        if not (choice.excludes_within(source.prefix, path) or choice.skips(source.root, path))
+        if not (choice.excludes_within(source.prefix, path) or choice.skips(source.root / path))
     )
     for path in sorted(path for path in named if not path.endswith("/")):
         yield from _file(source.root, path, listed=True)
@@ -191,6 +196,14 @@ def _folder(
             yield from _file(root, path, linked=linked, beside=names)
 
 
+@lru_cache(10_000)
+def _real(folder: Path) -> Path:
+    try:
+        return folder.resolve()
+    except (OSError, RuntimeError):  # links in a circle
+        return folder
+
+
 def _identity(folder: Path) -> tuple[int, int]:
     """The identity of a folder on this machine, by whatever path."""
     facts = folder.stat()
@@ -227,7 +240,7 @@ def _file(
             else:
                 yield Location(root=str(root), path=path, mtime_ns=facts.st_mtime_ns, size=facts.st_size)
         elif listed and not is_file:
-            yield _failure(root, path, "not a file")
+            yield _failure(root, path, NOT_A_FILE)
         elif kind is not None:
             yield Unsupported(path=path, kind=kind)
         else:
@@ -257,5 +270,5 @@ def _shown(path: str) -> str:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
-        return "no such file, or a link that leads nowhere"
+        return NO_SUCH_FILE
     return getattr(error, "strerror", None) or str(error)

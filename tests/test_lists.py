@@ -153,14 +153,23 @@ def test_a_file_of_a_list_alone_that_is_gone_is_missing(album: Album) -> None:
     report = album.build(listed=[gone, album.photos / "2024" / "africa" / "a.png"])
     assert (report.missing, report.unchanged, len(report.failed)) == (1, 1, 1)
     assert album.names() == {"a.png"}
+    (broken := album.photos / "broken.jpg").write_bytes(b"\xff\xd8\xff broken")
+    album.build(listed=[broken, album.photos / "2024" / "africa" / "a.png"])
+    assert [failed.path for failed in album.index.catalog.failures()] == ["broken.jpg"]
+    broken.unlink()
+    album.build(listed=[broken, album.photos / "2024" / "africa" / "a.png"])
+    assert album.index.catalog.failures() == []
 
 
 def test_an_index_is_no_source_whoever_lists_its_files(album: Album) -> None:
     inside = album.photos / "an.index" / "thumbnails"
     album.draw("an.index/thumbnails/c.png")
+    (album.photos / "link").symlink_to(album.photos / "an.index", target_is_directory=True)
     skip = frozenset({album.photos / "an.index"})
     for source in (
         Source(root=album.photos, paths=("an.index/thumbnails/c.png",)),
+        Source(root=inside, paths=("c.png",)),
+        Source(root=album.photos, paths=("link/thumbnails/c.png",)),
         Source(root=album.photos, named=("an.index/", "an.index/thumbnails/", "an.index/thumbnails/c.png")),
     ):
         found = [entry for entry in folders.scan(source, Choice(skip=skip)) if isinstance(entry, Location)]
@@ -196,3 +205,14 @@ def test_a_failure_that_was_read_since_does_not_move_onto_its_image(album: Album
     report = album.build(label_from_folder=True)
     assert (report.unchanged, report.failed) == (2, [])
     assert album.index.catalog.failures() == []
+
+
+def test_a_failure_of_the_folder_around_gives_way_to_an_image_that_was_read(album: Album, tmp_path: Path) -> None:
+    facts = (album.photos / "2024" / "b.png").stat()
+    failed = Failure(
+        root=str(tmp_path), path="photos/2024/b.png", mtime_ns=facts.st_mtime_ns, size=facts.st_size, reason="no plugin"
+    )
+    with album.index.writer() as writer, writer.transaction() as transaction:
+        transaction.fail(failed)
+    report = album.build(tmp_path)
+    assert (report.unchanged, report.failed) == (2, [])

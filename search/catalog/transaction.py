@@ -245,7 +245,8 @@ class Transaction(SpaceChanges):
         held = exists().where(
             locations.c.root == new, locations.c.path == prefix + failures.c.path, locations.c.image.is_not(None)
         )
-        self._connection.execute(delete(failures).where(failures.c.root == old, held))  # it was read since
+        self._connection.execute(delete(failures).where(failures.c.root == old, held))  # it was read since, or before
+        self._connection.execute(delete(failures).where(failures.c.root == new, failures.c.path.in_(moved)))
         for table in (locations, failures):
             known = table.alias()
             twice = exists().where(known.c.root == new, known.c.path == prefix + table.c.path)
