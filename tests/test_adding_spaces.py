@@ -43,7 +43,8 @@ def service(make_index: Callable[..., Index], monkeypatch: pytest.MonkeyPatch) -
     one.close()
 
 
-def test_the_index_is_read_while_spaces_are_worked_out(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+def held_new_space(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Until the event is set, no new space is worked out to its end."""
     free = threading.Event()
 
     def slow(*_: object) -> Space:
@@ -51,6 +52,11 @@ def test_the_index_is_read_while_spaces_are_worked_out(service: Service, monkeyp
         return NEW
 
     monkeypatch.setattr("api.serving.service.new_space", slow)
+    return free
+
+
+def test_the_index_is_read_while_spaces_are_worked_out(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = held_new_space(monkeypatch)
 
     async def ask() -> None:
         adding = [asyncio.create_task(service.add_space((1,), None)) for _ in range(3)]
@@ -112,13 +118,7 @@ def test_a_space_that_takes_longer_than_a_request_may_is_added_all_the_same_and_
 def test_spaces_that_nobody_waits_for_any_more_are_a_bounded_queue(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    free = threading.Event()
-
-    def slow(*_: object) -> Space:
-        assert free.wait(20)
-        return NEW
-
-    monkeypatch.setattr("api.serving.service.new_space", slow)
+    free = held_new_space(monkeypatch)
 
     async def ask() -> None:
         try:

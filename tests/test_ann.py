@@ -730,16 +730,22 @@ def test_a_transform_that_there_is_not_is_refused_by_name(make_index: MakeIndex)
         make_index(clusters(20), policy=Policy(transform="whitten"))
 
 
+def without_nearest(index: Index, data: NDArray[np.float32], count: int) -> tuple[list[int], list[str]]:
+    """All numbers by their score with the first vector, and the paths of the nearest, whose files are gone now."""
+    by_score = np.argsort(-(data @ data[0].astype(np.float64)), kind="stable").tolist()
+    gone = [new_image(number, data[number]).location.path for number in by_score[:count]]
+    with index.writer() as writer, writer.transaction() as transaction:
+        transaction.mark_missing("/photos", gone, missing=True)
+    return by_score, gone
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("label", [None, "even"])
 def test_a_search_among_images_whose_files_are_gone_is_bounded(make_index: MakeIndex, label: str | None) -> None:
     """Left out one by one, they were all candidates in the end."""
     data = clusters(3000)
     index = make_index(data)
-    by_score = np.argsort(-(data @ data[0].astype(np.float64)), kind="stable").tolist()
-    with index.writer() as writer, writer.transaction() as transaction:
-        gone = [new_image(number, data[number]).location.path for number in by_score[:2900]]
-        transaction.mark_missing("/photos", gone, missing=True)
+    by_score, gone = without_nearest(index, data, 2900)
     asked: list[int] = []
     nearest = Snapshot.nearest
 
@@ -768,10 +774,7 @@ def test_a_search_beside_a_deleted_folder_does_not_look_at_every_location(make_i
     """It did so after every change, in the thread that all searches wait for."""
     data = clusters(1000)
     index = make_index(data)
-    by_score = np.argsort(-(data @ data[0].astype(np.float64)), kind="stable").tolist()
-    with index.writer() as writer, writer.transaction() as transaction:
-        gone = [new_image(number, data[number]).location.path for number in by_score[:400]]
-        transaction.mark_missing("/photos", gone, missing=True)
+    by_score, _ = without_nearest(index, data, 400)
     with mock.patch.object(Catalog, "matching", side_effect=AssertionError("every location is read")):
         hits = index.search(Query(parts=[QueryPart(vector=data[0])], k=10))
     assert [hit.id for hit in hits] == [image_id(number) for number in by_score[400:410]]

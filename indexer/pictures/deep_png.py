@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFile
 
 from indexer.pictures.levels import converted, fills_its_range, levels_of_deep, row_blocks, step_between, to_opacity
 
@@ -34,12 +34,14 @@ def with_low_bytes(image: Image.Image, reopen: Callable[[], Image.Image], way: s
     if fills_its_range(np.stack([_rows(image, top, top + 1)[0, ::step, :3] for top in rows])):
         return image
     try:
-        return _with_levels(image, reopen(), way, step)
+        again = reopen()
+        assert isinstance(again, ImageFile.ImageFile), "a PNG is read from its file"
+        return _with_levels(image, again, way, step)
     except MemoryError:
         return image
 
 
-def _with_levels(image: Image.Image, again: Any, way: str, step: int) -> Image.Image:
+def _with_levels(image: Image.Image, again: ImageFile.ImageFile, way: str, step: int) -> Image.Image:
     """The levels, written over the low bytes as they are read: the high bytes stay, for a lack of memory on the way."""
     again.tile = [again.tile[0]._replace(args=LOW[way])]
     again.load()
@@ -65,7 +67,7 @@ def _with_levels(image: Image.Image, again: Any, way: str, step: int) -> Image.I
             part.putalpha(Image.fromarray(np.where((colours == transparent).all(axis=-1), 0, 255).astype(np.uint8)))
         again.paste(part, (0, top))
     again.info.pop("transparency", None)
-    return again  # type: ignore[no-any-return]
+    return again
 
 
 def _rows(image: Image.Image, top: int, bottom: int) -> NDArray[np.uint8]:
