@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from indexer.omissions import DOWNLOADING, Rule, file_rule, folder_rule
 from indexer.pictures.formats import EXTENSIONS, HEADER_BYTES, is_read, kind_named, kind_of
-from indexer.sources import Source, folders_above
+from indexer.sources import Source, folders_above, real_path
 from search.names import composed
 from search.types import Failure, Location
 
@@ -91,6 +91,7 @@ class Choice:
         return self.excludes(path.rstrip("/")) or any(self.excludes(folder) for folder in above)
 
 
+_real = lru_cache(10_000)(real_path)
 EVERYTHING = Choice()
 NOT_A_FILE, NO_SUCH_FILE = "not a file", "no such file, or a link that leads nowhere"
 """Reasons of failures that are the faults of a list, and not of a picture."""
@@ -194,14 +195,6 @@ def _folder(
             yield _Subfolder(f"{path}/")
         else:
             yield from _file(root, path, linked=linked, beside=names)
-
-
-@lru_cache(10_000)
-def _real(folder: Path) -> Path:
-    try:
-        return folder.resolve()
-    except (OSError, RuntimeError):  # links in a circle
-        return folder
 
 
 def _identity(folder: Path) -> tuple[int, int]:

@@ -43,7 +43,7 @@ def resolve_sources(sources: Iterable[Path], listed: Iterable[Path], known_roots
     named = [_as_known(_existing(source), known) for source in sources]
     folders = [path for path in named if path.is_dir()]
     roots = {root for spellings in known.values() for root in spellings} | {*folders}
-    resolved = cache(_resolved)
+    resolved = cache(real_path)
     files = [path for path in named if not path.is_dir()] + [_listed_path(path, roots, resolved) for path in listed]
     for folder in (*folders, *(path.parent for path in files)):
         if not is_text(str(folder)):
@@ -107,7 +107,7 @@ def _listed_path(path: Path, roots: Set[Path], resolved: Callable[[Path], Path])
     """A path of a list, absolute. A link stays a link, and is judged by the scan. Links to folders above it stay where
     the path so named lies in a root, and not elsewhere in this root without them, where a scan would find it.
 
-    resolved: `_resolved`, which need not be asked twice for a folder.
+    resolved: `real_path`, which need not be asked twice for a folder.
     """
     path = as_on_disk(path)
     named = Path(os.path.abspath(path))  # noqa: PTH100 - a link in a list stays a link
@@ -131,10 +131,11 @@ def _is_folder(path: Path) -> bool:
     return False
 
 
-def _resolved(path: Path) -> Path:
+def real_path(path: Path) -> Path:
+    """Where a path leads; the path itself, absolute, where its links lead in a circle."""
     try:
         return path.resolve()
-    except (OSError, RuntimeError):  # links in a circle
+    except (OSError, RuntimeError):
         return path.absolute()
 
 

@@ -41,11 +41,13 @@ class Album:
             path.parent.mkdir(parents=True, exist_ok=True)
             noise(name).save(path, quality=95)
 
-    def build(self, *sources: Path, listed: Sequence[Path] = (), **options: Any) -> BuildReport:
+    def build(self, *sources: Path, listed: Sequence[Path] = (), dry: bool = False, **options: Any) -> BuildReport:
         known = [root for root in self.index.catalog.roots() if root != str(self.index.uploads)]
         with self.index.writer() as writer:
             chosen = BuildOptions(workers=1, **options)
-            build = Build(self.index, writer, FakeEncoder, chosen, Silent(), lambda: False, time.perf_counter())
+            build = Build(
+                self.index, None if dry else writer, FakeEncoder, chosen, Silent(), lambda: False, time.perf_counter()
+            )
             named = sources or (() if listed else (self.photos,))
             return build.run(resolve_sources(named, listed, known))
 

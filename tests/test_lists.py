@@ -216,3 +216,11 @@ def test_a_failure_of_the_folder_around_gives_way_to_an_image_that_was_read(albu
         transaction.fail(failed)
     report = album.build(tmp_path)
     assert (report.unchanged, report.failed) == (2, [])
+
+
+def test_a_dry_run_of_a_list_counts_a_renamed_file_once(album: Album) -> None:
+    old, new = album.photos / "2024" / "b.png", album.photos / "2024" / "c.png"
+    old.rename(new)
+    for dry in (True, False):
+        report = album.build(listed=[old, new], dry=dry)
+        assert (report.moved, report.missing) == (1, 0)
