@@ -119,8 +119,8 @@ def test_folds_have_no_chains_and_need_both_cosine_and_hash() -> None:
     chain = np.array([[np.cos(step * number), np.sin(step * number)] for number in range(4)], dtype=np.float32)
     assert fold(chain, [7] * 4, 9) == [[0, 1], [2, 3]]
     assert fold(chain[:2], [7, ~7], 9) == [[0], [1]], "other hashes"
-    assert fold(chain[:2], [0, 2**10 - 1], 9) == [[0, 1]]
-    assert fold(chain[:2], [0, 2**11 - 1], 9) == [[0], [1]]
+    assert fold(chain[:2], [0, 2**16 - 1], 9) == [[0, 1]]
+    assert fold(chain[:2], [0, 2**17 - 1], 9) == [[0], [1]]
     assert fold(chain[:2], [-1, -2], 9) == [[0, 1]]
     assert fold(chain[:2], [None, 7], 9) == fold(chain[:2], [7, None], 9) == [[0], [1]], "of which nothing is known"
     assert fold(chain, [7] * 4, 1) == [[0, 1]]
