@@ -72,7 +72,7 @@ def info(
             f"The generation {facts.current} is damaged or gone: write another one with lookalike rebuild {directory}."
         )
     if facts.failures:
-        say(f"  {facts.failures:,} files could not be indexed")
+        say(f"  {facts.failures:,} files could not be indexed; the next build lists them")
 
 
 def _searched(structure: JsonObject) -> str:
@@ -204,7 +204,15 @@ def forget_root(
 
 def remove(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The index.")],
-    images: Annotated[list[str], typer.Argument(metavar="ID|PATH...", help="Ids, or files as the index knows them.")],
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="ID|PATH...",
+            help="Ids, or files as the index knows them.",
+            default_factory=list,
+            show_default=False,
+        ),
+    ],
     erase: Annotated[
         bool,
         typer.Option(
@@ -215,8 +223,10 @@ def remove(
     as_json: Json = False,
 ) -> None:
     """Remove images, with all copies of them, from an index; builds leave them out (until --readd). The files stay."""
-    if directory.is_file():
+    if directory.is_file() or (not images and not (directory / "catalog.sqlite").exists()):
         raise typer.BadParameter(f"Name the index first: lookalike remove {default_index()} {directory}")
+    if not images:
+        raise typer.BadParameter(f"Name images by their path or id: lookalike remove {directory} ID|PATH")
     with _open(directory, writable=True) as index:
         with index.writer() as writer:
             found = {name: _resolve(index, name) for name in images}

@@ -26,6 +26,7 @@ from search.errors import (
 from search.files import check_path, make_folder, storage_errors
 from search.filters import Filter
 from search.generations.generation import Generation
+from search.generations.kinds import check_kinds
 from search.generations.policy import DEFAULT_POLICY, Policy
 from search.generations.publish import publish
 from search.lock import PATIENCE, write_lock
@@ -60,11 +61,12 @@ class Index:
 
     @classmethod
     def create(cls, path: Path, spaces: Sequence[Space], *, policy: Policy = DEFAULT_POLICY) -> Index:
-        """Make a new, empty index in a folder that is new, or has none in it. Raises IndexExists, StorageFailed.
+        """Make a new, empty index in a folder that is new, or has none in it.
 
-        policy: as in `open`.
+        policy: as in `open`. Raises IndexExists, StorageFailed, PolicyInvalid (there is no such transform).
         """
         check_path(path)
+        check_kinds(spaces)
         with storage_errors(path):
             make_folder(path)
         return cls(path, Catalog.create(path / "catalog.sqlite", spaces), policy)
@@ -210,7 +212,7 @@ class Index:
         held = max((len(view.base.rowids) for view in snapshot.spaces.values() if view.base is not None), default=0)
         dead = max((view.dead for view in snapshot.spaces.values()), default=0)
         policy = self.policy
-        if dead > max(policy.min_delta_images, policy.max_dead_share * held):
+        if dead > max(policy.min_delta_images, policy.max_dead_share * held) or snapshot.has_outgrown:
             return True
         return snapshot.delta_count > max(policy.min_delta_images, policy.max_delta_share * held)
 
@@ -260,6 +262,14 @@ class Index:
         UnknownSpace.
         """
         return self._searcher.nearest(vectors, k, space, matching, ef)
+
+    def searched(self, space: Space) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """All vectors of a space as they are searched: rowids (n,) int64, ascending, and (n, dim) float32 unit vectors.
+
+        Raises UnknownSpace.
+        """
+        snapshot, _ = self._follower.newest()
+        return snapshot.all_vectors(snapshot.space(space).name)
 
     def image(self, image_id: str) -> ImageRecord:
         """Everything known of an image. Raises UnknownImage."""

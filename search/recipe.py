@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 Pooling = Literal["cls", "mean", "pooler"]
 Geometry = Literal["crop", "square", "pad"]
 POOLINGS: tuple[Pooling, ...] = ("cls", "mean", "pooler")
+Storage = Literal["float32", "float16"]
+"""The type of a stored vector's numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +40,9 @@ class Recipe:
     each layer, whether the model's final norm was applied. `model` tells where the weights were found and is not
     part of the identity: `weights_sha256` is. `config_sha256` is the hash of what the model's configuration changes
     about embeddings of the same weights, None in indexes made before it was kept: those may match any configuration,
-    so that equality leaves it out. Whoever loads a model compares it.
+    so that equality leaves it out. Whoever loads a model compares it. `companion` is the recipe of a second network on
+    the same pixels, but for their mean and std: its embedding, of unit length, follows the model's own, both are
+    normalised together, and `dim` counts it too.
     """
 
     model: str = field(compare=False)
@@ -48,10 +53,24 @@ class Recipe:
     preprocessing: Preprocessing
     dim: int
     config_sha256: str | None = field(default=None, compare=False)
+    companion: Recipe | None = None
+
+    @property
+    def parts(self) -> tuple[int, ...]:
+        """How many numbers each network gives, in their order: the model, and its companion if there is one."""
+        return (self.dim,) if self.companion is None else (self.dim - self.companion.dim, self.companion.dim)
+
+    @property
+    def own(self) -> Recipe:
+        """The recipe of the model's own part, without its companion."""
+        return replace(self, companion=None, dim=self.parts[0])
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-serialisable copy; `from_json` is its inverse."""
-        return asdict(self)
+        """A JSON-serialisable copy, without a companion where there is none; `from_json` is its inverse."""
+        data = asdict(self)
+        if self.companion is None:
+            del data["companion"]
+        return data
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Recipe:
@@ -66,15 +85,46 @@ class Recipe:
             preprocessing=Preprocessing(**{**pre, "mean": tuple(pre["mean"]), "std": tuple(pre["std"])}),
             dim=data["dim"],
             config_sha256=data.get("config_sha256"),
+            companion=None if data.get("companion") is None else cls.from_json(data["companion"]),
         )
 
 
-def space_name(layers: tuple[int, ...], pooling: Pooling, final_norm: tuple[bool, ...], last: int) -> str:
-    """`layer11`, `layer7+11`, `layer11-mean`; `-norm` or `-nonorm` where the final norm is not the default.
+@dataclass(frozen=True, kw_only=True)
+class TransformSpec:
+    """How a space's stored vectors become searched ones; each generation fits it to its own images.
 
-    `last` is the model's deepest layer: by default the final norm is applied there and nowhere else.
+    kind: its name in `search.generations.transform.KINDS`. floor, companion_weight and max_dim are the figures of
+    `search.generations.whitening`.
     """
-    name = "layer" + "+".join(str(layer) for layer in layers)
+
+    kind: str = "identity"
+    floor: float = 0.03
+    companion_weight: float = 1.0
+    max_dim: int = 512
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-serialisable copy, without what an identity does not need; `from_json` is its inverse."""
+        return {"kind": self.kind} if self == IDENTITY else asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> TransformSpec:
+        """Rebuild a transform's figures from `to_json`'s answer."""
+        return cls(**data)
+
+
+IDENTITY = TransformSpec()
+"""Vectors are searched as they are stored."""
+
+
+def space_name(layers: tuple[int, ...], pooling: Pooling, final_norm: tuple[bool, ...], last: int) -> str:
+    """`layer11`, `layer7+11`, `layer7-11`, `layer11-mean`; `-norm` or `-nonorm` after it where the final norm is not
+    the default.
+
+    Three layers or more in a row are named by the first and the last. `last` is the model's deepest layer: by default
+    the final norm is applied there and nowhere else.
+    """
+    in_a_row = len(layers) > 2 and layers == tuple(range(layers[0], layers[-1] + 1))
+    name = f"layer{layers[0]}-{layers[-1]}" if in_a_row else "layer" + "+".join(str(layer) for layer in layers)
     if pooling != "cls":
         name += f"-{pooling}"
     if final_norm != tuple(layer == last for layer in layers):

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.filters import Filter
-from search.recipe import Recipe
+from search.recipe import IDENTITY, Recipe, Storage, TransformSpec
 
 JsonObject = Mapping[str, Any]
 Vector = NDArray[np.float32]
@@ -118,11 +118,14 @@ class Space:
 
     `added_seq` is the change that added it, None where it came with the index. `complete_seq` is the change with which
     every image had a vector in it, as all later ones have; 0 where that was always so, None where it is not so yet.
+    `storage` is how the catalog keeps its vectors, `transform` what generations make of them before they are searched.
     """
 
     name: str
     recipe: Recipe
     encoding: Encoding
+    storage: Storage = "float32"
+    transform: TransformSpec = IDENTITY
     added_seq: int | None = None
     complete_seq: int | None = 0
 
@@ -130,6 +133,10 @@ class Space:
     def identity(self) -> tuple[str, int | None]:
         """Name and added_seq: they tell it from one of the same name that was dropped before."""
         return self.name, self.added_seq
+
+    def same_as(self, other: Space) -> bool:
+        """Whether another one would be searched alike: of the same recipe and transform."""
+        return (self.recipe, self.transform) == (other.recipe, other.transform)
 
     @property
     def complete(self) -> bool:

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-BLOB_DTYPE = np.dtype("<f4")
-"""Little-endian float32: a blob reads the same on every machine."""
+from search.recipe import Storage
+
+BLOB_DTYPES: dict[Storage, np.dtype[np.floating]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
+"""Little-endian: a blob reads the same on every machine."""
 
 
 def normalise(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -36,17 +38,22 @@ def concatenate(parts: Sequence[NDArray[np.floating]]) -> NDArray[np.float32]:
     return normalise(np.concatenate([normalise(part) for part in parts], axis=1))
 
 
-def to_blob(vector: NDArray[np.float32]) -> tuple[bytes, int]:
+def to_blob(vector: NDArray[np.float32], storage: Storage) -> tuple[bytes, int]:
     """The catalog's form of one embedding ((dim,) float32): its bytes, and their CRC-32."""
-    blob = np.ascontiguousarray(vector, dtype=BLOB_DTYPE).tobytes()
+    blob = np.ascontiguousarray(vector, dtype=BLOB_DTYPES[storage]).tobytes()
     return blob, zlib.crc32(blob)
 
 
-def from_blobs(blobs: Sequence[bytes], dim: int) -> NDArray[np.float32]:
-    """(n, dim) float32 from n blobs of `to_blob`. Raises ValueError where a blob is not `dim` floats long."""
-    if any(len(blob) != dim * BLOB_DTYPE.itemsize for blob in blobs):
-        raise ValueError(f"a stored vector is not {dim} float32 long")
-    return np.frombuffer(b"".join(blobs), dtype=BLOB_DTYPE).reshape(len(blobs), dim).astype(np.float32)
+def from_blobs(blobs: Sequence[bytes], dim: int, storage: Storage) -> NDArray[np.float32]:
+    """(n, dim) float32 of unit length from n blobs of `to_blob`; those of float16 have it again, after rounding.
+
+    Raises ValueError where a blob is not `dim` numbers long.
+    """
+    dtype = BLOB_DTYPES[storage]
+    if any(len(blob) != dim * dtype.itemsize for blob in blobs):
+        raise ValueError(f"a stored vector is not {dim} {storage} long")
+    stored = np.frombuffer(b"".join(blobs), dtype=dtype).reshape(len(blobs), dim)
+    return stored.astype(np.float32) if storage == "float32" else normalise(stored)
 
 
 def intact(blob: bytes, crc32: int) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from search.catalog.space_changes import CHUNK
 from search.catalog.transaction import Transaction
+from search.generations.kinds import check_kinds
 from search.types import ImageRecord, JsonObject, Space
 
 if TYPE_CHECKING:
@@ -63,8 +64,9 @@ class Writer:
     def add_space(self, space: Space) -> Space:
         """Add an empty space, which is complete where there are no images. Returns it as it is now.
 
-        Of `space`, name, recipe and encoding count. Raises SpaceExists.
+        Of `space`, name, recipe, encoding, storage and transform count. Raises SpaceExists, PolicyInvalid.
         """
+        check_kinds([space])
         with self.transaction() as transaction:
             transaction.add_space(space)
         return self.index.space(space.name)

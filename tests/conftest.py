@@ -25,10 +25,10 @@ from PIL import Image, ImageDraw
 
 from api.cli import main
 from indexer.encoders.encoder import Precision
-from indexer.packaged import cache_folder
+from indexer.packaged.package import cache_folder
 from search.generations.policy import DEFAULT_POLICY, Policy
 from search.index import Index
-from search.recipe import Preprocessing, Recipe
+from search.recipe import IDENTITY, Preprocessing, Recipe, TransformSpec
 from search.types import Encoding, ImageFacts, Location, NewImage, Space
 from search.vectors import normalise
 
@@ -86,6 +86,7 @@ class FakeEncoder:
 
     names = ("layer2",)
     recipes = (recipe(),)
+    inputs = (recipe().preprocessing,)
     backend = "torch"
     batch_size = 4
 
@@ -146,9 +147,15 @@ def make_index(tmp_path: Path) -> Iterator[Callable[..., Index]]:
     opened: list[Index] = []
 
     def make(
-        data: NDArray[np.float32], *, publish: bool = True, name: str = "test.index", policy: Policy = DEFAULT_POLICY
+        data: NDArray[np.float32],
+        *,
+        publish: bool = True,
+        name: str = "test.index",
+        policy: Policy = DEFAULT_POLICY,
+        transform: TransformSpec = IDENTITY,
     ) -> Index:
-        space = Space(name="layer2", recipe=recipe(dim=data.shape[1]), encoding=Encoding())
+        made_of = recipe(dim=data.shape[1])
+        space = Space(name="layer2", recipe=made_of, encoding=Encoding(), transform=transform)
         index = Index.create(tmp_path / name, [space], policy=policy)
         opened.append(index)
         with index.writer() as writer:

@@ -725,11 +725,6 @@ def test_a_policy_that_would_never_end_or_never_hold_is_refused(figures: dict[st
         Policy(**figures)
 
 
-def test_a_transform_that_there_is_not_is_refused_by_name(make_index: MakeIndex) -> None:
-    with pytest.raises(PolicyInvalid, match=r"'whitten'.*identity"):
-        make_index(clusters(20), policy=Policy(transform="whitten"))
-
-
 def without_nearest(index: Index, data: NDArray[np.float32], count: int) -> tuple[list[int], list[str]]:
     """All numbers by their score with the first vector, and the paths of the nearest, whose files are gone now."""
     by_score = np.argsort(-(data @ data[0].astype(np.float64)), kind="stable").tolist()

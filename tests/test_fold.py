@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -16,12 +17,15 @@ from numpy.typing import NDArray
 
 from search.errors import QueryInvalid
 from search.filters import parse_filter
+from search.generations.transform import Identity
 from search.index import Index
-from search.query.fold import MIN_COPY_COSINE, fold
+from search.query import fold as folding
 from search.types import Query, QueryPart
 from search.vectors import normalise
 
 GROUPS, COPIES = 30, 10
+COPY_COSINE = Identity(2).copy_cosine
+fold = partial(folding.fold, min_cosine=COPY_COSINE)
 
 
 def near(centres: NDArray[np.float32], count: int, seed: int = 3) -> NDArray[np.float32]:
@@ -115,7 +119,7 @@ def test_views_are_folded_by_their_best_score(library: Index) -> None:
 
 
 def test_folds_have_no_chains_and_need_both_cosine_and_hash() -> None:
-    step = np.arccos(MIN_COPY_COSINE) * 0.9
+    step = np.arccos(COPY_COSINE) * 0.9
     chain = np.array([[np.cos(step * number), np.sin(step * number)] for number in range(4)], dtype=np.float32)
     assert fold(chain, [7] * 4, 9) == [[0, 1], [2, 3]]
     assert fold(chain[:2], [7, ~7], 9) == [[0], [1]], "other hashes"

@@ -9,6 +9,7 @@ import sqlite3
 import struct
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,39 @@ from numpy.typing import NDArray
 from search.catalog.schema import APPLICATION_ID, SCHEMA_VERSION, tables
 from search.generations.generation import FORMAT
 from search.index import Index
+from search.recipe import TransformSpec
 from search.types import Encoding, Query, QueryPart, Space
 
 MakeIndex = Callable[..., Index]
 PAGE = (Path(__file__).parents[1] / "docs" / "format.md").read_text(encoding="utf-8")
+
+
+Transform = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+
+def whitening(file: bytes) -> Transform:
+    """A whitening, by the specification, from its safetensors file."""
+    length = int.from_bytes(file[:8], "little")
+    header, data = json.loads(file[8 : 8 + length]), file[8 + length :]
+    arrays = {}
+    for name, facts in header.items():
+        start, end = facts["data_offsets"]
+        assert facts["dtype"] == "F32"
+        arrays[name] = np.frombuffer(data[start:end], "<f4").reshape(facts["shape"]).astype("<f8")
+
+    def transform(vector: NDArray[np.float32]) -> NDArray[np.float32]:
+        parts, start = [], 0
+        for number, weight in enumerate(arrays["weights"]):
+            end = start + len(arrays[f"mean{number}"])
+            part = vector[start:end].astype("<f8") - arrays[f"mean{number}"]
+            start = end
+            for direction, scale in zip(arrays[f"directions{number}"], arrays[f"scales{number}"], strict=True):
+                part = part - (1 - scale) * (part @ direction) * direction
+            parts.append(weight * part / np.linalg.norm(part))
+        joined = arrays["projection"] @ np.concatenate(parts)
+        return (joined / np.linalg.norm(joined)).astype("<f4")
+
+    return transform
 
 
 class Reader:
@@ -32,7 +62,7 @@ class Reader:
         self._path = path
         self._catalog = sqlite3.connect(f"file:{path}/catalog.sqlite?mode=ro", uri=True)
         assert self._value("PRAGMA application_id") == 0x4C4B414C
-        assert self._value("PRAGMA user_version") == 3
+        assert self._value("PRAGMA user_version") == 4
         rows = self._catalog.execute("SELECT key, value FROM state")
         self._state = {key: json.loads(str(value)) for key, value in rows}
 
@@ -54,8 +84,8 @@ class Reader:
         found = [zlib.crc32(database[number * size : (number + 1) * size]) for number in range(pages)]
         return set((np.flatnonzero(np.array(found) != sums) + 1).tolist()) - excused
 
-    def generation(self, space: str) -> tuple[int, int, NDArray[np.int64], NDArray[np.float32]]:
-        """Applied and clean `seq`, rowids and vectors of the current generation."""
+    def generation(self, space: str) -> tuple[int, int, NDArray[np.int64], NDArray[np.float32], Transform]:
+        """Applied and clean `seq`, rowids and vectors of the current generation, and its transform."""
         folder = self._path / "generations" / self._state["generation"]
         manifest = json.loads((folder / "manifest.json").read_text())
         digest = manifest.pop("sha256")
@@ -67,18 +97,22 @@ class Reader:
         (added,) = self._catalog.execute("SELECT added_seq FROM spaces WHERE name = ?", (space,)).fetchone()
         facts = manifest["spaces"].get(space)
         if facts is None or facts.get("added_seq") != added:
-            return 0, manifest["clean_seq"], np.empty(0, "<i8"), np.empty((0, 0), "<f4")
+            return 0, manifest["clean_seq"], np.empty(0, "<i8"), np.empty((0, 0), "<f4"), np.asarray
         rowids = np.fromfile(folder / f"{space}.rowids", "<i8")
-        assert facts["transform"] == {"kind": "identity"}
+        transform: Transform = np.asarray
+        if facts["transform"] != {"kind": "identity"}:
+            assert facts["transform"]["kind"] == "whitening"
+            transform = whitening((folder / f"{space}.transform").read_bytes())
         vectors = np.fromfile(folder / f"{space}.vectors", "<f4", facts["distinct"] * facts["dim"])
         vectors = vectors.reshape(facts["distinct"], facts["dim"])
         if facts["distinct"] < facts["count"]:
             vectors = vectors[np.fromfile(folder / f"{space}.groups", "<i4", facts["count"])]
-        return manifest["applied_seq"], manifest["clean_seq"], rowids, vectors
+        return manifest["applied_seq"], manifest["clean_seq"], rowids, vectors, transform
 
     def search(self, space: str, query: NDArray[np.float32], k: int) -> list[tuple[str, float]]:
         """The k nearest images: their ids and cosines."""
-        applied, clean, rowids, vectors = self.generation(space)
+        applied, clean, rowids, vectors, transform = self.generation(space)
+        (storage,) = self._catalog.execute("SELECT storage FROM spaces WHERE name = ?", (space,)).fetchone()
         known = dict(zip(rowids.tolist(), vectors, strict=True))
         newer = self._catalog.execute(
             "SELECT image_rowid, vector, crc32 FROM embeddings JOIN spaces ON space = space_id "
@@ -87,7 +121,9 @@ class Reader:
         )
         for rowid, blob, crc in newer:
             assert zlib.crc32(blob) == crc
-            known[rowid] = np.frombuffer(blob, "<f4")
+            stored = np.frombuffer(blob, {"float32": "<f4", "float16": "<f2"}[storage]).astype("<f8")
+            known[rowid] = transform((stored / np.linalg.norm(stored)).astype("<f4"))
+        query = transform(query)
         for (rowid,) in self._catalog.execute("SELECT rowid FROM tombstones WHERE seq > ?", (clean,)):
             known.pop(rowid, None)
         ids = dict(self._catalog.execute("SELECT rowid, id FROM images"))
@@ -116,6 +152,22 @@ def compared(index: Index, space: str) -> None:
         found = reader.search(space, query, 20)
         assert [image for image, _ in found] == [hit.id for hit in hits]
         assert np.allclose([score for _, score in found], [hit.score for hit in hits], atol=1e-6)
+
+
+def test_that_reader_finds_the_same_after_whitening(tmp_path: Path) -> None:
+    data = vectors(90)
+    transform = TransformSpec(kind="whitening", floor=0.03, companion_weight=0.8, max_dim=20)
+    made_of = replace(recipe(), companion=recipe(dim=12))
+    space = Space(name="white", recipe=made_of, encoding=Encoding(), storage="float16", transform=transform)
+    with Index.create(tmp_path / "white.index", [space]) as index, index.writer() as writer:
+        for numbers in (range(80), range(80, 90)):
+            with writer.transaction() as transaction:
+                for number in numbers:
+                    transaction.add(replace(new_image(number, data[number]), vectors={"white": data[number]}))
+            if numbers.start == 0:
+                index.publish()
+        index.catalog.checkpoint(wait=5)
+        compared(index, "white")
 
 
 def test_that_reader_finds_the_same_in_spaces_that_came_later(make_index: MakeIndex) -> None:

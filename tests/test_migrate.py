@@ -43,12 +43,15 @@ def execute(path: Path, *statements: str) -> list[tuple[object, ...]]:
 TO_VERSION_2 = (
     "DROP INDEX embeddings_by_seq",
     "ALTER TABLE embeddings DROP COLUMN seq",
-    *(f"ALTER TABLE spaces DROP COLUMN {name}" for name in ("added_seq", "complete_seq", "missing", "dropped")),
+    *(
+        f"ALTER TABLE spaces DROP COLUMN {name}"
+        for name in ("storage", "transform", "added_seq", "complete_seq", "missing", "dropped")
+    ),
     "DELETE FROM state WHERE key = 'default_space'",
     "ALTER TABLE locations DROP COLUMN missing_since",
     "ALTER TABLE locations DROP COLUMN removed_phash",
 )
-"""Statements that take from a catalog what version 3 added, but for keys of labels."""
+"""Statements that take from a catalog what versions 3 and 4 added, but for keys of labels."""
 
 
 def execute_read_only(path: Path, statement: str) -> list[tuple[object, ...]]:

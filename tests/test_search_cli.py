@@ -9,9 +9,10 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
-from conftest import COMMAND, Server, draw_picture, run_cli
+from conftest import COMMAND, Server, draw_picture, run_cli, vectors
 from PIL import Image
 
 from indexer.pictures.sheet import _fit
@@ -154,7 +155,12 @@ def test_the_wheel_holds_the_rooms_and_nothing_else(tmp_path: Path) -> None:
     subprocess.run(build, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"search", "indexer", "api"}
+    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {
+        "search",
+        "indexer",
+        "analysis",
+        "api",
+    }
     assert {"api/web/index.html", "api/web/page.js", "api/web/docs.html"} <= set(names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
@@ -162,7 +168,13 @@ def test_the_wheel_holds_the_rooms_and_nothing_else(tmp_path: Path) -> None:
 def test_the_docs_name_no_file_that_is_not_there() -> None:
     for page in ("docs/architecture.md", "README.md"):
         text = (ROOT / page).read_text(encoding="utf-8")
-        for room in ("search", "indexer", "api", "benchmarks", "data", "docs"):
+        for room in ("search", "indexer", "analysis", "api", "benchmarks", "data", "docs"):
             for word in text.replace("`", " ").replace("(", " ").replace(")", " ").split():
                 if word.startswith(f"{room}/") and word.endswith((".py", ".md", ".png")):
                     assert (ROOT / word).exists(), f"{page} names {word}"
+
+
+def test_remove_without_an_index_or_without_images_says_what_to_name(tmp_path: Path, make_index: Any) -> None:
+    index = make_index(vectors(3))
+    assert "Name the index first: lookalike remove" in run_cli("remove", tmp_path / "photo.png", check=2).stderr
+    assert f"lookalike remove {index.path} ID|PATH" in run_cli("remove", index.path, check=2, COLUMNS="300").stderr

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,19 +14,21 @@ from numpy.typing import NDArray
 from search.errors import GenerationDamaged
 from search.filters import parse_filter
 from search.generations.generation import load
+from search.generations.kinds import KINDS, Kind
 from search.generations.policy import Policy
-from search.generations.transform import KINDS, Kind, Sample
+from search.generations.transform import Sample
 from search.index import Index
-from search.types import Query, QueryPart
+from search.recipe import TransformSpec
+from search.types import Query, QueryPart, Space
 from search.upkeep.verify import verify
 from search.vectors import normalise
 
 MakeIndex = Callable[..., Index]
 Vectors = NDArray[np.float32]
 DIM = 32
-EXACT = Policy(transform="whitened")
-GRAPH = replace(
-    EXACT,
+WHITENED = TransformSpec(kind="whitened")
+EXACT = Policy()
+GRAPH = Policy(
     exact_search_bytes=200 * 4 * DIM // 2,
     exact_filtered_images=20,
     visited_per_candidate=1,
@@ -43,6 +44,7 @@ class Whitened:
     mean: NDArray[np.float64]
     matrix: NDArray[np.float64]
     kind: str = "whitened"
+    copy_cosine: float = 0.98
 
     @property
     def dim(self) -> int:
@@ -62,7 +64,8 @@ class Whitened:
         return cls(rows[0], rows[1:].T)
 
     @classmethod
-    def fit(cls, stored_dim: int, sample: Sample) -> Whitened:
+    def fit(cls, space: Space, sample: Sample) -> Whitened:
+        stored_dim = space.recipe.dim
         drawn = sample(10_000).astype(np.float64)
         values, directions = np.linalg.eigh(np.cov(drawn.T))
         kept = slice(-(stored_dim // 2), None)
@@ -102,7 +105,7 @@ def add(index: Index, data: Vectors, numbers: range) -> None:
 @pytest.mark.parametrize("policy", [EXACT, GRAPH], ids=["exact", "graph"])
 def test_hits_are_those_of_brute_force_after_the_transform(make_index: MakeIndex, policy: Policy) -> None:
     data, queries = skewed(700), skewed(6, seed=5)
-    index = make_index(data[:500], policy=policy)
+    index = make_index(data[:500], policy=policy, transform=WHITENED)
     structure = index.info().spaces[0].structure
     assert structure["structure"] == ("exact" if policy is EXACT else "hnsw")
 
@@ -148,32 +151,10 @@ def test_hits_are_those_of_brute_force_after_the_transform(make_index: MakeIndex
 
 def test_a_folded_search_compares_transformed_vectors(make_index: MakeIndex) -> None:
     data = skewed(300)
-    index = make_index(data[:250], policy=EXACT)
+    index = make_index(data[:250], transform=WHITENED)
     add(index, data, range(250, 300))
     plain = index.search(Query(parts=[QueryPart(vector=data[5])], k=20))
     assert index.search(Query(parts=[QueryPart(vector=data[5])], k=20, fold=True)) == plain
-
-
-def test_who_opens_an_index_with_another_policy_searches_by_its_transform(make_index: MakeIndex) -> None:
-    data = skewed(300)
-    index = make_index(data, policy=EXACT)
-    with Index.open(index.path) as other:
-        assert hits(other, data[5], 10) == hits(index, data[5], 10)
-
-
-def test_another_transform_is_fitted_by_the_next_publication(make_index: MakeIndex) -> None:
-    index = make_index(skewed(100))
-    facts = json.loads((index.path / "generations" / "000001" / "manifest.json").read_text())["spaces"]["layer2"]
-    assert facts["transform"] == {"kind": "identity"}
-    assert not (index.path / "generations" / "000001" / "layer2.transform").exists()
-    with Index.open(index.path, writable=True, policy=EXACT) as opened:
-        assert opened.publish() == "000002"
-        assert opened.publish() == "000002"
-    manifest = json.loads((index.path / "generations" / "000002" / "manifest.json").read_text())
-    assert manifest["spaces"]["layer2"]["transform"] == {"kind": "whitened"}
-    assert manifest["files"]["layer2.transform"]["bytes"] == (DIM // 2 + 1) * DIM * 8
-    assert index.publish() == "000003"
-    assert load(index.path / "generations" / "000003").spaces["layer2"].transform.kind == "identity"
 
 
 @pytest.mark.parametrize("damage", ["changed", "short", "gone", "unknown"])
@@ -181,7 +162,7 @@ def test_a_generation_whose_transform_is_damaged_is_not_searched(
     make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
     data = skewed(100)
-    index = make_index(data, policy=EXACT)
+    index = make_index(data, transform=WHITENED)
     path: Path = index.path / "generations" / "000001" / "layer2.transform"
     content = path.read_bytes()
     if damage == "unknown":

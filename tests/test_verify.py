@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -146,3 +147,16 @@ def test_a_missing_upload_is_found(make_index: MakeIndex) -> None:
     )
     problems = [finding.problem for finding in check(index.path).findings]
     assert any("ab/x.jpg is missing" in problem for problem in problems)
+
+
+def test_a_space_whose_vectors_are_all_damaged_is_told(make_index: MakeIndex) -> None:
+    """It ended with an internal error."""
+    index = make_index(vectors(3))
+    path = index.path
+    index.close()
+    with contextlib.closing(sqlite3.connect(path / "catalog.sqlite")) as connection:
+        connection.execute("UPDATE embeddings SET crc32 = crc32 + 1")
+        connection.commit()
+    (path / "catalog.sqlite.sums").unlink()
+    with Index.open(path) as opened:
+        assert any("3 vectors of layer2 are not what was stored" in one.problem for one in verify(opened).findings)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, Row, func, select
 
 from search.catalog.conditions import sql_condition
-from search.catalog.hits import ENTRIES, HASHES, HIT_PATHS, IDS, PATH_COUNTS, PRESENT, RECORDS, Entry, HitFacts
+from search.catalog.hits import ENTRIES, HASHES, HIT_PATHS, IDS, PATH_COUNTS, PRESENT, RECORDS, ROWIDS, Entry, HitFacts
 from search.catalog.lookup import KnownLocation, Lookup, known_location
 from search.catalog.schema import (
     APPLICATION_ID,
@@ -29,7 +29,7 @@ from search.catalog.schema import (
     tombstones,
 )
 from search.catalog.space_changes import space_row
-from search.catalog.spaces import CHUNK, StoredSpaces, added_rowids, chunks, read_spaces
+from search.catalog.spaces import StoredSpaces, added_rowids, read_spaces
 from search.catalog.transaction import Transaction
 from search.errors import (
     UnknownImage,
@@ -224,14 +224,9 @@ class Catalog(StoredSpaces):
         with self.reading() as connection:
             return np.fromiter(connection.execute(select(images.c.rowid).order_by(images.c.id)).scalars(), np.int64)
 
-    def rowids(self, ids: Sequence[str]) -> dict[str, int]:
+    def rowids(self, ids: Iterable[str]) -> dict[str, int]:
         """The rowids of those of these ids that are images."""
-        found: dict[str, int] = {}
-        with self.reading() as connection:
-            for chunk in chunks(ids, CHUNK):
-                rows = connection.execute(select(images.c.id, images.c.rowid).where(images.c.id.in_(chunk)))
-                found |= dict(rows.all())
-        return found
+        return dict(self._asked(ROWIDS, ids=[*ids]))
 
     def page(self, after: int, limit: int) -> tuple[list[ImageRecord], int | None]:
         """Images in the order they were added: up to `limit` of those after the rowid `after`, and where to go on."""

@@ -54,6 +54,7 @@ _PRESENT = func.coalesce(_of_locations(func.max(locations.c.missing_since.is_(No
 RECORDS = select(images, _places(RECORD_PATHS), _COUNT, _PRESENT).where(_among(images.c.rowid, "rowids"))
 # What every search runs is text from the beginning, for SQLite's own cursor: through SQLAlchemy it takes twice as long.
 IDS = _text(select(images.c.rowid, images.c.id).where(_among(images.c.rowid, "rowids")))
+ROWIDS = _text(select(images.c.id, images.c.rowid).where(_among(images.c.id, "ids")))
 PRESENT = _text(select(images.c.rowid).where(_among(images.c.rowid, "rowids"), _PRESENT))
 PATH_COUNTS = _text(select(images.c.rowid, _COUNT).where(_among(images.c.rowid, "rowids")))
 HASHES = _text(select(images.c.rowid, images.c.id, _PRESENT, images.c.phash).where(_among(images.c.rowid, "rowids")))

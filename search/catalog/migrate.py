@@ -67,5 +67,12 @@ def _from_2(operations: Operations) -> None:
             connection.execute(labels.insert(), rows)
 
 
-_STEPS: dict[int, Callable[[Operations], None]] = {1: _from_1, 2: _from_2}
+def _from_3(operations: Operations) -> None:
+    """Spaces say how their vectors are stored, and how they are transformed before a search."""
+    for column in (spaces.c.storage, spaces.c.transform):
+        added: Column[object] = Column(column.name, column.type, nullable=False, server_default=column.server_default)
+        operations.add_column("spaces", added)
+
+
+_STEPS: dict[int, Callable[[Operations], None]] = {1: _from_1, 2: _from_2, 3: _from_3}
 """By the version that they start from."""

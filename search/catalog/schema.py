@@ -22,7 +22,7 @@ from search.names import folded
 
 APPLICATION_ID = 0x4C4B414C
 """`LKAL`: tells a catalog from any other SQLite file."""
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """`search.catalog.migrate` brings older ones up to it."""
 tables = MetaData()
 
@@ -76,6 +76,8 @@ spaces = Table(
     Column("name", Text, nullable=False, unique=True),
     Column("recipe", JSON, nullable=False),
     Column("encoding", JSON, nullable=False),
+    Column("storage", Text, nullable=False, server_default="float32"),  # of its vectors' numbers
+    Column("transform", JSON, nullable=False, server_default='{"kind": "identity"}'),  # a `TransformSpec`
     Column("added_seq", BigInteger),  # NULL: it came with the index
     Column("complete_seq", BigInteger),  # every image with a greater seq came with its vector; NULL: not complete yet
     Column("missing", BigInteger, nullable=False, server_default="0"),  # images without a vector in it

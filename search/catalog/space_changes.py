@@ -13,7 +13,7 @@ from sqlalchemy.dialects.sqlite import insert
 from search.catalog.lookup import Lookup
 from search.catalog.schema import embeddings, images, spaces, state
 from search.errors import RecipeMismatch, SpaceExists, SpaceIncomplete, SpaceNeeded, UnknownSpace
-from search.recipe import Recipe
+from search.recipe import Recipe, Storage, TransformSpec
 from search.types import Space, Vector
 from search.vectors import to_blob
 
@@ -30,6 +30,7 @@ class SpaceRow(NamedTuple):
     number: int
     name: str
     dim: int
+    storage: Storage
     added_seq: int | None
     complete_seq: int | None
 
@@ -48,12 +49,13 @@ class SpaceChanges(Lookup):
     def add_space(self, space: Space) -> None:
         """Add an empty space, complete where there are no images. Raises SpaceExists.
 
-        Of `space`, name, recipe and encoding count.
+        Of `space`, name, recipe, encoding, storage and transform count.
         """
         for row in self._connection.execute(select(spaces).where(spaces.c.dropped == 0)):
             if row.name == space.name:
                 raise SpaceExists(f"The index has a space {space.name} already.")
-            if Recipe.from_json(row.recipe) == space.recipe:
+            held = Recipe.from_json(row.recipe), TransformSpec.from_json(row.transform)
+            if held == (space.recipe, space.transform):
                 raise SpaceExists(f"The index has this space already: it is called {row.name}.")
         count = self._connection.execute(select(func.count()).select_from(images)).scalar_one()
         seq = self._next_seq()
@@ -135,10 +137,9 @@ class SpaceChanges(Lookup):
         return self._spaces[name]
 
     def _read_spaces(self) -> dict[str, SpaceRow]:
-        columns = (spaces.c.space, spaces.c.name, spaces.c.recipe, spaces.c.added_seq, spaces.c.complete_seq)
-        query = select(*columns).where(spaces.c.dropped == 0).order_by(spaces.c.space)
+        query = select(spaces).where(spaces.c.dropped == 0).order_by(spaces.c.space)
         return {
-            row.name: SpaceRow(row.space, row.name, row.recipe["dim"], row.added_seq, row.complete_seq)
+            row.name: SpaceRow(row.space, row.name, row.recipe["dim"], row.storage, row.added_seq, row.complete_seq)
             for row in self._connection.execute(query)
         }
 
@@ -181,12 +182,18 @@ class SpaceChanges(Lookup):
 
 def space_row(space: Space) -> dict[str, Any]:
     """The columns of a space that are stored as they are."""
-    return {"name": space.name, "recipe": space.recipe.to_json(), "encoding": asdict(space.encoding)}
+    return {
+        "name": space.name,
+        "recipe": space.recipe.to_json(),
+        "encoding": asdict(space.encoding),
+        "storage": space.storage,
+        "transform": space.transform.to_json(),
+    }
 
 
 def embedding_row(rowid: int, space: SpaceRow, vector: Vector, seq: int | None) -> dict[str, Any]:
     """A row of `embeddings`. Raises RecipeMismatch where the vector is not one of the space's length."""
     if np.shape(vector) != (space.dim,):
         raise RecipeMismatch(f"A vector in {space.name} has {space.dim} numbers, not the shape {np.shape(vector)}.")
-    blob, crc32 = to_blob(vector)
+    blob, crc32 = to_blob(vector, space.storage)
     return {"image_rowid": rowid, "space_id": space.number, "vector": blob, "crc32": crc32, "seq": seq}

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, exists, false, func, or_, select
 from search.catalog.hits import STORED, WITH_INDEX, Stored
 from search.catalog.schema import embeddings, images, spaces, state
 from search.errors import IndexDamaged
-from search.recipe import Recipe
+from search.recipe import Recipe, TransformSpec
 from search.sqlite.store import Store
 from search.types import Encoding, Space, SpaceInfo, Vector
 from search.vectors import from_blobs, intact
@@ -162,7 +162,7 @@ class StoredSpaces(Store):
                     "Restore the index from a backup, or move its folder away and build it again."
                 )
         try:
-            block = from_blobs([row.vector for row in rows], space.recipe.dim)
+            block = from_blobs([row.vector for row in rows], space.recipe.dim, space.storage)
         except ValueError as error:
             raise IndexDamaged(f"{self.path}: {error}. Restore the index from a backup.") from error
         return np.fromiter((row.image_rowid for row in rows), dtype=np.int64), block
@@ -191,6 +191,8 @@ def read_spaces(connection: Connection) -> tuple[Space, ...]:
             name=row.name,
             recipe=Recipe.from_json(row.recipe),
             encoding=Encoding(**row.encoding),
+            storage=row.storage,
+            transform=TransformSpec.from_json(row.transform),
             added_seq=row.added_seq,
             complete_seq=row.complete_seq,
         )

@@ -64,10 +64,11 @@ class Draft:
         Raises OSError, GenerationDamaged, IndexDamaged, PublicationStopped.
         """
         drafts = [self._space_draft(space) for space in self._state.spaces]
-        if not all(draft.may_go_on for draft in drafts):
+        if not any(draft.may_go_on for draft in drafts):
             self._last = None
             self._state = self._changes()
             drafts = [self._space_draft(space) for space in self._state.spaces]
+        drafts = [draft if draft.may_go_on else self._space_draft(draft.space, anew=True) for draft in drafts]
         entries = {draft.space.name: self._write_space(draft) for draft in drafts}
         manifest = {
             "format": FORMAT,
@@ -103,9 +104,8 @@ class Draft:
         shutil.rmtree(self._path, ignore_errors=True)
 
     def _may_grow(self, last: Generation) -> bool:
-        """Whether a generation is worth going on from: little of it was removed, and its transforms are as wanted."""
-        kinds = {space.transform.kind for space in last.spaces.values()}
-        if last.format != FORMAT or kinds - {self._policy.transform}:
+        """Whether a generation is worth going on from: little of it was removed."""
+        if last.format != FORMAT:
             return False
         removed = self._catalog.changes(since=last.clean_seq).removed
         share = self._policy.max_dead_share
@@ -114,9 +114,9 @@ class Draft:
     def _changes(self) -> Changes:
         return self._catalog.changes(since=0 if self._last is None else self._last.applied_seq)
 
-    def _space_draft(self, space: Space) -> SpaceDraft:
-        """A draft of a space, going on from the last generation where that has it."""
-        before = None if self._last is None else self._last.of(space)
+    def _space_draft(self, space: Space, *, anew: bool = False) -> SpaceDraft:
+        """A draft of a space, going on from the last generation where that has it; anew: from scratch."""
+        before = None if self._last is None or anew else self._last.of(space)
         added = self._state.added[space.name]
         if before is None and self._last is not None:  # all of it is new, not only what came after that generation
             added = self._catalog.members(space, self._state.seq)

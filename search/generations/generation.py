@@ -20,7 +20,8 @@ from search.errors import GenerationDamaged
 from search.files import reading_errors
 from search.generations.ann import Graph, Positions, Vectors
 from search.generations.groups import Groups
-from search.generations.transform import KINDS, Transform
+from search.generations.kinds import KINDS
+from search.generations.transform import Transform
 from search.types import JsonObject, Space
 
 FORMAT = 3

@@ -23,9 +23,6 @@ class Policy:
     visited_per_candidate: int = 20
     """Nodes that a search of a graph compares for each candidate it keeps: tells when comparing all is no more work."""
 
-    transform: str = "identity"
-    """Kind of transform (`transform.KINDS`) between stored and searched vectors. It is fitted when a generation is
-    written from scratch; one of another kind is not gone on from. Searches follow the generation's own."""
     links: int = 32
     """Links of a graph's node to others (`M`); twice as many on the bottom layer."""
     ef_construction: int = 100

@@ -11,13 +11,12 @@ from threading import Event
 from filelock import FileLock, Timeout
 
 from search.catalog.catalog import NEWEST, Catalog, Changes
-from search.errors import GenerationDamaged, IndexLocked, PolicyInvalid, SearchError, StorageFailed
+from search.errors import GenerationDamaged, IndexLocked, SearchError, StorageFailed
 from search.files import make_folder, storage_errors
 from search.generations.draft import Draft, go_on, stopped
 from search.generations.generation import Generation, SpaceSnapshot, load_best, numbers
 from search.generations.policy import Policy
 from search.generations.space_draft import needs_graph, recall_is_known
-from search.generations.transform import KINDS
 
 MAX_WAIT_SECONDS = 900
 """Seconds that one publication waits for another: as long as a large one takes."""
@@ -39,10 +38,8 @@ def publish(
     written again, without what was removed. The one that it goes on from is kept, to fall back on: they share most of
     their files. lock: the index's lock, needed for the last step only, and not to be held before by who could wait:
     others may change the index meanwhile. stop: set to give up. Raises StorageFailed, IndexDamaged, IndexLocked,
-    PublicationStopped, PolicyInvalid.
+    PublicationStopped.
     """
-    if policy.transform not in KINDS:
-        raise PolicyInvalid(f"There is no transform {policy.transform!r}. Use one of: {', '.join(KINDS)}.")
     with storage_errors(folder):
         make_folder(folder)
         with _one_at_a_time(folder, stop):
@@ -87,8 +84,6 @@ def _says_all(last: Generation, state: Changes, min_recall: float, policy: Polic
 
 def _as_written_now(space: SpaceSnapshot, min_recall: float, policy: Policy) -> bool:
     count, dim = space.vectors.shape
-    if space.transform.kind != policy.transform:
-        return False
     if needs_graph(count, dim, min_recall, policy):
         return recall_is_known(space, count, min_recall, policy)
     return space.graph is None

@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 from search.catalog.catalog import Catalog
 from search.errors import GenerationDamaged
 from search.generations.ann import SEARCH_METHOD, Graph, Positions, Vectors
+from search.generations.fitting import Fitted, fitted, kept
 from search.generations.generation import SpaceSnapshot, map_vectors
 from search.generations.groups import Digester, Groups, first_equals
 from search.generations.hashed_file import HashedFile
 from search.generations.held_out import CANDIDATES_PER_QUERY, HeldOut
 from search.generations.policy import Policy
 from search.generations.recall import measure_recall, suffices
-from search.generations.transform import KINDS, Transform
+from search.generations.transform import Sample
+from search.recipe import IDENTITY
 from search.types import JsonObject, Space
 
 OpenFile = Callable[[str, bool], AbstractContextManager[HashedFile]]
@@ -60,8 +62,11 @@ class SpaceDraft:
         self._policy = policy
         self._pause = pause
         self._known = 0 if before is None else len(before.vectors)
+        self._outgrown = False
         self._shuffled = np.random.default_rng(upto).permutation(added)
-        self._transform = self._fitted() if before is None else before.transform
+        self._transform, self._transform_facts = self._fitted()
+        if self._outgrown:  # another draft will be made, from scratch
+            return
         self._held_out = HeldOut(self._sample(), policy, len(added) if before is None else 0)
         self._rowids, self._equals = self._find_equals()
         self._new = np.unique(self._equals[self._equals >= self._known])
@@ -72,7 +77,9 @@ class SpaceDraft:
 
     @property
     def may_go_on(self) -> bool:
-        """Whether what its graph finds is known, or can be measured with what is new."""
+        """Whether its transform still fits, and what its graph finds is known, or can be measured with what is new."""
+        if self._outgrown:
+            return False
         if self.before is None or not self._measures:
             return True
         few = len(self._queries) < self._policy.min_held_out_vectors
@@ -112,7 +119,7 @@ class SpaceDraft:
             "distinct": count,
             "dim": dim,
             "added_seq": self.space.added_seq,
-            "transform": {"kind": self._transform.kind},
+            "transform": self._transform_facts,
             "recipe": self.space.recipe.to_json(),
             "search": facts,
             "bytes_per_vector": round(sizes / max(1, len(rowids)), 1),
@@ -125,11 +132,23 @@ class SpaceDraft:
         known = self.before is not None and recall_is_known(self.before, count, self._min_recall, self._policy)
         return needed and not known
 
-    def _fitted(self) -> Transform:
-        def sample(count: int) -> Vectors:
-            return self._catalog.vectors(self.space, self._shuffled[:count])[1]
+    def _fitted(self) -> Fitted:
+        """The transform of the generation before, as long as it fits."""
 
-        return KINDS[self._policy.transform].fit(self.space.recipe.dim, sample)
+        def sample_of(rowids: NDArray[np.int64]) -> Sample:
+            return lambda count: self._catalog.vectors(self.space, rowids[:count])[1]
+
+        def all_of_them() -> Sample:
+            there = self._catalog.members(self.space, self._upto)
+            return sample_of(np.random.default_rng(self._upto).permutation(there))
+
+        added, before = len(self._shuffled), self.before
+        if before is None:
+            return fitted(self.space, sample_of(self._shuffled), added)
+        old = Fitted(before.transform, before.facts.get("transform", IDENTITY.to_json()))
+        found = kept(self.space, old, all_of_them, len(before.rowids) + added)
+        self._outgrown = found is None
+        return old if found is None else found
 
     def _sample(self) -> Vectors:
         """Some new vectors, (c, dim), each once, in random order: where most images are equal, of more of them."""

@@ -19,12 +19,17 @@ class Transform(Protocol):
 
     @property
     def kind(self) -> str:
-        """The name of its kind in `KINDS`."""
+        """The name of its kind in `kinds.KINDS`."""
         ...
 
     @property
     def dim(self) -> int:
         """How many numbers a searched vector has."""
+        ...
+
+    @property
+    def copy_cosine(self) -> float:
+        """The least cosine of a re-saved or scaled copy, as `search.query.fold` takes it."""
         ...
 
     def apply(self, vectors: Vectors) -> Vectors:
@@ -34,6 +39,10 @@ class Transform(Protocol):
         Each row is computed by itself: equal ones stay equal wherever they stand. One that has no direction afterwards
         gets any: nothing is raised.
         """
+        ...
+
+    def unprojected(self, vectors: Vectors) -> NDArray[np.floating]:
+        """As `apply`, without what only makes vectors shorter: (n, d) of unit length, or zero."""
         ...
 
     def to_bytes(self) -> bytes:
@@ -47,24 +56,16 @@ class Identity:
 
     dim: int
     kind: str = "identity"
+    copy_cosine: float = 0.98
 
     def apply(self, vectors: Vectors) -> Vectors:
+        """The vectors themselves."""
+        return vectors
+
+    def unprojected(self, vectors: Vectors) -> NDArray[np.floating]:
         """The vectors themselves."""
         return vectors
 
     def to_bytes(self) -> bytes:
         """Nothing: it has no file."""
         return b""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Kind:
-    """A kind of transform. fit: makes one for a space of so many stored numbers; read: one from its file's bytes, for
-    the same, and raises ValueError where they are not what `to_bytes` gave."""
-
-    fit: Callable[[int, Sample], Transform]
-    read: Callable[[int, bytes], Transform]
-
-
-KINDS: dict[str, Kind] = {"identity": Kind(fit=lambda dim, _: Identity(dim), read=lambda dim, _: Identity(dim))}
-"""By name: what `Policy.transform` and manifests call them."""

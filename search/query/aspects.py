@@ -17,7 +17,8 @@ MAX_CANDIDATES = 100_000
 
 @dataclass(frozen=True)
 class WeightedVectors:
-    """One aspect's target: vectors (v, dim) float32 of unit length in a space, one a view, and a weight > 0."""
+    """One aspect's target: vectors (v, dim) float32 of unit length in a space, as they are searched, one a view, and a
+    weight > 0."""
 
     space: str
     vectors: Vector

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from search.errors import QueryInvalid
+from search.generations.transform import Transform
 from search.types import Aspect, Query, QueryPart, Vector
 from search.vectors import normalise
 
@@ -23,38 +24,46 @@ CANCELS = 1e-6
 """A sum shorter than this share of its weights is rounding: its parts cancel out."""
 
 
-def part_vectors(parts: Sequence[QueryPart], dim: int, vector_of: Callable[[str], Vector]) -> Vector:
-    """The normalised weighted sums of parts: (v, dim) float32, one for each view of its pictures.
+def part_vectors(
+    parts: Sequence[QueryPart], dim: int, searched_of: Callable[[str], Vector], transform: Transform
+) -> Vector:
+    """The normalised weighted sums of parts, as they are searched: (v, searched dim) float32, one for each view.
 
-    vector_of: the stored embedding of an image by id. Each part's vector is normalised before it is weighted, so
-    that a weight means the same for every part. Parts of one view belong to every sum. Raises QueryInvalid, and what
-    `vector_of` raises.
+    dim: of the space's embeddings. searched_of: the vector of an image by id as it is searched. Each part's vector is
+    normalised and transformed before it is weighted: a weight means the same for every part, and `-1` is the opposite
+    of what is searched. Parts of one view belong to every sum. Raises QueryInvalid, and what `searched_of` raises.
     """
     if not 1 <= len(parts) <= MAX_PARTS:
         raise QueryInvalid(f"A query has between 1 and {MAX_PARTS} parts, not {len(parts)}.")
-    total = np.zeros((1, dim), dtype=np.float64)
+    total = np.zeros((1, transform.dim), dtype=np.float64)
     for number, part in enumerate(parts, start=1):
         if (part.id is None) == (part.vector is None):
             raise QueryInvalid(f"Part {number} of the query needs either an id or a vector.")
-        vector = vector_of(part.id) if part.id is not None else part.vector
-        assert vector is not None
-        views = np.atleast_2d(vector)
-        if views.ndim != 2 or not len(views) or views.shape[1] != dim:
-            raise QueryInvalid(
-                f"Part {number} has the shape {np.shape(vector)}; a vector of the space has {dim} numbers."
-            )
+        if part.vector is None:
+            assert part.id is not None
+            views = np.atleast_2d(searched_of(part.id))
+        else:
+            views = _searched_views(part.vector, number, dim, transform)
         if len(views) > 1 and len(total) not in (1, len(views)):
             raise QueryInvalid(f"Part {number} has {len(views)} views, a part before it {len(total)}.")
         if not np.isfinite(part.weight) or abs(part.weight) > 1e6:
             raise QueryInvalid(f"The weight of part {number} must be a number between -1,000,000 and 1,000,000.")
-        try:
-            total = total + part.weight * normalise(views).astype(np.float64)
-        except ValueError as error:
-            raise QueryInvalid(f"The vector of part {number} has no direction: it is zero or not finite.") from error
+        total = total + part.weight * views.astype(np.float64)
     if np.linalg.norm(total, axis=1).min() <= CANCELS * sum(abs(part.weight) for part in parts):
         raise QueryInvalid("The query's parts cancel out. Change their weights.")
     result: Vector = normalise(total)
     return result
+
+
+def _searched_views(vector: Vector, number: int, dim: int, transform: Transform) -> Vector:
+    """The vectors of one part as they are searched: (v, searched dim) float32. Raises QueryInvalid."""
+    views = np.atleast_2d(vector)
+    if views.ndim != 2 or not len(views) or views.shape[1] != dim:
+        raise QueryInvalid(f"Part {number} has the shape {np.shape(vector)}; a vector of the space has {dim} numbers.")
+    try:
+        return transform.apply(normalise(views))
+    except ValueError as error:
+        raise QueryInvalid(f"The vector of part {number} has no direction: it is zero or not finite.") from error
 
 
 def query_aspects(query: Query) -> Sequence[Aspect]:

@@ -65,7 +65,7 @@ class Searcher:
         while waiting:
             snapshot, version = self._follower.newest()
             asked: dict[int, _Asked] = {}
-            vectors = self._stored(snapshot, [queries[number] for number in waiting])
+            vectors = self._searched(snapshot, [queries[number] for number in waiting])
             refused = set()
             for number in waiting:
                 try:
@@ -92,7 +92,7 @@ class Searcher:
         if len(aspects) > 1:
             return None
         space = snapshot.space(aspects[0].space)
-        vector = part_vectors(aspects[0].parts, space.recipe.dim, lambda image_id: self.vector(image_id, space))[:1]
+        vector = self._sought(snapshot, aspects[0], self._searched(snapshot, [query])).vectors[:1]
         base = snapshot.spaces[space.name].base
         if base is None or base.graph is None:
             return None
@@ -117,42 +117,50 @@ class Searcher:
             raise QueryInvalid(f"The vectors must have the shape (n, {space.recipe.dim}), not {vectors.shape}.")
         if k < 1 or (ef is not None and ef < 1):
             raise QueryInvalid("k and ef must be at least 1.")
-        queries = np.ascontiguousarray(vectors, dtype=np.float32)
+        queries = snapshot.spaces[space.name].transform.apply(np.ascontiguousarray(vectors, dtype=np.float32))
         return snapshot.nearest(space.name, queries, k, self._selections.of(matching, version), ef)
 
-    def _stored(self, snapshot: Snapshot, queries: Sequence[Query]) -> dict[tuple[str, str], Vector]:
-        """The embeddings of the images that are parts of queries, by space and id, as far as they are known."""
+    def _searched(self, snapshot: Snapshot, queries: Sequence[Query]) -> dict[tuple[str, str], Vector]:
+        """The vectors, as they are searched, of images that are parts of queries, by space and id, as far as they are
+        there. What the catalog has besides is newer than the snapshot: such a query is asked again.
+        """
         ids: dict[str, set[str]] = {}
         for query in queries:
             for aspect in query.aspects or (Aspect(parts=query.parts, space=query.space),):
                 with suppress(UnknownSpace):
                     name = snapshot.space(aspect.space).name
                     ids.setdefault(name, set()).update(part.id for part in aspect.parts if part.id is not None)
-        stored: dict[tuple[str, str], Vector] = {}
+        found: dict[tuple[str, str], Vector] = {}
         for name, wanted in ids.items():
-            vectors = self._catalog.stored(snapshot.spaces[name].space, wanted)
-            stored |= {(name, image_id): vector for image_id, vector in vectors.items()}
-        return stored
+            rowids = self._catalog.rowids(wanted)
+            held = np.fromiter(rowids.values(), dtype=np.int64)
+            there = snapshot.holds_images(name, held)
+            names = [image_id for image_id, here in zip(rowids, there, strict=True) if here]
+            vectors = snapshot.vectors(name, held[there])
+            found |= {(name, image_id): vectors[row] for row, image_id in enumerate(names)}
+        return found
 
     def _asked(
-        self, snapshot: Snapshot, query: Query, stored: Mapping[tuple[str, str], Vector], version: int
+        self, snapshot: Snapshot, query: Query, searched: Mapping[tuple[str, str], Vector], version: int
     ) -> _Asked:
         """Raises REFUSALS."""
         aspects = query_aspects(query)
-        sought = tuple(self._sought(snapshot, aspect, stored) for aspect in aspects)
+        sought = tuple(self._sought(snapshot, aspect, searched) for aspect in aspects)
         excluded = frozenset(part.id for aspect in aspects for part in aspect.parts if part.id is not None)
         return _Asked(query, sought, self._selections.of(query.filter, version), excluded)
 
-    def _sought(self, snapshot: Snapshot, aspect: Aspect, stored: Mapping[tuple[str, str], Vector]) -> WeightedVectors:
+    def _sought(
+        self, snapshot: Snapshot, aspect: Aspect, searched: Mapping[tuple[str, str], Vector]
+    ) -> WeightedVectors:
         """An aspect's vectors. A negative one looks for the nearest to the opposite: its weight becomes positive."""
         space = snapshot.space(aspect.space)
 
         def vector_of(image_id: str) -> Vector:
-            if (space.name, image_id) not in stored:
+            if (space.name, image_id) not in searched:
                 self._lacking(image_id, space)
-            return stored[space.name, image_id]
+            return searched[space.name, image_id]
 
-        vectors = part_vectors(aspect.parts, space.recipe.dim, vector_of)
+        vectors = part_vectors(aspect.parts, space.recipe.dim, vector_of, snapshot.spaces[space.name].transform)
         return WeightedVectors(space.name, vectors if aspect.weight > 0 else -vectors, abs(aspect.weight))
 
     def _present(self, one: _Asked, version: int) -> _Asked:
@@ -225,6 +233,7 @@ class Searcher:
         wanted = asked.query.offset + asked.query.k
         window = min(CANDIDATES_PER_HIT * wanted + EXTRA_CANDIDATES, MAX_FOLD_CANDIDATES)
         masked = False
+        copy_cosine = snapshot.spaces[asked.aspects[0].space].transform.copy_cosine
         while True:
             one = replace(asked, query=replace(asked.query, k=window, offset=0))
             ((rowids, scores),) = _nearest(snapshot, [one])
@@ -233,7 +242,7 @@ class Searcher:
             named = [(-score, *known[rowid], rowid) for rowid, score in best if rowid in known]
             ranked = sorted(entry for entry in named if entry[2] and entry[1] not in asked.excluded)
             vectors = snapshot.vectors(asked.aspects[0].space, np.array([entry[4] for entry in ranked], dtype=np.int64))
-            groups = fold(vectors, [entry[3] for entry in ranked], wanted)
+            groups = fold(vectors, [entry[3] for entry in ranked], wanted, min_cosine=copy_cosine)
             if is_enough(groups, wanted, len(ranked)) or len(rowids) < one.wanted:
                 break
             if not masked and 2 * sum(not entry[2] for entry in named) > len(named):  # most are images that are gone

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from search.errors import UnknownSpace
 from search.generations.ann import Positions, Vectors, exact, graph_candidates, scores
+from search.generations.fitting import must_check
 from search.generations.generation import Generation, SpaceSnapshot
 from search.generations.policy import DEFAULT_POLICY, Policy
 from search.generations.transform import Identity, Transform
@@ -89,6 +90,11 @@ class SpaceView:
     def transform(self) -> Transform:
         """The transform of stored vectors, and of queries, before they are compared."""
         return Identity(self.space.recipe.dim) if self.base is None else self.base.transform
+
+    @property
+    def count(self) -> int:
+        """How many images have a vector here, removed ones of the generation too."""
+        return len(self.delta_rowids) + (0 if self.base is None else len(self.base.rowids))
 
     @property
     def dead(self) -> int:
@@ -176,13 +182,12 @@ class Snapshot:
         """The k images nearest to each query, best first: rowids and cosines, both (q, m) with m <= k; -1 and -inf
         where there are fewer.
 
-        queries: (q, dim) float32, unit vectors. allowed: what may be found, none of it removed before; None: all. ef:
-        candidates of a graph's search; None: as many as the recall was measured with. max_equal: of images of the
-        generation with equal vectors, the first so many by id; None: as many as fit.
+        queries: (q, dim) float32, unit vectors after the transform. allowed: what may be found, none of it removed
+        before; None: all. ef: candidates of a graph's search; None: as many as the recall was measured with. max_equal:
+        of images of the generation with equal vectors, the first so many by id; None: as many as fit.
         """
         view = self.spaces[space]
         k = min(k, len(view.delta_rowids) + (0 if view.base is None else len(view.base.rowids)))
-        queries = view.transform.apply(queries)
         chosen = None if allowed is None else np.flatnonzero(_in_sorted(view.delta_rowids, allowed.rowids))
         found = exact(view.delta_vectors, queries, k, chosen)
         rowids = [view.delta_rowids[found]]
@@ -199,6 +204,12 @@ class Snapshot:
         best = np.take_along_axis(all_cosines, order, axis=1)
         return np.take_along_axis(all_rowids, order, axis=1), np.clip(best, -1, 1, where=np.isfinite(best), out=best)
 
+    def holds_images(self, space: str, rowids: Rowids) -> NDArray[np.bool_]:
+        """Which of these images have a vector here, (n,)."""
+        view = self.spaces[space]
+        held = np.isin(rowids, view.delta_rowids)
+        return held if view.base is None else held | (view.base.places(rowids) >= 0)
+
     def vectors(self, space: str, rowids: Rowids) -> Vectors:
         """The vectors of images that `nearest` found here, (n, dim) float32, in their order."""
         view = self.spaces[space]
@@ -210,13 +221,22 @@ class Snapshot:
             result[~new] = view.base.vectors[view.base.nodes(view.base.positions(rowids[~new]))]
         return result
 
+    def all_vectors(self, space: str) -> tuple[Rowids, Vectors]:
+        """Every image that has a vector here and was not removed: rowids, ascending, and (n, dim) float32 vectors."""
+        view = self.spaces[space]
+        rowids = view.delta_rowids
+        if view.base is not None:
+            alive = view.alive.positions
+            rowids = np.concatenate([view.base.rowids if alive is None else view.base.rowids[alive], rowids])
+        rowids = np.sort(rowids)
+        return rowids, self.vectors(space, rowids)
+
     def cosines(self, space: str, queries: Vectors, rowids: Rowids) -> NDArray[np.float32]:
         """The best cosine of each of these images with any query, (n,) float32; -inf where it has no vector there.
 
-        queries: (q, dim) float32, unit vectors.
+        queries: (q, dim) float32, unit vectors after the transform.
         """
         view = self.spaces[space]
-        queries = view.transform.apply(queries)
         best = np.full(len(rowids), -np.inf, dtype=np.float32)
         if len(view.delta_rowids):
             order = np.argsort(view.delta_rowids)
@@ -245,6 +265,15 @@ class Snapshot:
             found[missing] = -1
             found[missing, : rest.shape[1]] = rest
         return found
+
+    @property
+    def has_outgrown(self) -> bool:
+        """Whether a space has grown enough for its transform to be looked at again, or has none that is fitted."""
+        return any(
+            len(view.delta_rowids) > 0
+            and must_check(view.space, None if view.base is None else view.base.facts, view.count)
+            for view in self.spaces.values()
+        )
 
     @property
     def reads_current(self) -> bool:

@@ -20,7 +20,7 @@ from search.generations.recall import kth_scores, recalls
 from search.index import Index
 from search.sqlite import checksums
 from search.types import Space
-from search.vectors import intact
+from search.vectors import BLOB_DTYPES, intact
 
 ASKED = 200
 """Stored vectors whose neighbours are looked for, to see what a graph finds."""
@@ -109,6 +109,7 @@ def _catalog(index: Index, result: Verification) -> Iterator[Finding]:
 
 def _vectors(index: Index, space: Space, result: Verification) -> Iterator[Finding]:
     damaged = crooked = count = 0
+    dtype = BLOB_DTYPES[space.storage]
     last = -1
     here = (
         select(embeddings.c.image_rowid, embeddings.c.vector, embeddings.c.crc32)
@@ -124,9 +125,11 @@ def _vectors(index: Index, space: Space, result: Verification) -> Iterator[Findi
             break
         last = rows[-1].image_rowid
         count += len(rows)
-        good = [row.vector for row in rows if intact(row.vector, row.crc32) and len(row.vector) == 4 * space.recipe.dim]
+        size = dtype.itemsize * space.recipe.dim
+        good = [row.vector for row in rows if intact(row.vector, row.crc32) and len(row.vector) == size]
         damaged += len(rows) - len(good)
-        lengths = np.linalg.norm(np.frombuffer(b"".join(good), "<f4").reshape(len(good), -1).astype(np.float64), axis=1)
+        stored = np.frombuffer(b"".join(good), dtype).reshape(-1, space.recipe.dim)
+        lengths = np.linalg.norm(stored.astype(np.float64), axis=1)
         crooked += int((~(np.abs(lengths - 1) < UNIT)).sum())
     result.vectors += count
     if damaged:

@@ -10,6 +10,7 @@ import json
 import shutil
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -21,17 +22,19 @@ from search.catalog.schema import SCHEMA_VERSION  # noqa: E402
 from search.filters import parse_filter  # noqa: E402
 from search.generations.policy import Policy  # noqa: E402
 from search.index import Index  # noqa: E402
+from search.recipe import TransformSpec  # noqa: E402
 from search.types import Encoding, Failure, JsonObject, Query, QueryPart, Space  # noqa: E402
 
 COUNT, DIM = 300, 8
-SPACES = ("layer2", "layer3")
+SPACES = ("layer2", "layer3", "layer2-whitened")
+WHITENING = TransformSpec(kind="whitening", floor=0.03, max_dim=6)
 FILTERS: tuple[JsonObject | None, ...] = (None, {"label": "odd"}, {"width": {"gte": 100}, "path": {"glob": "3/*"}})
 
 
 def ask(index: Index) -> list[list[object]]:
     """The ten hits of every query, in every space: id, score to six decimals, labels, paths."""
     answers: list[list[object]] = []
-    for space in SPACES:
+    for space in (one.name for one in index.spaces):
         for filter_ in FILTERS:
             for vector in vectors(5, dim=DIM, seed=7):
                 chosen = None if filter_ is None else parse_filter(filter_)
@@ -46,7 +49,11 @@ def main() -> None:
     if archive.with_suffix(".zip").exists():
         raise SystemExit(f"{archive}.zip is there already: this format was released.")
     with tempfile.TemporaryDirectory() as work:
-        spaces = [Space(name=name, recipe=recipe(layer=int(name[-1]), dim=DIM), encoding=Encoding()) for name in SPACES]
+        spaces = [
+            Space(name=name, recipe=recipe(layer=number, dim=DIM), encoding=Encoding())
+            for name, number in zip(SPACES, (2, 3, 2), strict=True)
+        ]
+        spaces[2] = replace(spaces[2], storage="float16", transform=WHITENING)
         with Index.create(Path(work, "i.index"), spaces, policy=Policy(exact_search_bytes=0)) as index:
             fill(index)
             index.refresh()
