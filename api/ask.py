@@ -28,7 +28,7 @@ from api.serving.timing import Timing
 from indexer.errors import ImageRejected, SourceMissing
 from indexer.index_encoder import load_index_encoder
 from indexer.pictures.decode import Box, DecodeLimits, decode, thumbnail
-from indexer.pictures.preprocess import orientations
+from indexer.pictures.preprocess import inputs_of, orientations
 from indexer.pictures.sheet import CELL, Picture, draw_sheet
 from indexer.sources import as_on_disk
 from search.errors import StorageFailed, UnknownImage
@@ -81,13 +81,13 @@ def _embedded(
     timing: Timing,
     warn: Callable[[str], None],
 ) -> Vector:
-    start = time.perf_counter()
+    start, inputs = time.perf_counter(), inputs_of([space.recipe])
     with _named(asked.image):
-        decoded = decode(picture.data, space.recipe.preprocessing, limits=DecodeLimits(), box=picture.box)
+        decoded = decode(picture.data, inputs, limits=DecodeLimits(), box=picture.box)
     timing.decode = time.perf_counter() - start
     encoder = load_index_encoder(index, [space], warn=warn)
     start = time.perf_counter()
-    views = orientations(decoded.pixels) if asked.options.turns else (decoded.pixels,)
+    views = orientations(decoded.pixels, inputs) if asked.options.turns else (decoded.pixels,)
     vectors: Vector = encoder.encode(np.stack(views))[0]
     timing.encode = time.perf_counter() - start
     return vectors if asked.options.turns else vectors[0]
@@ -186,7 +186,9 @@ def draw(asked: Asked, answer: Mapping[str, Any], out: Path, fetch: Fetch) -> No
         draw_sheet(Picture(data=query_data, heading="query", caption=name), hits, out)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise StorageFailed(f"The sheet {out} cannot be written: {reason}. Name another file, .png or .jpg.") from error
+        raise StorageFailed(
+            f"The sheet {out} cannot be written: {reason}. Name a .png or .jpg file in a folder that is there."
+        ) from error
 
 
 def _read(path: Path) -> bytes:

@@ -77,7 +77,7 @@ def decoded_sample(folder: Path, recipe: Recipe) -> tuple[list[Decoded], float]:
         sample, began = [], time.process_time()
         for entry in chosen:
             with suppress(ImageRejected):
-                sample.append(decode(Path(entry.absolute).read_bytes(), recipe.preprocessing, limits=DecodeLimits()))
+                sample.append(decode(Path(entry.absolute).read_bytes(), (recipe.preprocessing,), limits=DecodeLimits()))
         seconds = (time.process_time() - began) / len(chosen)
     return sample, seconds
 
@@ -125,7 +125,7 @@ def tree(process: psutil.Process) -> Iterator[psutil.Process]:
 def worker_start_seconds(preprocessing: Preprocessing) -> float:
     """Processor seconds of starting a decoding process."""
     before = os.times()
-    with Workers(preprocessing, DecodeLimits()) as workers, suppress(OSError):
+    with Workers((preprocessing,), DecodeLimits()) as workers, suppress(OSError):
         workers.load("/nowhere", lambda _: True)
     after = os.times()
     return after.children_user + after.children_system - before.children_user - before.children_system

@@ -71,7 +71,7 @@ def pictures(root: Path, recipe: Recipe, levels: int) -> tuple[Pixels, list[str]
     ]
     distinct = {data: entry.path for entry in reversed(files) if (data := Path(entry.absolute).read_bytes())}
     with ThreadPoolExecutor() as pool:
-        found = pool.map(lambda data: decode(data, recipe.preprocessing, limits=DecodeLimits()).pixels, distinct)
+        found = pool.map(lambda data: decode(data, (recipe.preprocessing,), limits=DecodeLimits()).pixels, distinct)
         pixels = np.stack(list(found))
     folders = [path.split("/")[:-1][:levels] for path in distinct.values()]
     return pixels, ["/".join(folder) if len(folder) == levels else "" for folder in folders]

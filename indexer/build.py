@@ -12,12 +12,12 @@ from pathlib import Path
 from indexer.annotate import annotate
 from indexer.comparison import LOOKUP, Comparison
 from indexer.embedder import Embedded, Embedder
-from indexer.encoders.checked import INT8_SAMPLE_IMAGES
+from indexer.encoders.checked import sample_first
 from indexer.encoders.encoder import Encoder
 from indexer.fill import Fill
 from indexer.omissions import REASONS
 from indexer.pictures.decode import DecodeLimits
-from indexer.pictures.preprocess import kept_share
+from indexer.pictures.preprocess import inputs_of, kept_share
 from indexer.pictures.worker import Workers
 from indexer.pipeline import DECODED_AHEAD, Decoded, Loader, Outcome, Recognised, failure, ordered_map
 from indexer.report import BuildOptions, BuildReport, Incomplete, Progress
@@ -53,6 +53,7 @@ class Build:
         began: `time.perf_counter()` when the command began, so that loading the model counts as start-up.
         """
         self._index = index
+        self._inputs = inputs_of(space.recipe for space in index.spaces)
         self._dry_run = writer is None
         self._open_writer = writer
         self._load_encoder = encoder
@@ -86,7 +87,7 @@ class Build:
             self._comparison.check_not_unplugged(source, candidates)
             work += changed
         self._progress.start(len(work))
-        self._embed_and_commit(work if self._published else _sample_first(work))
+        self._embed_and_commit(work if self._published else sample_first(work))
         for source in sources:
             if not self._stopped():
                 self._comparison.note_missing(source, self._foreseen)
@@ -136,6 +137,7 @@ class Build:
             stopped=self._stopped,
             roots=roots,
             max_seconds=self._options.max_seconds,
+            inputs=self._inputs,
         )
         self._report.filled = fill.run().filled
 
@@ -143,7 +145,7 @@ class Build:
         """Bring these files into the index. While one batch is written, the next is in the encoder."""
         limits = DecodeLimits().raised(max_pixels=self._options.max_pixels, max_seconds=self._options.max_seconds)
         with (
-            Workers(self._index.space().recipe.preprocessing, limits) as workers,
+            Workers(self._inputs, limits) as workers,
             ThreadPoolExecutor(1, thread_name_prefix="encode") as encoding,
             closing(self._batches(work, Loader(workers, self._needs_no_decoding, limits))) as batches,
         ):
@@ -263,8 +265,7 @@ class Build:
             if content.rowid is None:
                 self._vanished[outcome.id] = []
                 image = replace(images[outcome.id], location=outcome.location, labels=labels)
-                preprocessing = self._index.space().recipe.preprocessing
-                self._report.cropped += kept_share(image.facts.width, image.facts.height, preprocessing) < 0.5
+                self._report.cropped += kept_share(image.facts, self._index.space().recipe) < 0.5
                 edited = _edited(before, image.facts.phash, transaction)
                 if before is not None and edited is not None:
                     image = replace(image, labels=(*labels, *before.labels), metadata=transaction.metadata(edited))
@@ -342,9 +343,3 @@ def _edited(before: KnownLocation | None, phash: int | None, lookup: Lookup) -> 
     if before is None or old is None or phash is None:
         return None
     return before.image_id if ((old ^ phash) & (2**64 - 1)).bit_count() <= MAX_EDITED_BITS else None
-
-
-def _sample_first(work: list[Location]) -> list[Location]:
-    """Files from everywhere first, then the rest in order: by the first images of an index its encoding is judged."""
-    step = max(1, -(-len(work) // INT8_SAMPLE_IMAGES))
-    return work[::step] + [location for number, location in enumerate(work) if number % step]

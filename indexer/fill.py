@@ -11,6 +11,7 @@ from indexer.embedder import Embedder
 from indexer.encoders.encoder import Encoder
 from indexer.errors import ImageRejected
 from indexer.pictures.decode import PIXEL_BYTES, DecodeLimits
+from indexer.pictures.preprocess import Inputs, inputs_of
 from indexer.pictures.worker import Workers
 from indexer.pipeline import DECODED_AHEAD, Decoded, ordered_map
 from indexer.report import Progress
@@ -66,10 +67,12 @@ class Fill:
         roots: Collection[str] | None = None,
         max_seconds: float | None = None,
         nice: int = 0,
+        inputs: Inputs | None = None,
     ) -> None:
         """encoder: loads that of some spaces, or of more; not called where nothing is to be filled. roots: only files
         below these; None: all. max_seconds: for a picture, where a build gives them more than MIN_SECONDS. nice: by
-        how much others on these cores come before decoding.
+        how much others on these cores come before decoding. inputs: what the encoder takes; None: what those spaces
+        need that it is loaded for.
         """
         self._index = index
         self._load = encoder
@@ -79,6 +82,7 @@ class Fill:
         self._roots = roots
         self._max_seconds = max_seconds or 0
         self._nice = nice
+        self._inputs = inputs
         self._report = FillReport()
         self._spaces: list[Space] = []
         self._begun: set[SpaceIdentity] = set()
@@ -122,7 +126,8 @@ class Fill:
             return encoders[0]
 
         embedder = Embedder(encoder, lambda _: None)
-        with Workers(self._index.space().recipe.preprocessing, limits, nice=self._nice) as workers:
+        inputs = self._inputs or inputs_of(space.recipe for space in self._spaces)
+        with Workers(inputs, limits, nice=self._nice) as workers:
             self._pass(workers, embedder, encoder)
             while self._has_late_images():  # added while the last ones were embedded
                 self._pass(workers, embedder, encoder)

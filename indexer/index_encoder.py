@@ -15,8 +15,8 @@ from indexer.encoders.load import encoder_for, passes
 from indexer.errors import ImageRejected, ModelUnavailable, ModelUnsupported
 from indexer.machine import openvino_advice
 from indexer.pictures.decode import DecodeLimits, decode_pixels
+from indexer.pictures.preprocess import Inputs
 from search.index import Index
-from search.recipe import Preprocessing
 from search.types import ImageRecord, Space
 
 COMPARED_IMAGES = 5
@@ -95,7 +95,7 @@ def agreement(index: Index, spaces: Sequence[Space], encoder: Encoder) -> tuple[
     index's first SEARCHED_IMAGES images is still there, unchanged. Raises IndexDamaged.
     """
     records, _ = index.catalog.page(0, SEARCHED_IMAGES)
-    found = dict(_decoded(records, spaces[0].recipe.preprocessing))
+    found = dict(_decoded(records, encoder.inputs))
     if not found:
         return 0, float("nan")
     embedded = dict(zip(encoder.names, encoder.encode(np.stack(list(found.values()))), strict=True))
@@ -109,7 +109,7 @@ def agreement(index: Index, spaces: Sequence[Space], encoder: Encoder) -> tuple[
     return (len(found), min(medians)) if medians else (0, float("nan"))
 
 
-def _decoded(records: Sequence[ImageRecord], preprocessing: Preprocessing) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+def _decoded(records: Sequence[ImageRecord], inputs: Inputs) -> Iterator[tuple[str, NDArray[np.uint8]]]:
     """The pixels of COMPARED_IMAGES images whose files are still what was embedded: they were decoded before."""
     count = 0
     for record in records:
@@ -120,7 +120,7 @@ def _decoded(records: Sequence[ImageRecord], preprocessing: Preprocessing) -> It
                 data = Path(path).read_bytes() if Path(path).stat().st_size == record.facts.bytes else b""
                 if hashlib.sha256(data).hexdigest() != record.id:
                     continue
-                yield record.id, decode_pixels(data, preprocessing, limits=DecodeLimits())
+                yield record.id, decode_pixels(data, inputs, limits=DecodeLimits())
             except (OSError, ImageRejected):
                 continue
             count += 1

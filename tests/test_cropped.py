@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import run_cli
+from conftest import recipe, run_cli
 from PIL import Image
 
 from indexer.pictures.preprocess import kept_share
 from search.recipe import Preprocessing
+from search.types import ImageFacts
 
 
 def preprocessing(geometry: str, resize: int = 256, size: int = 224) -> Preprocessing:
@@ -37,7 +39,9 @@ def preprocessing(geometry: str, resize: int = 256, size: int = 224) -> Preproce
     ],
 )
 def test_the_share_of_a_picture_that_is_looked_at(size: tuple[int, int], geometry: str, share: float) -> None:
-    assert kept_share(*size, preprocessing(geometry)) == pytest.approx(share, abs=0.001)
+    facts = ImageFacts(width=size[0], height=size[1], format="png", bytes=1)
+    made_of = replace(recipe(), preprocessing=preprocessing(geometry))
+    assert kept_share(facts, made_of) == pytest.approx(share, abs=0.001)
 
 
 @pytest.mark.slow

@@ -36,7 +36,7 @@ def saved(image: Image.Image, format_: str = "PNG", **options: Any) -> bytes:
 
 
 def decoded(data: bytes) -> Decoded:
-    return decode(data, PREPROCESSING, limits=LIMITS)
+    return decode(data, (PREPROCESSING,), limits=LIMITS)
 
 
 def whole(data: bytes) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -60,7 +60,7 @@ def test_a_jpeg_without_its_end_is_taken_as_far_as_it_goes(mode: str, progressiv
     upper = slice(0, 20)
     difference = np.abs(found.pixels[upper].astype(int) - intact.pixels[upper])
     assert difference.mean() < 6
-    assert (decode_pixels(cut, PREPROCESSING, limits=LIMITS) == found.pixels).all()
+    assert (decode_pixels(cut, (PREPROCESSING,), limits=LIMITS) == found.pixels).all()
     assert Image.open(BytesIO(thumbnail(cut, 100, limits=LIMITS))).size == (100, 75)
 
 

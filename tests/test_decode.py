@@ -75,7 +75,7 @@ def colour(data: bytes, at: tuple[int, int] = (0, 0)) -> tuple[int, ...]:
 @pytest.mark.parametrize("format_", FORMATS)
 def test_every_format_is_decoded_and_recognised(format_: str) -> None:
     data = saved(scene(), format_)
-    decoded = decode(data, CROP, limits=LIMITS)
+    decoded = decode(data, (CROP,), limits=LIMITS)
     assert decoded.facts.format == format_.lower()
     assert (decoded.facts.width, decoded.facts.height, decoded.facts.bytes) == (96, 64, len(data))
     assert decoded.pixels.shape == (56, 56, 3)
@@ -97,14 +97,14 @@ def test_of_several_frames_the_first_counts(format_: str) -> None:
 
 def test_a_phone_picture_with_a_second_image_inside_is_a_jpeg() -> None:
     data = saved(scene(), "MPO", save_all=True, append_images=[scene()])
-    assert decode(data, CROP, limits=LIMITS).facts.format == "jpeg"
+    assert decode(data, (CROP,), limits=LIMITS).facts.format == "jpeg"
 
 
 @pytest.mark.parametrize("format_", ["ICO", "PPM", "TGA", "PCX", "JPEG2000", "DDS", "EPS"])
 def test_other_formats_are_refused(format_: str) -> None:
     data = saved(scene(), format_)
     with pytest.raises(ImageRejected, match=r"not one of the supported formats|not supported"):
-        decode(data, CROP, limits=LIMITS)
+        decode(data, (CROP,), limits=LIMITS)
     assert not sniff(data[:32])
 
 
@@ -140,7 +140,7 @@ def exif_of(**tags: Any) -> Image.Exif:
 def test_exif_tells_when_where_and_with_what() -> None:
     exif = exif_of(x010F="Canon\0", x0110="Canon EOS 5D\n", x8769={0x9003: "2021:07:09 10:11:12"}, x8825=SYDNEY)
     for format_ in ("JPEG", "PNG", "WEBP", "TIFF", "AVIF"):
-        facts = decode(saved(scene(), format_, exif=exif), CROP, limits=LIMITS).facts
+        facts = decode(saved(scene(), format_, exif=exif), (CROP,), limits=LIMITS).facts
         assert facts.taken_at == "2021-07-09T10:11:12", format_
         assert facts.camera == "Canon EOS 5D", format_
         assert facts.gps == pytest.approx((-33.867778, 151.21)), format_
@@ -149,19 +149,19 @@ def test_exif_tells_when_where_and_with_what() -> None:
 def test_nonsense_in_exif_rejects_nothing() -> None:
     exif = exif_of(x010F=b"\xff\x01" * 500, x0110=7, x8769={0x9003: "0000:00:00 00:00:00"})
     add_tag(exif, 0x8825, {1: "N", 2: (999.0, 0.0, 0.0), 3: "E", 4: (1.0, 0.0, 0.0)})
-    facts = decode(saved(scene(), "JPEG", exif=exif), CROP, limits=LIMITS).facts
+    facts = decode(saved(scene(), "JPEG", exif=exif), (CROP,), limits=LIMITS).facts
     assert facts.taken_at is None
     assert facts.gps is None
     assert facts.camera is None or (facts.camera.isprintable() and len(facts.camera) <= 80)
     broken = saved(scene(), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f")
-    assert decode(broken, CROP, limits=LIMITS).facts.camera is None
+    assert decode(broken, (CROP,), limits=LIMITS).facts.camera is None
 
 
 def test_mutated_exif_rejects_nothing() -> None:
     chance = random.Random(3)
     exif = exif_of(x0112=6, x010F="Maker", x8769={0x9003: "2021:07:09 10:11:12"}, x8825=SYDNEY).tobytes()
     for _ in range(150):
-        facts = decode(saved(scene(), "JPEG", exif=mutated(exif, chance)), CROP, limits=LIMITS).facts
+        facts = decode(saved(scene(), "JPEG", exif=mutated(exif, chance)), (CROP,), limits=LIMITS).facts
         assert {facts.width, facts.height} == {96, 64}
 
 
@@ -174,7 +174,7 @@ def test_all_orientations_come_out_upright(format_: str, orientation: int) -> No
     inverse = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # the transposition that an upright picture went through
     stored = scene() if orientation == 1 else scene().transpose(Image.Transpose(inverse[orientation]))
     data = saved(stored, format_, exif=exif_of(x0112=orientation))
-    decoded = decode(data, CROP, limits=LIMITS)
+    decoded = decode(data, (CROP,), limits=LIMITS)
     assert (decoded.facts.width, decoded.facts.height) == (96, 64)
     assert corners(upright(data)) == UPRIGHT
 
@@ -183,7 +183,7 @@ def test_all_orientations_come_out_upright(format_: str, orientation: int) -> No
 def test_reduced_decoding_keeps_the_facts_of_the_full_size(orientation: int) -> None:
     stored = scene(1600, 1200)
     data = saved(stored, "JPEG", exif=exif_of(x0112=orientation))
-    facts = decode(data, CROP, limits=LIMITS).facts
+    facts = decode(data, (CROP,), limits=LIMITS).facts
     assert (facts.width, facts.height) == ((1600, 1200) if orientation == 1 else (1200, 1600))
     small = open_upright(data, limits=LIMITS, at_least=128)
     assert min(small.size) == 150
@@ -302,23 +302,23 @@ def test_one_bit_pictures_become_black_and_white() -> None:
 def test_box_cuts_the_upright_full_size_picture() -> None:
     for data in (saved(scene(1600, 1200), "JPEG", quality=95), saved(scene(1600, 1200))):
         for box, expected in (((0, 0, 800, 600), (255, 0, 0)), ((810, 0, 700, 500), (0, 255, 0))):
-            decoded = decode(data, WHOLE, limits=LIMITS, box=box)
+            decoded = decode(data, (WHOLE,), limits=LIMITS, box=box)
             assert np.abs(decoded.pixels.astype(int) - expected).max() <= 8
-            assert decoded.facts == decode(data, WHOLE, limits=LIMITS).facts
+            assert decoded.facts == decode(data, (WHOLE,), limits=LIMITS).facts
 
 
 def test_pixels_alone_are_those_of_a_whole_decoding() -> None:
     for data in (saved(scene(1600, 1200), "JPEG"), saved(scene(400, 600), exif=exif_of(x0112=6))):
         for box in (None, (10.0, 20.0, 90.0, 70.0)):
-            whole = decode(data, CROP, limits=LIMITS, box=box).pixels
-            assert (decode_pixels(data, CROP, limits=LIMITS, box=box) == whole).all()
+            whole = decode(data, (CROP,), limits=LIMITS, box=box).pixels
+            assert (decode_pixels(data, (CROP,), limits=LIMITS, box=box) == whole).all()
     with pytest.raises(ImageRejected, match="truncated"):
-        decode_pixels(saved(scene(), "JPEG")[:640], CROP, limits=LIMITS)
+        decode_pixels(saved(scene(), "JPEG")[:640], (CROP,), limits=LIMITS)
 
 
 def test_box_follows_the_orientation() -> None:
     data = saved(scene(400, 600).transpose(Image.Transpose.ROTATE_90), "JPEG", exif=exif_of(x0112=6), quality=95)
-    decoded = decode(data, WHOLE, limits=LIMITS, box=(0, 310, 190, 290))
+    decoded = decode(data, (WHOLE,), limits=LIMITS, box=(0, 310, 190, 290))
     assert (decoded.facts.width, decoded.facts.height) == (400, 600)
     assert np.abs(decoded.pixels.astype(int) - (0, 0, 255)).max() <= 8
 
@@ -328,7 +328,7 @@ def test_small_box_is_not_decoded_at_reduced_size() -> None:
     data = saved(rough, "JPEG", quality=95)
     box = (700, 500, 70, 70)
     exact = Image.open(BytesIO(data)).crop((700, 500, 770, 570)).resize((64, 64), Image.Resampling.BICUBIC)
-    pixels = decode(data, replace(CROP, geometry="square", size=64), limits=LIMITS, box=box).pixels
+    pixels = decode(data, (replace(CROP, geometry="square", size=64),), limits=LIMITS, box=box).pixels
     assert np.abs(pixels.astype(int) - np.asarray(exact).astype(int)).max() <= 1
 
 
@@ -347,13 +347,13 @@ def test_small_box_is_not_decoded_at_reduced_size() -> None:
 )
 def test_boxes_that_are_empty_or_outside_are_rejected(box: tuple[float, float, float, float]) -> None:
     with pytest.raises(ImageRejected, match="the box is"):
-        decode(saved(scene()), CROP, limits=LIMITS, box=box)
+        decode(saved(scene()), (CROP,), limits=LIMITS, box=box)
 
 
 @pytest.mark.parametrize("box", [(95.5, 63.5, 0.5, 0.5), (0, 0, 1e-9, 1e-9), (0, 0, 96, 64)])
 def test_boxes_of_less_than_a_pixel_are_one_pixel(box: tuple[float, float, float, float]) -> None:
     for format_ in ("PNG", "JPEG"):
-        assert decode(saved(scene(), format_), CROP, limits=LIMITS, box=box).pixels.shape == (56, 56, 3)
+        assert decode(saved(scene(), format_), (CROP,), limits=LIMITS, box=box).pixels.shape == (56, 56, 3)
 
 
 # ---- thumbnails
@@ -385,7 +385,7 @@ def distance(first: int, second: int) -> int:
 
 
 def phash(data: bytes) -> int:
-    value = decode(data, CROP, limits=LIMITS).facts.phash
+    value = decode(data, (CROP,), limits=LIMITS).facts.phash
     assert value is not None
     return value
 
@@ -414,19 +414,19 @@ def test_flat_pictures_have_one_hash() -> None:
 def test_limits_are_checked_before_pixels_are_read() -> None:
     bomb = png(100_000, 500, 1, 0, b"")  # nothing to decompress: reading pixels would say truncated
     with pytest.raises(ImageRejected, match=r"100,000 x 500 pixels, more than the limit"):
-        decode(bomb, CROP, limits=LIMITS)
+        decode(bomb, (CROP,), limits=LIMITS)
     wide = png(60_000, 60_000, 1, 0, b"")
     with pytest.raises(ImageRejected, match=r"more than the limit of 250,000,000 \(65,535 a side\)"):
-        decode(wide, CROP, limits=LIMITS)
+        decode(wide, (CROP,), limits=LIMITS)
     data = saved(scene())
-    decode(data, CROP, limits=DecodeLimits(max_bytes=len(data), max_pixels=96 * 64, max_side=96))
+    decode(data, (CROP,), limits=DecodeLimits(max_bytes=len(data), max_pixels=96 * 64, max_side=96))
     for limits in (
         DecodeLimits(max_bytes=len(data) - 1),
         DecodeLimits(max_pixels=96 * 64 - 1),
         DecodeLimits(max_side=95),
     ):
         for attempt in (
-            lambda limits=limits: decode(data, CROP, limits=limits),
+            lambda limits=limits: decode(data, (CROP,), limits=limits),
             lambda limits=limits: thumbnail(data, 8, limits=limits),
             lambda limits=limits: open_upright(data, limits=limits, at_least=8),
         ):
@@ -438,7 +438,7 @@ def test_limits_are_checked_before_pixels_are_read() -> None:
 def test_extreme_shapes_are_decoded_in_bounded_time(size: tuple[int, int]) -> None:
     data = saved(Image.new("RGB", size, "navy"))
     began = time.perf_counter()
-    pixels = decode(data, replace(CROP, resize=256, size=224), limits=LIMITS).pixels
+    pixels = decode(data, (replace(CROP, resize=256, size=224),), limits=LIMITS).pixels
     assert time.perf_counter() - began < 0.5
     assert (pixels == (0, 0, 128)).all()
 
@@ -451,18 +451,18 @@ def test_truncated_files_are_rejected(format_: str) -> None:
     rough = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8))
     data = saved(rough, format_)
     with pytest.raises(ImageRejected, match=r"truncated|damaged"):
-        decode(data[: len(data) // 3], CROP, limits=LIMITS)
+        decode(data[: len(data) // 3], (CROP,), limits=LIMITS)
 
 
 def test_truncated_jpeg_is_said_to_be_truncated() -> None:
     data = saved(scene(400, 300), "JPEG")
     with pytest.raises(ImageRejected, match="truncated: the file ends before the picture does"):
-        decode(data[:900], CROP, limits=LIMITS)
+        decode(data[:900], (CROP,), limits=LIMITS)
 
 
 def test_empty_file_is_said_to_be_empty() -> None:
     with pytest.raises(ImageRejected, match="empty"):
-        decode(b"", CROP, limits=LIMITS)
+        decode(b"", (CROP,), limits=LIMITS)
 
 
 def mutated(data: bytes, chance: random.Random) -> bytes:
@@ -494,7 +494,7 @@ def test_mutated_files_raise_nothing_but_image_rejected() -> None:
     reasons, limits = list[str](), DecodeLimits(max_pixels=4_000_000)
     for data in mutations():
         try:
-            decode(data, CROP, limits=limits)
+            decode(data, (CROP,), limits=limits)
         except ImageRejected as error:
             reasons.append(str(error))
     assert len(reasons) > 50
@@ -509,7 +509,7 @@ def test_running_out_of_memory_rejects_the_image(monkeypatch: pytest.MonkeyPatch
     data = saved(scene())
     monkeypatch.setattr(Image, "open", no_memory)
     with pytest.raises(ImageRejected, match="more memory than there is"):
-        decode(data, CROP, limits=LIMITS)
+        decode(data, (CROP,), limits=LIMITS)
 
 
 # ---- threads
@@ -518,14 +518,14 @@ def test_running_out_of_memory_rejects_the_image(monkeypatch: pytest.MonkeyPatch
 def test_threads_decode_alike() -> None:
     files = [saved(scene(), format_) for format_ in FORMATS] * 6
     broken = saved(scene(), "TIFF")[:-17_000]
-    alone = [decode(data, CROP, limits=LIMITS) for data in files]
+    alone = [decode(data, (CROP,), limits=LIMITS) for data in files]
     barrier = threading.Barrier(4)
 
     def work(number: int) -> list[Any]:
         barrier.wait()
         with pytest.raises(ImageRejected):
-            decode(broken, CROP, limits=LIMITS)
-        return [decode(data, CROP, limits=LIMITS) for data in files[number:]]
+            decode(broken, (CROP,), limits=LIMITS)
+        return [decode(data, (CROP,), limits=LIMITS) for data in files[number:]]
 
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(work, range(4)))
@@ -545,7 +545,7 @@ def test_what_pillow_warns_of_is_not_printed() -> None:
             warnings.simplefilter("always")
         for data in files:
             try:
-                decode(data, preprocessing, limits=DecodeLimits(max_pixels=4_000_000))
+                decode(data, (preprocessing,), limits=DecodeLimits(max_pixels=4_000_000))
             except ImageRejected:
                 pass
     """

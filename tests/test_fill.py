@@ -24,11 +24,11 @@ from indexer.fill import Fill, FillReport
 from indexer.models import locate
 from indexer.new_space import space_to_add
 from indexer.pictures.decode import DecodeLimits
+from indexer.pictures.preprocess import Inputs
 from indexer.pictures.worker import Workers
 from indexer.report import Progress
 from search.catalog.spaces import Spaces
 from search.index import Index
-from search.recipe import Preprocessing
 from search.types import Encoding, ImageFacts, Location, NewImage, Query, QueryPart, Space
 from search.upkeep.verify import verify
 
@@ -404,9 +404,9 @@ def test_facts_that_cannot_be_do_not_keep_others_from_being_filled(small: Index)
 def test_pictures_are_given_the_time_that_a_build_gives_them(small: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[float] = []
 
-    def workers(preprocessing: Preprocessing, limits: DecodeLimits, **options: int) -> Workers:
+    def workers(inputs: Inputs, limits: DecodeLimits, **options: int) -> Workers:
         given.append(limits.seconds)
-        return Workers(preprocessing, limits, **options)
+        return Workers(inputs, limits, **options)
 
     monkeypatch.setattr("indexer.fill.Workers", workers)
     for seconds in (None, 600):

@@ -20,9 +20,9 @@ from api.serving import embedding
 from api.settings import Settings
 from indexer.errors import ImageRejected
 from indexer.pictures.decode import DecodeLimits, decode, open_upright, thumbnail
+from indexer.pictures.preprocess import Inputs
 from indexer.pictures.worker import Workers
 from search.index import Index
-from search.recipe import Preprocessing
 
 PREPROCESSING = recipe().preprocessing
 
@@ -42,7 +42,7 @@ def rough(width: int, height: int) -> Image.Image:
 def test_of_a_jpeg_only_the_pixels_that_are_in_memory_count() -> None:
     data = saved(rough(2_000, 1_600), "JPEG", quality=60)
     limits = DecodeLimits(max_pixels=300_000)  # an eighth: 250 x 200, a quarter 500 x 400
-    assert decode(data, PREPROCESSING, limits=limits).facts.width == 2_000
+    assert decode(data, (PREPROCESSING,), limits=limits).facts.width == 2_000
     assert Image.open(BytesIO(thumbnail(data, 200, limits=limits))).size == (200, 160)
     with pytest.raises(ImageRejected, match="2,000 x 1,600 pixels, more than the limit of 300,000"):
         open_upright(data, limits=limits, at_least=None)
@@ -52,7 +52,7 @@ def test_of_a_progressive_jpeg_or_a_png_all_pixels_count() -> None:
     limits = DecodeLimits(max_pixels=300_000)
     for data in (saved(rough(2_000, 1_600), "JPEG", progressive=True), saved(rough(2_000, 1_600), "PNG")):
         with pytest.raises(ImageRejected, match="2,000 x 1,600 pixels, more than the limit of 300,000"):
-            decode(data, PREPROCESSING, limits=limits)
+            decode(data, (PREPROCESSING,), limits=limits)
 
 
 @pytest.mark.slow
@@ -73,7 +73,7 @@ def test_seconds_grow_with_the_pixels_of_a_build_s_picture(tmp_path: Path) -> No
     rough(2_000, 1_600).save(large, compress_level=0)
     rough(400, 320).save(small, compress_level=0)
     limits = DecodeLimits(seconds=0.4, seconds_per_megapixel=10)
-    with Workers(PREPROCESSING, limits, slow) as workers:
+    with Workers((PREPROCESSING,), limits, slow) as workers:
         assert workers.load(str(large), lambda _: True)[1] is not None
         assert workers.run(slow, large.read_bytes(), preprocessing=PREPROCESSING) is not None
         with pytest.raises(ImageRejected, match="it takes longer than"):
@@ -81,7 +81,7 @@ def test_seconds_grow_with_the_pixels_of_a_build_s_picture(tmp_path: Path) -> No
     # As uploads are; and as a header that promises more than is allowed.
     for fixed in (replace(limits, seconds_per_megapixel=0), replace(limits, max_pixels=1_000)):
         with (
-            Workers(PREPROCESSING, fixed, slow) as workers,
+            Workers((PREPROCESSING,), fixed, slow) as workers,
             pytest.raises(ImageRejected, match="it takes longer than"),
         ):
             workers.load(str(large), lambda _: True)
@@ -128,9 +128,9 @@ def test_more_pixels_of_an_upload_bring_the_memory_for_them(
 ) -> None:
     given: list[DecodeLimits] = []
 
-    def workers(preprocessing: Preprocessing, limits: DecodeLimits, **_: Any) -> Workers:
+    def workers(inputs: Inputs, limits: DecodeLimits, **_: Any) -> Workers:
         given.append(limits)  # of uploads first
-        return Workers(preprocessing, limits)
+        return Workers(inputs, limits)
 
     monkeypatch.setattr(Workers, "start", lambda *_: None)
     monkeypatch.setattr(embedding, "Workers", workers)

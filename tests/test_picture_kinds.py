@@ -107,7 +107,7 @@ def test_the_report_names_kinds_that_are_not_read_and_says_how_to_read_them(
 )
 def test_a_file_that_is_named_as_a_picture_but_is_of_another_kind_says_which(data: bytes, reason: str) -> None:
     with pytest.raises(ImageRejected) as caught:
-        decode(data, recipe().preprocessing, limits=DecodeLimits())
+        decode(data, (recipe().preprocessing,), limits=DecodeLimits())
     assert str(caught.value) == reason
 
 
@@ -140,7 +140,7 @@ def test_pictures_of_an_extra_are_upright_and_tell_their_facts(format_: str, nam
     exif[0x0110] = "Phone"
     exif.get_ifd(0x8769)[0x9003] = "2021:07:09 10:11:12"
     data = saved(upright, format_, quality=95, exif=exif.tobytes())
-    decoded = decode(data, recipe().preprocessing, limits=DecodeLimits())
+    decoded = decode(data, (recipe().preprocessing,), limits=DecodeLimits())
     assert (decoded.facts.width, decoded.facts.height, decoded.facts.format) == (96, 64, name)
     assert (decoded.facts.camera, decoded.facts.taken_at) == ("Phone", "2021-07-09T10:11:12")
     red, green, blue = open_upright(data, limits=DecodeLimits(), at_least=None).getpixel((10, 10))  # type: ignore[misc]
@@ -185,7 +185,7 @@ def test_the_size_of_a_jpeg_xl_is_known_before_it_is_decoded(size: tuple[int, in
     data = saved(Image.new("RGB", size, "teal"), "JXL", effort=1, use_container=boxes)
     assert jxl_size(data) == size
     with pytest.raises(ImageRejected, match="more than the limit"):
-        decode(data, recipe().preprocessing, limits=DecodeLimits(max_pixels=size[0] * size[1] - 1))
+        decode(data, (recipe().preprocessing,), limits=DecodeLimits(max_pixels=size[0] * size[1] - 1))
 
 
 def test_broken_pictures_of_an_extra_are_rejected() -> None:
@@ -193,7 +193,7 @@ def test_broken_pictures_of_an_extra_are_rejected() -> None:
         data = saved(Image.effect_noise((64, 48), 40).convert("RGB"), format_)
         for broken in (data[: len(data) // 3], data[:40], data[:12] + bytes(300)):
             with pytest.raises(ImageRejected):
-                decode(broken, recipe().preprocessing, limits=DecodeLimits())
+                decode(broken, (recipe().preprocessing,), limits=DecodeLimits())
 
 
 # ---- kinds of JPEG and TIFF
@@ -309,7 +309,7 @@ LOSSLESS_JPEG = (
 
 def rejected(data: bytes) -> str:
     with pytest.raises(ImageRejected) as caught:
-        decode(data, recipe().preprocessing, limits=DecodeLimits())
+        decode(data, (recipe().preprocessing,), limits=DecodeLimits())
     return str(caught.value)
 
 
@@ -326,7 +326,7 @@ def tiff(samples: Any, *, compression: int = 1, channels: int = 1, number: int =
 
 
 def test_a_lossless_jpeg_is_read_although_it_has_no_reduced_size() -> None:
-    found = decode(base64.b64decode(LOSSLESS_JPEG), recipe().preprocessing, limits=DecodeLimits())
+    found = decode(base64.b64decode(LOSSLESS_JPEG), (recipe().preprocessing,), limits=DecodeLimits())
     assert (found.facts.width, found.facts.height, found.missing) == (96, 80, None)
 
 
@@ -335,7 +335,7 @@ def test_a_jpeg_whose_decoder_needs_all_of_it_at_once_is_read(monkeypatch: pytes
     assert len(data) > 65_536
     with monkeypatch.context() as patch:  # as libjpeg does with arithmetic coding, which Pillow cannot write
         patch.setattr(JpegImagePlugin.JpegImageFile, "load_read", lambda self, count: self.fp.read(_all_or_fail(count)))
-        found = decode(data, recipe().preprocessing, limits=DecodeLimits())
+        found = decode(data, (recipe().preprocessing,), limits=DecodeLimits())
     assert (found.facts.width, found.missing) == (640, None)
 
 

@@ -86,7 +86,7 @@ def test_colours_of_any_depth_and_layout_are_read(dtype: type, planar: bool, ord
     values = RGB / 255 if np.issubdtype(dtype, np.floating) else RGB.astype(np.uint32) * 257
     data = tiff(values.astype(dtype), photometric=2, planar=planar, order=order, zipped=zipped)
     assert is_like(data, RGB)
-    facts = decode(data, CROP, limits=LIMITS).facts
+    facts = decode(data, (CROP,), limits=LIMITS).facts
     assert (facts.width, facts.height, facts.format) == (64, 48, "tiff")
 
 
@@ -146,9 +146,9 @@ def test_layouts_that_nothing_reads_right_are_refused_by_name() -> None:
     cut = file_of([(planes | {273: (4, (1000, 2000, 8900)), 279: (4, (512,) * 3)}, [])]).ljust(9000, b"\0")
     for data in (complex_, lab):
         with pytest.raises(ImageRejected, match=r"^not supported: a TIFF "):
-            decode(data, CROP, limits=LIMITS)
+            decode(data, (CROP,), limits=LIMITS)
     with pytest.raises(ImageRejected, match=r"^truncated"):
-        decode(cut, CROP, limits=LIMITS)
+        decode(cut, (CROP,), limits=LIMITS)
 
 
 def test_strips_that_overlap_cannot_multiply_a_file() -> None:
@@ -157,7 +157,7 @@ def test_strips_that_overlap_cannot_multiply_a_file() -> None:
     data = bytearray(file_of([(entries, [bytes(4)] * 3000)]))
     entries |= {273: (4, (8,) * 3000), 279: (4, (len(data),) * 3000)}
     with pytest.raises(ImageRejected, match="longer than the file"):
-        decode(file_of([(entries, [])]), CROP, limits=LIMITS)
+        decode(file_of([(entries, [])]), (CROP,), limits=LIMITS)
 
 
 # ---- pages
@@ -176,7 +176,7 @@ def test_a_reduced_page_before_the_picture_is_not_the_picture(below: int, deep: 
     camera = {271: (2, ("Maker",)), 272: (2, ("Cam 1",))}
     data = file_of([page(small, kind=1, tags=camera), page(large, kind=0)], below=below)
     assert is_like(data, RGB, within=0)
-    facts = decode(data, CROP, limits=LIMITS).facts
+    facts = decode(data, (CROP,), limits=LIMITS).facts
     assert (facts.width, facts.height, facts.camera) == (64, 48, "Maker Cam 1")
 
 
@@ -205,7 +205,7 @@ def test_a_raw_file_is_its_largest_preview_of_the_size_of_the_whole() -> None:
     picture = Image.fromarray(RGB.astype(np.uint8))
     small, large = saved(picture.resize((16, 12)), "JPEG"), saved(picture.resize((200, 150)), "JPEG", quality=95)
     data = raw(small, large)
-    facts = decode(data, CROP, limits=LIMITS).facts
+    facts = decode(data, (CROP,), limits=LIMITS).facts
     assert (facts.width, facts.height, facts.format) == (300, 400, "dng")  # upright
     shown = Image.fromarray(pixels(data).astype(np.uint8))
     assert shown.size == (150, 200)
@@ -216,7 +216,7 @@ def test_a_raw_file_is_its_largest_preview_of_the_size_of_the_whole() -> None:
 @pytest.mark.parametrize("side", [0, 2**32 - 1])
 def test_a_raw_file_whose_crop_cannot_be_has_the_size_of_its_largest_page(side: int) -> None:
     preview = saved(Image.fromarray(RGB.astype(np.uint8)), "JPEG")
-    facts = decode(raw(preview, tags={50720: (4, (side, side))}), CROP, limits=LIMITS).facts
+    facts = decode(raw(preview, tags={50720: (4, (side, side))}), (CROP,), limits=LIMITS).facts
     assert (facts.width, facts.height) == (300, 400)
 
 
@@ -229,7 +229,7 @@ def test_the_values_of_a_sensor_are_no_preview() -> None:
 
 def test_a_raw_file_without_a_preview_is_refused_by_its_kind() -> None:
     with pytest.raises(ImageRejected, match=r"^not supported: DNG without a JPEG preview"):
-        decode(raw(), CROP, limits=LIMITS)
+        decode(raw(), (CROP,), limits=LIMITS)
 
 
 # ---- transparency
@@ -310,7 +310,7 @@ def test_an_animation_that_fades_in_is_its_first_clear_frame(format_: str) -> No
     data = animation(format_, [*frames, picture.rotate(90)])
     assert np.corrcoef(pixels(data).ravel(), RGB.ravel())[0, 1] > 0.95
     assert pixels(data).max() > 120
-    facts = decode(data, CROP, limits=LIMITS).facts
+    facts = decode(data, (CROP,), limits=LIMITS).facts
     assert (facts.width, facts.height, facts.format) == (64, 48, format_.lower())
 
 

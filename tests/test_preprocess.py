@@ -129,4 +129,4 @@ def test_pad_leaves_a_one_pixel_line_of_an_extreme_picture() -> None:
 
 
 def test_a_smaller_decode_still_leaves_twice_the_edge() -> None:
-    assert needed_size(preprocessing(resize=256)) == 512
+    assert needed_size((preprocessing(resize=256),)) == 512

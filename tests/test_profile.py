@@ -112,7 +112,7 @@ def test_a_wide_profile_is_applied_before_embedding_and_in_thumbnails(format_: s
     assert np.abs(pixels(saved(strip(), format_, **options))[8, 8::16] - expected()).max() > 15, "it makes a difference"
     small = np.asarray(Image.open(BytesIO(thumbnail(data, 96, limits=LIMITS)))).astype(int)[8, 8::16]
     assert np.abs(small - expected()).max() <= 8
-    embedded = decode(saved(strip().crop((0, 0, 16, 16)), icc_profile=wide()), SMALL, limits=LIMITS).pixels
+    embedded = decode(saved(strip().crop((0, 0, 16, 16)), icc_profile=wide()), (SMALL,), limits=LIMITS).pixels
     assert np.abs(embedded[4, 4] - expected()[0]).max() <= 3
 
 

@@ -34,6 +34,7 @@ from api.serving.service import Service
 from api.serving.timing import Timing
 from api.settings import Settings
 from indexer.errors import ModelUnavailable
+from indexer.pictures.preprocess import input_of, inputs_of
 from search.errors import IndexLocked, UnknownSpace
 from search.index import Index
 from search.types import Encoding, Space
@@ -278,3 +279,60 @@ def draw_png(variant: int = 0) -> bytes:
     out = BytesIO()
     draw_picture("red", "circle", variant).save(out, "PNG")
     return out.getvalue()
+
+
+class OfPixels(Recorded):
+    """An encoder of spaces that may take different pixels; it remembers what it was given."""
+
+    def __init__(self, spaces: Any) -> None:
+        super().__init__(spaces)
+        self.inputs = inputs_of(self.recipes)  # type: ignore[assignment]
+        self.seen: list[tuple[int, ...]] = []
+
+    def encode(self, pixels: Any) -> list[Any]:
+        self.seen.append(pixels.shape[1:])
+        for one in self.recipes:
+            input_of(pixels, self.inputs, one.preprocessing)  # raises where they are others
+        return super().encode(pixels)
+
+
+@pytest.mark.parametrize("added", [False, True], ids=["search", "add"])
+def test_an_upload_that_is_decoded_while_the_encoder_is_replaced_gets_the_new_ones_pixels(
+    make_index: MakeIndex, added: bool
+) -> None:
+    index, encoders = make_index(vectors(3)), []
+
+    def load(spaces: Any) -> FakeEncoder:
+        encoders.append(OfPixels(spaces))
+        return encoders[-1]
+
+    async def embed() -> None:
+        apart = embedding._apart
+
+        async def replaced_meanwhile(*arguments: Any, **words: Any) -> Any:
+            decoded = await apart(*arguments, **words)
+            if len(encoders) == 1:
+                padded = replace(recipe(1), preprocessing=replace(recipe().preprocessing, geometry="pad", size=48))
+                with index.writer() as writer:
+                    writer.add_space(Space(name="layer1", recipe=padded, encoding=Encoding()))
+                await embedding._follow()
+            return decoded
+
+        embedding._apart = replaced_meanwhile  # type: ignore[method-assign]
+        space = index.space("layer2")
+        if added:
+            _, embedded = await embedding.describe(draw_png())
+            vector = embedded.vectors["layer2"]
+        else:
+            vector = await embedding.embed(draw_png(), space, Timing())
+        assert vector.tobytes() == vectors(1, seed=ord("a"))[0].tobytes()
+        assert len(encoders) == 2
+        assert encoders[0].seen[1:] == [], "but for warming up"
+        size = recipe().preprocessing.size
+        assert encoders[1].seen[-1] == (3 * (size**2 + 48**2),)
+
+    embedding = Embedding(index, load(index.spaces), load, Settings())
+    try:
+        asyncio.run(embed())
+    finally:
+        embedding.close()

@@ -48,7 +48,7 @@ def test_turning_the_input_is_turning_the_picture(geometry: str) -> None:
         geometry=geometry, resize=36, size=36 if geometry == "pad" else 32, resample=3, mean=(0.5,) * 3, std=(0.5,) * 3
     )
     picture = noise(1)
-    views = orientations(to_input(picture, preprocessing))
+    views = orientations(to_input(picture, preprocessing), (preprocessing,))
     wanted = [to_input(turned(picture, turn), preprocessing) for turn in TURNS]
     for view in views:
         assert min(np.abs(view.astype(int) - one.astype(int)).max() for one in wanted) <= 2

@@ -47,11 +47,11 @@ def folder(tmp_path: Path) -> Path:
 
 def test_what_a_worker_decodes_is_what_decode_gives(folder: Path) -> None:
     file = folder / "picture-00.png"
-    with Workers(PREPROCESSING, LIMITS) as workers:
+    with Workers((PREPROCESSING,), LIMITS) as workers:
         image_id, decoded = workers.load(str(file), lambda _: True)
         asked: list[str] = []
         known = workers.load(str(file), lambda found: bool(asked.append(found)))
-    expected = decode(file.read_bytes(), PREPROCESSING, limits=LIMITS)
+    expected = decode(file.read_bytes(), (PREPROCESSING,), limits=LIMITS)
     assert decoded is not None
     assert decoded.facts == expected.facts
     np.testing.assert_array_equal(decoded.pixels, expected.pixels)
@@ -62,7 +62,7 @@ def test_what_a_worker_decodes_is_what_decode_gives(folder: Path) -> None:
 
 def test_workers_import_neither_torch_nor_faiss(folder: Path) -> None:
     (folder / "modules").write_bytes(b"modules")
-    with Workers(PREPROCESSING, LIMITS, rigged) as workers:
+    with Workers((PREPROCESSING,), LIMITS, rigged) as workers:
         _, decoded = workers.load(str(folder / "modules"), lambda _: True)
     assert decoded is not None
     assert decoded.facts.format == "PIL"
@@ -72,7 +72,7 @@ def test_workers_keep_a_picture_s_memory_for_the_next_one(folder: Path) -> None:
     picture = BytesIO()
     Image.effect_noise((640, 480), 50).convert("RGB").save(picture, "JPEG")
     (folder / "memory").write_bytes(b"memory" + picture.getvalue())
-    with Workers(PREPROCESSING, LIMITS, rigged) as workers:
+    with Workers((PREPROCESSING,), LIMITS, rigged) as workers:
         _, decoded = workers.load(str(folder / "memory"), lambda _: True)
     assert decoded is not None
     assert decoded.facts.width > 3
@@ -91,7 +91,7 @@ def test_workers_keep_a_picture_s_memory_for_the_next_one(folder: Path) -> None:
 )
 def test_a_file_that_ends_its_worker_is_rejected_and_the_next_one_is_read(folder: Path, what: str, reason: str) -> None:
     (folder / what).write_bytes(what.encode())
-    with Workers(PREPROCESSING, LIMITS, rigged) as workers:
+    with Workers((PREPROCESSING,), LIMITS, rigged) as workers:
         for _ in range(2):
             with pytest.raises(ImageRejected) as caught:
                 workers.load(str(folder / what), lambda _: True)
@@ -101,7 +101,7 @@ def test_a_file_that_ends_its_worker_is_rejected_and_the_next_one_is_read(folder
 
 def test_workers_let_others_on_their_cores_come_first_where_that_is_asked(folder: Path) -> None:
     for nice in (0, 7):
-        with Workers(PREPROCESSING, LIMITS, nice=nice) as workers:
+        with Workers((PREPROCESSING,), LIMITS, nice=nice) as workers:
             workers.load(str(folder / "picture-00.png"), lambda _: True)
             (child,) = multiprocessing.active_children()
             assert child.pid is not None
@@ -110,7 +110,7 @@ def test_workers_let_others_on_their_cores_come_first_where_that_is_asked(folder
 
 
 def test_missing_files_keep_their_errors_and_the_worker(folder: Path) -> None:
-    with Workers(PREPROCESSING, LIMITS) as workers:
+    with Workers((PREPROCESSING,), LIMITS) as workers:
         with pytest.raises(FileNotFoundError):
             workers.load(str(folder / "gone.png"), lambda _: True)
         (folder / "text.png").write_text("no picture")
@@ -120,7 +120,7 @@ def test_missing_files_keep_their_errors_and_the_worker(folder: Path) -> None:
 
 
 def test_a_worker_that_was_killed_while_idle_costs_no_file(folder: Path) -> None:
-    with Workers(PREPROCESSING, LIMITS) as workers:
+    with Workers((PREPROCESSING,), LIMITS) as workers:
         workers.load(str(folder / "picture-00.png"), lambda _: True)
         (child,) = multiprocessing.active_children()
         child.kill()
@@ -129,7 +129,7 @@ def test_a_worker_that_was_killed_while_idle_costs_no_file(folder: Path) -> None
 
 
 def test_workers_that_were_all_killed_while_idle_cost_no_file(folder: Path) -> None:
-    with Workers(PREPROCESSING, LIMITS) as workers:
+    with Workers((PREPROCESSING,), LIMITS) as workers:
         workers.start(3)
         for child in multiprocessing.active_children():
             child.kill()
@@ -140,7 +140,7 @@ def test_workers_that_were_all_killed_while_idle_cost_no_file(folder: Path) -> N
 
 @pytest.mark.slow
 def test_a_worker_that_ends_with_a_picture_is_given_a_second_try_and_then_the_picture_is_to_blame(folder: Path) -> None:
-    with Workers(PREPROCESSING, LIMITS) as workers:
+    with Workers((PREPROCESSING,), LIMITS) as workers:
         with pytest.raises(ImageRejected, match=r"exit code 3"):
             workers.run(rigged, b"exit", preprocessing=PREPROCESSING)
         assert workers.replaced == 2
@@ -173,7 +173,7 @@ def test_an_owner_that_forgets_its_workers_still_ends(folder: Path) -> None:
     program = (
         "from indexer.pictures.decode import DecodeLimits; from indexer.pictures.worker import Workers\n"
         "from conftest import recipe\n"
-        "workers = Workers(recipe().preprocessing, DecodeLimits())\n"
+        "workers = Workers((recipe().preprocessing,), DecodeLimits())\n"
         f"print(workers.load({str(folder / 'picture-00.png')!r}, lambda _: True)[0])"
     )
     ended = subprocess.run(
@@ -185,7 +185,7 @@ def test_an_owner_that_forgets_its_workers_still_ends(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_workers_end_with_their_owner(folder: Path) -> None:
-    with Workers(PREPROCESSING, LIMITS) as workers:
+    with Workers((PREPROCESSING,), LIMITS) as workers:
         threads = [
             threading.Thread(target=workers.load, args=(str(file), lambda _: True)) for file in folder.glob("*.png")
         ]
@@ -307,7 +307,7 @@ def test_what_was_refused_once_is_refused_for_images_handed_in_meanwhile() -> No
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_all_processes_is_the_owners_affair(folder: Path, number: signal.Signals) -> None:
-    with Workers(PREPROCESSING, replace(LIMITS, seconds=10)) as workers:
+    with Workers((PREPROCESSING,), replace(LIMITS, seconds=10)) as workers:
         workers.load(str(folder / "picture-00.png"), lambda _: True)
         (child,) = multiprocessing.active_children()
         assert child.pid is not None

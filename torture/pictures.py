@@ -129,7 +129,7 @@ def torture(folder: Path, seed: int, *, runs: int, minutes: float = 1e9, broken:
                     figures.wrong.append(f"picture {number}: {found}")
 
     cores = os.cpu_count() or 1
-    with Workers(INPUT, LIMITS) as workers, ThreadPoolExecutor(cores) as pool:
+    with Workers((INPUT,), LIMITS) as workers, ThreadPoolExecutor(cores) as pool:
         for one in [pool.submit(work, workers) for _ in range(cores)]:
             one.result()
         figures.count("processes replaced", workers.replaced)

@@ -21,6 +21,7 @@ from api.http.protocol import HTTPProtocol
 from api.serving.service import Service
 from api.settings import Settings
 from indexer.encoders.encoder import Precision
+from indexer.pictures.preprocess import inputs_of
 from search.index import Index
 from search.recipe import Recipe
 from search.vectors import normalise
@@ -40,6 +41,7 @@ class FakeEncoder:
 
     def __init__(self, recipes: tuple[Recipe, ...], broken: bool) -> None:
         self.recipes = recipes
+        self.inputs = inputs_of(recipes)
         self._broken = broken
 
     def prepare(self, pixels: NDArray[np.uint8], remaining: int) -> None:

@@ -91,7 +91,7 @@ def open_services(directories: Sequence[Path], settings: Settings) -> Iterator[d
             index = Index.open(directory, writable=True)
             index.refresh()  # loads the generation now, not in the first search
             encoder = load_index_encoder(index, index.spaces, warn=LOG.warning)
-            warm_up(encoder, index.space().recipe.preprocessing)
+            warm_up(encoder)
             services[name] = Service(name, index, encoder, settings)
             closing.callback(services[name].close)
         yield services

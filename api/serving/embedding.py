@@ -28,10 +28,9 @@ from indexer.encoders.encoder import Encoder
 from indexer.machine import cores
 from indexer.pictures.decode import Box, DecodeLimits, decode, decode_pixels, thumbnail
 from indexer.pictures.formats import HEADER_BYTES, sniff
-from indexer.pictures.preprocess import ORIENTATIONS, orientations
+from indexer.pictures.preprocess import ORIENTATIONS, blank, orientations
 from indexer.pictures.worker import Workers
 from search.index import Index
-from search.recipe import Preprocessing
 from search.types import ImageFacts, Space, Vector
 
 Result = TypeVar("Result")
@@ -79,20 +78,18 @@ class Embedding:
 
         Raises WorkerFailed where decoding processes cannot be started.
         """
-        preprocessing = index.space().recipe.preprocessing
         self._index = index
         self._load = load
         self._loaded = Loaded(encoder, index.spaces)
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._loading: asyncio.Task[None] | None = None
         self._failed: tuple[float, Exception] | None = None
-        self._preprocessing = preprocessing
         count = cores()
-        self._workers = Workers(preprocessing, of_uploads(settings), nice=NICE)
+        self._workers = Workers(encoder.inputs, of_uploads(settings), nice=NICE)
         self._workers.start(count)
         self._decoders = ThreadPoolExecutor(count, thread_name_prefix="decode")
         # What a build has read is drawn, however large; these processes start with the first thumbnail.
-        self._drawing = Workers(preprocessing, _of_builds(settings.max_pixels), nice=NICE)
+        self._drawing = Workers(encoder.inputs, _of_builds(settings.max_pixels), nice=NICE)
         self._drawers = ThreadPoolExecutor(count, thread_name_prefix="draw")
         self._known: OrderedDict[_Key, Embedded] = OrderedDict()
         self._cached = settings.cached_embeddings
@@ -141,14 +138,19 @@ class Embedding:
         return np.stack(vectors) if turns else vectors[0]
 
     async def _views(self, data: bytes, space: Space, timing: Timing, box: Box | None, turns: bool) -> list[Embedded]:
-        began = time.perf_counter()
-        pixels = await self._apart(decode_pixels, data, preprocessing=self._preprocessing, box=box)
-        decoded_at = time.perf_counter()
-        views = orientations(pixels) if turns else (pixels,)
-        embedded = await asyncio.gather(*(self._encoded(view, [space]) for view in views))  # one batch: queued together
-        timing.decode += decoded_at - began
-        timing.encode += time.perf_counter() - decoded_at
-        return embedded
+        while True:
+            loaded = await self._for([space])
+            began = time.perf_counter()
+            pixels = await self._apart(decode_pixels, data, inputs=loaded.inputs, box=box)
+            decoded_at = time.perf_counter()
+            views = orientations(pixels, loaded.inputs) if turns else (pixels,)
+            # one batch: queued together
+            embedded = await asyncio.gather(*(self._encoded(view, loaded) for view in views))
+            timing.decode += decoded_at - began
+            timing.encode += time.perf_counter() - decoded_at
+            found = [one for one in embedded if one is not None]
+            if len(found) == len(views):
+                return found
 
     async def describe(self, data: bytes) -> tuple[ImageFacts, Embedded]:
         """An image's facts, and its embeddings for all complete spaces at least. Raises as `embed`.
@@ -157,15 +159,19 @@ class Embedding:
         """
         key = (_digest(data), None, 0)
         with activity.HERE.working():
-            decoded = await self._apart(decode, data, preprocessing=self._preprocessing)
+            loaded = self._loaded
+            decoded = await self._apart(decode, data, inputs=loaded.inputs)
             there = self._index.spaces
             wanted = [space for space in there if space.complete]
             if not self._loaded.gives(there):
                 self._start_following()  # so that new images need no filling any more, soon
             embedded = self._remembered(key, wanted)
-            if embedded is None:
-                embedded = await self._encoded(decoded.pixels, wanted)
-                self._remember(key, embedded)
+            while embedded is None:
+                before, loaded = loaded, await self._for(wanted)
+                if loaded.inputs != before.inputs:
+                    decoded = await self._apart(decode, data, inputs=loaded.inputs)
+                embedded = await self._encoded(decoded.pixels, loaded)
+            self._remember(key, embedded)
         return decoded.facts, embedded
 
     def _remembered(self, key: _Key, wanted: Sequence[Space]) -> Embedded | None:
@@ -182,17 +188,17 @@ class Embedding:
         while len(self._known) > self._cached:
             self._known.popitem(last=False)
 
-    async def _encoded(self, pixels: NDArray[np.uint8], wanted: Sequence[Space]) -> Embedded:
-        while True:
-            loaded = await self._for(wanted)
-            try:
-                return Embedded(loaded.spaces, await loaded.encode(pixels))
-            except Closed as error:
-                if loaded is self._loaded:  # the server stops
-                    raise NotReady from error
-            except Exception as error:  # of a backend, on pixels that are like any others
-                LOG.exception("the encoder failed")
+    async def _encoded(self, pixels: NDArray[np.uint8], loaded: Loaded) -> Embedded | None:
+        """The embeddings of one image; None where another encoder, of other pixels perhaps, took the place of this."""
+        try:
+            return Embedded(loaded.spaces, await loaded.encode(pixels))
+        except Closed as error:
+            if loaded is self._loaded:  # the server stops
                 raise NotReady from error
+            return None
+        except Exception as error:  # of a backend, on pixels that are like any others
+            LOG.exception("the encoder failed")
+            raise NotReady from error
 
     async def _for(self, wanted: Sequence[Space]) -> Loaded:
         """An encoder that gives these spaces. Raises UnknownSpace where one of them was dropped."""
@@ -230,7 +236,7 @@ class Embedding:
     def _load_all(self) -> Loaded:
         spaces = self._index.spaces
         encoder = self._load(spaces)
-        warm_up(encoder, self._preprocessing)
+        warm_up(encoder)
         return Loaded(encoder, spaces)
 
     async def thumbnail(self, data: bytes, size: int) -> bytes:
@@ -257,9 +263,9 @@ def _of_builds(max_pixels: int) -> DecodeLimits:
     return limits.raised(max_pixels=max(max_pixels, limits.max_pixels), max_seconds=None)
 
 
-def warm_up(encoder: Encoder, preprocessing: Preprocessing) -> None:
+def warm_up(encoder: Encoder) -> None:
     """Let an encoder embed once: the first pass is slow, and should not be a client's."""
-    encoder.encode(np.full((1, preprocessing.size, preprocessing.size, 3), 127, dtype=np.uint8))
+    encoder.encode(blank(encoder.inputs))
 
 
 def _digest(data: bytes) -> bytes:

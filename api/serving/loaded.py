@@ -19,6 +19,7 @@ class Loaded:
     def __init__(self, encoder: Encoder, spaces: Sequence[Space]) -> None:
         """spaces: what the encoder was loaded for."""
         self.spaces = tuple(spaces)
+        self.inputs = encoder.inputs
         self._names = encoder.names
         per_core = encoder.per_core()
         self._stage: Stage[NDArray[np.uint8], tuple[Vector, ...]] = Stage(
@@ -37,7 +38,8 @@ class Loaded:
     async def encode(self, pixels: NDArray[np.uint8]) -> dict[str, Vector]:
         """The embeddings of one picture by space ((dim,) float32 each).
 
-        pixels: (size, size, 3) uint8. Raises Closed where another one has its place, and what the encoder raises.
+        pixels: as `preprocess.to_inputs` makes them for `inputs`. Raises Closed where another one has its place, and
+        what the encoder raises.
         """
         return dict(zip(self._names, await self._stage(pixels), strict=True))
 

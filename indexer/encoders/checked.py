@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from indexer.encoders.encoder import Encoder, Precision
 from indexer.errors import PrecisionTooLow
+from indexer.pictures.preprocess import Inputs
 from search.recipe import Recipe
 from search.types import Encoding
 
@@ -23,6 +25,7 @@ MIN_INT8_SAMPLE_IMAGES = 32
 """With fewer images, everything is among the ten nearest, and no overlap tells anything."""
 NEIGHBOURS = 10
 
+Item = TypeVar("Item")
 OnChoice = Callable[[Encoding], None]
 Quantise = Callable[[NDArray[np.uint8]], tuple[Encoder, Callable[[], str]]]
 """Fits an int8 encoder to pixels ((n, size, size, 3) uint8). Returns it, and what stores it and returns its name."""
@@ -55,6 +58,11 @@ class CheckedEncoder:
     def recipes(self) -> tuple[Recipe, ...]:
         """The recipe of each space, in the order of `encode`'s arrays."""
         return self._encoder.recipes
+
+    @property
+    def inputs(self) -> Inputs:
+        """The kinds of pixels that it takes."""
+        return self._encoder.inputs
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -91,7 +99,7 @@ class CheckedEncoder:
             self._on_choice = None
 
     def encode(self, pixels: NDArray[np.uint8]) -> Sequence[NDArray[np.float32]]:
-        """Embed (n, size, size, 3) uint8 pixels: one (n, dim) float32 array a space. Chooses first, if need be.
+        """Embed pixels as the encoder takes them: one (n, dim) float32 array a space. Chooses first, if need be.
 
         Raises PrecisionTooLow as `prepare`.
         """
@@ -139,6 +147,12 @@ class CheckedEncoder:
                 "asked for. Use --precision bf16, or accept it with --min-overlap."
             )
         return Encoding(backend=self.backend, precision=self.precision, check=check, model=store())
+
+
+def sample_first(items: Sequence[Item]) -> list[Item]:
+    """Items from everywhere first, then the rest in order: by the first images of an index its encoding is judged."""
+    step = max(1, -(-len(items) // INT8_SAMPLE_IMAGES))
+    return [*items[::step], *(item for number, item in enumerate(items) if number % step)]
 
 
 def _worst_cosine(encoder: Encoder, exact: Sequence[NDArray[np.float32]], sample: NDArray[np.uint8]) -> float:

@@ -9,26 +9,38 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from search.recipe import Pooling, Recipe
+from indexer.pictures.preprocess import Inputs
+from search.recipe import Geometry, Pooling, Recipe
 
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpaceRequest:
-    """A space as asked for on the command line: layers still relative (negative, or None for the default)."""
+    """A space as asked for on the command line: layers still relative (negative, or None for the default).
+
+    geometry: None for the checkpoint's own. companion: with the companion network beside the model. whiten: searched
+    after whitening.
+    """
 
     layers: tuple[int, ...] | None = None
     pooling: Pooling | None = None
     final_norm: bool | None = None
+    geometry: Geometry | None = None
+    companion: bool = False
+    whiten: bool = False
 
 
 class Encoder(Protocol):
-    """Runs one model for one or more spaces in a single forward pass. Not thread-safe: one caller at a time."""
+    """Embeds images for one or more spaces, of one model or several. Not thread-safe: one caller at a time."""
 
     @property
     def recipes(self) -> tuple[Recipe, ...]:
-        """One recipe a space, in the order of `encode`'s answer; all share model and preprocessing."""
+        """One recipe a space, in the order of `encode`'s answer."""
+
+    @property
+    def inputs(self) -> Inputs:
+        """The kinds of pixels that it takes."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -57,7 +69,8 @@ class Encoder(Protocol):
     def encode(self, pixels: NDArray[np.uint8]) -> Sequence[NDArray[np.float32]]:
         """Embed a batch.
 
-        pixels: (n, size, size, 3) uint8, RGB, as `preprocess.to_input` gives them.
+        pixels: (n, size, size, 3) uint8, RGB, or (n, bytes) where it takes several kinds, as `preprocess.to_inputs`
+        gives them.
         Returns one (n, dim) float32 array a space, rows of unit length.
         """
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.encoders.encoder import Precision
+from indexer.pictures.preprocess import Inputs
 from search.recipe import Pooling, Recipe
 from search.vectors import concatenate
 
@@ -58,6 +59,11 @@ class TapEncoder(ABC):
     def recipes(self) -> tuple[Recipe, ...]:
         """The recipe of each space, in the order of `encode`'s arrays."""
         return self._recipes
+
+    @property
+    def inputs(self) -> Inputs:
+        """The kinds of pixels that it takes: one."""
+        return (self._recipes[0].preprocessing,)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -22,10 +22,9 @@ from indexer.pictures.colour import to_rgb
 from indexer.pictures.facts import camera, gps, perceptual_hash, taken_at
 from indexer.pictures.formats import HEADER_BYTES, NOT_SUPPORTED, how_to_read, is_read, kind_of
 from indexer.pictures.load import load
-from indexer.pictures.preprocess import needed_size, to_input
+from indexer.pictures.preprocess import Inputs, needed_size, to_inputs
 from indexer.pictures.profile import to_srgb
 from indexer.pictures.unread import unread_kind
-from search.recipe import Preprocessing
 from search.types import ImageFacts
 
 TOO_LARGE = ", more than the limit of"
@@ -134,30 +133,26 @@ def keep_memory() -> None:
     pillow.core.set_blocks_max(BLOCKS)
 
 
-def decode(data: bytes, preprocessing: Preprocessing, *, limits: DecodeLimits, box: Box | None = None) -> Decoded:
+def decode(data: bytes, inputs: Inputs, *, limits: DecodeLimits, box: Box | None = None) -> Decoded:
     """Decode a file's bytes into facts and encoder input. Thread-safe.
 
     box: x, y, width, height in pixels of the upright image at full size; only this part becomes pixels, while the facts
     stay those of the whole. Raises ImageRejected, with a reason fit for a report, for anything that is wrong.
     """
     with _rejecting(data):
-        opened, pixels = _read(data, preprocessing, limits, box)
+        opened, pixels = _read(data, inputs, limits, box)
         return Decoded(facts=_facts(opened, len(data)), pixels=pixels, missing=opened.missing)
 
 
-def decode_pixels(
-    data: bytes, preprocessing: Preprocessing, *, limits: DecodeLimits, box: Box | None = None
-) -> NDArray[np.uint8]:
+def decode_pixels(data: bytes, inputs: Inputs, *, limits: DecodeLimits, box: Box | None = None) -> NDArray[np.uint8]:
     """The pixels that `decode` hands to the encoder, a tenth sooner: a search needs no facts."""
     with _rejecting(data):
-        return _read(data, preprocessing, limits, box)[1]
+        return _read(data, inputs, limits, box)[1]
 
 
-def _read(
-    data: bytes, preprocessing: Preprocessing, limits: DecodeLimits, box: Box | None
-) -> tuple[_Opened, NDArray[np.uint8]]:
-    opened, part = _open_part(data, limits, needed_size(preprocessing), box)
-    return opened, to_input(part, preprocessing)
+def _read(data: bytes, inputs: Inputs, limits: DecodeLimits, box: Box | None) -> tuple[_Opened, NDArray[np.uint8]]:
+    opened, part = _open_part(data, limits, needed_size(inputs), box)
+    return opened, to_inputs(part, inputs)
 
 
 def _open_part(data: bytes, limits: DecodeLimits, at_least: int, box: Box | None) -> tuple[_Opened, Image.Image]:

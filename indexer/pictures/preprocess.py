@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from search.recipe import Preprocessing
+from search.recipe import Preprocessing, Recipe
+from search.types import ImageFacts
 
 MAX_ASPECT = 20
 """Up to here the whole image is resized, as transformers does it; beyond, only what the crop will keep. A 1 x 600 image
@@ -45,7 +47,57 @@ def to_input(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uin
     return _kept_columns(image, resized, preprocessing)
 
 
-def orientations(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], ...]:
+Inputs = tuple[Preprocessing, ...]
+"""The kinds of input pixels that the spaces of an index need, each once: see `inputs_of`."""
+
+
+def inputs_of(recipes: Iterable[Recipe]) -> Inputs:
+    """The preprocessing of these recipes, one of those that give the same pixels. An image is decoded once for all."""
+    return tuple({_pixels_of(recipe.preprocessing): recipe.preprocessing for recipe in recipes}.values())
+
+
+def _pixels_of(preprocessing: Preprocessing) -> tuple[object, ...]:
+    """What of a preprocessing changes pixels: its mean does only where it fills the rest of a square."""
+    mean = preprocessing.mean if preprocessing.geometry == "pad" else None
+    return preprocessing.geometry, preprocessing.resize, preprocessing.size, preprocessing.resample, mean
+
+
+def to_inputs(image: Image.Image, inputs: Inputs) -> NDArray[np.uint8]:
+    """An RGB image as all of these inputs: (size, size, 3) uint8 of a single one, else all in a row, (bytes,) uint8."""
+    made = [to_input(image, preprocessing) for preprocessing in inputs]
+    return made[0] if len(made) == 1 else np.concatenate([pixels.ravel() for pixels in made])
+
+
+def input_of(pixels: NDArray[np.uint8], inputs: Inputs, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """One of the inputs of several images: (n, size, size, 3) uint8 out of n rows of `to_inputs`'s answers."""
+    if len(inputs) == 1:
+        return pixels
+    start = 0
+    for held in inputs:
+        end = start + 3 * held.size**2
+        if _pixels_of(held) == _pixels_of(preprocessing):
+            return np.ascontiguousarray(pixels[:, start:end]).reshape(-1, held.size, held.size, 3)
+        start = end
+    raise ValueError(f"there are no pixels of {preprocessing}")
+
+
+def blank(inputs: Inputs) -> NDArray[np.uint8]:
+    """The inputs of a grey image, as a batch of one."""
+    return to_inputs(Image.new("RGB", (16, 16), (127, 127, 127)), inputs)[None]
+
+
+def orientations(pixels: NDArray[np.uint8], inputs: Inputs) -> tuple[NDArray[np.uint8], ...]:
+    """The inputs of an image in its eight orientations, each as `to_inputs` gives it.
+
+    pixels: its inputs as it is.
+    """
+    if len(inputs) == 1:
+        return _turned(pixels)
+    each = [_turned(input_of(pixels[None], inputs, preprocessing)[0]) for preprocessing in inputs]
+    return tuple(np.concatenate([view.ravel() for view in views]) for views in zip(*each, strict=True))
+
+
+def _turned(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], ...]:
     """The eight orientations of an input: as it is, turned by 90, 180 and 270 degrees, and the mirrors of these.
 
     pixels: (size, size, 3) uint8. To turn an image before `to_input` gives the same, but for the rounding of the crop.
@@ -55,13 +107,14 @@ def orientations(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], ...]:
     )
 
 
-def needed_size(preprocessing: Preprocessing) -> int:
-    """Pixels that an image's shorter side must keep when it is decoded at reduced size for `to_input`."""
-    return DRAFT_MARGIN * preprocessing.resize
+def needed_size(inputs: Inputs) -> int:
+    """Pixels that an image's shorter side must keep when it is decoded at reduced size for `to_inputs`."""
+    return DRAFT_MARGIN * max(preprocessing.resize for preprocessing in inputs)
 
 
-def kept_share(width: int, height: int, preprocessing: Preprocessing) -> float:
+def kept_share(facts: ImageFacts, recipe: Recipe) -> float:
     """The share, 0..1, of a picture's area that the model sees: of a crop, the middle alone."""
+    preprocessing, width, height = recipe.preprocessing, facts.width, facts.height
     if preprocessing.geometry == "pad":
         return 1.0
     middle = min(1.0, preprocessing.size / preprocessing.resize)

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from indexer.errors import ImageRejected, IndexerError
 from indexer.pictures.decode import Decoded, DecodeLimits, decode, keep_memory
 from indexer.pictures.plugins import declared_size
-from search.recipe import Preprocessing
+from indexer.pictures.preprocess import Inputs
 
 TOO_SLOW = "it takes longer than"
 """How the reason of a file begins whose decoding was ended."""
@@ -43,7 +43,7 @@ Decode = Callable[..., Decoded]
 class _Job:
     """The arguments that a worker is started with."""
 
-    preprocessing: Preprocessing
+    inputs: Inputs
     limits: DecodeLimits
     decode: Decode
     nice: int
@@ -156,13 +156,11 @@ class Worker:
 class Workers:
     """A pool of workers: one for each thread that uses it at once. Thread-safe; a worker that dies is replaced."""
 
-    def __init__(
-        self, preprocessing: Preprocessing, limits: DecodeLimits, decoder: Decode = decode, *, nice: int = 0
-    ) -> None:
+    def __init__(self, inputs: Inputs, limits: DecodeLimits, decoder: Decode = decode, *, nice: int = 0) -> None:
         """decoder: what a worker calls; another one only in tests. nice: by how much others on these cores come first,
         as `os.nice` has it.
         """
-        self._job = _Job(preprocessing, limits, decoder, nice)
+        self._job = _Job(inputs, limits, decoder, nice)
         self._idle: LifoQueue[Worker] = LifoQueue()  # who has just worked has what it needs in the processor's cache
         self.replaced = 0
         """How many were of no more use before they were closed."""
@@ -274,7 +272,7 @@ def _load(there: Connection, job: _Job, path: str) -> None:
     there.send(hashlib.sha256(data).hexdigest())
     if there.recv():
         _ask_for_patience(there, job.limits, data)
-        there.send(_outcome(lambda: job.decode(data, job.preprocessing, limits=job.limits)))
+        there.send(_outcome(lambda: job.decode(data, job.inputs, limits=job.limits)))
 
 
 def _outcome(work: Callable[[], object]) -> object:
