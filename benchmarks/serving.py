@@ -138,14 +138,14 @@ def singly(path: Path) -> tuple[float, float]:
     encoder, preprocessing = encoder_of(path)
     keep_memory()  # as decoding processes do
     data = pictures()
-    decoded = [decode_pixels(one, preprocessing, limits=DecodeLimits()) for one in data]
+    decoded = [decode_pixels(one, (preprocessing,), limits=DecodeLimits()) for one in data]
     one, decoding = [], []
     for number in range(40):
         began = time.perf_counter()
         encoder.encode(decoded[number][None])
         one.append(time.perf_counter() - began)
         began = time.perf_counter()
-        decode_pixels(data[number], preprocessing, limits=DecodeLimits())
+        decode_pixels(data[number], (preprocessing,), limits=DecodeLimits())
         decoding.append(time.perf_counter() - began)
     return 1e3 * statistics.median(one), 1e3 * statistics.median(decoding)
 
@@ -153,7 +153,7 @@ def singly(path: Path) -> tuple[float, float]:
 def costs(path: Path) -> Costs:
     """What decoding and encoding take by themselves."""
     encoder, preprocessing = encoder_of(path)
-    some = [decode_pixels(one, preprocessing, limits=DecodeLimits()) for one in pictures()]
+    some = [decode_pixels(one, (preprocessing,), limits=DecodeLimits()) for one in pictures()]
     full = np.stack([some[number % len(some)] for number in range(encoder.batch_size)])
     for _ in range(5):
         encoder.encode(full)
@@ -454,7 +454,8 @@ def main() -> None:
         index = chosen.index
         if index is None:
             index = Path(folder) / "sample.index"
-            subprocess.run([*COMMAND, "build", str(ROOT / "data" / "sample"), "--index", str(index)], check=True)
+            build = [*COMMAND, "build", str(ROOT / "data" / "sample"), "--index", str(index), "--layer", "11"]
+            subprocess.run(build, check=True)
         if "lone" in chosen.only:
             lone(index)
         if "latency" in chosen.only:

@@ -181,7 +181,9 @@ def main() -> None:
         for name, first in (("photos", 0), ("more", chosen.count)):
             Path(folder, name).mkdir()
             draw(sources, Path(folder, name), range(first, first + chosen.count))
-        began = build(Path(folder, "photos"), index, *(("--model", chosen.model) if chosen.model else ()))
+        began = build(
+            Path(folder, "photos"), index, *(("--model", chosen.model) if chosen.model else ("--layer", "11"))
+        )
         print(f"built {began['added']} images at {began['images_per_second']} a second", flush=True)
         process, port = serve(index)
         try:

@@ -33,7 +33,7 @@ import torch
 from lookalike_client import Client, Image
 from transformers import AutoImageProcessor, AutoModel
 
-from indexer.packaged import packaged_folder
+from indexer.models import PACKAGED, locate
 
 COMMAND = Path(sys.executable).with_name("lookalike")
 SPACES = ("layer7", "layer12")
@@ -91,8 +91,8 @@ def plain_relevance(classes: dict[str, str], files: dict[str, Path]) -> tuple[di
     """R@1 and P@5 a space from plain transformers in fp32, and its images a second, decoding included."""
     ids = list(classes)
     processor, model = (
-        AutoImageProcessor.from_pretrained(packaged_folder()),
-        AutoModel.from_pretrained(packaged_folder()),
+        AutoImageProcessor.from_pretrained(locate(PACKAGED.name).folder),
+        AutoModel.from_pretrained(locate(PACKAGED.name).folder),
     )
     found: dict[str, list[torch.Tensor]] = {space: [] for space in SPACES}
     began = time.perf_counter()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from indexer.encoders.checked import CheckedEncoder
 from indexer.encoders.encoder import Encoder, SpaceRequest
-from indexer.encoders.load import encoder_for
+from indexer.encoders.load import encoder_for, passes, with_companion
 from indexer.errors import ModelUnsupported
 from indexer.index_encoder import MIN_MEDIAN_COSINE, agreement, load_index_encoder
 from indexer.machine import has_openvino, openvino_advice
-from indexer.models import PACKAGED, ModelFiles, locate
+from indexer.models import COMPANION, PACKAGED, ModelFiles, how_to_install, is_installed, locate
 from search.errors import RecipeMismatch
 from search.index import Index
 from search.lock import write_lock
@@ -51,9 +51,11 @@ def open_for_build(
     """
     if not (path / "catalog.sqlite").exists():
         files = locate(wanted.model or PACKAGED.name)
-        recipes = _recipes(files, wanted)
-        encoding = _encoding(wanted)
-        spaces = [Space(name=name, recipe=recipe, encoding=encoding) for name, recipe in recipes.items()]
+        spaces = _spaces(files, wanted, _encoding(wanted))
+        if not wanted.spaces and files.card is PACKAGED and not is_installed(COMPANION):
+            how = f"{how_to_install(COMPANION)} Then build a new index."
+            warn(f"{COMPANION.name} is not installed: with it, searches find more. {how}")
+        recipes = {space.name: space.recipe for space in spaces}
         encoder = _load(spaces, path, wanted)  # first: without a model, nothing is left behind
         stack.enter_context(write_lock(path))
         index = stack.enter_context(Index.create(path, spaces))
@@ -64,9 +66,8 @@ def open_for_build(
     index = stack.enter_context(Index.open(path, writable=not dry_run))
     writer = None if dry_run else stack.enter_context(index.writer())
     found = _check_same(index, writer, wanted)
-    one_pass = len({space.recipe.weights_sha256 for space in index.spaces}) == 1
-    if one_pass and not index.catalog.counts()[0]:  # the encoding is chosen with the first images
-        spaces = [replace(space, encoding=_encoding(wanted)) for space in index.spaces]
+    if len(passes(index.spaces)) == 1 and not index.catalog.counts()[0]:  # the encoding is chosen with the first images
+        spaces = tuple(replace(space, encoding=_encoding(wanted)) for space in index.spaces)
         recipes = {space.name: space.recipe for space in spaces}
         load = partial(_load, spaces, path, wanted)
         if writer is None:
@@ -121,14 +122,15 @@ def _complete(writer: Writer | None, index: Index, wanted: ModelChoice, warn: Ca
     return encoder
 
 
-def _load(spaces: list[Space] | tuple[Space, ...], path: Path, wanted: ModelChoice) -> Encoder:
+def _load(spaces: Sequence[Space], path: Path, wanted: ModelChoice) -> Encoder:
     return encoder_for(spaces, path / "models", device=wanted.device, batch_size=wanted.batch_size, throughput=True)
 
 
-def _recipes(files: ModelFiles, wanted: ModelChoice) -> dict[str, Recipe]:
-    from indexer.encoders.recipes import recipes_for  # imports torch: not before the user's words are checked
+def _spaces(files: ModelFiles, wanted: ModelChoice, encoding: Encoding) -> tuple[Space, ...]:
+    # imports torch: not before the user's words are checked
+    from indexer.encoders.recipes import default_requests, spaces_for
 
-    return recipes_for(files, wanted.spaces, "pad" if wanted.pad else None)
+    return spaces_for(files, wanted.spaces or default_requests(files), encoding, "pad" if wanted.pad else None)
 
 
 def _encoding(wanted: ModelChoice) -> Encoding:
@@ -171,7 +173,9 @@ def _checked(
     def quantise(pixels: NDArray[np.uint8]) -> tuple[Encoder, Callable[[], str]]:
         from indexer.encoders import int8
 
-        return int8.fit(files, recipes, pixels, index.path / "models", batch_size=wanted.batch_size)
+        own = {name: recipe.own for name, recipe in recipes.items()}
+        fitted, store = int8.fit(files, own, pixels, index.path / "models", batch_size=wanted.batch_size)
+        return with_companion(fitted, index.spaces, partial(_load, path=index.path, wanted=wanted)), store
 
     return CheckedEncoder(
         encoder,
@@ -203,11 +207,17 @@ def _check_same(index: Index, writer: Writer | None, wanted: ModelChoice) -> Cal
             )
         if files.name != of_model[0].model and writer is not None:
             writer.rename_model(files.weights_sha256, files.name)
-    if wanted.spaces or wanted.pad:
-        asked = _recipes(locate(wanted.model or index.space().recipe.model), wanted)
-        if not set(asked.values()) <= {space.recipe for space in index.spaces}:
+    padded = any(space.recipe.preprocessing.geometry == "pad" for space in index.spaces)
+    if wanted.pad and not wanted.spaces and not padded:
+        raise RecipeMismatch(
+            f"{index.path} was built without --pad. Leave it out to go on, or build another index with --index."
+        )
+    if wanted.spaces:
+        asked = _spaces(locate(wanted.model or index.space().recipe.model), wanted, Encoding())
+        named = ", ".join(space.name for space in asked)
+        if not all(any(space.same_as(one) for space in index.spaces) for one in asked):
             raise RecipeMismatch(
-                f"{index.path} holds {held} of {recipe.model}; {', '.join(asked)} was asked for. Leave --layer, "
+                f"{index.path} holds {held} of {recipe.model}; {named} was asked for. Leave --layer, "
                 f"--pooling and --pad out to go on with it, add a space with lookalike spaces {index.path} add, or "
                 "build another index with --index."
             )

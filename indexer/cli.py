@@ -258,6 +258,8 @@ def _print_report(report: BuildReport, answer: dict[str, Any], *, dry_run: bool)
     counted = ("added", "updated", "moved", "unchanged", "missing", "removed", "ignored")
     counters = ", ".join(f"{answer[name]:,} {name}" for name in counted if answer[name]) or "nothing to do"
     say(f"{'Would be: ' if dry_run else ''}{counters}{f', {len(report.failed):,} failed' if report.failed else ''}")
+    if answer["spaces"] and not any(space["count"] for space in answer["spaces"]) and not report.failed:
+        warn("No pictures were found: the index is empty. Check the folder's name, and --exclude.")
     if answer["unsupported"]:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in answer["unsupported"].items())
         warn(f"Not supported, and left out: {kinds}")

@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from indexer.errors import ModelUnavailable, ModelUnsupported
-from indexer.packaged import PACKAGED_NAME, PACKAGED_SOURCE, WEIGHTS_SHA256, packaged_folder
+from indexer.packaged.dinov2 import DINOV2
+from indexer.packaged.efficientnet import EFFICIENTNET
+from indexer.packaged.package import Package, checkpoint_folder
 from indexer.tower_config import TowerConfig, read_tower_config
 from indexer.weights import adapter_files, refuse_adapter, weight_files, weights_hash
 from search.recipe import Pooling, Recipe
@@ -50,6 +52,8 @@ class ModelCard:
     layers: int
     recommended_layer: int
     recommended_pooling: Pooling
+    recommended_layers: tuple[int, ...] = ()
+    """Of a first build that names none: searched together, after whitening. Empty: the recommended layer alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +96,8 @@ def _hub(
 
 
 PACKAGED = ModelCard(
-    name=PACKAGED_NAME,
-    source=PACKAGED_SOURCE,
+    name=DINOV2.name,
+    source=DINOV2.source,
     licence="MIT",
     parameters=22_056_576,
     dim=384,
@@ -102,11 +106,27 @@ PACKAGED = ModelCard(
     # its twelfth block was retrained for saliency: R@1 on 656 stamps is .683 at layer 11, .607 at 12
     recommended_layer=11,
     recommended_pooling="cls",
+    recommended_layers=(7, 8, 9, 10, 11),
 )
 """The default model: needs no hub."""
 
+COMPANION = ModelCard(
+    name=EFFICIENTNET.name,
+    source=EFFICIENTNET.source,
+    licence="Apache-2.0",
+    parameters=3_371_024,
+    dim=1280,
+    input_size=224,
+    layers=1,
+    recommended_layer=1,
+    recommended_pooling="mean",
+)
+"""A convolutional network whose features stand beside the default model's, where its package is installed."""
+_PACKAGES: Mapping[str, Package] = {package.name: package for package in (DINOV2, EFFICIENTNET)}
+
 REGISTRY: tuple[ModelCard, ...] = (
     PACKAGED,
+    COMPANION,
     _hub("google/vit-base-patch16-224", "Apache-2.0", 85_798_656, 768, 12),
     _hub("google/vit-large-patch16-384", "Apache-2.0", 303_690_752, 1024, 24, size=384),
     _hub("facebook/dinov2-small", "Apache-2.0", 22_056_576, 384, 12),
@@ -128,15 +148,16 @@ def locate(name: str) -> ModelFiles:
     SHA-256 (2 GB/s). Raises ModelUnavailable where the files are missing and cannot be fetched, ModelUnsupported where
     they hold no safetensors weights, an adapter, or a config that cannot be used.
     """
-    if name == PACKAGED.name:
-        folder = packaged_folder()
+    if name in _PACKAGES:
+        package = _PACKAGES[name]
+        folder = checkpoint_folder(package)
         return ModelFiles(
             name=name,
             folder=folder,
             weights=(folder / "model.safetensors",),
-            weights_sha256=WEIGHTS_SHA256,
+            weights_sha256=package.weights_sha256,
             config=read_tower_config(folder, name),
-            card=PACKAGED,
+            card=_card(name),
         )
     path = _as_path(name)
     if name and path.is_dir():
@@ -199,10 +220,23 @@ def _files(name: str, folder: Path) -> ModelFiles:
         refuse_adapter(folder, name)  # which has no config.json of its own
     config = read_tower_config(folder, name)
     weights = weight_files(folder, name)
-    card = next((card for card in REGISTRY if card.name == name), None)
     return ModelFiles(
-        name=name, folder=folder, weights=weights, weights_sha256=weights_hash(weights), config=config, card=card
+        name=name, folder=folder, weights=weights, weights_sha256=weights_hash(weights), config=config, card=_card(name)
     )
+
+
+def _card(name: str) -> ModelCard | None:
+    return next((card for card in REGISTRY if card.name == name), None)
+
+
+def is_installed(card: ModelCard) -> bool:
+    """Whether a packaged model's package is there. Imports nothing."""
+    return _PACKAGES[card.name].is_installed()
+
+
+def how_to_install(card: ModelCard) -> str:
+    """A sentence that says how to install a packaged model's package."""
+    return f"Install it with `{_PACKAGES[card.name].install}`."
 
 
 def _hub_folder(name: str) -> Path:

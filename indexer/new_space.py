@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import PurePath
 
 from indexer.encoders.encoder import SpaceRequest
@@ -15,19 +16,21 @@ from search.recipe import Geometry
 from search.types import Encoding, Space
 
 
-def space_to_add(there: Spaces, request: SpaceRequest, model: str | None = None) -> Space:
+def space_to_add(there: Spaces, request: SpaceRequest | None, model: str | None = None) -> Space:
     """The space that is asked for, to be given to `Writer.add_space`.
 
-    there: the index's, as `Catalog.spaces` gives them. model: another one than the default space's, whose spaces are
-    then named after it. Raises ModelUnavailable, ModelUnsupported, also where it takes other pixels than the index's
-    spaces: each image is decoded once for all.
+    there: the index's, as `Catalog.spaces` gives them. request: None for the one that a new index of the model gets.
+    model: another one than the default space's, whose spaces are then named after it. Raises ModelUnavailable,
+    ModelUnsupported.
     """
-    from indexer.encoders.recipes import recipes_for  # imports torch
+    from indexer.encoders.recipes import default_requests, spaces_for  # imports torch
 
     default = next(space.recipe for space in there.there if space.name == there.default)
     files = locate(model or default.model)
     geometry: Geometry | None = "pad" if default.preprocessing.geometry == "pad" else None
-    ((name, recipe),) = recipes_for(files, (request,), geometry).items()
+    wanted = default_requests(files) if request is None else (request,)
+    (space,) = spaces_for(files, wanted, Encoding(), geometry)
+    recipe = space.recipe
     same = recipe.weights_sha256 == default.weights_sha256
     if model is None and not same:
         raise ModelUnsupported(
@@ -39,15 +42,10 @@ def space_to_add(there: Spaces, request: SpaceRequest, model: str | None = None)
             f"{files.name} has the weights that the index was built with, but another config.json, and so gives other "
             "embeddings. Put the old one back, or build another index."
         )
-    if recipe.preprocessing != default.preprocessing:
-        raise ModelUnsupported(
-            f"{files.name} takes other pixels than the index's spaces: {recipe.preprocessing.geometry} "
-            f"{recipe.preprocessing.size}, not {default.preprocessing.geometry} {default.preprocessing.size}, or of "
-            "another mean. Build another index for it."
-        )
+    name = space.name
     if not same:
         name = f"{re.sub(r'[^A-Za-z0-9.+]+', '-', PurePath(files.name).name).strip('-.')}-{name}"
-    return Space(name=name, recipe=recipe, encoding=_encoding(there.there, recipe.weights_sha256))
+    return replace(space, name=name, encoding=_encoding(there.there, recipe.weights_sha256))
 
 
 def _encoding(spaces: Sequence[Space], weights: str) -> Encoding:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from indexer.terminal import EXIT_INTERRUPTED, graceful_interrupt, requests
+from indexer.terminal import EXIT_INTERRUPTED, graceful_interrupt, layer_numbers
 from search.console import DEFAULT_INDEX, EXIT_REJECTED, Json, default_index, plural, print_json, say, warn
-from search.recipe import Pooling
+from search.recipe import IDENTITY, Pooling
 
 if TYPE_CHECKING:
+    from indexer.encoders.encoder import SpaceRequest
     from indexer.fill import FillReport
     from search.index import Index
 
@@ -32,9 +33,13 @@ def spaces(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="The space's name.", show_default=False)] = None,
     layer: Annotated[str | None, typer.Option(metavar="N[,N...]", help="Layers of the space to add.")] = None,
     pooling: Annotated[Pooling | None, typer.Option(help="How a layer becomes one vector.")] = None,
-    model: Annotated[
-        str | None, typer.Option(metavar="NAME|HF-ID|PATH", help="Another model for it, of the same input.")
-    ] = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME|HF-ID|PATH", help="Another model for it.")] = None,
+    transform: Annotated[
+        Literal["none", "whiten"], typer.Option(help="What its vectors go through before they are searched.")
+    ] = "none",
+    recommended: Annotated[
+        bool, typer.Option("--recommended", help="The space that a new index of the model gets.")
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Make a space the default although images are missing in it.")
     ] = False,
@@ -47,10 +52,18 @@ def spaces(
 
     `add` without a layer goes on filling what is not complete. The index is searched, and changed, meanwhile.
     """
-    asked = layer is not None or pooling is not None or model is not None
+    asked = layer is not None or pooling is not None or model is not None or transform != "none" or recommended
     _check_words(change, name, asked=asked, force=force)
     if change == "add":
-        _add(directory, name, layer, pooling, model, device, batch_size, workers, as_json)
+        wanted = None
+        if asked and not recommended:
+            from indexer.encoders.encoder import SpaceRequest
+
+            layers = None if layer is None else layer_numbers(layer)
+            wanted = SpaceRequest(layers=layers, pooling=pooling, whiten=transform == "whiten")
+        elif recommended and (layer is not None or pooling is not None or transform != "none"):
+            raise typer.BadParameter("It says layers, pooling and transform itself.", param_hint="--recommended")
+        _add(directory, name, asked, wanted, model, device, batch_size, workers, as_json)
         return
     from search.index import Index  # imports faiss and sqlalchemy: not for --help
 
@@ -75,7 +88,9 @@ def _check_words(change: str | None, name: str | None, *, asked: bool, force: bo
             "To add a space, name the index first: lookalike spaces DIR add --layer N", param_hint="DIR"
         )
     if change != "add" and asked:
-        raise typer.BadParameter("--layer, --pooling and --model are of a space to add.", param_hint="add")
+        raise typer.BadParameter(
+            "--layer, --pooling, --model, --transform and --recommended are of a space to add.", param_hint="add"
+        )
     if name is not None and asked:
         raise typer.BadParameter("A space to add is named by its layers. Leave the name out.", param_hint="NAME")
     if change != "default" and force:
@@ -85,8 +100,8 @@ def _check_words(change: str | None, name: str | None, *, asked: bool, force: bo
 def _add(
     directory: Path,
     name: str | None,
-    layer: str | None,
-    pooling: Pooling | None,
+    asked: bool,
+    wanted: SpaceRequest | None,
     model: str | None,
     device: str,
     batch_size: int | None,
@@ -96,20 +111,21 @@ def _add(
     from indexer.fill import Fill
     from indexer.index_encoder import load_index_encoder
     from indexer.machine import cores
+    from indexer.models import COMPANION, how_to_install
     from indexer.new_space import space_to_add
     from indexer.progress import progress_bar
     from search.index import Index
 
-    wanted = requests([] if layer is None else [layer], pooling, None)
     with ExitStack() as stack:
         progress = stack.enter_context(progress_bar())
         stopped = stack.enter_context(graceful_interrupt())  # before anything native is loaded
         index = stack.enter_context(Index.open(directory, writable=True))
-        if wanted or model is not None:
-            from indexer.encoders.encoder import SpaceRequest
-
-            new = space_to_add(index.catalog.spaces(), wanted[0] if wanted else SpaceRequest(), model)
-            if all(space.recipe != new.recipe for space in index.spaces):  # else it goes on
+        if asked:
+            new = space_to_add(index.catalog.spaces(), wanted, model)
+            if wanted is None and new.recipe.companion is None and new.transform != IDENTITY:
+                how = f"{how_to_install(COMPANION)} Then run this command again."
+                warn(f"{COMPANION.name} is not installed: with it, searches find more. {how}")
+            if not any(space.same_as(new) for space in index.spaces):  # else it goes on
                 with index.writer() as writer:
                     writer.add_space(new)
         elif name is not None:
@@ -147,6 +163,7 @@ def _tell(index: Index, report: FillReport | None, as_json: bool) -> None:
                 "default": info.default,
                 "encoding": asdict(info.space.encoding),
                 "recipe": info.space.recipe.to_json(),
+                "transform": info.space.transform.to_json(),
             }
             for info in infos
         ]

@@ -46,10 +46,11 @@ def requests(layers: Sequence[str], pooling: Pooling | None, final_norm: bool | 
 
     if not layers and (pooling is not None or final_norm is not None):
         return (SpaceRequest(pooling=pooling, final_norm=final_norm),)
-    return tuple(SpaceRequest(layers=_numbers(text), pooling=pooling, final_norm=final_norm) for text in layers)
+    return tuple(SpaceRequest(layers=layer_numbers(text), pooling=pooling, final_norm=final_norm) for text in layers)
 
 
-def _numbers(text: str) -> tuple[int, ...]:
+def layer_numbers(text: str) -> tuple[int, ...]:
+    """The layers of one space as `--layer` names them. Raises BadParameter."""
     try:
         return tuple(-1 if part.strip() == "last" else int(part) for part in text.split(","))
     except ValueError as error:

@@ -25,6 +25,17 @@ _ALL = {
     "image_size": 224,
     "hidden_act": "gelu",
 }
+_EFFICIENTNET = {
+    "hidden_size": 1280,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 1,
+    "num_channels": 3,
+    "image_size": 224,
+    "patch_size": 32,
+    "hidden_act": "relu6",
+    "layer_norm_eps": 1e-3,
+}
+"""Of a convolutional network in a transformer's words: its one layer is what it pools, its patches are its strides."""
 FAMILY_DEFAULTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "vit": {**_ALL, **_VIT},
@@ -35,9 +46,11 @@ FAMILY_DEFAULTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "clip_vision_model": {**_ALL, **_CLIP},
         "siglip": {**_ALL, **_SIGLIP},
         "siglip_vision_model": {**_ALL, **_SIGLIP},
+        "efficientnet_lite": _EFFICIENTNET,
     }
 )
-"""The values that transformers takes for keys that config.json leaves out, by `model_type`, of all that we run."""
+"""The values for keys that config.json leaves out, by `model_type`, of all that we run: those of transformers, where it
+has the model."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,14 +7,28 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 from conftest import Server
 
 from api.settings import read_settings
+from indexer.packaged.dinov2 import DINOV2
+from indexer.packaged.efficientnet import EFFICIENTNET
 
 ROOT = Path(__file__).parents[1]
+
+
+def test_the_container_gets_every_package_and_the_packaged_models() -> None:
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"][
+        "packages"
+    ]
+    recipe = (ROOT / "Dockerfile").read_text()
+    sent = (ROOT / ".dockerignore").read_text().splitlines()
+    assert [name for name in wanted if f"COPY {name} {name}\n" not in recipe or f"!{name}" not in sent] == []
+    models = [package.install.split()[-1].partition("==")[0] for package in (DINOV2, EFFICIENTNET)]
+    assert [name for name in models if name not in recipe or name not in (ROOT / "Makefile").read_text()] == []
 
 
 @pytest.mark.parametrize("address", ["tcp://10.96.0.7:8000", "tcp://[fd00::7]:80"])

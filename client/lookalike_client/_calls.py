@@ -205,12 +205,16 @@ def spaces(index: str) -> Call[list[SpaceInfo]]:
     return Call(method="GET", path=_spaces_path(index), parse=_answers.spaces)
 
 
-def add_space(layers: int | Iterable[int], *, pooling: str | None, index: str) -> Call[SpaceInfo]:
+def add_space(
+    layers: int | Iterable[int], *, pooling: str | None, transform: str | None, index: str
+) -> Call[SpaceInfo]:
     """Add a space, or go on filling it."""
     several = layers if isinstance(layers, Iterable) else [layers]
     body: dict[str, Any] = {"layers": [operator.index(layer) for layer in several]}
     if pooling is not None:
         body["pooling"] = pooling
+    if transform is not None:
+        body["transform"] = transform
     return Call(method="POST", path=_spaces_path(index), json=body, parse=_answers.space)
 
 

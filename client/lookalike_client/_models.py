@@ -152,6 +152,7 @@ class SpaceInfo:
 
     `count` of the index's `images` have a vector in it; it is searched as far as it goes. `complete`: all have.
     `filling`: the server is giving the rest theirs now. `default`: where searches look that name no space.
+    `transform`: what its vectors go through before they are searched.
     """
 
     name: str
@@ -162,6 +163,7 @@ class SpaceInfo:
     filling: bool
     default: bool
     recipe: Mapping[str, Any] = field(hash=False)
+    transform: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

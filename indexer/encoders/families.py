@@ -127,16 +127,18 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A checkpoint whose weights are not loaded yet. `config` is that of its image tower."""
+    """A checkpoint whose weights are not loaded yet. `config` is that of its image tower; `family` is None for a
+    network that transformers does not have."""
 
     files: ModelFiles
-    family: Family
+    family: Family | None
     config: Any
     offer: Offer
 
     @property
     def prefix(self) -> int:
         """Tokens before the patch tokens."""
+        assert self.family is not None
         return self.family.prefix + int(getattr(self.config, "num_register_tokens", 0))
 
     def dim(self, pooling: Pooling) -> int:
@@ -147,6 +149,9 @@ class Checkpoint:
 
 def open_checkpoint(files: ModelFiles) -> Checkpoint:
     """A checkpoint with what it offers, its weights not loaded yet. Raises ModelUnsupported where it is unreadable."""
+    if files.config.model_type not in FAMILIES:
+        offer = Offer(model=files.name, first=1, last=files.config.num_hidden_layers, poolings=("mean",))
+        return Checkpoint(files=files, family=None, config=files.config, offer=offer)
     family, config = FAMILIES[files.config.model_type], _tower_config(files)
     poolings: list[Pooling] = ["cls", "mean"] if family.has_cls else ["mean"]
     if family.pooler_weight and any(name.endswith(family.pooler_weight) for name in _tensor_names(files)):
@@ -164,6 +169,7 @@ def load_tower(checkpoint: Checkpoint, *, deepest: int, with_pooler: bool) -> An
     import transformers
 
     family, config = checkpoint.family, checkpoint.config
+    assert family is not None
     config.num_hidden_layers = deepest
     arguments: dict[str, Any] = {}
     if family.pooler == "pooler":

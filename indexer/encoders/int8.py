@@ -84,7 +84,10 @@ def fit(
 ) -> tuple[OpenVinoEncoder, Callable[[], str]]:
     """An int8 encoder of these recipes, fitted to pixels, and what stores it in `models` and returns its name there."""
     taps, preprocessing = all_taps(recipes.values()), next(iter(recipes.values())).preprocessing
-    model = quantise(open_tower(open_checkpoint(files), taps, preprocessing), taps, pixels)
+    tower = open_tower(open_checkpoint(files), taps, preprocessing)
+    if not isinstance(tower, Tower):
+        raise ModelUnsupported(f"{files.name} cannot be computed in int8: use --precision bf16.")
+    model = quantise(tower, taps, pixels)
     encoder = OpenVinoEncoder(model, recipes, precision="int8", batch_size=batch_size, throughput=True)
     return encoder, lambda: write_model(model, models).name
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+from indexer.encoders.companion import CompanionEncoder
 from indexer.encoders.encoder import Encoder
 from indexer.errors import ModelUnsupported
 from indexer.machine import has_openvino, openvino_advice
 from indexer.models import locate
-from search.types import Space
+from indexer.pictures.preprocess import inputs_of
+from search.types import Encoding, Space
 
 
 def encoder_for(
@@ -27,6 +31,31 @@ def encoder_for(
     many images at once, rather than for single ones soon. Raises ModelUnavailable, or ModelUnsupported where this
     machine can do neither, or weights or config found are not those of the recipes.
     """
+    load = partial(_of_one_network, models=models, device=device, batch_size=batch_size, throughput=throughput)
+    if all(space.recipe.companion is None for space in spaces):
+        return load(spaces)
+    model = load([replace(space, recipe=space.recipe.own) for space in spaces])
+    return with_companion(model, spaces, load)
+
+
+def with_companion(model: Encoder, spaces: Sequence[Space], load: Callable[[Sequence[Space]], Encoder]) -> Encoder:
+    """An encoder of the spaces' own parts, with their companion beside it where they have one.
+
+    load: an encoder of one network.
+    """
+    companion = next((space.recipe.companion for space in spaces if space.recipe.companion is not None), None)
+    if companion is None:
+        return model
+    encoding = spaces[0].encoding
+    if model.precision == "int8":  # which was fitted to the model alone; the companion is small
+        encoding = Encoding(backend=encoding.backend, precision="fp32")
+    beside = load([Space(name="companion", recipe=companion, encoding=encoding)])
+    return CompanionEncoder(model, beside, {space.name: space.recipe for space in spaces})
+
+
+def _of_one_network(
+    spaces: Sequence[Space], *, models: Path, device: str, batch_size: int | None, throughput: bool
+) -> Encoder:
     recipes, encoding = {space.name: space.recipe for space in spaces}, spaces[0].encoding
     if encoding.backend == "openvino" and has_openvino():
         from indexer.encoders import openvino_backend
@@ -60,15 +89,19 @@ def encoder_for(
 
 
 def passes(spaces: Sequence[Space]) -> list[list[Space]]:
-    """The spaces in groups that one forward pass gives: of one model, in one encoding."""
+    """The spaces in groups that one forward pass gives: of the same networks, encoding and pixels."""
     configs = {
         space.recipe.weights_sha256: space.recipe.config_sha256 for space in spaces if space.recipe.config_sha256
     }
-    groups: dict[tuple[str | None, ...], list[Space]] = {}
+    companions = {space.recipe.companion for space in spaces if space.recipe.companion is not None}
+    groups: dict[tuple[Hashable, ...], list[Space]] = {}
     for space in spaces:
         recipe, encoding = space.recipe, space.encoding
         # Of an older index, the configuration may not be known: it is that of other spaces of the same weights.
         config = recipe.config_sha256 or configs.get(recipe.weights_sha256)
-        key = (recipe.weights_sha256, config, encoding.backend, encoding.precision, encoding.model)
+        # Where there is one companion only, spaces without it come with the others.
+        companion = recipe.companion if len(companions) > 1 else None
+        (pixels,) = inputs_of([recipe])
+        key = (recipe.weights_sha256, config, encoding.backend, encoding.precision, encoding.model, companion, pixels)
         groups.setdefault(key, []).append(space)
     return list(groups.values())

@@ -24,7 +24,7 @@ from indexer.encoders.taps import Tap, TapEncoder, all_taps
 from indexer.errors import ModelUnavailable, ModelUnsupported
 from indexer.machine import cores
 from indexer.models import ModelFiles, identified
-from indexer.packaged import cache_folder
+from indexer.packaged.package import cache_folder
 from search.errors import StorageFailed
 from search.files import make_folder, storage_errors, sync
 from search.recipe import Preprocessing, Recipe
@@ -36,6 +36,8 @@ BATCH, STREAM_BATCH, CORE_BATCH = 8, 2, 4
 more to do between two. More gain nothing, and take longer to wait for."""
 STREAM_IMAGES = 32
 """Images that one call gives each stream: two seconds' work, after which one stream waits for the other."""
+KEPT_EXPORTS = 4
+"""A model and its companion, each as two indexes need it."""
 GROUP = 128
 """Consecutive input channels that share a scale in int8, in weights and, token by token, in activations."""
 XML, WEIGHTS, MANIFEST = "model.xml", "model.bin", "manifest.json"
@@ -165,7 +167,7 @@ def _has_bf16() -> bool:
 def exported(files: ModelFiles, taps: Sequence[Tap], preprocessing: Preprocessing) -> openvino.Model:
     """A tower as an OpenVINO model in float32: from the cache, or exported from torch into it.
 
-    The cache keeps the two that were used last: one is four bytes for each parameter of the model.
+    The cache keeps the KEPT_EXPORTS that were used last: one is four bytes for each parameter of the model.
     """
     made_by = [FORMAT, openvino.get_version(), version("torch"), version("transformers")]
     model = [files.weights_sha256, _sha256(files.folder / "config.json"), [tap.name for tap in taps]]
@@ -182,7 +184,9 @@ def exported(files: ModelFiles, taps: Sequence[Tap], preprocessing: Preprocessin
                 stored = _export(files, taps, preprocessing)
                 write_model(stored, exports, key)
             os.utime(folder)
-            for old in sorted(filter(Path.is_dir, exports.iterdir()), key=lambda path: -path.stat().st_mtime)[2:]:
+            for old in sorted(filter(Path.is_dir, exports.iterdir()), key=lambda path: -path.stat().st_mtime)[
+                KEPT_EXPORTS:
+            ]:
                 shutil.rmtree(old, ignore_errors=True)
     except (OSError, StorageFailed, ModelUnavailable):  # no room, no right, no home: it works without a cache
         pass

@@ -32,7 +32,7 @@ def preprocessing_of(folder: Path, geometry: Geometry | None = None) -> Preproce
         raise ModelUnsupported(f"{folder}/preprocessor_config.json cannot be used: {sentence(error)}") from error
     if geometry is None or geometry == preprocessing.geometry:
         return preprocessing
-    resize = preprocessing.size if geometry == "pad" else preprocessing.resize
+    resize = preprocessing.resize if geometry == "crop" else preprocessing.size  # the others take the whole image
     return replace(preprocessing, geometry=geometry, resize=resize)
 
 

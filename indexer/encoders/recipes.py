@@ -1,16 +1,61 @@
-"""From what a user asks for to the recipes of an index."""
+"""From what a user asks for to the recipes and spaces of an index."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from indexer.encoders.encoder import SpaceRequest
-from indexer.encoders.families import Checkpoint, open_checkpoint
+from indexer.encoders.families import FAMILIES, Checkpoint, open_checkpoint
 from indexer.encoders.processor import preprocessing_of
 from indexer.encoders.spaces import resolve
 from indexer.errors import ModelUnsupported
-from indexer.models import ModelFiles
-from search.recipe import Geometry, Preprocessing, Recipe, space_name
+from indexer.models import COMPANION, ModelFiles, is_installed, locate
+from search.recipe import IDENTITY, Geometry, Preprocessing, Recipe, TransformSpec, space_name
+from search.types import Encoding, Space
+
+WHITENING = TransformSpec(kind="whitening", floor=0.03, companion_weight=1.0, max_dim=512)
+"""Chosen on four labelled sets: docs/relevance.md."""
+
+
+def default_requests(files: ModelFiles) -> tuple[SpaceRequest, ...]:
+    """The spaces of a new index whose user names none: the best recipe that is known for the model.
+
+    The companion is part of it where its package is installed.
+    """
+    layers = () if files.card is None else files.card.recommended_layers
+    if not layers:
+        return (SpaceRequest(),)
+    return (SpaceRequest(layers=layers, geometry="square", companion=is_installed(COMPANION), whiten=True),)
+
+
+def spaces_for(
+    files: ModelFiles, requests: Sequence[SpaceRequest], encoding: Encoding, geometry: Geometry | None = None
+) -> tuple[Space, ...]:
+    """The spaces that are asked for, one at least. Raises ModelUnavailable, and ModelUnsupported as `recipes_for`."""
+    recipes = recipes_for(files, requests, geometry)
+    return tuple(
+        Space(
+            name=_space_name(name, recipe, request),
+            recipe=recipe,
+            encoding=encoding,
+            # Half the bytes: what is searched is computed from them, and keeps its neighbours.
+            storage="float16" if request.whiten else "float32",
+            transform=_whitening(files) if request.whiten else IDENTITY,
+        )
+        for request, (name, recipe) in zip(requests, recipes.items(), strict=True)
+    )
+
+
+def _space_name(name: str, recipe: Recipe, request: SpaceRequest) -> str:
+    if request.geometry is not None:  # not the checkpoint's own
+        name += f"-{recipe.preprocessing.geometry}"
+    return f"{name}-whitened" if request.whiten else name
+
+
+def _whitening(files: ModelFiles) -> TransformSpec:
+    """A convolutional network's features are only centred: to even them out finds much less."""
+    return replace(WHITENING, floor=1.0) if files.config.model_type not in FAMILIES else WHITENING
 
 
 def recipes_for(
@@ -22,29 +67,48 @@ def recipes_for(
     the model does not offer what is asked for.
     """
     checkpoint = open_checkpoint(files)
-    preprocessing = preprocessing_of(files.folder, geometry)
+    recipes = [_recipe(checkpoint, request, geometry) for request in spaces or (SpaceRequest(),)]
+    if len(set(recipes)) != len(recipes):
+        raise ModelUnsupported("Two of the spaces asked for are the same: name each --layer once.")
+    return {_name(recipe, checkpoint.offer.last): recipe for recipe in recipes}
+
+
+def _recipe(checkpoint: Checkpoint, request: SpaceRequest, geometry: Geometry | None) -> Recipe:
+    files = checkpoint.files
+    preprocessing = preprocessing_of(files.folder, geometry or request.geometry)
     if preprocessing.size < files.config.patch_size:
         raise ModelUnsupported(
             f"{files.name} prepares images of {preprocessing.size} x {preprocessing.size} pixels, smaller than one "
             f"of its patches of {files.config.patch_size} (preprocessor_config.json and config.json)."
         )
-    recipes = [_recipe(checkpoint, request, preprocessing) for request in spaces or (SpaceRequest(),)]
-    if len(set(recipes)) != len(recipes):
-        raise ModelUnsupported("Two of the spaces asked for are the same: name each --layer once.")
-    last = checkpoint.offer.last
-    return {space_name(recipe.layers, recipe.pooling, recipe.final_norm, last): recipe for recipe in recipes}
-
-
-def _recipe(checkpoint: Checkpoint, request: SpaceRequest, preprocessing: Preprocessing) -> Recipe:
-    card = checkpoint.files.card
-    space = resolve(request, checkpoint.offer, card.recommended_layer if card is not None else None)
-    return Recipe(
-        model=checkpoint.files.name,
-        weights_sha256=checkpoint.files.weights_sha256,
-        config_sha256=checkpoint.files.config.sha256,
+    space = resolve(request, checkpoint.offer, None if files.card is None else files.card.recommended_layer)
+    recipe = Recipe(
+        model=files.name,
+        weights_sha256=files.weights_sha256,
+        config_sha256=files.config.sha256,
         layers=space.layers,
         pooling=space.pooling,
         final_norm=space.final_norm,
         preprocessing=preprocessing,
         dim=len(space.layers) * checkpoint.dim(space.pooling),
     )
+    return _with_companion(recipe) if request.companion else recipe
+
+
+def _with_companion(recipe: Recipe) -> Recipe:
+    """A recipe with the companion network on the same pixels. Raises ModelUnavailable, ModelUnsupported."""
+    (companion,) = recipes_for(locate(COMPANION.name), ()).values()
+    if recipe.preprocessing.size != companion.preprocessing.size:
+        raise ModelUnsupported(
+            f"{COMPANION.name} takes pixels of {companion.preprocessing.size} x {companion.preprocessing.size}, "
+            f"{recipe.model} of {recipe.preprocessing.size}."
+        )
+    own: Preprocessing = companion.preprocessing
+    pixels = replace(recipe.preprocessing, mean=own.mean, std=own.std)
+    companion = replace(companion, preprocessing=pixels)
+    return replace(recipe, companion=companion, dim=recipe.dim + companion.dim)
+
+
+def _name(recipe: Recipe, last: int) -> str:
+    name = space_name(recipe.layers, recipe.pooling, recipe.final_norm, last)
+    return name if recipe.companion is None else f"{name}+{recipe.companion.model}"

@@ -13,12 +13,14 @@ from search.recipe import Pooling
 class Offer:
     """The layers and poolings that a checkpoint offers.
 
-    `last` is its deepest layer; `poolings`, the best first, are those that work there: `pooler` works nowhere else.
+    `first` and `last` are its first and its deepest layer; `poolings`, the best first, are those that work at the last:
+    `pooler` works nowhere else.
     """
 
     model: str
     last: int
     poolings: tuple[Pooling, ...]
+    first: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +51,11 @@ def resolve(request: SpaceRequest, offer: Offer, default_layer: int | None = Non
 
 def _layer(number: int, offer: Offer) -> int:
     layer = number if number >= 0 else offer.last + 1 + number
-    if not 0 <= layer <= offer.last:
-        raise ModelUnsupported(
-            f"{offer.model} has no layer {number}: its layers are 0 (patch embedding) to {offer.last} (or -1)."
-        )
+    if not offer.first <= layer <= offer.last:
+        there = f"its layers are 0 (patch embedding) to {offer.last} (or -1)"
+        if offer.first == offer.last:
+            there = f"it offers layer {offer.last} (or -1) alone"
+        raise ModelUnsupported(f"{offer.model} has no layer {number}: {there}.")
     return layer
 
 

@@ -15,7 +15,7 @@ from indexer.encoders.encoder import Precision, SpaceRequest
 from indexer.encoders.families import open_checkpoint
 from indexer.encoders.recipes import recipes_for
 from indexer.encoders.taps import TapEncoder, all_taps
-from indexer.encoders.tower import Tower, open_tower
+from indexer.encoders.tower import Network, open_tower
 from indexer.errors import ModelUnsupported
 from indexer.models import ModelFiles, identified
 from search.recipe import Geometry, Recipe
@@ -38,7 +38,7 @@ class TorchEncoder(TapEncoder):
 
     def __init__(
         self,
-        tower: Tower,
+        tower: Network,
         spaces: Mapping[str, Recipe],
         *,
         device: torch.device,

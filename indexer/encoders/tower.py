@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from indexer.encoders.efficientnet import EfficientNet, open_efficientnet
 from indexer.encoders.families import Checkpoint, Family, load_tower
 from indexer.encoders.taps import Tap
 from search.recipe import Preprocessing
@@ -70,6 +71,7 @@ class Tower(nn.Module):
         """model: as `load_tower` gives it, in float32, deep enough for every tap. Its weights are taken over."""
         super().__init__()
         family = checkpoint.family
+        assert family is not None
         self._taps = tuple(taps)
         self._prefix = checkpoint.prefix
         deepest = max(tap.layer for tap in taps)
@@ -130,8 +132,13 @@ class Tower(nn.Module):
         return answer
 
 
-def open_tower(checkpoint: Checkpoint, taps: Sequence[Tap], preprocessing: Preprocessing) -> Tower:
+Network = Tower | EfficientNet
+
+
+def open_tower(checkpoint: Checkpoint, taps: Sequence[Tap], preprocessing: Preprocessing) -> Network:
     """Load a checkpoint's tower in float32, no deeper than the taps need. Raises ModelUnsupported."""
+    if checkpoint.family is None:
+        return open_efficientnet(checkpoint, preprocessing)
     model = load_tower(
         checkpoint,
         deepest=max(tap.layer for tap in taps),

@@ -28,7 +28,8 @@ async def add_space(request: Request, response: Response, name: IndexName, body:
 
     Where it is there and not complete, filling goes on. Its first search loads the model for it.
     """
-    state = await choose(request, name).add_space(tuple(body.layers), body.pooling)
+    whiten = body.transform == "whiten"
+    state = await choose(request, name).add_space(tuple(body.layers), body.pooling, whiten=whiten)
     if state.info.space.complete:
         response.status_code = 200
     return SpaceAnswer.of(state)

@@ -1,0 +1,98 @@
+"""EfficientNet-Lite0: raw pixels in, its pooled features out.
+
+As in TensorFlow, where it was trained: convolutions that halve an image of even sides pad below and to the right only.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from indexer.encoders.families import Checkpoint
+from indexer.errors import ModelUnsupported
+from search.recipe import Preprocessing
+
+STAGES = (
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
+"""Blocks, kernel, stride of the first block, expansion and channels of each stage."""
+STEM_CHANNELS = 32
+
+
+class EfficientNet(nn.Module):
+    """Pixels (n, size, size, 3) uint8, RGB, to one float32 (n, 1280), not normalised: the mean of all places."""
+
+    def __init__(self, preprocessing: Preprocessing, dim: int) -> None:
+        super().__init__()
+        self.stem = _Convolution(3, STEM_CHANNELS, 3, stride=2)
+        blocks, channels = [], STEM_CHANNELS
+        for count, kernel, stride, expansion, wanted in STAGES:
+            for number in range(count):
+                blocks.append(_Block(channels, wanted, kernel, 1 if number else stride, expansion))
+                channels = wanted
+        self.blocks = nn.Sequential(*blocks)
+        self.head = _Convolution(channels, dim, 1)
+        self.register_buffer("mean", torch.tensor(preprocessing.mean).reshape(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(preprocessing.std).reshape(1, 3, 1, 1), persistent=False)
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor]:
+        """(n, size, size, 3) uint8 pixels to one float32 (n, dim)."""
+        mean, std = self.get_buffer("mean"), self.get_buffer("std")
+        # of bf16, the buffers are bf16 too: pixels are normalised in float32, and rounded once
+        image = (pixels.permute(0, 3, 1, 2).float() / 255 - mean.float()) / std.float()
+        features = nn.functional.relu6(self.stem(image.to(mean.dtype)))
+        return (nn.functional.relu6(self.head(self.blocks(features))).float().mean(dim=(2, 3)),)
+
+
+class _Convolution(nn.Module):
+    """A convolution with batch normalisation; of even sides, padded as TensorFlow does."""
+
+    def __init__(self, channels: int, wanted: int, kernel: int, *, stride: int = 1, groups: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, wanted, kernel, stride, groups=groups, bias=False)
+        self.norm = nn.BatchNorm2d(wanted, eps=1e-3)
+        missing = kernel - stride
+        before, after = missing // 2, missing - missing // 2
+        self._padding = (before, after, before, after)
+
+    def forward(self, image: Tensor) -> Tensor:
+        padded = nn.functional.pad(image, self._padding) if any(self._padding) else image
+        answer: Tensor = self.norm(self.conv(padded))
+        return answer
+
+
+class _Block(nn.Module):
+    """Inverted residual: channels are multiplied, convolved one by one, and reduced."""
+
+    def __init__(self, channels: int, wanted: int, kernel: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        inside = channels * expansion
+        self.expand = _Convolution(channels, inside, 1) if expansion > 1 else None
+        self.depthwise = _Convolution(inside, inside, kernel, stride=stride, groups=inside)
+        self.project = _Convolution(inside, wanted, 1)
+        self._adds = stride == 1 and channels == wanted
+
+    def forward(self, image: Tensor) -> Tensor:
+        inside = image if self.expand is None else nn.functional.relu6(self.expand(image))
+        answer: Tensor = self.project(nn.functional.relu6(self.depthwise(inside)))
+        return image + answer if self._adds else answer
+
+
+def open_efficientnet(checkpoint: Checkpoint, preprocessing: Preprocessing) -> EfficientNet:
+    """The network with its weights, in float32. Raises ModelUnsupported where one is missing or has another shape."""
+    from safetensors.torch import load_file
+
+    network = EfficientNet(preprocessing, checkpoint.dim("mean"))
+    stored = {name: tensor for file in checkpoint.files.weights for name, tensor in load_file(file).items()}
+    wanted = network.state_dict()
+    lacking = [name for name, tensor in wanted.items() if name not in stored or stored[name].shape != tensor.shape]
+    if bad := [name for name in lacking if not name.endswith("num_batches_tracked")]:  # only training reads it
+        raise ModelUnsupported(f"{checkpoint.files.name}: the checkpoint lacks {', '.join(bad[:5])}. Get it again.")
+    network.load_state_dict(stored, strict=False)
+    return network.eval().requires_grad_(False)

