@@ -10,8 +10,10 @@ from typing import Annotated, Any, NoReturn, cast
 
 import typer
 
+import analysis.cli
 import indexer.cli
 import search.cli
+from analysis.errors import AnalysisError
 from api.errors import ApiError
 from indexer.errors import IndexerError
 from search.console import (
@@ -62,6 +64,7 @@ def _root(
 
 
 indexer.cli.register(app.command)
+analysis.cli.register(app.command)
 
 
 @app.command("search")
@@ -101,7 +104,7 @@ def search_command(
     from search.filters import parse_short
 
     if (image is None) == (id is None):
-        raise typer.BadParameter("Name one picture, or --id of an indexed one.", param_hint="IMAGE")
+        raise typer.BadParameter("Name one picture, or --id of an indexed one, and not both.", param_hint="IMAGE")
     if box is not None and image is None:
         raise typer.BadParameter("Only a picture can have a box, not an --id.", param_hint="--box")
     if null and not paths:
@@ -199,7 +202,7 @@ def main() -> NoReturn:
         error.message = "\n".join(map(escaped, error.message.split("\n")))
         error.show()
         sys.exit(error.exit_code)
-    except (SearchError, IndexerError, ApiError) as error:
+    except (SearchError, IndexerError, AnalysisError, ApiError) as error:
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         _fail("interrupted", 130)

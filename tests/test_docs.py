@@ -200,7 +200,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_every_file_is_short_and_begins_with_its_purpose() -> None:
-    packages = ("search", "indexer", "api", "client/lookalike_client")
+    packages = ("search", "indexer", "analysis", "api", "client/lookalike_client")
     files = {path: path.read_text("utf-8") for name in packages for path in (ROOT / name).rglob("*.py")}
     assert len(files) > 100
     assert [path.name for path, text in files.items() if text.count("\n") > 350] == []

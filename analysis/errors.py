@@ -1,0 +1,17 @@
+"""What can go wrong in measuring.
+
+AnalysisError
+└── LabelsInvalid    there is nothing to measure by
+"""
+
+from __future__ import annotations
+
+
+class AnalysisError(Exception):
+    """Any failure of this package. Its message is one sentence for people, and says what to do."""
+
+    exit_code = 2
+
+
+class LabelsInvalid(AnalysisError):
+    """The labels asked for are not there, cannot be read, or leave no query."""

@@ -1,0 +1,138 @@
+"""How well a space finds: every labelled image asks for the others of its class, by exact search."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.errors import LabelsInvalid
+from analysis.labels import Relevance
+from analysis.metrics import Estimate, estimates, of_rankings
+from search.index import Index
+from search.types import Space
+
+MAX_CELLS = 400_000_000
+"""Pairs of query and image that are ranked, at most: half a minute. Of more, queries are drawn at random."""
+MIN_QUERIES = 500
+BATCH_CELLS = 4_000_000
+"""Pairs that are ranked at once: 160 MB with all that is counted of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpaceScores:
+    """How well a space finds: each metric over all queries, and recall@1 of each class."""
+
+    space: str
+    metrics: dict[str, Estimate]
+    classes: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """images: how many are ranked for each query; queries: how many were asked."""
+
+    images: int
+    queries: int
+    spaces: tuple[SpaceScores, ...]
+
+
+def evaluate(index: Index, relevance: Relevance, spaces: Sequence[Space], seed: int = 0) -> Evaluation:
+    """Ask with every labelled image for those that are relevant to it, in each space. Raises LabelsInvalid.
+
+    The image itself is not among those that are ranked, nor are images whose files are all gone. The same queries are
+    asked in each space.
+    """
+    if not spaces:
+        raise LabelsInvalid(
+            "No space of the index is complete. Fill one: lookalike spaces INDEX add. Or name it: --space."
+        )
+    held = [index.searched(space) for space in spaces]
+    common = held[0][0]
+    for rowids, _ in held[1:]:
+        common = np.intersect1d(common, rowids)
+    ids = index.catalog.ids(index.catalog.present(common.tolist()))
+    common = np.array([rowid for rowid in common.tolist() if rowid in ids], dtype=np.int64)
+    gallery = Gallery(relevance, [ids[rowid] for rowid in common.tolist()])
+    queries = _drawn(gallery.queries, len(gallery.places), seed)
+    if not len(queries):
+        raise LabelsInvalid("No two images of the index are alike by these labels: there is nothing to ask for.")
+    scores = []
+    for space, (rowids, vectors) in zip(spaces, held, strict=True):
+        here = vectors[np.searchsorted(rowids, common[gallery.places])]
+        values = _values(here, gallery, queries)
+        classes = _by_class(values["r_at_1"], relevance, [gallery.names[place] for place in queries])
+        scores.append(SpaceScores(space=space.name, metrics=estimates(values, seed), classes=classes))
+    return Evaluation(images=len(gallery.places), queries=len(queries), spaces=tuple(scores))
+
+
+class Gallery:
+    """The images that are ranked, and which of them are relevant to which."""
+
+    def __init__(self, relevance: Relevance, names: Sequence[str]) -> None:
+        """names: the ids of all images. Those without a class are left out, unless pairs say what is relevant."""
+        self._relevance = relevance
+        ranked = [
+            number for number, name in enumerate(names) if relevance.pairs is not None or name in relevance.classes
+        ]
+        self.places = np.array(ranked, dtype=np.int64)
+        """Of `names`, those that are ranked."""
+        self.names = [names[number] for number in ranked]
+        self._place_of = {name: place for place, name in enumerate(self.names)}
+        members: defaultdict[str, list[int]] = defaultdict(list)
+        for place, name in enumerate(self.names):
+            for held in relevance.classes.get(name, ()):
+                members[held].append(place)
+        self._members = {held: np.array(places, dtype=np.int64) for held, places in members.items()}
+        self.queries = [place for place, name in enumerate(self.names) if self._has_relevant(name)]
+
+    def _has_relevant(self, name: str) -> bool:
+        if self._relevance.pairs is not None:
+            return any(one in self._place_of for one in self._relevance.pairs.get(name, ()))
+        return any(len(self._members[held]) > 1 for held in self._relevance.classes[name])
+
+    def relevant(self, place: int) -> NDArray[np.bool_]:
+        """Which images are relevant to one of them, (n,); it is not relevant to itself."""
+        found = np.zeros(len(self.names), dtype=np.bool_)
+        name = self.names[place]
+        if self._relevance.pairs is not None:
+            found[[self._place_of[one] for one in self._relevance.pairs[name] if one in self._place_of]] = True
+        for held in self._relevance.classes.get(name, ()):
+            found[self._members[held]] = True
+        found[place] = False
+        return found
+
+
+def _drawn(queries: Sequence[int], images: int, seed: int) -> NDArray[np.int64]:
+    most = max(MIN_QUERIES, MAX_CELLS // max(1, images))
+    found = np.array(queries, dtype=np.int64)
+    if len(found) <= most:
+        return found
+    return np.sort(np.random.default_rng(seed).choice(found, most, replace=False))
+
+
+def _values(
+    vectors: NDArray[np.float32], gallery: Gallery, queries: NDArray[np.int64]
+) -> dict[str, NDArray[np.float64]]:
+    """Each metric of each query. vectors: (n, dim) float32 unit vectors of the images that are ranked."""
+    batch = max(1, BATCH_CELLS // len(vectors))
+    parts = []
+    for start in range(0, len(queries), batch):
+        asked = queries[start : start + batch]
+        scores = vectors[asked] @ vectors.T
+        scores[np.arange(len(asked)), asked] = -np.inf
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :-1]
+        wanted = np.stack([gallery.relevant(place) for place in asked.tolist()])
+        parts.append(of_rankings(np.take_along_axis(wanted, order, axis=1)))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _by_class(values: NDArray[np.float64], relevance: Relevance, asked: Sequence[str]) -> dict[str, float]:
+    found: defaultdict[str, list[float]] = defaultdict(list)
+    for value, name in zip(values.tolist(), asked, strict=True):
+        for held in relevance.classes.get(name, ()):
+            found[held].append(value)
+    return {name: float(np.mean(each)) for name, each in sorted(found.items())}

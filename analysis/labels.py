@@ -1,0 +1,98 @@
+"""What counts as alike: labels of an index's images, by folder, label, metadata or a file."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from analysis.errors import LabelsInvalid
+from search.index import Index
+from search.types import ImageRecord
+
+PAGE = 1_000
+"""Images read from the catalog at once."""
+PAIRS = ("query", "relevant")
+"""Columns of a file of pairs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Relevance:
+    """Which images are relevant to which: two that share a class. Images without one are left out.
+
+    classes: by image id. pairs: by the id of a query, the images relevant to it, instead of classes: then all images
+    of the index are ranked.
+    """
+
+    classes: Mapping[str, frozenset[str]]
+    pairs: Mapping[str, frozenset[str]] | None = None
+
+
+def relevance(index: Index, source: str) -> Relevance:
+    """Read labels. source: `folder`, `label`, `metadata.KEY`, or the path of a CSV file with the columns `query` and
+    `relevant`, of paths or ids. Raises LabelsInvalid."""
+    if source == "folder":
+        folders = {one.id: [str(Path(path).parent) for path in one.paths] for one in records(index)}
+        shared = os.path.commonpath([folder for held in folders.values() for folder in held] or ["/"])
+        return _classes(
+            {name: frozenset(os.path.relpath(one, shared) for one in held) for name, held in folders.items()}
+        )
+    if source == "label":
+        return _classes({one.id: frozenset(one.labels) for one in records(index)})
+    if source.startswith("metadata."):
+        return _classes({one.id: _values(one, source.removeprefix("metadata.")) for one in records(index)})
+    if not Path(source).is_file():
+        raise LabelsInvalid(
+            f"There is no file {source}. Take labels from: folder, label, metadata.KEY, or a CSV file with the columns "
+            f"{' and '.join(PAIRS)}."
+        )
+    return _from_file(index, Path(source))
+
+
+def records(index: Index) -> Iterator[ImageRecord]:
+    """Every image of an index."""
+    after: int | None = 0
+    while after is not None:
+        page, after = index.catalog.page(after, PAGE)
+        yield from page
+
+
+def _classes(classes: Mapping[str, frozenset[str]]) -> Relevance:
+    return Relevance(classes={name: held for name, held in classes.items() if held})
+
+
+def _values(record: ImageRecord, key: str) -> frozenset[str]:
+    value = record.metadata.get(key)
+    if value is None:
+        return frozenset()
+    return frozenset(map(str, value)) if isinstance(value, list) else frozenset([str(value)])
+
+
+def _from_file(index: Index, path: Path) -> Relevance:
+    by_path: dict[str, str] = {}
+    for record in records(index):
+        by_path[record.id] = record.id
+        by_path |= dict.fromkeys(record.paths, record.id)
+    pairs: defaultdict[str, set[str]] = defaultdict(set)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            if reader.fieldnames is None or not set(PAIRS) <= set(reader.fieldnames):
+                raise LabelsInvalid(f"{path} needs a first line with the columns {' and '.join(PAIRS)}.")
+            for number, row in enumerate(reader, start=2):
+                named = [str(row[column] or "").strip() for column in PAIRS]
+                found = [by_path.get(name) or by_path.get(str(Path(path.parent, name).absolute())) for name in named]
+                if None in found:
+                    raise LabelsInvalid(
+                        f"{path}, line {number}: {named[found.index(None)]!r} is not in the index. Name images by "
+                        "their id, or by the path that a build read."
+                    )
+                query, relevant = map(str, found)
+                if query != relevant:
+                    pairs[query].add(relevant)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise LabelsInvalid(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
+    return Relevance(classes={}, pairs={query: frozenset(held) for query, held in pairs.items()})
