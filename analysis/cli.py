@@ -13,8 +13,8 @@ from search.console import DEFAULT_INDEX, Json, default_index, plural, print_jso
 
 WORST_CLASSES = 5
 """Classes named that are found worst."""
-SHOWN = ("r_at_1", "r_at_5", "p_at_5", "map", "ndcg_at_10")
-HEADINGS = {"r_at_1": "R@1", "r_at_5": "R@5", "p_at_5": "P@5", "map": "mAP", "ndcg_at_10": "nDCG@10"}
+SHOWN = {"r_at_1": "R@1", "r_at_5": "R@5", "p_at_5": "P@5", "map": "mAP"}
+"""Metrics in the table, by their names in `--json`, which has all."""
 
 
 def evaluate(
@@ -52,7 +52,7 @@ def evaluate(
     queries = "1 query" if found.queries == 1 else f"{found.queries:,} queries"
     say(f"{queries} among {plural(found.images, 'image')}, alike by {labels}")
     width = max(len(one.space) for one in found.spaces)
-    say(" ".join(["space".ljust(width), *(HEADINGS[name].rjust(15) for name in SHOWN)]))
+    say(" ".join(["space".ljust(width), *(heading.rjust(15) for heading in SHOWN.values())]))
     for one in found.spaces:
         cells = [one.metrics[name] for name in SHOWN]
         say(" ".join([one.space.ljust(width), *(f"{it.value:.3f} {_interval(it.low, it.high)}" for it in cells)]))

@@ -140,9 +140,9 @@ def add_single_layers(index: Index) -> None:
     requests = [SpaceRequest(layers=(layer,), geometry="square") for layer in SINGLE]
     whole = SpaceRequest(layers=PACKAGED.recommended_layers, geometry="square", whiten=True)
     plain = SpaceRequest(layers=PACKAGED.recommended_layers, geometry="square")
-    for space in spaces_for(files, [*requests, plain, whole, SpaceRequest(layers=(11,))], encoding):
+    for request in (*requests, plain, whole, SpaceRequest(layers=(11,))):
         with index.writer() as writer:
-            writer.add_space(space)
+            writer.add_space(*spaces_for(files, [request], encoding))
     Fill(
         index,
         lambda lacking: load_index_encoder(index, lacking, warn=print, throughput=True),
