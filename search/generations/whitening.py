@@ -63,7 +63,7 @@ class Part:
         """(n, d) float64 of the length `weight` for (n, d) float64; zero where nothing is left of a row."""
         centred = vectors - self.mean
         along = _products(centred, self.directions) * (1 - self.scales)
-        centred -= np.einsum("nr,rd->nd", along, self.directions) if len(along) <= FEW else along @ self.directions
+        centred -= np.einsum("ij,jk->ik", along, self.directions) if len(along) <= FEW else along @ self.directions
         lengths = np.linalg.norm(centred, axis=1, keepdims=True)
         zero = np.zeros_like(centred)  # what is left where there is no direction
         scaled: Doubles = np.divide(self.weight * centred, lengths, out=zero, where=lengths > 0)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from search.query.snapshot import Selection, Snapshot
+from search.query.allowed import Selection
+from search.query.snapshot import Snapshot
 from search.types import Vector
 
 MAX_CANDIDATES = 100_000

@@ -17,12 +17,13 @@ from search.catalog.hits import Entry
 from search.errors import FilterInvalid, NotInSpace, QueryInvalid, SearchError, UnknownImage, UnknownSpace
 from search.filters import And, Filter, Present
 from search.generations.ann import NEIGHBOURS
+from search.query.allowed import Selection
 from search.query.aspects import WeightedVectors, nearest_by_sum
 from search.query.fold import CANDIDATES_PER_HIT, MAX_COPIES, MAX_FOLD_CANDIDATES, fold, is_enough
 from search.query.follow import Follower
 from search.query.parts import part_vectors, query_aspects
 from search.query.selections import Selections
-from search.query.snapshot import EXACTLY, Selection, Snapshot
+from search.query.snapshot import EXACTLY, Snapshot
 from search.types import Aspect, Hit, Query, Space, Vector
 
 Found = tuple[NDArray[np.int64], NDArray[np.float32]]

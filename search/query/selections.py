@@ -8,7 +8,7 @@ from collections import OrderedDict
 
 from search.catalog.catalog import Catalog
 from search.filters import Filter
-from search.query.snapshot import Selection
+from search.query.allowed import Selection
 
 MAX_KEPT_BYTES = 64 << 20
 """Of all selections together, and what they remember of generations."""
