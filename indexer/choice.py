@@ -21,7 +21,7 @@ from indexer.models import COMPANION, PACKAGED, ModelFiles, how_to_install, is_i
 from search.errors import RecipeMismatch
 from search.index import Index
 from search.lock import write_lock
-from search.recipe import Recipe
+from search.recipe import IDENTITY, Recipe
 from search.types import Encoding, Space
 from search.writer import Writer
 
@@ -184,6 +184,7 @@ def _checked(
         may_fall_back=wanted.precision == "auto",
         quantise=quantise if wanted.precision == "int8" else None,
         min_overlap=wanted.min_overlap,
+        whitened=[space.name for space in index.spaces if space.transform != IDENTITY],
     )
 
 

@@ -201,6 +201,24 @@ def test_bf16_is_used_only_where_the_users_images_survive_it(noise: float, may_f
     assert np.array_equal(vectors, FakeEncoder(noise=0.0 if used == "fp32" else noise).encode(pixels)[0])
 
 
+class Alike(FakeEncoder):
+    """Embeddings that have most in common, as those of real images do."""
+
+    def _vector(self, image: NDArray[np.uint8]) -> NDArray[np.float64]:
+        vector = super()._vector(image)
+        vector[0] += 30
+        return vector
+
+
+@pytest.mark.parametrize(("whitened", "used"), [((), "bf16"), (("layer2",), "fp32")], ids=["plain", "whitened"])
+def test_what_images_have_in_common_hides_no_error_where_it_is_taken_away(whitened: tuple[str, ...], used: str) -> None:
+    settled: list[Encoding] = []
+    checked = CheckedEncoder(Alike("bf16", noise=0.4), Alike, settled.append, may_fall_back=True, whitened=whitened)
+    checked.encode(np.stack([image(number) for number in range(BF16_SAMPLE_IMAGES)]))
+    assert settled[0].check["min_cosine"] >= MIN_COSINE
+    assert checked.precision == used
+
+
 def test_fp32_needs_no_check() -> None:
     settled: list[Encoding] = []
     checked = CheckedEncoder(
