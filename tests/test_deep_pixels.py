@@ -81,7 +81,7 @@ def test_a_dark_deep_png_is_taken_in_the_memory_of_uploads_and_stays_dark_in_les
     large: bytes, memory: int, lightest: int
 ) -> None:
     with Workers((recipe().preprocessing,), replace(UPLOADS, max_memory=memory, seconds=120)) as workers:
-        decoded = workers.run(decode, large, preprocessing=recipe().preprocessing)
+        decoded = workers.run(decode, large, inputs=(recipe().preprocessing,))
     assert abs(int(decoded.pixels.max()) - lightest) <= 1 + lightest // 50, "the edges of a row are averaged"
 
 

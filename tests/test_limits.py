@@ -75,7 +75,7 @@ def test_seconds_grow_with_the_pixels_of_a_build_s_picture(tmp_path: Path) -> No
     limits = DecodeLimits(seconds=0.4, seconds_per_megapixel=10)
     with Workers((PREPROCESSING,), limits, slow) as workers:
         assert workers.load(str(large), lambda _: True)[1] is not None
-        assert workers.run(slow, large.read_bytes(), preprocessing=PREPROCESSING) is not None
+        assert workers.run(slow, large.read_bytes(), inputs=(PREPROCESSING,)) is not None
         with pytest.raises(ImageRejected, match="it takes longer than"):
             workers.load(str(small), lambda _: True)
     # As uploads are; and as a header that promises more than is allowed.

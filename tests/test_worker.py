@@ -142,14 +142,14 @@ def test_workers_that_were_all_killed_while_idle_cost_no_file(folder: Path) -> N
 def test_a_worker_that_ends_with_a_picture_is_given_a_second_try_and_then_the_picture_is_to_blame(folder: Path) -> None:
     with Workers((PREPROCESSING,), LIMITS) as workers:
         with pytest.raises(ImageRejected, match=r"exit code 3"):
-            workers.run(rigged, b"exit", preprocessing=PREPROCESSING)
+            workers.run(rigged, b"exit", inputs=(PREPROCESSING,))
         assert workers.replaced == 2
         workers.start(1)
         (child,) = multiprocessing.active_children()
         killed = threading.Timer(0.3, child.kill)
         killed.start()
         picture = b"sleep" + (folder / "picture-01.png").read_bytes()
-        assert workers.run(rigged, picture, preprocessing=PREPROCESSING).facts.format == "png"
+        assert workers.run(rigged, picture, inputs=(PREPROCESSING,)).facts.format == "png"
         killed.join()
         assert workers.replaced == 3
 

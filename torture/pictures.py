@@ -140,13 +140,13 @@ def _fine(workers: Workers, data: bytes, chance: random.Random, broken: bool) ->
     """Do one of what is done with a picture; whether its outcome has the right form."""
     kind = chance.randrange(4)
     if broken or kind < 2:
-        decoded = workers.run(raw if broken else decode, data, preprocessing=INPUT)
+        decoded = workers.run(raw if broken else decode, data, inputs=(INPUT,))
         return decoded.pixels.shape == (32, 32, 3)
     if kind == 2:
         with Image.open(BytesIO(workers.run(thumbnail, data, size=24))) as small:
             return small.format == "JPEG" and max(small.size) <= 24
     box = chance.choice((None, (1.0, 2.0, 20.0, 25.0), (chance.uniform(-9, 99), 0.0, chance.uniform(0, 1e9), 9.0)))
-    return workers.run(decode_pixels, data, preprocessing=INPUT, box=box).shape == (32, 32, 3)
+    return workers.run(decode_pixels, data, inputs=(INPUT,), box=box).shape == (32, 32, 3)
 
 
 def raw(data: bytes, preprocessing: Preprocessing, *, limits: DecodeLimits) -> Decoded:

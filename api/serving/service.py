@@ -245,7 +245,7 @@ class Service:
         infos = await self.read(lambda index: index.catalog.space_infos())
         return [SpaceState(info, filling and not info.space.complete) for info in infos]
 
-    async def add_space(self, layers: tuple[int, ...], pooling: Pooling | None, *, whiten: bool) -> SpaceState:
+    async def add_space(self, layers: tuple[int, ...], pooling: Pooling | None, *, whiten: bool = False) -> SpaceState:
         """Add a space of the default one's model, and fill it in the background; where it is there, go on filling it.
 
         It is added also where nobody waits for it any more: on a busy machine it takes longer than a request may.
