@@ -112,8 +112,7 @@ def measured(name: str, images: dict[Path, str], work: Path) -> None:
     with (work / "classes.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "class"])
-        root = Path("/")
-        writer.writerows([path.relative_to(root), label] for path, label in images.items())
+        writer.writerows(images.items())
     report = build(images, index, "--metadata", work / "classes.csv")
     with Index.open(index, writable=True) as opened:
         add_single_layers(opened)
