@@ -99,7 +99,7 @@ class TransformSpec:
 
     kind: str = "identity"
     floor: float = 0.03
-    companion_weight: float = 1.0
+    companion_weight: float = 1.7
     max_dim: int = 512
 
     def to_json(self) -> dict[str, Any]:

@@ -83,7 +83,7 @@ class Whitening:
     parts: tuple[Part, ...]
     projection: Doubles
     kind: str = "whitening"
-    copy_cosine: float = 0.75
+    copy_cosine: float = 0.78
 
     @property
     def dim(self) -> int:
