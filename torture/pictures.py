@@ -21,6 +21,7 @@ from PIL import Image, ImageDraw
 from indexer.errors import ImageRejected
 from indexer.pictures.decode import Decoded, DecodeLimits, decode, decode_pixels, thumbnail
 from indexer.pictures.formats import sniff
+from indexer.pictures.preprocess import Inputs
 from indexer.pictures.worker import Workers
 from search.recipe import Preprocessing
 from search.types import ImageFacts
@@ -149,9 +150,9 @@ def _fine(workers: Workers, data: bytes, chance: random.Random, broken: bool) ->
     return workers.run(decode_pixels, data, inputs=(INPUT,), box=box).shape == (32, 32, 3)
 
 
-def raw(data: bytes, preprocessing: Preprocessing, *, limits: DecodeLimits) -> Decoded:
+def raw(data: bytes, inputs: Inputs, *, limits: DecodeLimits) -> Decoded:
     """`decode` by somebody who believes what a file says of itself."""
-    del preprocessing, limits
+    del inputs, limits
     try:
         with Image.open(BytesIO(data)) as opened:
             pixels = np.asarray(opened.convert("RGB"))
