@@ -25,7 +25,7 @@ from indexer.models import COMPANION, PACKAGED, locate
 from indexer.packaged import efficientnet, package
 from indexer.pictures.preprocess import blank, input_of, inputs_of, orientations, to_input, to_inputs
 from search.index import Index
-from search.recipe import IDENTITY, Preprocessing, Recipe
+from search.recipe import IDENTITY, Geometry, Preprocessing, Recipe
 from search.types import Encoding, Query, QueryPart
 from search.vectors import concatenate
 
@@ -35,9 +35,9 @@ PINEAPPLE, LADYBUG = 953, 301
 DEFAULT = "layer7-11+efficientnet-lite0-square-whitened"
 
 
-def kind(geometry: str, size: int, mean: float = 0.5) -> Preprocessing:
+def kind(geometry: Geometry, size: int, mean: float = 0.5) -> Preprocessing:
     return Preprocessing(
-        geometry=geometry,  # type: ignore[arg-type]
+        geometry=geometry,
         resize=size,
         size=size,
         resample=3,
@@ -103,9 +103,9 @@ class Numbered(FakeEncoder):
 
     def __init__(self, spaces: dict[str, Recipe], seed: int = 0) -> None:
         super().__init__()
-        self.names = tuple(spaces)  # type: ignore[assignment]
-        self.recipes = tuple(spaces.values())  # type: ignore[assignment]
-        self.inputs = inputs_of(self.recipes)  # type: ignore[assignment]
+        self.names = tuple(spaces)
+        self.recipes = tuple(spaces.values())
+        self.inputs = inputs_of(self.recipes)
         self.seed = seed
         self.seen: list[NDArray[np.uint8]] = []
 

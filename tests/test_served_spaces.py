@@ -286,7 +286,7 @@ class OfPixels(Recorded):
 
     def __init__(self, spaces: Any) -> None:
         super().__init__(spaces)
-        self.inputs = inputs_of(self.recipes)  # type: ignore[assignment]
+        self.inputs = inputs_of(self.recipes)
         self.seen: list[tuple[int, ...]] = []
 
     def encode(self, pixels: Any) -> list[Any]:
@@ -318,7 +318,7 @@ def test_an_upload_that_is_decoded_while_the_encoder_is_replaced_gets_the_new_on
                 await embedding._follow()
             return decoded
 
-        embedding._apart = replaced_meanwhile  # type: ignore[method-assign]
+        embedding._apart = replaced_meanwhile
         space = index.space("layer2")
         if added:
             _, embedded = await embedding.describe(draw_png())
