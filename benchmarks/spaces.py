@@ -1,11 +1,11 @@
 """Searches while a space is added to a served index, while a build adds as many images, and while nothing else is done.
 
-    python benchmarks/spaces.py [--count 10000] [--layer 7] [--rate 20] [--model NAME] [--pictures]
+    python benchmarks/spaces.py [--count 10000] [--built 11] [--layer 7] [--rate 20] [--model NAME] [--pictures]
 
-Makes COUNT small JPEGs of the sample's drawings with noise, builds an index of them, serves it, and asks RATE times a
-second, at random moments: by the ids of indexed images, or, with --pictures, by a new picture each time, which the
-encoder has to embed. One after the other: nothing else for 30 seconds; a space is added over HTTP and filled; a build
-adds COUNT other images.
+Makes COUNT small JPEGs of the sample's drawings with noise, builds an index of them (of the layer `--built`; shallow
+ones take minutes on a slow machine), serves it, and asks RATE times a second, at random moments: by the ids of indexed
+images, or, with --pictures, by a new picture each time, which the encoder has to embed. One after the other: nothing
+else for 30 seconds; a space is added over HTTP and filled; a build adds COUNT other images.
 """
 
 from __future__ import annotations
@@ -169,6 +169,7 @@ def main() -> None:
     """Measure and print, one JSON object a phase."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=10_000)
+    parser.add_argument("--built", default="11", metavar="LAYER")
     parser.add_argument("--layer", type=int, default=7)
     parser.add_argument("--rate", type=float, default=20)
     parser.add_argument("--model")
@@ -182,7 +183,7 @@ def main() -> None:
             Path(folder, name).mkdir()
             draw(sources, Path(folder, name), range(first, first + chosen.count))
         began = build(
-            Path(folder, "photos"), index, *(("--model", chosen.model) if chosen.model else ("--layer", "11"))
+            Path(folder, "photos"), index, *(("--model", chosen.model) if chosen.model else ("--layer", chosen.built))
         )
         print(f"built {began['added']} images at {began['images_per_second']} a second", flush=True)
         process, port = serve(index)
