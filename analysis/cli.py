@@ -1,15 +1,22 @@
-"""The command `eval`: how well an index's spaces find, by labels."""
+"""The command `eval`: how well an index's spaces find, by labels or without."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from search.console import DEFAULT_INDEX, Json, default_index, plural, print_json, say
+from search.console import DEFAULT_INDEX, Json, default_index, plural, print_json, say, warn
+
+if TYPE_CHECKING:
+    from analysis.evaluate import Evaluation
+    from analysis.proxy import Proxy
+
+NO_LABELS = "none"
+"""As `--labels`: measured without any."""
 
 WORST_CLASSES = 5
 """Classes named that are found worst."""
@@ -22,32 +29,73 @@ def evaluate(
         Path, typer.Argument(metavar="DIR", default_factory=default_index, show_default=DEFAULT_INDEX)
     ],
     labels: Annotated[
-        str, typer.Option(metavar="folder|label|metadata.KEY|FILE", help="What counts as alike.")
-    ] = "folder",
+        str | None,
+        typer.Option(
+            metavar="folder|label|metadata.KEY|FILE|none",
+            help="What counts as alike; none: perturbed copies find their originals.  [folder, if there are several]",
+        ),
+    ] = None,
     space: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="A space to measure; repeat for several.  [all complete ones]"),
     ] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="OUT.html", help="Write plots, confusions and the worst failures.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure how well an index's spaces find: each labelled image asks for the others that are alike."""
+    from analysis.evaluate import Evaluation, complete_spaces
     from analysis.evaluate import evaluate as measure
     from analysis.labels import relevance
     from search.index import Index
 
     with Index.open(directory) as index:
-        wanted = [index.space(name) for name in space or ()] or [one for one in index.spaces if one.complete]
-        found = measure(index, relevance(index, labels), wanted)
+        wanted = [index.space(name) for name in space or ()] or complete_spaces(index)
+        source = labels or "folder"
+        alike = None if source == NO_LABELS else relevance(index, source)
+        if labels is None and alike is not None and alike.one_class:
+            warn("All images lie in one folder, so there are no labels: perturbed copies look for their originals.")
+            alike, source = None, NO_LABELS
+        if alike is None:
+            from analysis.proxy import proxies  # imports torch: not for --help
+
+            found = Evaluation(images=index.catalog.counts()[0], queries=0, spaces=())
+            proxy = proxies(index, wanted, warn=warn)
+        else:
+            found, proxy = measure(index, alike, wanted), []
+        if report is not None:
+            from analysis.report import write_report  # imports the decoders: not for --help
+
+            write_report(index, found, proxy, alike, source, report)
     if as_json:
-        spaces = [
+        print_json(_to_json(found, proxy, source))
+    else:
+        _print(found, source)
+        _print_proxy(proxy)
+        if report is not None:
+            say(f"Report: {report}")
+
+
+def _to_json(found: Evaluation, proxy: Sequence[Proxy], labels: str) -> dict[str, Any]:
+    return {
+        "images": found.images,
+        "queries": found.queries,
+        "labels": labels,
+        "spaces": [
             {
                 "name": one.space,
                 **{name: _rounded(asdict(estimate)) for name, estimate in one.metrics.items()},
                 "classes": _rounded(one.classes),
             }
             for one in found.spaces
-        ]
-        print_json({"images": found.images, "queries": found.queries, "labels": labels, "spaces": spaces})
+        ],
+        "proxy": [{"name": one.space, **_rounded(asdict(one.value)), "kinds": _rounded(one.kinds)} for one in proxy],
+    }
+
+
+def _print(found: Evaluation, labels: str) -> None:
+    if not found.spaces:
         return
     queries = "1 query" if found.queries == 1 else f"{found.queries:,} queries"
     say(f"{queries} among {plural(found.images, 'image')}, alike by {labels}")
@@ -60,6 +108,16 @@ def evaluate(
         worst = sorted(one.classes.items(), key=lambda held: held[1])[:WORST_CLASSES]
         if len(one.classes) > 1:
             say("found worst: " + ", ".join(f"{name} ({value:.2f})" for name, value in worst))
+
+
+def _print_proxy(proxy: Sequence[Proxy]) -> None:
+    if not proxy:
+        return
+    width = max(len(one.space) for one in proxy)
+    say(" ".join(["space".ljust(width), "finds itself".rjust(15), *(kind.rjust(11) for kind in proxy[0].kinds)]))
+    for one in proxy:
+        cells = [f"{one.value.value:.3f} {_interval(one.value.low, one.value.high)}"]
+        say(" ".join([one.space.ljust(width), *cells, *(f"{value:.3f}".rjust(11) for value in one.kinds.values())]))
 
 
 def _interval(low: float, high: float) -> str:

@@ -1,7 +1,8 @@
 """What can go wrong in measuring.
 
 AnalysisError
-└── LabelsInvalid    there is nothing to measure by
+├── LabelsInvalid    there is nothing to measure by
+└── ReportFailed     a report cannot be written
 """
 
 from __future__ import annotations
@@ -15,3 +16,9 @@ class AnalysisError(Exception):
 
 class LabelsInvalid(AnalysisError):
     """The labels asked for are not there, cannot be read, or leave no query."""
+
+
+class ReportFailed(AnalysisError):
+    """A report cannot be written where it should be."""
+
+    exit_code = 74

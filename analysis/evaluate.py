@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,13 +22,34 @@ BATCH_CELLS = 4_000_000
 """Pairs that are ranked at once: 160 MB with all that is counted of them."""
 
 
+VOTES = 10
+"""Nearest images that vote for an image's class."""
+KNN = "knn_at_10"
+"""The metric that these votes make, by the name that `--json` has: the share of images that get a class of theirs."""
+SHOWN_HITS = 5
+"""Hits kept of a query, for a report."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What one query found. image, hits: ids, the best hits first; first: the rank of the first relevant one, from 1;
+    precision: its average precision; voted: the class that the nearest images voted for, None where there are pairs."""
+
+    image: str
+    hits: tuple[str, ...]
+    first: int
+    precision: float
+    voted: str | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class SpaceScores:
-    """How well a space finds: each metric over all queries, and recall@1 of each class."""
+    """How well a space finds: each metric over all queries, recall@1 of each class, and every query's answer."""
 
     space: str
     metrics: dict[str, Estimate]
     classes: dict[str, float]
+    answers: tuple[Answer, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,16 +61,19 @@ class Evaluation:
     spaces: tuple[SpaceScores, ...]
 
 
+def complete_spaces(index: Index) -> list[Space]:
+    """The spaces in which every image has a vector. Raises LabelsInvalid where there is none."""
+    if found := [space for space in index.spaces if space.complete]:
+        return found
+    raise LabelsInvalid("No space of the index is complete. Fill one: lookalike spaces INDEX add. Or name it: --space.")
+
+
 def evaluate(index: Index, relevance: Relevance, spaces: Sequence[Space], seed: int = 0) -> Evaluation:
     """Ask with every labelled image for those that are relevant to it, in each space. Raises LabelsInvalid.
 
     The image itself is not among those that are ranked, nor are images whose files are all gone. The same queries are
     asked in each space.
     """
-    if not spaces:
-        raise LabelsInvalid(
-            "No space of the index is complete. Fill one: lookalike spaces INDEX add. Or name it: --space."
-        )
     held = [index.searched(space) for space in spaces]
     common = held[0][0]
     for rowids, _ in held[1:]:
@@ -63,9 +87,13 @@ def evaluate(index: Index, relevance: Relevance, spaces: Sequence[Space], seed: 
     scores = []
     for space, (rowids, vectors) in zip(spaces, held, strict=True):
         here = vectors[np.searchsorted(rowids, common[gallery.places])]
-        values = _values(here, gallery, queries)
-        classes = _by_class(values["r_at_1"], relevance, [gallery.names[place] for place in queries])
-        scores.append(SpaceScores(space=space.name, metrics=estimates(values, seed), classes=classes))
+        values, answers = _asked(here, gallery, queries)
+        if relevance.pairs is None:
+            right = [one.voted in relevance.classes[one.image] for one in answers]
+            values[KNN] = np.array(right, dtype=np.float64)
+        classes = _by_class(values["r_at_1"], relevance, [one.image for one in answers])
+        found = SpaceScores(space=space.name, metrics=estimates(values, seed), classes=classes, answers=tuple(answers))
+        scores.append(found)
     return Evaluation(images=len(gallery.places), queries=len(queries), spaces=tuple(scores))
 
 
@@ -94,6 +122,11 @@ class Gallery:
             return any(one in self._place_of for one in self._relevance.pairs.get(name, ()))
         return any(len(self._members[held]) > 1 for held in self._relevance.classes[name])
 
+    def vote(self, places: Sequence[int]) -> str | None:
+        """The class that most of these images have, of several the one that comes first; None where there are pairs."""
+        votes = Counter(held for place in places for held in sorted(self._relevance.classes.get(self.names[place], ())))
+        return max(votes, key=lambda held: votes[held], default=None)  # the first of the largest: they are in order
+
     def relevant(self, place: int) -> NDArray[np.bool_]:
         """Which images are relevant to one of them, (n,); it is not relevant to itself."""
         found = np.zeros(len(self.names), dtype=np.bool_)
@@ -114,20 +147,37 @@ def _drawn(queries: Sequence[int], images: int, seed: int) -> NDArray[np.int64]:
     return np.sort(np.random.default_rng(seed).choice(found, most, replace=False))
 
 
-def _values(
+def _asked(
     vectors: NDArray[np.float32], gallery: Gallery, queries: NDArray[np.int64]
-) -> dict[str, NDArray[np.float64]]:
-    """Each metric of each query. vectors: (n, dim) float32 unit vectors of the images that are ranked."""
+) -> tuple[dict[str, NDArray[np.float64]], list[Answer]]:
+    """Each metric of each query, and its answer. vectors: (n, dim) float32 unit vectors of the images ranked."""
     batch = max(1, BATCH_CELLS // len(vectors))
-    parts = []
+    parts, answers = [], []
     for start in range(0, len(queries), batch):
         asked = queries[start : start + batch]
         scores = vectors[asked] @ vectors.T
         scores[np.arange(len(asked)), asked] = -np.inf
         order = np.argsort(-scores, axis=1, kind="stable")[:, :-1]
         wanted = np.stack([gallery.relevant(place) for place in asked.tolist()])
-        parts.append(of_rankings(np.take_along_axis(wanted, order, axis=1)))
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        ranked = np.take_along_axis(wanted, order, axis=1)
+        parts.append(of_rankings(ranked))
+        for place, nearest, first, precision in zip(
+            asked.tolist(),
+            order[:, :VOTES].tolist(),
+            ranked.argmax(axis=1).tolist(),
+            parts[-1]["map"].tolist(),
+            strict=True,
+        ):
+            answers.append(
+                Answer(
+                    image=gallery.names[place],
+                    hits=tuple(gallery.names[hit] for hit in nearest[:SHOWN_HITS]),
+                    first=first + 1,
+                    precision=precision,
+                    voted=gallery.vote(nearest),
+                )
+            )
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, answers
 
 
 def _by_class(values: NDArray[np.float64], relevance: Relevance, asked: Sequence[str]) -> dict[str, float]:

@@ -30,6 +30,17 @@ class Relevance:
     classes: Mapping[str, frozenset[str]]
     pairs: Mapping[str, frozenset[str]] | None = None
 
+    @property
+    def one_class(self) -> bool:
+        """Whether all images share one class: then everything is right."""
+        return self.pairs is None and len(set(self.classes.values())) <= 1
+
+    def alike(self, query: str, image: str) -> bool:
+        """Whether an image is relevant to a query."""
+        if self.pairs is not None:
+            return image in self.pairs.get(query, ())
+        return bool(self.classes.get(query, frozenset()) & self.classes.get(image, frozenset()))
+
 
 def relevance(index: Index, source: str) -> Relevance:
     """Read labels. source: `folder`, `label`, `metadata.KEY`, or the path of a CSV file with the columns `query` and

@@ -29,6 +29,11 @@ class Estimate:
     low: float
     high: float
 
+    @classmethod
+    def certain(cls, value: float) -> Estimate:
+        """A figure of which no interval is known."""
+        return cls(value=value, low=value, high=value)
+
 
 def of_rankings(relevant: NDArray[np.bool_]) -> dict[str, Doubles]:
     """Each metric of each query: by name of METRICS, (q,) float64, 0..1.

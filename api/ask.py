@@ -125,6 +125,7 @@ def _search(client: Client, asked: Asked, data: bytes | None, box: Box | None) -
         box=box,
         k=options.k,
         min_score=options.min_score,
+        max_fmr=options.max_fmr,
         filter=options.filter,
         space=options.space,
         fold=options.fold,

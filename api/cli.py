@@ -29,6 +29,7 @@ from search.console import (
 )
 from search.errors import SearchError
 from search.names import escaped
+from search.types import AUTO
 
 EXIT_INTERNAL = 70
 EXIT_IO = 74
@@ -76,6 +77,10 @@ def search_command(
     api_key: Annotated[str | None, typer.Option(envvar="LOOKALIKE_API_KEY", help="The server's key.")] = None,
     k: Annotated[int, typer.Option("-k", min=1, max=10_000, help="How many hits.")] = 10,
     min_score: Annotated[float | None, typer.Option(min=-1, max=1, help="Leave out hits below this cosine.")] = None,
+    max_fmr: Annotated[
+        str,
+        typer.Option(metavar="SHARE", help="Leave out hits that more random pairs of images would reach; 1: none."),
+    ] = AUTO,
     filter: Annotated[  # noqa: A002
         str | None, typer.Option(metavar="EXPR", help="E.g. label=cat,width>=1000,path~2024/*")
     ] = None,
@@ -115,7 +120,15 @@ def search_command(
         raise typer.BadParameter("Ask either an index or a server.", param_hint="--server")
     chosen = None if filter is None else parse_short(filter)
     try:
-        options = SearchOptions(k=k, min_score=min_score, filter=chosen, space=space, fold=fold, turns=turns)
+        options = SearchOptions(
+            k=k,
+            min_score=min_score,
+            max_fmr=AUTO if max_fmr == AUTO else _share(max_fmr),
+            filter=chosen,
+            space=space,
+            fold=fold,
+            turns=turns,
+        )
     except ValidationError as error:
         first = error.errors()[0]
         raise typer.BadParameter(f"{first['msg']}.", param_hint=str(first["loc"][0])) from error
@@ -138,6 +151,8 @@ def search_command(
             warn(f"{plural(hidden, 'more path')} of these images not printed: of each, the first {HIT_PATHS} are")
     else:
         _print_hits(answer)
+    if max_fmr == AUTO and len(answer["hits"]) < k and all(hit["fmr"] is not None for hit in answer["hits"]):
+        warn("Images that are probably no match are left out. --max-fmr 1 shows them.")
     if sheet is not None:
         pictures = pictures_of_server(server, api_key) if server else pictures_of_index(index or default_index())
         with pictures as fetch:
@@ -148,6 +163,13 @@ def _checked_id(text: str) -> str:
     if not re.fullmatch(r"[0-9a-fA-F]{64}", text):
         raise typer.BadParameter("An id is 64 hexadecimal digits: the SHA-256 of the file.", param_hint="--id")
     return text.lower()
+
+
+def _share(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise typer.BadParameter("A share such as 0.001, 1, or auto.", param_hint="--max-fmr") from error
 
 
 def _numbers(text: str) -> tuple[float, float, float, float]:

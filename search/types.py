@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from search.recipe import IDENTITY, Recipe, Storage, TransformSpec
 
 JsonObject = Mapping[str, Any]
 Vector = NDArray[np.float32]
+AUTO: Literal["auto"] = "auto"
+"""As `Query.max_fmr`: at most 1e-3, and at most what 20 images of the index reach by chance; without effect where no
+rate is known."""
 
 
 def absolute(root: str, path: str) -> str:
@@ -148,6 +151,8 @@ class Space:
 class Hit:
     """One answer. `score` is the cosine of the angle between query and image, -1..1.
 
+    fmr: the false-match rate of the score, the share of random pairs of different images of the index that have at
+    least this score; None where it is not known: of mixed queries, and of spaces with few images.
     copies: of a folded query, the ids of images that look the same, best first, the first of `copy_count`.
     """
 
@@ -162,6 +167,7 @@ class Hit:
     """How many paths the image has; `paths` holds up to 20 of them, those that are there first."""
     copies: tuple[str, ...] = ()
     copy_count: int = 0
+    fmr: float | None = None
 
     @property
     def path(self) -> str | None:
@@ -202,6 +208,7 @@ class Query:
 
     `filter` is a tree of `search.filters`; `space` None means the index's default, a Space that one and no other of its
     name. Images that are parts by id are not among the hits. fold: near-equal images are one hit, with its copies.
+    max_fmr: hits have at most this false-match rate, 0..1; AUTO chooses it.
     """
 
     parts: Sequence[QueryPart] = ()
@@ -210,6 +217,7 @@ class Query:
     offset: int = 0
     fold: bool = False
     min_score: float | None = None
+    max_fmr: float | Literal["auto"] | None = None
     filter: Filter | None = None
     space: str | Space | None = None
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import image_id, new_image, recipe, run_cli, vectors
+from conftest import draw_picture, image_id, new_image, recipe, run_cli, vectors, write_photos
 
 from analysis.errors import LabelsInvalid
-from analysis.evaluate import evaluate
+from analysis.evaluate import KNN, evaluate
 from analysis.labels import Relevance, relevance
 from analysis.metrics import METRICS, estimates, of_rankings
+from analysis.perturbations import PERTURBATIONS
+from analysis.report import FINDS_ITSELF, confusions, write_report
 from search.index import Index
 from search.types import Encoding, Query, QueryPart, Space
 from search.vectors import normalise
@@ -88,6 +91,58 @@ def test_each_image_asks_for_the_others_of_its_class(index: Index, source: str) 
     assert scores.metrics["r_at_1"].value == pytest.approx(np.mean(by_hand))
 
 
+def test_the_nearest_vote_for_a_class(index: Index) -> None:
+    alike = relevance(index, "folder")
+    (scores,) = evaluate(index, alike, index.spaces).spaces
+    by_hand = []
+    for name, held in alike.classes.items():
+        votes = [alike.classes[hit.id] for hit in index.search(Query(parts=[QueryPart(id=name)], k=10))]
+        winner = max(votes, key=votes.count)
+        by_hand.append(winner == held)
+        (answer,) = (one for one in scores.answers if one.image == name)
+        assert frozenset([answer.voted]) == winner
+        assert answer.hits == tuple(hit.id for hit in index.search(Query(parts=[QueryPart(id=name)], k=5)))
+    assert scores.metrics[KNN].value == pytest.approx(np.mean(by_hand))
+    assert 0.5 < scores.metrics[KNN].value < 1
+
+
+def test_pairs_have_no_votes(index: Index, tmp_path: Path) -> None:
+    file = tmp_path / "pairs.csv"
+    file.write_text(f"query,relevant\n{image_id(0)},{image_id(7)}\n")
+    (scores,) = evaluate(index, relevance(index, str(file)), index.spaces).spaces
+    assert KNN not in scores.metrics
+    assert [one.voted for one in scores.answers] == [None]
+
+
+def test_confusions_count_every_wrong_vote(index: Index) -> None:
+    alike = relevance(index, "folder")
+    (scores,) = evaluate(index, alike, index.spaces).spaces
+    table = confusions(scores, alike)
+    assert table is not None
+    wrong = round(len(scores.answers) * (1 - scores.metrics[KNN].value))
+    assert sum(total for _, total, _ in table.rows) == wrong > 0
+    for name, total, cells in table.rows:
+        assert (sum(cells), cells[table.classes.index(name)]) == (total, 0)
+
+
+def test_a_report_is_one_file_without_links_and_escapes_names(index: Index, tmp_path: Path) -> None:
+    with index.writer() as writer, writer.transaction() as transaction:
+        for number in (30, 31):
+            image = new_image(number, vectors(1, seed=3)[0])
+            location = replace(image.location, path=f"<b>&/{number}.png")
+            transaction.add(replace(image, location=location, labels=("<script>alert(1)</script>",)))
+    for labels in ("folder", "label"):
+        alike = relevance(index, labels)
+        write_report(index, evaluate(index, alike, index.spaces), [], alike, labels, tmp_path / "report.html")
+        text = (tmp_path / "report.html").read_text(encoding="utf-8")
+        assert "<b>&" not in text
+        assert "<script" not in text
+        assert "&lt;" in text
+        assert not re.search(r"(?:src|href)=.(?!data:)", text)
+        assert text.count("<svg") >= 8
+        assert "the file cannot be read" in text  # these images have none
+
+
 def test_removed_images_are_neither_asked_nor_found(index: Index) -> None:
     with index.writer() as writer:
         writer.remove([image_id(3), image_id(28)])
@@ -132,6 +187,82 @@ def test_without_two_alike_there_is_nothing_to_measure(index: Index) -> None:
         evaluate(index, alone, index.spaces)
     with pytest.raises(LabelsInvalid, match=r"folder, label, metadata\.KEY, or a CSV file"):
         relevance(index, "foldr")
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path:
+    """An index of pictures in several folders, and of two layers."""
+    base = tmp_path_factory.mktemp("eval")
+    write_photos(base / "photos", variants=range(2))
+    run_cli(
+        "build",
+        base / "photos",
+        "--index",
+        base / "photos.index",
+        "--model",
+        checkpoint,
+        "--layer",
+        "1",
+        "--layer",
+        "2",
+    )
+    return base / "photos.index"
+
+
+def test_without_labels_perturbed_pictures_look_for_their_originals(pictures: Path, tmp_path: Path) -> None:
+    command = ["eval", pictures, "--labels", "none", "--report", tmp_path / "report.html"]
+    answer = json.loads(run_cli(*command, "--json").stdout)
+    assert (answer["images"], answer["queries"], answer["spaces"]) == (36, 0, [])
+    assert [one["name"] for one in answer["proxy"]] == ["layer1", "layer2"]
+    for one in answer["proxy"]:
+        assert [*one["kinds"]] == [*PERTURBATIONS]
+        assert one["value"] == pytest.approx(np.mean([*one["kinds"].values()]), abs=1e-3)
+        assert one["low"] <= one["value"] <= one["high"]
+        assert one["kinds"]["compression"] > 0.5 > 1 / 36
+    assert json.loads(run_cli(*command, "--json").stdout) == answer  # the same pictures are drawn again
+    told = run_cli(*command).stdout
+    assert "finds itself" in told
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert FINDS_ITSELF in text
+    assert text.count("<svg") == 2 * (1 + len(PERTURBATIONS))
+
+
+def test_one_folder_is_no_label_and_pictures_that_are_gone_say_so(tmp_path: Path, checkpoint: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for shape in ("circle", "square", "stripes"):
+        draw_picture("red", shape, 0).save(tmp_path / "photos" / f"{shape}.png")
+    run_cli("build", tmp_path / "photos", "--index", tmp_path / "photos.index", "--model", checkpoint)
+    measured = run_cli("eval", tmp_path / "photos.index", "--json")
+    assert "one folder" in measured.stderr
+    answer = json.loads(measured.stdout)
+    assert (answer["labels"], len(answer["proxy"])) == ("none", 1)
+    (tmp_path / "photos").rename(tmp_path / "elsewhere")
+    assert "None of the index's pictures" in run_cli("eval", tmp_path / "photos.index", check=2).stderr
+
+
+def test_a_report_shows_pictures_and_what_they_are_confused_with(pictures: Path, tmp_path: Path) -> None:
+    told = run_cli("eval", pictures, "--report", tmp_path / "report.html").stdout
+    assert f"Report: {tmp_path / 'report.html'}" in told
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert text.count("data:image/jpeg;base64,") > 2 * 12
+    assert "kNN" in text
+    refused = run_cli("eval", pictures, "--report", pictures / "catalog.sqlite" / "report.html", check=74)
+    assert "Name a .html file" in refused.stderr
+
+
+def test_perturbed_pictures_differ_and_keep_their_look() -> None:
+    picture = draw_picture("red", "stripes", 1, size=200)
+    seen = set()
+    for name, perturb in PERTURBATIONS.items():
+        changed = perturb(picture, np.random.default_rng(1))
+        assert changed.mode == "RGB"
+        assert changed.size == picture.size or name == "crop"
+        assert perturb(picture, np.random.default_rng(1)).tobytes() == changed.tobytes()
+        seen.add(changed.tobytes())
+    assert len(seen | {picture.tobytes()}) == len(PERTURBATIONS) + 1
+    for size in ((1, 1), (3, 900), (900, 2)):
+        for perturb in PERTURBATIONS.values():
+            assert min(perturb(picture.resize(size), np.random.default_rng(2)).size) >= 1
 
 
 def test_the_command_prints_a_table_and_json(index: Index) -> None:

@@ -88,6 +88,9 @@ class HitAnswer(BaseModel):
 
     id: str
     score: float = Field(description="Cosine, -1..1.")
+    fmr: float | None = Field(
+        description="False-match rate: share of random pairs of different images with at least this score, if known."
+    )
     path: str | None = Field(description="The first absolute path.")
     paths: list[str] = Field(description="Up to 20 of them, those that are there first.")
     path_count: int = Field(description="How many paths the image has.")

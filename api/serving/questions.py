@@ -10,7 +10,7 @@ import binascii
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
@@ -59,6 +59,9 @@ class SearchOptions(BaseModel):
     offset: Whole = Field(default=0, ge=0, le=MAX_WINDOW, description="How many hits to pass over first.")
     min_score: float | None = Field(
         default=None, ge=-1, le=1, allow_inf_nan=False, description="Leave out hits below this cosine."
+    )
+    max_fmr: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] | None = Field(
+        default=None, description="Leave out hits with a higher false-match rate; `auto` chooses it."
     )
     filter: dict[str, Any] | None = Field(default=None, description="Which images may be hits; see docs/http.md.")
     space: Name | None = Field(default=None, description="Default: the index's default.")
@@ -121,6 +124,7 @@ class Question:
             offset=options.offset,
             fold=options.fold,
             min_score=options.min_score,
+            max_fmr=options.max_fmr,
             filter=None if options.filter is None else parse_filter(options.filter),
             space=index.space(options.space),
         )

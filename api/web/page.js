@@ -35,12 +35,16 @@ async function show(request) {
   try {
     const answer = await (await request()).json();
     if (turn !== latest) return;
-    element("status").textContent = `${answer.hits.length} hits in ${Math.round(answer.took_ms.total)} ms`;
+    const what = cut() ? "hits that are probably matches" : "hits";
+    element("status").textContent = `${answer.hits.length} ${what}, in ${Math.round(answer.took_ms.total)} ms`;
     element("hits").replaceChildren(...answer.hits.map(cell));
   } catch (error) {
     if (turn === latest) element("status").textContent = error.message;
   }
 }
+
+// Where the server knows what scores come about by chance, hits below that are left out.
+const cut = () => !element("unlikely").checked;
 
 function cell(hit) {
   const name = hit.path ? hit.path.split(/[\\/]/).pop() : hit.id.slice(0, 12);
@@ -62,22 +66,27 @@ function cell(hit) {
   return item;
 }
 
+const options = () => ({
+  k: element("k").value, index: element("index").value, space: element("space").value, ...(cut() && { max_fmr: "auto" }),
+});
+
+let again = () => {}; // the latest question
 function similar(id) {
-  const query = new URLSearchParams({ k: element("k").value, index: element("index").value, space: element("space").value });
-  show(() => ask(`v1/images/${id}/similar?${query}`));
+  again = () => show(() => ask(`v1/images/${id}/similar?${new URLSearchParams(options())}`));
+  again();
 }
 
-let current = null;
-function search(file = current) {
-  if (!file) return;
-  current = file;
+function search(file) {
   const preview = element("preview");
   preview.src = URL.createObjectURL(file);
   preview.hidden = false;
-  const form = new FormData();
-  form.set("image", file);
-  for (const name of ["k", "index", "space"]) form.set(name, element(name).value);
-  show(() => ask("v1/search/image", { method: "POST", body: form }));
+  again = () => {
+    const form = new FormData();
+    form.set("image", file);
+    for (const [name, value] of Object.entries(options())) form.set(name, value);
+    show(() => ask("v1/search/image", { method: "POST", body: form }));
+  };
+  again();
 }
 
 function given(file) {
@@ -99,9 +108,8 @@ document.addEventListener("paste", (event) => {
   given(event.clipboardData.files[0]);
 });
 element("query").addEventListener("submit", (event) => event.preventDefault());
-element("index").addEventListener("change", () => { showSpaces(); search(); });
-element("space").addEventListener("change", () => search());
-element("k").addEventListener("change", () => search());
+element("index").addEventListener("change", () => { showSpaces(); again(); });
+for (const name of ["space", "k", "unlikely"]) element(name).addEventListener("change", () => again());
 element("key").addEventListener("change", () => login());
 
 async function login() {

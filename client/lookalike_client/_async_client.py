@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import httpx
 
@@ -90,6 +90,7 @@ class AsyncClient:
         k: int = 10,
         offset: int = 0,
         min_score: float | None = None,
+        max_fmr: float | Literal["auto"] | None = None,
         filter: Mapping[str, Any] | None = None,
         space: str | None = None,
         index: str | None = None,
@@ -101,16 +102,24 @@ class AsyncClient:
         embedding ((dim,) numbers), or weighted parts.
 
         An image that is asked for by id is not among its own hits. min_score: leave out hits below this cosine, -1..1.
+        max_fmr: leave out hits with a higher false-match rate; "auto": above 1e-3, or what 20 images reach by chance.
         filter: which images may be hits, e.g. `{"label": "cat", "width": {"gte": 1000}}`; k images are found whenever k
-        match. box: x, y, width, height in pixels of the upright `image`; only this part of it is looked at.
-        fold: near-equal images are one hit, the best of them, with its `copies`. turns: ask
-        with the image in all eight orientations, for turned and mirrored copies; an image's best score counts.
+        match. box: x, y, width, height in pixels of the upright `image`; only this part is looked at. fold: near-equal
+        images are one hit, with its `copies`. turns: ask in all eight orientations; an image's best score counts.
 
         Raises UnsupportedImage or Unprocessable (the image is none, or cannot be decoded), TooLarge, NotFound,
         Unprocessable (a filter or a vector that cannot be meant); TypeError for none or two of the four.
         """
         options = SearchOptions(
-            k=k, offset=offset, min_score=min_score, filter=filter, space=space, index=index, fold=fold, turns=turns
+            k=k,
+            offset=offset,
+            min_score=min_score,
+            max_fmr=max_fmr,
+            filter=filter,
+            space=space,
+            index=index,
+            fold=fold,
+            turns=turns,
         )
         call = await apart_async(
             _calls.search, image=image, id=id, vector=vector, parts=parts, box=box, options=options
@@ -125,6 +134,7 @@ class AsyncClient:
         progress: Progress = False,
         k: int = 10,
         min_score: float | None = None,
+        max_fmr: float | Literal["auto"] | None = None,
         filter: Mapping[str, Any] | None = None,
         space: str | None = None,
         index: str | None = None,
@@ -138,7 +148,7 @@ class AsyncClient:
         Raises ValueError for a concurrency below 1, ImportError for a bar without tqdm.
         """
         options = SearchOptions(
-            k=k, min_score=min_score, filter=filter, space=space, index=index, fold=fold, turns=turns
+            k=k, min_score=min_score, max_fmr=max_fmr, filter=filter, space=space, index=index, fold=fold, turns=turns
         )
 
         async def search(image: ImageInput) -> SearchResult:
@@ -157,6 +167,7 @@ class AsyncClient:
         k: int = 10,
         offset: int = 0,
         min_score: float | None = None,
+        max_fmr: float | Literal["auto"] | None = None,
         filter: Mapping[str, Any] | None = None,
         space: str | None = None,
         index: str | None = None,
@@ -167,7 +178,7 @@ class AsyncClient:
         Raises NotFound.
         """
         options = SearchOptions(
-            k=k, offset=offset, min_score=min_score, filter=filter, space=space, index=index, fold=fold
+            k=k, offset=offset, min_score=min_score, max_fmr=max_fmr, filter=filter, space=space, index=index, fold=fold
         )
         return await self._found(_calls.similar(id, options=options), index)
 

@@ -8,7 +8,7 @@ import operator
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Generic, TypeVar, cast, get_type_hints
+from typing import Any, Generic, Literal, TypeVar, cast, get_args, get_type_hints
 from urllib.parse import quote
 
 import httpx
@@ -57,6 +57,7 @@ class SearchOptions:
     k: int = 10
     offset: int = 0
     min_score: float | None = None
+    max_fmr: float | Literal["auto"] | None = None
     filter: Mapping[str, Any] | None = None
     space: str | None = None
     index: str | None = None
@@ -84,7 +85,7 @@ def _plain(value: Any, kind: Any) -> Any:
     """A number as JSON can hold it: numpy's too."""
     if kind is int:
         return operator.index(value)
-    return float(value) if kind == float | None else value
+    return float(value) if float in get_args(kind) and not isinstance(value, str) else value
 
 
 def search(

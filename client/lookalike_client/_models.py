@@ -36,8 +36,10 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hit:
-    """One answer. `score` is the cosine, -1..1. `path` is the first of `paths`, absolute, on the server; None where
-    there is none. `paths` are up to 20 of `path_count`. `width` and `height` are those of the upright image, in pixels.
+    """One answer. `score` is the cosine, -1..1. `fmr` is its false-match rate: the share of random pairs of different
+    images with at least this score; None where the server knows none. `path` is the first of `paths`, absolute, on
+    the server; None where there is none. `paths` are up to 20 of `path_count`. `width` and `height` are those of
+    the upright image, in pixels.
 
     `copies`: of a folded search, the ids of images that look the same, best first, the first 100 of `copy_count`.
     """
@@ -53,6 +55,7 @@ class Hit:
     height: int
     copies: tuple[str, ...] = ()
     copy_count: int = 0
+    fmr: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)

@@ -19,6 +19,7 @@ from search.catalog.catalog import Changes
 from search.errors import GenerationDamaged
 from search.files import reading_errors
 from search.generations.ann import Graph, Positions, Vectors
+from search.generations.false_matches import FalseMatches
 from search.generations.groups import Groups
 from search.generations.kinds import KINDS
 from search.generations.transform import Transform
@@ -37,8 +38,8 @@ class SpaceSnapshot:
 
     rowids: (n,) int64, each once. vectors: (m, dim) float32, read-only, mapped, each once: the nodes. transform: gave
     them from the stored ones. groups: which positions have the vector of a node; None where all are different, and
-    position i is node i. graph: over the nodes; None where exact search is as good. facts: what the manifest says of
-    the space.
+    position i is node i. graph: over the nodes; None where exact search is as good. false_matches: of its scores; None
+    where they are not known. facts: what the manifest says of the space.
     """
 
     rowids: NDArray[np.int64]
@@ -46,6 +47,7 @@ class SpaceSnapshot:
     transform: Transform
     groups: Groups | None
     graph: Graph | None
+    false_matches: FalseMatches | None
     facts: JsonObject
 
     def nodes(self, positions: Positions) -> Positions:
@@ -183,7 +185,16 @@ def _load_space(path: Path, name: str, facts: JsonObject) -> SpaceSnapshot:
     if transform.dim != dim:
         raise GenerationDamaged(f"{path} has vectors of {dim} numbers, and a transform to {transform.dim}.")
     vectors = map_vectors(path / f"{name}.vectors", distinct, dim)
-    return SpaceSnapshot(rowids=rowids, vectors=vectors, transform=transform, groups=groups, graph=graph, facts=facts)
+    known = facts.get("fmr", {})
+    return SpaceSnapshot(
+        rowids=rowids,
+        vectors=vectors,
+        transform=transform,
+        groups=groups,
+        graph=graph,
+        false_matches=FalseMatches.from_json(known) if "scores" in known else None,
+        facts=facts,
+    )
 
 
 def _load_transform(path: Path, facts: JsonObject) -> Transform:

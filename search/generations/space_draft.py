@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from search.catalog.catalog import Catalog
 from search.errors import GenerationDamaged
 from search.generations.ann import SEARCH_METHOD, Graph, Positions, Vectors
+from search.generations.false_matches import measure, must_measure
 from search.generations.fitting import Fitted, fitted, kept
 from search.generations.generation import SpaceSnapshot, map_vectors
 from search.generations.groups import Digester, Groups, first_equals
@@ -106,8 +107,8 @@ class SpaceDraft:
                 file.write(np.concatenate([groups.nodes, groups.members]).astype("<i4").tobytes())
             sizes += file.size
         graph, facts = None, {} if self.before is None else self.before.facts["search"]
+        vectors = map_vectors(file.path.with_name(f"{name}.vectors"), count, dim)
         if needs_graph(count, dim, self._min_recall, self._policy) and (held_out or last_graph is not None):
-            vectors = map_vectors(file.path.with_name(f"{name}.vectors"), count, dim)
             graph, facts = self._graph(last_graph, vectors, held_out, facts)
         if graph is not None:
             with open_file(f"{name}.faiss", False) as file:
@@ -122,6 +123,7 @@ class SpaceDraft:
             "transform": self._transform_facts,
             "recipe": self.space.recipe.to_json(),
             "search": facts,
+            "fmr": self._false_matches(vectors, rowids, nodes),
             "bytes_per_vector": round(sizes / max(1, len(rowids)), 1),
             "build_seconds": round(time.perf_counter() - began, 2),
         }
@@ -231,6 +233,21 @@ class SpaceDraft:
             count - seen,
             file.size,
         )
+
+    def _false_matches(self, vectors: Vectors, rowids: NDArray[np.int64], nodes: Positions) -> JsonObject:
+        """The manifest's entry `fmr`: the false-match rates of scores, and of how many images. Empty for very few."""
+        facts = None if self.before is None else self.before.facts
+        if not must_measure(facts, len(rowids)):
+            known: JsonObject = {} if facts is None else facts.get("fmr", {})
+            return known
+        first_of = rowids[np.unique(nodes, return_index=True)[1]]
+
+        def hashes_of(numbers: NDArray[np.int64]) -> list[int | None]:
+            known = self._catalog.hashes(first_of[numbers].tolist())
+            return [known[rowid][2] if rowid in known else None for rowid in first_of[numbers].tolist()]
+
+        found = measure(vectors, hashes_of, min_cosine=self._transform.copy_cosine, seed=self._upto, pause=self._pause)
+        return {"images": len(rowids), **({} if found is None else found.to_json())}
 
     def _ranks(self, rowids: NDArray[np.int64]) -> NDArray[np.int64]:
         """The ranks of these images' ids among all ids, (n,); those of removed images come last."""

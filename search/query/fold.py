@@ -7,14 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-MAX_COPY_BITS = 16
-"""A copy has at least the transform's `copy_cosine` to the hit, and at most so many different bits of the 64 of its
-perceptual hash. Those of unlike pictures differ in about 32.
+from search.generations.transform import MAX_COPY_BITS
 
-Of 400 re-saved and scaled copies of 40 drawn pictures, in fp32, 96% of the pairs of copies are within both (93% within
-10 bits), and no pair of two pictures; the cosine alone joins 209 of these, at layer 11. The default recipe has 92%, and
-one pair of two pictures.
-"""
 MAX_FOLD_CANDIDATES = 10_000
 """Images that a folded query looks through. A picture with more copies may leave it with fewer than k hits."""
 CANDIDATES_PER_HIT = 4

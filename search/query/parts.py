@@ -8,7 +8,7 @@ import numpy as np
 
 from search.errors import QueryInvalid
 from search.generations.transform import Transform
-from search.types import Aspect, Query, QueryPart, Vector
+from search.types import AUTO, Aspect, Query, QueryPart, Vector
 from search.vectors import normalise
 
 MAX_PARTS = 64
@@ -84,10 +84,12 @@ def query_aspects(query: Query) -> Sequence[Aspect]:
 
 
 def check_window(query: Query) -> None:
-    """Raise QueryInvalid where k, offset or min_score is out of range."""
+    """Raise QueryInvalid where k, offset, min_score or max_fmr is out of range."""
     if query.k < 1 or query.offset < 0 or query.k + query.offset > MAX_WINDOW:
         raise QueryInvalid(f"k must be at least 1, offset at least 0, and both together at most {MAX_WINDOW:,}.")
     if query.fold and query.k + query.offset > MAX_FOLDED_HITS:
         raise QueryInvalid(f"With fold, k and offset together are at most {MAX_FOLDED_HITS:,}.")
     if query.min_score is not None and not -1 <= query.min_score <= 1:
         raise QueryInvalid("min_score is a cosine: it lies between -1 and 1.")
+    if query.max_fmr is not None and query.max_fmr != AUTO and not 0 < query.max_fmr <= 1:
+        raise QueryInvalid(f"max_fmr is a share of pairs: it lies between 0 and 1, and is not 0; or it is `{AUTO}`.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import compress
 from typing import NoReturn
 
@@ -17,29 +17,24 @@ from search.catalog.hits import Entry
 from search.errors import FilterInvalid, NotInSpace, QueryInvalid, SearchError, UnknownImage, UnknownSpace
 from search.filters import And, Filter, Present
 from search.generations.ann import NEIGHBOURS
-from search.query.allowed import Selection
-from search.query.aspects import WeightedVectors, nearest_by_sum
+from search.query.aspects import WeightedVectors
+from search.query.candidates import EXTRA_CANDIDATES, Asked, Found, candidates
 from search.query.fold import CANDIDATES_PER_HIT, MAX_COPIES, MAX_FOLD_CANDIDATES, fold, is_enough
 from search.query.follow import Follower
 from search.query.parts import part_vectors, query_aspects
+from search.query.scores import Rates, least_score, rates_of
 from search.query.selections import Selections
 from search.query.snapshot import EXACTLY, Snapshot
 from search.types import Aspect, Hit, Query, Space, Vector
 
-Found = tuple[NDArray[np.int64], NDArray[np.float32]]
-"""Rowids and cosines of one query, best first."""
 REFUSALS = (QueryInvalid, FilterInvalid, UnknownImage, UnknownSpace, NotInSpace)
 """Errors of one query, and not of those beside it."""
-EXTRA_CANDIDATES = 16
-"""Candidates beyond k: room for equal scores, whose order is by id, and for parts that are no hits."""
 EXTRA_PER_GONE = 50
 """Candidates more for each image whose files are gone: a folder that was deleted is often a neighbourhood. A second
 look at some hundred costs about as much as the first at ten."""
 MAX_EXTRA_FOR_GONE = 1_000
 """Of these. Where they are not enough, all such images are left out like those of a filter: to find them takes a look
 at every location, again after each change, while other searches wait."""
-COSINE_ROUNDING = 1e-6
-"""How far a cosine may be from its true value: that of an image with itself is not always 1 to the last bit."""
 
 
 class Searcher:
@@ -65,7 +60,7 @@ class Searcher:
         waiting = list(range(len(queries)))
         while waiting:
             snapshot, version = self._follower.newest()
-            asked: dict[int, _Asked] = {}
+            asked: dict[int, Asked] = {}
             vectors = self._searched(snapshot, [queries[number] for number in waiting])
             refused = set()
             for number in waiting:
@@ -143,12 +138,14 @@ class Searcher:
 
     def _asked(
         self, snapshot: Snapshot, query: Query, searched: Mapping[tuple[str, str], Vector], version: int
-    ) -> _Asked:
+    ) -> Asked:
         """Raises REFUSALS."""
         aspects = query_aspects(query)
         sought = tuple(self._sought(snapshot, aspect, searched) for aspect in aspects)
         excluded = frozenset(part.id for aspect in aspects for part in aspect.parts if part.id is not None)
-        return _Asked(query, sought, self._selections.of(query.filter, version), excluded)
+        rates = rates_of(snapshot, aspects, sought)
+        least = least_score(query, rates, snapshot.spaces[sought[0].space].count)
+        return Asked(query, sought, self._selections.of(query.filter, version), excluded, rates, least)
 
     def _sought(
         self, snapshot: Snapshot, aspect: Aspect, searched: Mapping[tuple[str, str], Vector]
@@ -164,11 +161,11 @@ class Searcher:
         vectors = part_vectors(aspect.parts, space.recipe.dim, vector_of, snapshot.spaces[space.name].transform)
         return WeightedVectors(space.name, vectors if aspect.weight > 0 else -vectors, abs(aspect.weight))
 
-    def _present(self, one: _Asked, version: int) -> _Asked:
+    def _present(self, one: Asked, version: int) -> Asked:
         """A query that does not meet images whose files are all gone."""
         return replace(one, allowed=self._selections.of(_among_present(one.query), version))
 
-    def _further(self, one: _Asked, gone: frozenset[str], version: int) -> _Asked:
+    def _further(self, one: Asked, gone: frozenset[str], version: int) -> Asked:
         """A query that looks beyond these images, whose files are gone."""
         one = replace(one, excluded=one.excluded | gone)
         if one.spare < MAX_EXTRA_FOR_GONE and not self._selections.holds(_among_present(one.query), version):
@@ -176,7 +173,7 @@ class Searcher:
         return self._present(replace(one, spare=0), version)
 
     def _present_hits(
-        self, snapshot: Snapshot, asked: Mapping[int, _Asked], version: int
+        self, snapshot: Snapshot, asked: Mapping[int, Asked], version: int
     ) -> dict[int, tuple[list[Hit], bool]]:
         """The hits of each query, and whether the catalog still knew all candidates.
 
@@ -186,7 +183,7 @@ class Searcher:
         waiting = dict(asked)
         while waiting:
             these = list(waiting.values())
-            answered = self._hits(these, _nearest(snapshot, these))
+            answered = self._hits(these, candidates(snapshot, these))
             for (number, one), (hits, all_known, gone) in zip(list(waiting.items()), answered, strict=True):
                 if len(hits) == one.query.k or gone <= one.excluded:
                     answers[number] = hits, all_known
@@ -195,7 +192,7 @@ class Searcher:
                     waiting[number] = self._further(one, gone, version)
         return answers
 
-    def _hits(self, asked: Sequence[_Asked], found: Sequence[Found]) -> list[tuple[list[Hit], bool, frozenset[str]]]:
+    def _hits(self, asked: Sequence[Asked], found: Sequence[Found]) -> list[tuple[list[Hit], bool, frozenset[str]]]:
         """For each query its hits, whether the catalog still knew all candidates, and those whose files are all gone.
 
         The catalog is read once for all. Files that are gone are rare: where all that come before the last hit are
@@ -217,19 +214,19 @@ class Searcher:
         passed = {rowid for these, page in zip(ranked, pages, strict=True) for _, rowid in these[: page.start]}
         present = {rowid for rowid, entry in entries.items() if entry.present} | self._catalog.present(passed - shown)
         answers = []
-        for these, page, best in zip(ranked, pages, scores, strict=True):
+        for one, these, page, best in zip(asked, ranked, pages, scores, strict=True):
             gone: frozenset[str] = frozenset()
             if any(rowid not in present for _, rowid in these[: page.stop]):
                 here = self._catalog.present(rowid for _, rowid in these)
                 gone = frozenset(name for name, rowid in these if rowid not in here)
                 these = [(name, rowid) for name, rowid in these if rowid in here]
                 entries |= self._catalog.entries({rowid for _, rowid in these[page]} - entries.keys())
-            hits = [_hit(entries[rowid], best[rowid]) for _, rowid in these[page] if rowid in entries]
+            hits = [_hit(entries[rowid], best[rowid], one.rates) for _, rowid in these[page] if rowid in entries]
             all_known = len(hits) == len(these[page]) and all(rowid in ids for rowid in best)
             answers.append((hits, all_known, gone))
         return answers
 
-    def _folded(self, snapshot: Snapshot, asked: _Asked, version: int) -> tuple[list[Hit], bool]:
+    def _folded(self, snapshot: Snapshot, asked: Asked, version: int) -> tuple[list[Hit], bool]:
         """As `_hits`, of a query whose near-equal images are one hit."""
         wanted = asked.query.offset + asked.query.k
         window = min(CANDIDATES_PER_HIT * wanted + EXTRA_CANDIDATES, MAX_FOLD_CANDIDATES)
@@ -237,7 +234,7 @@ class Searcher:
         copy_cosine = snapshot.spaces[asked.aspects[0].space].transform.copy_cosine
         while True:
             one = replace(asked, query=replace(asked.query, k=window, offset=0))
-            ((rowids, scores),) = _nearest(snapshot, [one])
+            ((rowids, scores),) = candidates(snapshot, [one])
             known = self._catalog.hashes(rowids.tolist())
             best = zip(rowids.tolist(), scores.tolist(), strict=True)
             named = [(-score, *known[rowid], rowid) for rowid, score in best if rowid in known]
@@ -259,89 +256,13 @@ class Searcher:
             score, *_, rowid = ranked[first]
             if rowid in entries:
                 ids = tuple(ranked[copy][1] for copy in copies[:MAX_COPIES])
-                hits.append(replace(_hit(entries[rowid], -score), copies=ids, copy_count=len(copies)))
+                hits.append(replace(_hit(entries[rowid], -score, asked.rates), copies=ids, copy_count=len(copies)))
         return hits, len(known) == len(rowids) and len(hits) == len(page)
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """A query as it is searched for, by one aspect or several.
-
-    `excluded`: ids of its own parts, and of images whose files are gone. `spare`: candidates to look at beyond those.
-    """
-
-    query: Query
-    aspects: tuple[WeightedVectors, ...]
-    allowed: Selection | None
-    excluded: frozenset[str]
-    spare: int = 0
-
-    @property
-    def wanted(self) -> int:
-        """How many images are looked for at least."""
-        return self.query.k + self.query.offset + len(self.excluded) + self.spare
 
 
 def _among_present(query: Query) -> Filter:
     return Present() if query.filter is None else And((query.filter, Present()))
 
 
-def _nearest(snapshot: Snapshot, asked: Sequence[_Asked]) -> list[Found]:
-    """All images that may be hits of each query. Alike queries of one aspect are one call."""
-    answers: dict[int, Found] = {}
-    windows: dict[int, int] = {}
-    for number, one in enumerate(asked):
-        window = one.wanted + EXTRA_CANDIDATES
-        if len(one.aspects) == 1:
-            windows[number] = window
-        else:
-            answers[number] = _enough(one, *nearest_by_sum(snapshot, one.aspects, one.wanted, window, one.allowed))
-    while windows:
-        alike: dict[tuple[str, int, int], list[int]] = {}
-        for number, window in windows.items():
-            alike.setdefault((asked[number].aspects[0].space, window, id(asked[number].allowed)), []).append(number)
-        for (space, window, _), numbers in alike.items():
-            vectors = np.concatenate([asked[number].aspects[0].vectors for number in numbers])
-            most = max(asked[number].wanted for number in numbers)  # by id, later ones of equal vectors are no hits
-            all_rowids, all_scores = snapshot.nearest(space, vectors, window, asked[numbers[0]].allowed, max_equal=most)
-            end = 0
-            for number in numbers:
-                start, end = end, end + len(asked[number].aspects[0].vectors)
-                found, best = all_rowids[start:end], all_scores[start:end]
-                # At most so much is the score of an image that did not fit into a view's window.
-                unseen = best[found[:, -1] >= 0, -1] if found.shape[1] == window else best[0, :0]
-                rowids, scores = _best_view(found, best)
-                wanted = asked[number].wanted
-                # Equal scores are ordered by id: go on while images that did not fit may tie with the last wanted one.
-                if not len(unseen) or (len(scores) >= wanted and unseen.max() < scores[wanted - 1]):
-                    answers[number] = _enough(asked[number], rowids, scores)
-                    del windows[number]
-                else:
-                    windows[number] *= 4
-    return [answers[number] for number in range(len(asked))]
-
-
-def _best_view(rowids: NDArray[np.int64], scores: NDArray[np.float32]) -> Found:
-    """The best score of each image over all views, best first. Both are (v, window), -1 where there are fewer."""
-    if len(rowids) == 1:
-        found = rowids[0] >= 0
-        return rowids[0][found], scores[0][found]
-    found = rowids >= 0
-    order = np.argsort(-scores[found], kind="stable")
-    ranked = rowids[found][order]
-    _, first = np.unique(ranked, return_index=True)
-    first.sort()
-    return ranked[first], scores[found][order][first]
-
-
-def _enough(one: _Asked, rowids: NDArray[np.int64], scores: NDArray[np.float32]) -> Found:
-    enough = np.ones(len(rowids), dtype=np.bool_)
-    if len(rowids) > one.wanted:
-        enough &= scores >= scores[one.wanted - 1]
-    if one.query.min_score is not None:
-        enough &= scores >= one.query.min_score - COSINE_ROUNDING
-    return rowids[enough], scores[enough]
-
-
-def _hit(entry: Entry, score: float) -> Hit:
-    return Hit(score=score, **entry.facts)
+def _hit(entry: Entry, score: float, rates: Rates | None) -> Hit:
+    return Hit(score=score, fmr=None if rates is None else rates.of(score), **entry.facts)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from search.errors import UnknownSpace
 from search.generations.ann import Positions, Vectors, exact, graph_candidates, scores
+from search.generations.false_matches import must_measure
 from search.generations.fitting import must_check
 from search.generations.generation import Generation, SpaceSnapshot
 from search.generations.policy import DEFAULT_POLICY, Policy
@@ -222,12 +223,15 @@ class Snapshot:
 
     @property
     def has_outgrown(self) -> bool:
-        """Whether a space has grown enough for its transform to be looked at again, or has none that is fitted."""
-        return any(
-            len(view.delta_rowids) > 0
-            and must_check(view.space, None if view.base is None else view.base.facts, view.count)
-            for view in self.spaces.values()
-        )
+        """Whether a space has grown enough for its transform or false-match rates to be looked at again, or lacks
+        them."""
+        for view in self.spaces.values():
+            facts = None if view.base is None else view.base.facts
+            if len(view.delta_rowids) > 0 and must_check(view.space, facts, view.count):
+                return True
+            if view.space.complete and must_measure(facts, view.count):  # a space that is filled publishes at its end
+                return True
+        return False
 
     @property
     def reads_current(self) -> bool:

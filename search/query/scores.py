@@ -1,0 +1,50 @@
+"""What scores mean: the false-match rates of hits, and the least score that a rate allows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from search.errors import QueryInvalid
+from search.generations.false_matches import MIN_IMAGES, FalseMatches, auto_rate
+from search.query.aspects import WeightedVectors
+from search.query.snapshot import Snapshot
+from search.types import AUTO, Aspect, Query
+
+
+@dataclass(frozen=True)
+class Rates:
+    """The false-match rates of one query's scores. views: of the query; its scores are the best of them."""
+
+    known: FalseMatches
+    views: int
+
+    def of(self, score: float) -> float:
+        """The rate of a score, to three digits."""
+        return float(f"{self.known.rate(score, self.views):.3g}")
+
+
+def rates_of(snapshot: Snapshot, aspects: Sequence[Aspect], sought: Sequence[WeightedVectors]) -> Rates | None:
+    """The rates of a query of one image; None where the space has none, or where it is a mixture: the cosines of a
+    mixture with random images are not those of an image."""
+    if len(aspects) > 1 or len(aspects[0].parts) > 1 or aspects[0].weight * aspects[0].parts[0].weight < 0:
+        return None
+    base = snapshot.spaces[sought[0].space].base
+    if base is None or base.false_matches is None:
+        return None
+    return Rates(base.false_matches, len(sought[0].vectors))
+
+
+def least_score(query: Query, rates: Rates | None, images: int) -> float | None:
+    """The score that a hit needs, by the query's `min_score` and `max_fmr`; None where any will do. images: of the
+    index. Raises QueryInvalid."""
+    if query.max_fmr is None or (query.max_fmr == AUTO and rates is None):
+        return query.min_score
+    if rates is None:
+        raise QueryInvalid(
+            "There is no false-match rate for this query: it needs one image, and a space that was published with at "
+            f"least {MIN_IMAGES} different images. Send min_score instead, or the max_fmr `{AUTO}`."
+        )
+    wanted = auto_rate(images) if query.max_fmr == AUTO else float(query.max_fmr)
+    cut = rates.known.score(wanted, rates.views)
+    return cut if query.min_score is None else max(cut, query.min_score)

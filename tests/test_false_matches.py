@@ -1,0 +1,273 @@
+"""Promises of false-match rates: that they hold on other pairs, what they leave out, and that every answer has them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from conftest import Server, image_id, new_image, run_cli, start_server, stop_server, vectors, write_photos
+from lookalike_client import Client, Unprocessable
+from numpy.typing import NDArray
+
+from search.errors import QueryInvalid
+from search.generations.false_matches import FalseMatches, auto_rate, measure, must_measure
+from search.index import Index
+from search.types import AUTO, Aspect, Query, QueryPart
+from search.vectors import normalise
+
+MakeIndex = Callable[..., Index]
+Vectors = NDArray[np.float32]
+COPY_COSINE = 0.98
+
+
+def clustered(count: int, seed: int) -> Vectors:
+    """Unit vectors around 30 centres: most pairs are far apart, some near, as of images of 30 kinds."""
+    generator = np.random.default_rng(seed)
+    centres = np.random.default_rng(7).normal(size=(30, 24))
+    return normalise(centres[generator.integers(30, size=count)] + 1.5 * generator.normal(size=(count, 24)))
+
+
+def rates(data: Vectors, hashes: Sequence[int | None] | None = None) -> FalseMatches | None:
+    """As a generation measures them."""
+    known: Sequence[int | None] = [None] * len(data) if hashes is None else hashes
+    return measure(
+        data, lambda numbers: [known[number] for number in numbers], min_cosine=COPY_COSINE, seed=1, pause=lambda: None
+    )
+
+
+def share(data: Vectors, score: float) -> float:
+    """Which share of all pairs has at least a score."""
+    pairs = (data @ data.T)[np.triu_indices(len(data), k=1)]
+    return float((pairs >= score).mean())
+
+
+@pytest.mark.parametrize("count", [700, 3_000])
+def test_a_rate_holds_on_images_that_it_was_not_measured_on(count: int) -> None:
+    known = rates(clustered(count, seed=1))
+    assert known is not None
+    others = clustered(4_000, seed=2)
+    for rate in (0.5, 1e-1, 1e-2, 1e-3, 1e-4):
+        assert rate / 2 <= share(others, known.score(rate)) <= 2 * rate, rate
+
+
+def test_score_and_rate_are_each_others_reverse() -> None:
+    known = rates(clustered(500, seed=1))
+    assert known is not None
+    for rate in (0.3, 1e-2, 3e-4, 1e-6):
+        assert known.rate(known.score(rate)) == pytest.approx(rate, rel=1e-6)
+        assert known.rate(known.score(rate, views=8), views=8) == pytest.approx(rate, rel=1e-6)
+    assert known.rate(-1.0) == 1
+    assert known.score(1) == -1
+    assert known.rate(1.0) == known.rates[-1]
+    assert known.score(1e-12) == known.scores[-1]
+
+
+def test_copies_are_no_pairs_of_different_images() -> None:
+    data = clustered(300, seed=1)
+    copies = normalise(np.repeat(data, 4, axis=0) + 0.001 * vectors(1_200, dim=24))
+    hashes = np.repeat(np.random.default_rng(3).integers(2**62, size=300), 4).tolist()
+    alone, among, taken = rates(data), rates(copies, hashes), rates(copies)
+    assert alone is not None
+    assert among is not None
+    assert taken is not None
+    assert among.score(1e-3) == pytest.approx(alone.score(1e-3), abs=0.03)
+    assert taken.score(1e-3) > 0.99  # of 1,199 others, three are copies
+
+
+def test_few_images_and_nothing_but_copies_have_no_rates() -> None:
+    assert rates(clustered(40, seed=1)) is None
+    assert rates(normalise(np.ones((100, 24)) + 1e-4 * vectors(100, dim=24)), [5] * 100) is None
+
+
+def test_equal_cosines_have_one_rate() -> None:
+    known = rates(np.eye(60, dtype=np.float32))  # of all pairs the cosine is 0
+    assert known is not None
+    assert (known.rate(-0.1), known.rate(0.0)) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"scores": [0.1]}, {"rates": [1, 0.5, 0.5]}, {"rates": [0.9, 0.5, 0.1]}, {"scores": [0.3, 0.2, 0.4]}],
+)
+def test_rates_that_do_not_fall_are_refused(damage: dict[str, list[float]]) -> None:
+    facts = {"scores": [0.1, 0.2, 0.3], "rates": [1, 0.5, 0.1]}
+    assert FalseMatches.from_json(facts).rate(0.2) == 0.5
+    with pytest.raises(ValueError, match="fall from 1"):
+        FalseMatches.from_json(facts | damage)
+
+
+def test_the_automatic_rate_expects_at_most_twenty_images() -> None:
+    assert (auto_rate(50), auto_rate(20_000), auto_rate(1_000_000)) == (1e-3, 1e-3, 2e-5)
+
+
+def query(number: int, **options: object) -> Query:
+    return Query(parts=[QueryPart(id=image_id(number))], **options)  # type: ignore[arg-type]
+
+
+def test_every_hit_says_its_rate_and_a_rate_is_a_cut(make_index: MakeIndex) -> None:
+    index = make_index(vectors(400))
+    found = index.search(query(3, k=399))
+    rates_found = [hit.fmr for hit in found]
+    assert all(rate is not None for rate in rates_found)
+    assert rates_found == sorted(rates_found)  # type: ignore[type-var]
+    cut = index.search(query(3, k=399, max_fmr=0.05))
+    assert 4 < len(cut) < 60
+    assert cut == [hit for hit in found if hit.fmr is not None and hit.fmr <= 0.05]
+    assert index.search(query(3, k=399, max_fmr=1)) == found
+    assert index.search(query(3, k=399, max_fmr=0.05, min_score=0.99)) == []
+    folded = index.search(query(3, k=399, max_fmr=0.05, fold=True))
+    assert [hit.fmr for hit in folded] == [hit.fmr for hit in cut]
+
+
+def test_a_picture_in_several_orientations_has_the_sum_of_their_rates(make_index: MakeIndex) -> None:
+    index = make_index(vectors(400))
+    one, views = vectors(1, seed=5), np.repeat(vectors(1, seed=5), 8, axis=0)
+    alone = index.search(Query(parts=[QueryPart(vector=one[0])], k=5))
+    turned = index.search(Query(parts=[QueryPart(vector=views)], k=5))
+    assert [hit.score for hit in turned] == pytest.approx([hit.score for hit in alone], abs=1e-6)
+    for hit, other in zip(turned, alone, strict=True):
+        assert hit.fmr is not None
+        assert other.fmr is not None
+        assert hit.fmr == pytest.approx(min(1, 8 * other.fmr), rel=0.01)
+
+
+def test_a_mixed_query_has_no_rate(make_index: MakeIndex) -> None:
+    index = make_index(vectors(400))
+    one, two = QueryPart(id=image_id(1)), QueryPart(id=image_id(2))
+    mixed = [
+        Query(parts=[one, two]),
+        Query(parts=[replace(one, weight=-1)]),
+        Query(aspects=[Aspect(parts=[one]), Aspect(parts=[two])]),
+        Query(aspects=[Aspect(parts=[one], weight=-1)]),
+    ]
+    for asked in mixed:
+        found = index.search(asked)
+        assert len(found) == 10
+        assert {hit.fmr for hit in found} == {None}
+        assert index.search(replace(asked, max_fmr=AUTO)) == found
+        with pytest.raises(QueryInvalid, match="one image"):
+            index.search(replace(asked, max_fmr=0.1))
+
+
+def test_few_images_have_no_rate_and_are_not_cut(make_index: MakeIndex) -> None:
+    index = make_index(vectors(12))
+    found = index.search(query(1, max_fmr=AUTO))
+    assert len(found) == 10
+    assert {hit.fmr for hit in found} == {None}
+    with pytest.raises(QueryInvalid, match="at least 50 different images"):
+        index.search(query(1, max_fmr=0.1))
+
+
+@pytest.mark.parametrize("wrong", [0, -0.1, 1.5, float("nan")])
+def test_a_rate_that_is_none_is_refused(make_index: MakeIndex, wrong: float) -> None:
+    with pytest.raises(QueryInvalid, match="max_fmr"):
+        make_index(vectors(60)).search(query(1, max_fmr=wrong))
+
+
+def _manifest(index: Index) -> dict[str, object]:
+    (newest,) = sorted((index.path / "generations").iterdir())[-1:]
+    facts: dict[str, object] = json.loads((newest / "manifest.json").read_text())["spaces"]["layer2"]
+    return facts
+
+
+def test_rates_change_with_a_generation_that_has_grown_by_a_quarter(make_index: MakeIndex) -> None:
+    index = make_index(vectors(100))
+    before = _manifest(index)["fmr"]
+
+    def grow(first: int, count: int) -> None:
+        with index.writer() as writer, writer.transaction() as transaction:
+            for number in range(first, first + count):
+                transaction.add(new_image(number, vectors(1, seed=number)[0]))
+
+    grow(100, 20)
+    scored = index.search(query(3))
+    assert not index.unpublished()
+    with index.writer():
+        index.publish()
+    assert _manifest(index)["fmr"] == before
+    index.refresh()
+    assert index.search(query(3)) == scored
+    grow(120, 10)
+    assert index.unpublished()
+    with index.writer():
+        index.publish()
+    assert _manifest(index)["fmr"] != before
+    index.refresh()
+    assert not index.unpublished()
+
+
+def test_images_that_are_all_alike_are_measured_once(make_index: MakeIndex) -> None:
+    index = make_index(np.repeat(vectors(1), 60, axis=0))
+    assert _manifest(index)["fmr"] == {"images": 60}
+    assert not index.unpublished()
+
+
+def test_a_generation_of_an_older_version_gets_its_rates_with_the_next() -> None:
+    assert must_measure({"count": 400}, 400)
+    assert must_measure(None, 400)
+    assert not must_measure({"count": 40}, 40)
+    assert not must_measure(None, 40)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Iterator[Server]:
+    """A server over more pictures than rates need."""
+    base = tmp_path_factory.mktemp("rates")
+    write_photos(base / "photos", variants=range(8))
+    run_cli("build", base / "photos", "--index", base / "rates.index", "--model", checkpoint)
+    process, url = start_server(base / "rates.index")
+    yield Server(url=url, photos=base / "photos", queries=base / "photos", index=base / "rates.index")
+    assert stop_server(process) == 0
+
+
+def test_all_doors_have_rates_and_cut_alike(served: Server) -> None:
+    picture = next(served.photos.rglob("*.png"))
+    with Client(served.url) as client:
+        nearest = client.search(picture, k=60)
+        rates_found = [hit.fmr for hit in nearest]
+        assert rates_found[0] is not None
+        assert rates_found[-1] is not None
+        assert 0 < rates_found[0] < rates_found[-1] <= 1
+        assert nearest.to_json()["hits"][0]["fmr"] == rates_found[0]
+        few = [hit for hit in nearest if hit.fmr is not None and hit.fmr <= 0.1]
+        assert 0 < len(few) < 60
+        assert [*client.search(picture, k=60, max_fmr=0.1)] == few
+        (many,) = client.search_many([picture], k=60, max_fmr=0.1)
+        assert [*many.result()] == few
+        assert [hit.id for hit in client.similar(few[0].id, k=60, max_fmr=0.1)]
+        auto = client.search(picture, k=60, max_fmr="auto")
+        assert [*auto] == [hit for hit in nearest if hit.fmr is not None and hit.fmr <= 1e-3]
+        with pytest.raises(Unprocessable, match="more than 0"):
+            client.search(picture, max_fmr=0)
+    for asked in (["--index", served.index], ["--server", served.url]):
+        printed = json.loads(run_cli("search", picture, "-k", "60", *asked, "--json").stdout)["hits"]
+        assert [hit["id"] for hit in printed] == [hit.id for hit in auto]
+        every = json.loads(run_cli("search", picture, "-k", "60", *asked, "--max-fmr", "1", "--json").stdout)["hits"]
+        assert [hit["id"] for hit in every] == [hit.id for hit in nearest]
+        cut = run_cli("search", picture, "-k", "60", *asked)
+        assert "--max-fmr 1 shows them" in cut.stderr
+        assert "--max-fmr" not in run_cli("search", picture, "-k", "60", *asked, "--max-fmr", "1").stderr
+
+
+@pytest.mark.parametrize("wrong", ["often", "-1", "2", "nan"])
+def test_a_share_that_is_none_is_refused_on_the_command_line(served: Server, wrong: str) -> None:
+    refused = run_cli(
+        "search", next(served.photos.rglob("*.png")), "--index", served.index, f"--max-fmr={wrong}", check=2
+    )
+    assert "max-fmr" in refused.stderr or "max_fmr" in refused.stderr
+
+
+def test_a_server_with_few_images_knows_no_rates(server: Server) -> None:
+    with Client(server.url) as client:
+        (first, *_) = client.images()
+        found = client.similar(first.id)
+        assert {hit.fmr for hit in found} == {None}
+        assert client.similar(first.id, max_fmr="auto") == found
+        with pytest.raises(Unprocessable, match="50 different images"):
+            client.similar(first.id, max_fmr=0.01)
+    assert httpx.get(f"{server.url}/v1/images/{first.id}/similar", params={"max_fmr": "often"}).status_code == 422
