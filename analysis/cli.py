@@ -64,17 +64,16 @@ def evaluate(
             proxy = proxies(index, wanted, warn=warn)
         else:
             found, proxy = measure(index, alike, wanted), []
+        if as_json:
+            print_json(_to_json(found, proxy, source))
+        else:
+            _print(found, source)
+            _print_proxy(proxy)
         if report is not None:
             from analysis.report import write_report  # imports the decoders: not for --help
 
             write_report(index, found, proxy, alike, source, report)
-    if as_json:
-        print_json(_to_json(found, proxy, source))
-    else:
-        _print(found, source)
-        _print_proxy(proxy)
-        if report is not None:
-            say(f"Report: {report}")
+            warn(f"Report: {report}")
 
 
 def _to_json(found: Evaluation, proxy: Sequence[Proxy], labels: str) -> dict[str, Any]:

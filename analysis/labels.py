@@ -33,7 +33,7 @@ class Relevance:
     @property
     def one_class(self) -> bool:
         """Whether all images share one class: then everything is right."""
-        return self.pairs is None and len(set(self.classes.values())) <= 1
+        return self.pairs is None and len(set(self.classes.values())) == 1
 
     def alike(self, query: str, image: str) -> bool:
         """Whether an image is relevant to a query."""

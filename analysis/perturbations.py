@@ -17,9 +17,9 @@ MIN_SIDE = 8
 
 def crop(image: Image.Image, generator: np.random.Generator) -> Image.Image:
     """A part of half the area, anywhere."""
-    width, height = (max(MIN_SIDE, round(side * 0.5**0.5)) for side in image.size)
-    left = int(generator.integers(0, max(1, image.width - width + 1)))
-    top = int(generator.integers(0, max(1, image.height - height + 1)))
+    width, height = (min(side, max(MIN_SIDE, round(side * 0.5**0.5))) for side in image.size)
+    left = int(generator.integers(0, image.width - width + 1))
+    top = int(generator.integers(0, image.height - height + 1))
     return image.crop((left, top, left + width, top + height))
 
 
@@ -29,7 +29,7 @@ def flip(image: Image.Image, _: np.random.Generator) -> Image.Image:
 
 
 def colour(image: Image.Image, generator: np.random.Generator) -> Image.Image:
-    """Every hue moved alike, by 40 degrees or more."""
+    """Every hue moved alike, by 39 degrees or more."""
     moved = int(generator.integers(28, 229))  # of 256
     hue, saturation, value = image.convert("HSV").split()
     hue = hue.point([(one + moved) % 256 for one in range(256)])
@@ -49,9 +49,9 @@ def compression(image: Image.Image, _: np.random.Generator) -> Image.Image:
 
 
 def rescale(image: Image.Image, _: np.random.Generator) -> Image.Image:
-    """Made 40 pixels large, and as large as before again."""
-    share = 40 / max(image.size)
-    small = image.resize((max(4, round(image.width * share)), max(4, round(image.height * share))))
+    """Made 40 pixels large, or half as large if it is small, and as large as before again."""
+    share = min(40 / max(image.size), 0.5)
+    small = image.resize((max(1, round(image.width * share)), max(1, round(image.height * share))))
     return small.resize(image.size, Image.Resampling.BICUBIC)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from indexer.errors import ImageRejected
 from indexer.index_encoder import load_index_encoder
 from indexer.pictures.decode import DecodeLimits, open_upright
 from indexer.pictures.preprocess import to_inputs
+from search.filters import Present
 from search.index import Index
 from search.query.snapshot import EXACTLY
 from search.types import ImageRecord, Space
@@ -28,10 +30,9 @@ SAMPLE = 100
 """Images that are perturbed, each in every way: 700 pictures to embed."""
 SIDE = 512
 """Pixels of the longer side of what is perturbed: more than models look at."""
-NEAREST = 10
-"""Images looked at for one that is as near as the nearest: exact copies are."""
+
 TIE = 1e-6
-"""Cosines that differ by less are equal: an image and its exact copies."""
+"""How far the cosine of equal vectors may be from one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +61,7 @@ def proxies(
     encoder = load_index_encoder(index, spaces, warn=warn, throughput=True)
     vectors: defaultdict[str, list[NDArray[np.float32]]] = defaultdict(list)
     asked: list[tuple[str, str]] = []
-    for ids, kinds, pixels in _batches(_perturbed(index, encoder, sample, seed), encoder.batch_size):
+    for ids, kinds, pixels in _batches(_perturbed(index, spaces, encoder, sample, seed), encoder.batch_size):
         for name, found in zip(encoder.names, encoder.encode(pixels), strict=True):
             vectors[name].append(found)
         asked += zip(ids, kinds, strict=True)
@@ -84,10 +85,18 @@ def proxies(
     return answers
 
 
-def _perturbed(index: Index, encoder: Encoder, sample: int, seed: int) -> Iterator[tuple[str, str, NDArray[np.uint8]]]:
-    """An image's id, a perturbation's name, and pixels for the encoder, for images that are drawn at random."""
+def _perturbed(
+    index: Index, spaces: Sequence[Space], encoder: Encoder, sample: int, seed: int
+) -> Iterator[tuple[str, str, NDArray[np.uint8]]]:
+    """An image's id, a perturbation's name, and pixels for the encoder, for images that are drawn at random.
+
+    Only images that all spaces have, from files that have not changed since they were indexed.
+    """
     generator = np.random.default_rng(seed)
-    there = index.catalog.ids(index.catalog.present(index.searched(index.spaces[0])[0].tolist()))
+    common = index.searched(spaces[0])[0]
+    for space in spaces[1:]:
+        common = np.intersect1d(common, index.searched(space)[0])
+    there = index.catalog.ids(index.catalog.present(common.tolist()))
     found = 0
     for rowid in generator.permutation(sorted(there)).tolist():
         picture = _opened(index.image(there[rowid]))
@@ -104,7 +113,10 @@ def _perturbed(index: Index, encoder: Encoder, sample: int, seed: int) -> Iterat
 def _opened(record: ImageRecord) -> Image.Image | None:
     for path in record.paths:
         try:
-            picture = open_upright(Path(path).read_bytes(), limits=DecodeLimits(), at_least=SIDE)
+            data = Path(path).read_bytes()
+            if hashlib.sha256(data).hexdigest() != record.id:
+                continue
+            picture = open_upright(data, limits=DecodeLimits(), at_least=SIDE)
         except (OSError, ImageRejected):
             continue
         picture.thumbnail((SIDE, SIDE))
@@ -121,10 +133,13 @@ def _batches(
 
 
 def _finds(index: Index, space: Space, vectors: NDArray[np.float32], own: NDArray[np.int64]) -> list[bool]:
-    """Whether each perturbed picture's nearest image is its own, or one that is as near."""
-    rowids, cosines = index.nearest(vectors, NEAREST, space=space.name, ef=EXACTLY)
-    found: list[bool] = ((cosines >= cosines[:, :1] - TIE) & (rowids == own[:, None])).any(axis=1).tolist()
-    return found
+    """Whether each perturbed picture's nearest image is its own, or one with the same vector."""
+    nearest = index.nearest(vectors, 1, space=space.name, matching=Present(), ef=EXACTLY)[0][:, 0]
+    rowids, searched = index.searched(space)
+    found = searched[np.searchsorted(rowids, nearest)]
+    wanted = searched[np.searchsorted(rowids, own)]
+    right: list[bool] = (np.einsum("ij,ij->i", found, wanted) >= 1 - TIE).tolist()
+    return right
 
 
 def _by_image(right: Sequence[bool], images: Sequence[str]) -> NDArray[np.float64]:

@@ -91,8 +91,7 @@ def write_report(
         write_whole(out, text.encode(), durable=False)
     except OSError as error:
         raise ReportFailed(
-            f"The report {out} cannot be written: {error.strerror or error}. Name a .html file in a folder that is "
-            "there."
+            f"The report {out} cannot be written: {error.strerror or error}. Name another file, such as report.html."
         ) from error
 
 

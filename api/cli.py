@@ -29,7 +29,6 @@ from search.console import (
 )
 from search.errors import SearchError
 from search.names import escaped
-from search.types import AUTO
 
 EXIT_INTERNAL = 70
 EXIT_IO = 74
@@ -79,8 +78,8 @@ def search_command(
     min_score: Annotated[float | None, typer.Option(min=-1, max=1, help="Leave out hits below this cosine.")] = None,
     max_fmr: Annotated[
         str,
-        typer.Option(metavar="SHARE", help="Leave out hits that more random pairs of images would reach; 1: none."),
-    ] = AUTO,
+        typer.Option(metavar="SHARE", help="Leave out hits with a higher false-match rate; 1 keeps all."),
+    ] = "auto",
     filter: Annotated[  # noqa: A002
         str | None, typer.Option(metavar="EXPR", help="E.g. label=cat,width>=1000,path~2024/*")
     ] = None,
@@ -123,7 +122,7 @@ def search_command(
         options = SearchOptions(
             k=k,
             min_score=min_score,
-            max_fmr=AUTO if max_fmr == AUTO else _share(max_fmr),
+            max_fmr=_share(max_fmr),
             filter=chosen,
             space=space,
             fold=fold,
@@ -151,8 +150,11 @@ def search_command(
             warn(f"{plural(hidden, 'more path')} of these images not printed: of each, the first {HIT_PATHS} are")
     else:
         _print_hits(answer)
-    if max_fmr == AUTO and len(answer["hits"]) < k and all(hit["fmr"] is not None for hit in answer["hits"]):
-        warn("Images that are probably no match are left out. --max-fmr 1 shows them.")
+    from search.types import AUTO  # imports numpy: not for --help
+
+    plain = max_fmr == AUTO and filter is None and min_score is None and not fold
+    if plain and len(answer["hits"]) < k and all(hit["fmr"] is not None for hit in answer["hits"]):
+        warn("Images that score like random ones are left out. --max-fmr 1 shows them.")
     if sheet is not None:
         pictures = pictures_of_server(server, api_key) if server else pictures_of_index(index or default_index())
         with pictures as fetch:
@@ -165,9 +167,12 @@ def _checked_id(text: str) -> str:
     return text.lower()
 
 
-def _share(text: str) -> float:
+def _share(text: str) -> Any:
+    """What --max-fmr means; 1 is no limit, which is not sent: every server and every query takes that."""
+    from search.types import AUTO  # imports numpy: not for --help
+
     try:
-        return float(text)
+        return AUTO if text == AUTO else None if float(text) == 1 else float(text)
     except ValueError as error:
         raise typer.BadParameter("A share such as 0.001, 1, or auto.", param_hint="--max-fmr") from error
 

@@ -22,7 +22,6 @@ import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,9 +34,9 @@ from relevance import SETS, build
 from indexer.encoders.encoder import SpaceRequest
 from indexer.encoders.recipes import spaces_for
 from indexer.models import PACKAGED, locate
-from search.generations.false_matches import measure
+from search.generations.false_matches import AGAINST, measure
 from search.generations.generation import load
-from search.generations.transform import MAX_COPY_BITS, Transform
+from search.generations.transform import Transform, are_near
 from search.index import Index
 from search.types import AUTO, ImageRecord, Location, NewImage, Query, QueryPart, Space
 from search.vectors import normalise
@@ -172,11 +171,11 @@ def halves(index: Index, seed: int = 0) -> None:
         known = index.catalog.hashes(first.tolist())
         hashes = [known[rowid][2] for rowid in first.tolist()]
         one, other = np.array_split(np.random.default_rng(seed).permutation(len(hashes)), 2)
+        known_hashes = [hashes[number] for number in one.tolist()]
         found = measure(
-            held.vectors[one],
-            partial(_taken, [hashes[number] for number in one.tolist()]),
+            held.vectors[one[:AGAINST]],
+            known_hashes[:AGAINST],
             min_cosine=held.transform.copy_cosine,
-            seed=0,
             pause=lambda: None,
         )
         assert found is not None
@@ -189,21 +188,15 @@ def halves(index: Index, seed: int = 0) -> None:
         print(f"| {rate:.0e} | " + " | ".join(cells) + " |")
 
 
-def _taken(values: Sequence[int | None], numbers: NDArray[np.int64]) -> list[int | None]:
-    return [values[number] for number in numbers.tolist()]
-
-
 def reached(
     vectors: Vectors, hashes: Sequence[int | None], transform: Transform, scores: Sequence[float]
 ) -> list[float]:
     """Which share of all pairs of different images has at least each score, counted plainly."""
     pairs, counts = 0, np.zeros(len(scores), dtype=np.int64)
+    bits = np.array([one or 0 for one in hashes], dtype=np.int64).view(np.uint64)
     for place, vector in enumerate(vectors):
         cosines = vectors[place + 1 :] @ vector
-        different = np.ones(len(cosines), dtype=np.bool_)
-        for at in np.flatnonzero(cosines >= transform.copy_cosine).tolist():
-            one, two = hashes[place], hashes[place + 1 + at]
-            different[at] = one is None or two is None or ((one ^ two) & (2**64 - 1)).bit_count() > MAX_COPY_BITS
+        different = (cosines < transform.copy_cosine) | ~are_near(bits[place + 1 :], bits[place])
         pairs += int(different.sum())
         counts += [int((cosines[different] >= score).sum()) for score in scores]
     return [float(count / pairs) for count in counts]

@@ -28,6 +28,7 @@ ID, OTHER = "a" * 64, "b" * 64
 HIT: dict[str, Any] = {
     "id": ID,
     "score": 0.875,
+    "fmr": 0.00012,
     "path": "/photos/2024/zebra.jpg",
     "paths": ["/photos/2024/zebra.jpg"],
     "path_count": 1,
@@ -47,7 +48,7 @@ FACTS = {
     "gps": [48.2, 16.5],
     "missing": False,
 }
-IMAGE = {key: value for key, value in HIT.items() if key not in ("score", "copies", "copy_count")} | FACTS
+IMAGE = {key: value for key, value in HIT.items() if key not in ("score", "fmr", "copies", "copy_count")} | FACTS
 
 
 class Blocking:

@@ -61,6 +61,7 @@ def test_search_by_image_is_a_form() -> None:
         k=np.int64(5),  # type: ignore[arg-type]
         offset=2,
         min_score=0.5,
+        max_fmr="auto",
         filter={"label": "café"},
         space="s",
         index="i",
@@ -72,6 +73,7 @@ def test_search_by_image_is_a_form() -> None:
         "k": ["5"],
         "offset": ["2"],
         "min_score": ["0.5"],
+        "max_fmr": ["auto"],
         "filter": ['{"label": "café"}'],
         "space": ["s"],
         "index": ["i"],
@@ -87,6 +89,7 @@ def test_search_by_image_is_a_form() -> None:
         metadata={"price": 12.5},
         width=40,
         height=30,
+        fmr=0.00012,
     )
 
 
@@ -106,7 +109,9 @@ def test_weighted_parts_are_json() -> None:
         Part(id=ID, weight=-0.5),
         Part(vector=np.array([1, 0], np.float32)),  # type: ignore[arg-type]
     ]
-    api.client.search(parts=parts, k=3, min_score=-1, filter={"width": {"gte": 9}}, space="s", index="i")
+    api.client.search(
+        parts=parts, k=3, min_score=-1, max_fmr=np.float32(0.25), filter={"width": {"gte": 9}}, space="s", index="i"
+    )
     assert api.line == ("POST", "/v1/search")
     assert api.json == {
         "parts": [
@@ -117,6 +122,7 @@ def test_weighted_parts_are_json() -> None:
         "k": 3,
         "offset": 0,
         "min_score": -1.0,
+        "max_fmr": 0.25,
         "filter": {"width": {"gte": 9}},
         "space": "s",
         "index": "i",
@@ -160,12 +166,13 @@ def test_part_has_exactly_one_thing() -> None:
 
 def test_similar_is_a_get() -> None:
     api = Recorder(ok())
-    api.client.similar(ID, k=3, offset=1, min_score=0.25, filter={"label": "a&b"}, space="s", index="i")
+    api.client.similar(ID, k=3, offset=1, min_score=0.25, max_fmr="auto", filter={"label": "a&b"}, space="s", index="i")
     assert api.line == ("GET", f"/v1/images/{ID}/similar")
     assert api.query == {
         "k": "3",
         "offset": "1",
         "min_score": "0.25",
+        "max_fmr": "auto",
         "filter": '{"label": "a&b"}',
         "space": "s",
         "index": "i",

@@ -11,11 +11,11 @@ import httpx
 import numpy as np
 import pytest
 from conftest import Server, image_id, new_image, run_cli, start_server, stop_server, vectors, write_photos
-from lookalike_client import Client, Unprocessable
+from lookalike_client import Client, Part, Unprocessable
 from numpy.typing import NDArray
 
 from search.errors import QueryInvalid
-from search.generations.false_matches import FalseMatches, auto_rate, measure, must_measure
+from search.generations.false_matches import AGAINST, FalseMatches, _curve, auto_rate, measure
 from search.index import Index
 from search.types import AUTO, Aspect, Query, QueryPart
 from search.vectors import normalise
@@ -34,10 +34,9 @@ def clustered(count: int, seed: int) -> Vectors:
 
 def rates(data: Vectors, hashes: Sequence[int | None] | None = None) -> FalseMatches | None:
     """As a generation measures them."""
-    known: Sequence[int | None] = [None] * len(data) if hashes is None else hashes
-    return measure(
-        data, lambda numbers: [known[number] for number in numbers], min_cosine=COPY_COSINE, seed=1, pause=lambda: None
-    )
+    order = np.random.default_rng(1).permutation(len(data))[:AGAINST]
+    known = [None if hashes is None else hashes[number] for number in order.tolist()]
+    return measure(data[order], known, min_cosine=COPY_COSINE, pause=lambda: None)
 
 
 def share(data: Vectors, score: float) -> float:
@@ -81,13 +80,29 @@ def test_copies_are_no_pairs_of_different_images() -> None:
 
 def test_few_images_and_nothing_but_copies_have_no_rates() -> None:
     assert rates(clustered(40, seed=1)) is None
-    assert rates(normalise(np.ones((100, 24)) + 1e-4 * vectors(100, dim=24)), [5] * 100) is None
+    assert rates(normalise(np.ones((150, 24)) + 1e-4 * vectors(150, dim=24)), [5] * 150) is None
 
 
-def test_equal_cosines_have_one_rate() -> None:
-    known = rates(np.eye(60, dtype=np.float32))  # of all pairs the cosine is 0
+def test_equal_cosines_have_one_rate_and_none_is_above_them() -> None:
+    known = rates(np.eye(110, dtype=np.float32))  # of all pairs the cosine is 0
     assert known is not None
     assert (known.rate(-0.1), known.rate(0.0)) == (1, 1)
+    assert known.rate(0.1) < 1e-5
+    assert 0 < known.score(1e-3) < 0.1
+
+
+@pytest.mark.parametrize("count", [2_000, 10_000, 33_333])
+@pytest.mark.parametrize("high", [0.3, 0.5, 1.0])
+def test_a_curve_falls_whatever_the_pairs_are(count: int, high: float) -> None:
+    """A gap before the tail, a spike at one score, everything at the end."""
+    generator = np.random.default_rng(count)
+    few = count // 100
+    for highest in (np.full(few, high), generator.uniform(0.3, high, few), high - 0.1 * generator.random(few) ** 9):
+        pairs = np.concatenate([generator.uniform(-0.3, 0.3, count - few), highest])
+        known = _curve(np.sort(pairs).astype(np.float32))
+        assert known is not None
+        assert FalseMatches.from_json(json.loads(json.dumps(known.to_json()))) == known
+        assert known.rate(0.0) == pytest.approx(0.5, rel=0.1)
 
 
 @pytest.mark.parametrize(
@@ -159,20 +174,25 @@ def test_few_images_have_no_rate_and_are_not_cut(make_index: MakeIndex) -> None:
     found = index.search(query(1, max_fmr=AUTO))
     assert len(found) == 10
     assert {hit.fmr for hit in found} == {None}
-    with pytest.raises(QueryInvalid, match="at least 50 different images"):
+    with pytest.raises(QueryInvalid, match="at least 100 different images"):
         index.search(query(1, max_fmr=0.1))
 
 
 @pytest.mark.parametrize("wrong", [0, -0.1, 1.5, float("nan")])
 def test_a_rate_that_is_none_is_refused(make_index: MakeIndex, wrong: float) -> None:
     with pytest.raises(QueryInvalid, match="max_fmr"):
-        make_index(vectors(60)).search(query(1, max_fmr=wrong))
+        make_index(vectors(110)).search(query(1, max_fmr=wrong))
 
 
 def _manifest(index: Index) -> dict[str, object]:
     (newest,) = sorted((index.path / "generations").iterdir())[-1:]
     facts: dict[str, object] = json.loads((newest / "manifest.json").read_text())["spaces"]["layer2"]
     return facts
+
+
+def test_a_limit_of_one_is_none_even_where_no_rate_is_known(make_index: MakeIndex) -> None:
+    index = make_index(vectors(12))
+    assert index.search(query(1, max_fmr=1)) == index.search(query(1))
 
 
 def test_rates_change_with_a_generation_that_has_grown_by_a_quarter(make_index: MakeIndex) -> None:
@@ -202,16 +222,54 @@ def test_rates_change_with_a_generation_that_has_grown_by_a_quarter(make_index: 
 
 
 def test_images_that_are_all_alike_are_measured_once(make_index: MakeIndex) -> None:
-    index = make_index(np.repeat(vectors(1), 60, axis=0))
-    assert _manifest(index)["fmr"] == {"images": 60}
+    index = make_index(np.repeat(vectors(1), 120, axis=0))
+    assert _manifest(index)["fmr"] == {"images": 120}
     assert not index.unpublished()
 
 
-def test_a_generation_of_an_older_version_gets_its_rates_with_the_next() -> None:
-    assert must_measure({"count": 400}, 400)
-    assert must_measure(None, 400)
-    assert not must_measure({"count": 40}, 40)
-    assert not must_measure(None, 40)
+def test_a_generation_of_an_older_version_gets_its_rates_once(
+    make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as older:
+        older.setattr("search.generations.space_draft.must_measure", lambda *_: False)
+        index = make_index(vectors(200))
+    assert _manifest(index)["fmr"] == {}
+    assert index.unpublished()
+    before = index.info().current
+    with index.writer():
+        assert index.publish() != before
+    index.refresh()
+    assert not index.unpublished()
+    assert index.search(query(1))[0].fmr is not None
+    with index.writer():
+        assert index.publish() == index.info().current
+
+
+def test_images_that_were_removed_are_not_measured(make_index: MakeIndex) -> None:
+    """Fifty pictures were saved again, and what they replace was removed: those pairs are copies, whoever is left."""
+    data = clustered(300, seed=1)
+    hashes = np.random.default_rng(3).integers(2**62, size=300).tolist()
+    index = make_index(data[:0], publish=False)
+
+    def add(first: int, block: Vectors, known: Sequence[int]) -> None:
+        with index.writer() as writer, writer.transaction() as transaction:
+            for number, (vector, phash) in enumerate(zip(block, known, strict=True), start=first):
+                image = new_image(number, vector)
+                transaction.add(replace(image, facts=replace(image.facts, phash=phash)))
+
+    add(0, data, hashes)
+    with index.writer():
+        index.publish()
+    add(300, normalise(data[:50] + 1e-4 * vectors(50, dim=24)), hashes[:50])
+    add(350, clustered(60, seed=4), np.random.default_rng(5).integers(2**62, size=60).tolist())
+    with index.writer() as writer:
+        writer.remove([image_id(number) for number in range(50)])
+        index.publish()
+    later = FalseMatches.from_json(_manifest(index)["fmr"])  # type: ignore[arg-type]
+    with index.writer():
+        index.publish(anew=True)
+    alone = FalseMatches.from_json(_manifest(index)["fmr"])  # type: ignore[arg-type]
+    assert later.score(1e-3) == pytest.approx(alone.score(1e-3), abs=0.02)
 
 
 @pytest.fixture(scope="module")
@@ -239,9 +297,23 @@ def test_all_doors_have_rates_and_cut_alike(served: Server) -> None:
         assert [*client.search(picture, k=60, max_fmr=0.1)] == few
         (many,) = client.search_many([picture], k=60, max_fmr=0.1)
         assert [*many.result()] == few
-        assert [hit.id for hit in client.similar(few[0].id, k=60, max_fmr=0.1)]
+        alike = client.similar(few[0].id, k=100)
+        close = client.similar(few[0].id, k=100, max_fmr=0.1)
+        assert 0 < len(close) < len(alike)
+        assert [*close] == [hit for hit in alike if hit.fmr is not None and hit.fmr <= 0.1]
+        asked = client.search(parts=[Part(image=picture)], k=60, max_fmr=0.1)
+        assert [*asked] == few
+        assert [*client.search(picture, k=2, offset=1, max_fmr=0.1)] == few[1:3]
+        turned = client.search(picture, k=60, turns=True, max_fmr=0.1)
+        assert 0 < len(turned) <= len(few)
+        mixed = client.search(parts=[Part(id=few[0].id), Part(id=few[-1].id)], k=60, max_fmr="auto")
+        assert {hit.fmr for hit in mixed} == {None}
         auto = client.search(picture, k=60, max_fmr="auto")
         assert [*auto] == [hit for hit in nearest if hit.fmr is not None and hit.fmr <= 1e-3]
+        assert 0 < len(auto) < 60
+        batch = {"queries": [{"parts": [{"id": few[0].id}], "k": 100, "max_fmr": 0.1}]}
+        (answered,) = httpx.post(f"{served.url}/v1/search/batch", json=batch).json()["answers"]
+        assert [hit["fmr"] for hit in answered["answer"]["hits"]] == [hit.fmr for hit in close]
         with pytest.raises(Unprocessable, match="more than 0"):
             client.search(picture, max_fmr=0)
     for asked in (["--index", served.index], ["--server", served.url]):
@@ -268,6 +340,8 @@ def test_a_server_with_few_images_knows_no_rates(server: Server) -> None:
         found = client.similar(first.id)
         assert {hit.fmr for hit in found} == {None}
         assert client.similar(first.id, max_fmr="auto") == found
-        with pytest.raises(Unprocessable, match="50 different images"):
+        with pytest.raises(Unprocessable, match="100 different images"):
             client.similar(first.id, max_fmr=0.01)
-    assert httpx.get(f"{server.url}/v1/images/{first.id}/similar", params={"max_fmr": "often"}).status_code == 422
+        assert client.similar(first.id, max_fmr=1) == found
+    refused = httpx.get(f"{server.url}/v1/images/{first.id}/similar", params={"max_fmr": "often"})
+    assert (refused.status_code, "`auto`" in refused.json()["detail"]) == (422, True)

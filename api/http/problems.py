@@ -281,6 +281,8 @@ def _from_validation(errors: Any, fields: Collection[str]) -> Problem:
     rule = _RULES.get(first["type"], "is not valid") + _bound(first)
     if first["type"] == "string_pattern_mismatch":
         rule += _FORMS.get(first["loc"][-1], "")
+    if "max_fmr" in first["loc"]:
+        rule += ", or `auto`"
     return invalid(f"{field or 'The request'}: {rule}.")
 
 

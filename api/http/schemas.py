@@ -20,6 +20,7 @@ Pair = Annotated[list[float], Field(min_length=2, max_length=2)]
 EXAMPLE_HIT: dict[str, Any] = {
     "id": EXAMPLE_ID,
     "score": 0.8713,
+    "fmr": 0.000012,
     "path": "/photos/2024/zebra.jpg",
     "paths": ["/photos/2024/zebra.jpg"],
     "path_count": 1,
@@ -42,7 +43,7 @@ class ImageAnswer(BaseModel):
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
-                {key: value for key, value in EXAMPLE_HIT.items() if key != "score"}
+                {key: value for key, value in EXAMPLE_HIT.items() if key not in ("score", "fmr")}
                 | {
                     "format": "jpeg",
                     "bytes": 2_400_000,

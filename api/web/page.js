@@ -35,15 +35,15 @@ async function show(request) {
   try {
     const answer = await (await request()).json();
     if (turn !== latest) return;
-    const what = cut() ? "hits that are probably matches" : "hits";
-    element("status").textContent = `${answer.hits.length} ${what}, in ${Math.round(answer.took_ms.total)} ms`;
+    const left = cut() && answer.hits.every((hit) => hit.fmr !== null) ? "; what scores like random pictures is left out" : "";
+    element("status").textContent = `${answer.hits.length} hits in ${Math.round(answer.took_ms.total)} ms${left}`;
     element("hits").replaceChildren(...answer.hits.map(cell));
   } catch (error) {
     if (turn === latest) element("status").textContent = error.message;
   }
 }
 
-// Where the server knows what scores come about by chance, hits below that are left out.
+// Where the server knows which scores come about by chance, it leaves out such hits.
 const cut = () => !element("unlikely").checked;
 
 function cell(hit) {
@@ -72,11 +72,14 @@ const options = () => ({
 
 let again = () => {}; // the latest question
 function similar(id) {
+  current = null;
   again = () => show(() => ask(`v1/images/${id}/similar?${new URLSearchParams(options())}`));
   again();
 }
 
+let current = null;
 function search(file) {
+  current = file;
   const preview = element("preview");
   preview.src = URL.createObjectURL(file);
   preview.hidden = false;
@@ -108,7 +111,12 @@ document.addEventListener("paste", (event) => {
   given(event.clipboardData.files[0]);
 });
 element("query").addEventListener("submit", (event) => event.preventDefault());
-element("index").addEventListener("change", () => { showSpaces(); again(); });
+element("index").addEventListener("change", () => {
+  showSpaces();
+  if (current) return search(current);
+  again = () => {}; // the other index does not have the picture that was asked for
+  element("hits").replaceChildren();
+});
 for (const name of ["space", "k", "unlikely"]) element(name).addEventListener("change", () => again());
 element("key").addEventListener("change", () => login());
 

@@ -16,17 +16,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.generations.ann import Vectors
-from search.generations.transform import MAX_COPY_BITS
+from search.generations.transform import are_near
 from search.types import JsonObject
 
-MIN_IMAGES = 50
-"""Images below which no rate is measured: they make 1,225 pairs."""
+MIN_IMAGES = 100
+"""Images below which no rate is measured: they make 4,950 pairs. Of fewer, a rate of 1e-3 is wrong by more than two."""
 ASKED, AGAINST = 2_048, 8_192
 """Images whose cosines are compared with those of others, and those others, at most: 14.7 million pairs."""
-PAIRS_OF_TAIL = 200
-"""Highest cosines that a tail is fitted to. Rates of more pairs than these are counted."""
-MIN_PAIRS = 1_000
-"""Pairs of different images below which no rate is known: half of them may be copies of the others."""
+PAIRS_OF_TAIL, PAIRS_PER_TAIL = 200, 50
+"""Highest cosines that a tail is fitted to, and one of so many pairs at most. Rates of more pairs are counted."""
+DIGITS = 6
+"""Of a score in a curve."""
+MIN_PAIRS = 2_000
+"""Pairs of different images below which no rate is known: of 100 images, half may be copies of others."""
 ROWS = 256
 """Images whose cosines with all others are computed at once."""
 MIN_SHAPE = 1e-6
@@ -39,9 +41,6 @@ GROWTH = 1.25
 """Growth of a space, as a factor, from which on its rates are measured again."""
 MAX_RATE, IMAGES_BY_CHANCE = 1e-3, 20
 """The cut `auto`: the rate at which so many images of the index are expected by chance, and at most this rate."""
-
-Hashes = Callable[[NDArray[np.int64]], Sequence[int | None]]
-"""Gives the perceptual hashes of the images that have the vectors of these numbers, None where there is none."""
 
 
 @dataclass(frozen=True)
@@ -94,28 +93,27 @@ def must_measure(facts: JsonObject | None, images: int) -> bool:
 
 
 def measure(
-    vectors: Vectors, hashes_of: Hashes, *, min_cosine: float, seed: int, pause: Callable[[], None]
+    vectors: Vectors, hashes: Sequence[int | None], *, min_cosine: float, pause: Callable[[], None]
 ) -> FalseMatches | None:
-    """Compare random pairs of a space's different vectors; None where there are too few pairs.
+    """Compare pairs of a space's different images; None where there are too few pairs.
 
-    vectors: (m, dim) float32 of unit length, as they are searched. min_cosine: of copies, which are no pairs of
-    different images, if their hashes are alike too. pause: called now and then; what it raises comes through.
+    vectors: (n, dim) float32 of unit length, as they are searched, of up to AGAINST images drawn at random, in random
+    order, no two of them equal; hashes: their n perceptual hashes, None where there is none. min_cosine: of copies,
+    which are no pairs of different images, if their hashes are near too. pause: called now and then; what it raises
+    comes through.
     """
-    chosen = np.random.default_rng(seed).permutation(len(vectors))[:AGAINST]
-    drawn = vectors[chosen]
-    hashes = hashes_of(chosen)
     known = np.array([one is not None for one in hashes], dtype=np.bool_)
     bits = np.array([one or 0 for one in hashes], dtype=np.int64).view(np.uint64)
     pairs = [np.empty(0, dtype=np.float32)]
-    for start in range(0, min(ASKED, len(drawn)), ROWS):
+    for start in range(0, min(ASKED, len(vectors)), ROWS):
         pause()
-        rows = np.arange(start, min(start + ROWS, ASKED, len(drawn)))
-        cosines = drawn[rows] @ drawn[start:].T
-        different = np.arange(start, len(drawn)) > rows[:, None]
+        rows = np.arange(start, min(start + ROWS, ASKED, len(vectors)))
+        cosines = vectors[rows] @ vectors[start:].T
+        different = np.arange(start, len(vectors)) > rows[:, None]
         row, column = np.nonzero(different & (cosines >= min_cosine))
         one, other = rows[row], start + column
-        alike = known[one] & known[other] & (np.bitwise_count(bits[one] ^ bits[other]) <= MAX_COPY_BITS)
-        different[row[alike], column[alike]] = False
+        copies = known[one] & known[other] & are_near(bits[one], bits[other])
+        different[row[copies], column[copies]] = False
         pairs.append(cosines[different])
     return _curve(np.sort(np.concatenate(pairs)))
 
@@ -125,13 +123,17 @@ def _curve(cosines: Vectors) -> FalseMatches | None:
     count = len(cosines)
     if count < MIN_PAIRS:
         return None
+    tail = min(PAIRS_OF_TAIL, count // PAIRS_PER_TAIL)
     rates = 10 ** (-np.arange(STEPS_PER_DECADE * np.log10(BEYOND * count)) / STEPS_PER_DECADE)
-    counted = rates * count >= PAIRS_OF_TAIL
+    counted = rates * count >= tail
     among = cosines[count - np.round(rates[counted] * count).astype(np.int64)].astype(np.float64)
-    beyond = _tail(cosines[-PAIRS_OF_TAIL - 1 :].astype(np.float64), rates[~counted] * count / PAIRS_OF_TAIL)
-    scores = np.round(np.clip(np.concatenate([among, beyond]), -1, 1), 6)
-    scores, first = np.unique(scores, return_index=True)
-    return FalseMatches(tuple(scores.tolist()), tuple(float(f"{rate:.4g}") for rate in rates[first]))
+    beyond = _tail(cosines[-tail - 1 :].astype(np.float64), rates[~counted] * count / tail)
+    scores = np.maximum.accumulate(np.concatenate([among, beyond]))  # the fit may begin below what was counted
+    scores, first = np.unique(np.round(np.clip(scores, -1, 1), DIGITS), return_index=True)
+    kept = rates[first]
+    if kept[-1] > rates[-1] and scores[-1] < 1:  # no pair is above the last score
+        scores, kept = np.append(scores, scores[-1] + 10.0**-DIGITS), np.append(kept, rates[-1])
+    return FalseMatches(tuple(scores.tolist()), tuple(float(f"{rate:.4g}") for rate in kept))
 
 
 def _tail(highest: NDArray[np.float64], shares: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -14,6 +14,7 @@ from search.catalog.catalog import NEWEST, Catalog, Changes
 from search.errors import GenerationDamaged, IndexLocked, SearchError, StorageFailed
 from search.files import make_folder, storage_errors
 from search.generations.draft import Draft, go_on, stopped
+from search.generations.false_matches import must_measure
 from search.generations.generation import Generation, SpaceSnapshot, load_best, numbers
 from search.generations.policy import Policy
 from search.generations.space_draft import needs_graph, recall_is_known
@@ -83,6 +84,8 @@ def _says_all(last: Generation, state: Changes, min_recall: float, policy: Polic
 
 
 def _as_written_now(space: SpaceSnapshot, min_recall: float, policy: Policy) -> bool:
+    if must_measure(space.facts, len(space.rowids)):  # an older version wrote it, without false-match rates
+        return False
     count, dim = space.vectors.shape
     if needs_graph(count, dim, min_recall, policy):
         return recall_is_known(space, count, min_recall, policy)

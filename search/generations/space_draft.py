@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from search.catalog.catalog import Catalog
 from search.errors import GenerationDamaged
 from search.generations.ann import SEARCH_METHOD, Graph, Positions, Vectors
-from search.generations.false_matches import measure, must_measure
+from search.generations.false_matches import AGAINST, measure, must_measure
 from search.generations.fitting import Fitted, fitted, kept
 from search.generations.generation import SpaceSnapshot, map_vectors
 from search.generations.groups import Digester, Groups, first_equals
@@ -240,13 +240,17 @@ class SpaceDraft:
         if not must_measure(facts, len(rowids)):
             known: JsonObject = {} if facts is None else facts.get("fmr", {})
             return known
-        first_of = rowids[np.unique(nodes, return_index=True)[1]]
-
-        def hashes_of(numbers: NDArray[np.int64]) -> list[int | None]:
-            known = self._catalog.hashes(first_of[numbers].tolist())
-            return [known[rowid][2] if rowid in known else None for rowid in first_of[numbers].tolist()]
-
-        found = measure(vectors, hashes_of, min_cosine=self._transform.copy_cosine, seed=self._upto, pause=self._pause)
+        living = np.flatnonzero(np.isin(rowids, self._catalog.members(self.space, self._upto)))
+        drawn, first = np.unique(nodes[living], return_index=True)  # nodes, each with an image that is still there
+        order = np.random.default_rng(self._upto).permutation(len(drawn))[:AGAINST]
+        images = rowids[living[first[order]]].tolist()
+        known_hashes = self._catalog.hashes(images)
+        found = measure(
+            vectors[drawn[order]],
+            [known_hashes[rowid][2] if rowid in known_hashes else None for rowid in images],
+            min_cosine=self._transform.copy_cosine,
+            pause=self._pause,
+        )
         return {"images": len(rowids), **({} if found is None else found.to_json())}
 
     def _ranks(self, rowids: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -23,6 +23,12 @@ one pair of two pictures.
 """
 
 
+def are_near(one: NDArray[np.uint64], other: NDArray[np.uint64] | np.uint64) -> NDArray[np.bool_]:
+    """Whether perceptual hashes are those of copies."""
+    near: NDArray[np.bool_] = np.bitwise_count(one ^ other) <= MAX_COPY_BITS
+    return near
+
+
 class Transform(Protocol):
     """A map from stored vectors to searched ones. Kept in its generation, hashed, and never changed."""
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from search.generations.transform import MAX_COPY_BITS
+from search.generations.transform import are_near
 
 MAX_FOLD_CANDIDATES = 10_000
 """Images that a folded query looks through. A picture with more copies may leave it with fewer than k hits."""
@@ -38,8 +38,7 @@ def fold(
         group = [first]
         if known[first]:
             later = np.flatnonzero(free & known)
-            alike = np.bitwise_count(bits[later] ^ bits[first]) <= MAX_COPY_BITS
-            later = later[alike]
+            later = later[are_near(bits[later], bits[first])]
             # To gather most rows costs more than to compare them all.
             few = len(later) < len(vectors) // 8
             cosines = vectors[later] @ vectors[first] if few else (vectors @ vectors[first])[later]

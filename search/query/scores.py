@@ -38,12 +38,13 @@ def rates_of(snapshot: Snapshot, aspects: Sequence[Aspect], sought: Sequence[Wei
 def least_score(query: Query, rates: Rates | None, images: int) -> float | None:
     """The score that a hit needs, by the query's `min_score` and `max_fmr`; None where any will do. images: of the
     index. Raises QueryInvalid."""
-    if query.max_fmr is None or (query.max_fmr == AUTO and rates is None):
+    if query.max_fmr in (None, 1) or (query.max_fmr == AUTO and rates is None):
         return query.min_score
     if rates is None:
         raise QueryInvalid(
-            "There is no false-match rate for this query: it needs one image, and a space that was published with at "
-            f"least {MIN_IMAGES} different images. Send min_score instead, or the max_fmr `{AUTO}`."
+            "No false-match rate is known for this query. It needs one image, not a mixture, and a space that was "
+            f"published with at least {MIN_IMAGES} different images (lookalike rebuild). Or send min_score, or max_fmr "
+            f"`{AUTO}`."
         )
     wanted = auto_rate(images) if query.max_fmr == AUTO else float(query.max_fmr)
     cut = rates.known.score(wanted, rates.views)

@@ -144,7 +144,8 @@ class Searcher:
         sought = tuple(self._sought(snapshot, aspect, searched) for aspect in aspects)
         excluded = frozenset(part.id for aspect in aspects for part in aspect.parts if part.id is not None)
         rates = rates_of(snapshot, aspects, sought)
-        least = least_score(query, rates, snapshot.spaces[sought[0].space].count)
+        view = snapshot.spaces[sought[0].space]
+        least = least_score(query, rates, view.count - view.dead)
         return Asked(query, sought, self._selections.of(query.filter, version), excluded, rates, least)
 
     def _sought(
