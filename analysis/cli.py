@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from analysis.duplicates.cli import duplicates
 from search.console import DEFAULT_INDEX, Json, default_index, plural, print_json, say, warn
 
 if TYPE_CHECKING:
@@ -128,5 +129,6 @@ def _rounded(values: dict[str, float]) -> dict[str, float]:
 
 
 def register(add: Callable[..., Any]) -> None:
-    """Add the command to the application."""
+    """Add this room's commands to the application."""
     add("eval")(evaluate)
+    add("dups")(duplicates)

@@ -2,7 +2,10 @@
 
 AnalysisError
 ├── LabelsInvalid    there is nothing to measure by
-└── ReportFailed     a report cannot be written
+├── ReportFailed     a report cannot be written
+├── RuleInvalid      a rule of what to keep is not one
+├── RunInvalid       there is no such run of `dups`, or it cannot be undone
+└── StepFailed       the disk refuses a step of `dups`
 """
 
 from __future__ import annotations
@@ -20,5 +23,19 @@ class LabelsInvalid(AnalysisError):
 
 class ReportFailed(AnalysisError):
     """A report cannot be written where it should be."""
+
+    exit_code = 74
+
+
+class RuleInvalid(AnalysisError):
+    """A rule of what to keep is not one."""
+
+
+class RunInvalid(AnalysisError):
+    """There is no such run of `dups --apply`, or it cannot be undone."""
+
+
+class StepFailed(AnalysisError):
+    """The disk refuses what `dups --apply` would do. What was done before stays done, and is in the log."""
 
     exit_code = 74

@@ -1,0 +1,38 @@
+"""Groups of duplicates: the vocabulary of this package."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from search.types import ImageRecord, Location
+
+Tier = Literal["bytes", "pixels"]
+PROMISES: dict[Tier, str] = {
+    "bytes": "the files are equal, byte for byte",
+    "pixels": "upright, the pictures have the same pixels, whatever the files are",
+}
+"""The tiers, the surest first, and what each promises of any two of a group."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class File:
+    """One file of an image, as it was found on the disk. inode: tells names of one file from files of their own."""
+
+    image: ImageRecord
+    location: Location
+    inode: tuple[int, int]
+
+    @property
+    def path(self) -> Path:
+        """Its absolute path."""
+        return Path(self.location.absolute)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Files that are duplicates of one another, two or more, no two of them one file by another name."""
+
+    tier: Tier
+    files: tuple[File, ...]
