@@ -306,6 +306,7 @@ def _temporary(path: Path) -> Path:
 def _move(path: Path, to: Path, image: str) -> str | None:
     """Move a file to a name that nothing has; to another file system by a copy that is read again."""
     to.parent.mkdir(parents=True, exist_ok=True)
+    _temporary(to).unlink(missing_ok=True)  # of a step that was interrupted
     if to.exists():
         if not _is(to, image):
             return f"{to} is there already"
