@@ -16,8 +16,8 @@ from search.recipe import IDENTITY, Recipe, Storage, TransformSpec
 JsonObject = Mapping[str, Any]
 Vector = NDArray[np.float32]
 AUTO: Literal["auto"] = "auto"
-"""As `Query.max_fmr`: at most 1e-3, and at most what 20 images of the index reach by chance; without effect where no
-rate is known."""
+"""As `Query.max_fmr`: what 20 images of the index reach by chance, and at most .05; without effect where no rate is
+known."""
 
 
 def absolute(root: str, path: str) -> str:

@@ -117,7 +117,7 @@ def test_rates_that_do_not_fall_are_refused(damage: dict[str, list[float]]) -> N
 
 
 def test_the_automatic_rate_expects_at_most_twenty_images() -> None:
-    assert (auto_rate(50), auto_rate(20_000), auto_rate(1_000_000)) == (1e-3, 1e-3, 2e-5)
+    assert (auto_rate(100), auto_rate(400), auto_rate(20_000), auto_rate(1_000_000)) == (0.05, 0.05, 1e-3, 2e-5)
 
 
 def query(number: int, **options: object) -> Query:
@@ -309,7 +309,7 @@ def test_all_doors_have_rates_and_cut_alike(served: Server) -> None:
         mixed = client.search(parts=[Part(id=few[0].id), Part(id=few[-1].id)], k=60, max_fmr="auto")
         assert {hit.fmr for hit in mixed} == {None}
         auto = client.search(picture, k=60, max_fmr="auto")
-        assert [*auto] == [hit for hit in nearest if hit.fmr is not None and hit.fmr <= 1e-3]
+        assert [*auto] == [hit for hit in nearest if hit.fmr is not None and hit.fmr <= 0.05]
         assert 0 < len(auto) < 60
         batch = {"queries": [{"parts": [{"id": few[0].id}], "k": 100, "max_fmr": 0.1}]}
         (answered,) = httpx.post(f"{served.url}/v1/search/batch", json=batch).json()["answers"]

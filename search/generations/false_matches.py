@@ -39,7 +39,7 @@ BEYOND = 100
 """How far a tail is believed: to a rate of one in so many times the pairs that were compared."""
 GROWTH = 1.25
 """Growth of a space, as a factor, from which on its rates are measured again."""
-MAX_RATE, IMAGES_BY_CHANCE = 1e-3, 20
+MAX_RATE, IMAGES_BY_CHANCE = 0.05, 20
 """The cut `auto`: the rate at which so many images of the index are expected by chance, and at most this rate."""
 
 
