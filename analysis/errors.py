@@ -3,9 +3,7 @@
 AnalysisError
 ├── LabelsInvalid    there is nothing to measure by
 ├── ReportFailed     a report cannot be written
-├── RuleInvalid      a rule of what to keep is not one
-├── RunInvalid       there is no such run of `dups`, or it cannot be undone
-└── StepFailed       the disk refuses a step of `dups`
+└── RuleInvalid      a rule of what to keep is not one, or fits nothing
 """
 
 from __future__ import annotations
@@ -28,14 +26,4 @@ class ReportFailed(AnalysisError):
 
 
 class RuleInvalid(AnalysisError):
-    """A rule of what to keep is not one."""
-
-
-class RunInvalid(AnalysisError):
-    """There is no such run of `dups --apply`, or it cannot be undone."""
-
-
-class StepFailed(AnalysisError):
-    """The disk refuses what `dups --apply` would do. What was done before stays done, and is in the log."""
-
-    exit_code = 74
+    """A rule of what to keep is not one, or fits no file."""

@@ -54,20 +54,6 @@ def test_a_change_of_spaces_that_is_acknowledged_too_early_is_caught() -> None:
 
 
 @pytest.mark.slow
-def test_killed_runs_over_duplicates_lose_no_file() -> None:
-    figures = torture("dups", "--runs", "40", "--seed", "1")
-    assert figures["wrong"] == []
-    assert figures["runs"] >= 40
-    assert sum(count for what, count in figures["counts"].items() if what.startswith("killed")) > 10
-    assert figures["counts"]["killed in undo"] > 0
-
-
-@pytest.mark.slow
-def test_copies_that_go_without_a_look_at_what_stays_are_caught() -> None:
-    assert any("is lost" in problem for problem in torture("dups", "--runs", "40", "--seed", "1", "--broken")["wrong"])
-
-
-@pytest.mark.slow
 @COMPILED
 def test_calls_that_are_killed_or_fail_lose_nothing() -> None:
     figures = torture("calls", "--every", "150", "--seed", "1")

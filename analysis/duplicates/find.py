@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from io import BytesIO
@@ -14,130 +15,148 @@ from PIL import Image, ImageOps
 
 from analysis.duplicates.groups import File, Group, Tier
 from analysis.labels import records
-from indexer.errors import ImageRejected
-from indexer.pictures.decode import DecodeLimits, open_upright
+from indexer.pictures.decode import DecodeLimits
 from search.index import Index
 from search.types import ImageRecord
 
 MAX_PIXEL_BITS = 8
 """Bits by which the perceptual hashes of equal pixels may differ: a large JPEG is hashed as it decodes at half its
 size, and a PNG of the same pixels is not. Beyond, two images are not compared."""
-ROWS = 1_024
-"""Hashes that are compared with all others at once."""
+CELLS = 1 << 24
+"""Pairs of hashes that are compared at once: 128 MB."""
+PROVED = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+"""Kinds, by Pillow's names, whose pixels are all that they show. A raw file is shown by its preview."""
+EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
+"""Modes, by Pillow's names, that eight bits a colour hold."""
+BITS_PER_SAMPLE = 258
+"""The tag of a TIFF."""
+
+Skipped = Callable[[str, str], None]
+"""Told of a file that is left out, and why."""
 
 
-def find(index: Index, tiers: Sequence[Tier], *, skipped: Callable[[str, str], None]) -> list[Group]:
+def find(index: Index, tiers: Sequence[Tier], *, skipped: Skipped) -> list[Group]:
     """The groups of each tier, the surest tier first, each tier's largest files first.
 
-    Only files that are there, with the size that the index knows, are in a group. skipped: told of a file that had to
-    be read and could not be, and why.
+    Only files of the user's own that are as the index knows them are in a group: no uploads, and no links.
     """
-    images = {record.id: record for record in records(index)}
-    files = {name: [*_files(index, record)] for name, record in images.items()}
+    images = [*records(index)]
+    files = Files(index, skipped)
     groups = []
     if "bytes" in tiers:
-        groups += [Group(tier="bytes", files=tuple(held)) for held in files.values() if len(held) > 1]
+        held = (files.of(record) for record in images if record.path_count > 1)
+        groups += [Group(tier="bytes", files=same) for same in held if len(same) > 1]
     if "pixels" in tiers:
-        groups += [*_same_pixels([*images.values()], files, skipped)]
+        groups += [*_same_pixels(images, files, skipped)]
     return sorted(groups, key=lambda group: (tiers.index(group.tier), -max(one.location.size for one in group.files)))
 
 
-def _files(index: Index, record: ImageRecord) -> Iterator[File]:
-    """The files of an image that are on the disk: of several names of one file, the first."""
-    seen = set()
-    with index.catalog.lookup() as lookup:
-        locations = lookup.locations_of(record.id)
-    for location in locations:
-        try:
-            facts = Path(location.absolute).stat()
-        except OSError:
-            continue
-        inode = facts.st_dev, facts.st_ino
-        if facts.st_size == record.facts.bytes and inode not in seen:
-            seen.add(inode)
-            yield File(image=record, location=location, inode=inode)
+class Files:
+    """The files of images, each looked at once."""
+
+    def __init__(self, index: Index, skipped: Skipped) -> None:
+        self._index, self._skipped = index, skipped
+        self._known: dict[str, tuple[File, ...]] = {}
+
+    def of(self, record: ImageRecord) -> tuple[File, ...]:
+        """The files of an image that are on the disk: of several names of one file, the first."""
+        if record.id not in self._known:
+            self._known[record.id] = tuple(self._found(record))
+        return self._known[record.id]
+
+    def _found(self, record: ImageRecord) -> Iterator[File]:
+        seen = set()
+        with self._index.catalog.lookup() as lookup:
+            locations = lookup.locations_of(record.id)
+        for location in locations:
+            path = location.absolute
+            try:
+                facts = Path(path).stat()
+            except OSError:
+                continue
+            if location.root == str(self._index.uploads) or _is_linked(location.root, path):
+                continue
+            if (facts.st_size, facts.st_mtime_ns) != (location.size, location.mtime_ns):
+                self._skipped(path, "it has changed since the last build")
+            elif (facts.st_dev, facts.st_ino) not in seen:
+                seen.add((facts.st_dev, facts.st_ino))
+                yield File(image=record, location=location)
 
 
-def _same_pixels(
-    images: Sequence[ImageRecord], files: dict[str, list[File]], skipped: Callable[[str, str], None]
-) -> Iterator[Group]:
+def _is_linked(root: str, path: str) -> bool:
+    """Whether a path leads through a link below its root: what it shows lies elsewhere."""
+    real = os.path.realpath(root)
+    return os.path.realpath(path) != os.path.join(real, os.path.relpath(path, root))  # noqa: PTH118 - as both are written
+
+
+def _same_pixels(images: Sequence[ImageRecord], files: Files, skipped: Skipped) -> Iterator[Group]:
     by_size: defaultdict[tuple[int, int], list[ImageRecord]] = defaultdict(list)
     for record in images:
-        if files[record.id] and record.facts.phash is not None:
+        if not record.missing and record.facts.phash is not None:
             by_size[record.facts.width, record.facts.height].append(record)
     for alike in by_size.values():
         by_pixels: defaultdict[str, list[ImageRecord]] = defaultdict(list)
         for number in _with_a_near_hash([record.facts.phash or 0 for record in alike]):
-            digest = _digest(files[alike[number].id], skipped)
+            digest = _digest(files.of(alike[number]), skipped)
             if digest is not None:
                 by_pixels[digest].append(alike[number])
         for same in by_pixels.values():
             if len(same) > 1:
-                yield Group(tier="pixels", files=tuple(one for record in same for one in files[record.id]))
+                yield Group(tier="pixels", files=tuple(one for record in same for one in files.of(record)))
 
 
 def _with_a_near_hash(hashes: Sequence[int]) -> list[int]:
     """The numbers of hashes that another one is near to."""
     bits = np.array(hashes, dtype=np.int64).view(np.uint64)
     near: NDArray[np.bool_] = np.zeros(len(bits), dtype=np.bool_)
-    for start in range(0, len(bits), ROWS):
-        rows = bits[start : start + ROWS]
-        close = np.bitwise_count(rows[:, None] ^ bits[None, start:]) <= MAX_PIXEL_BITS
-        close[np.arange(len(rows)), np.arange(len(rows))] = False  # an image and itself
-        near[start : start + ROWS] |= close.any(axis=1)
+    rows = max(1, CELLS // max(1, len(bits)))
+    for start in range(0, len(bits), rows):
+        some = bits[start : start + rows]
+        close = np.bitwise_count(some[:, None] ^ bits[None, start:]) <= MAX_PIXEL_BITS
+        close[np.arange(len(some)), np.arange(len(some))] = False  # an image and itself
+        near[start : start + rows] |= close.any(axis=1)
         near[start:] |= close.any(axis=0)
     found: list[int] = np.flatnonzero(near).tolist()
     return found
 
 
-def _digest(files: Iterable[File], skipped: Callable[[str, str], None]) -> str | None:
-    """SHA-256 of an image's size and upright pixels, read from the first of its files that still holds it."""
+def _digest(files: Iterable[File], skipped: Skipped) -> str | None:
+    """SHA-256 of an image's upright pixels, read from the first of its files that holds it; None where they are not
+    proved to be all that it shows."""
     for file in files:
         try:
             data = file.path.read_bytes()
-            if hashlib.sha256(data).hexdigest() != file.image.id:
-                skipped(str(file.path), "it has changed since the last build")
-                continue
-            picture = open_upright(data, limits=LIMITS, at_least=None)
-        except (OSError, ImageRejected) as error:
-            skipped(str(file.path), getattr(error, "strerror", None) or str(error))
+        except OSError as error:
+            skipped(str(file.path), error.strerror or str(error))
             continue
-        digest = hashlib.sha256(f"{picture.size} {_besides(data)}".encode())
-        digest.update(picture.tobytes())
-        return digest.hexdigest()
+        if hashlib.sha256(data).hexdigest() != file.image.id:
+            skipped(str(file.path), "it has changed since the last build")
+            continue
+        if file.image.facts.width * file.image.facts.height > DecodeLimits().max_pixels:
+            return None
+        try:
+            return _pixels(data)
+        except Exception:  # whatever Pillow raises: a file that is not whole, or of a kind that it lacks
+            return None
     return None
 
 
-def _besides(data: bytes) -> str:
-    """What a picture has besides its pixels in eight bits a colour: opacity, more frames, more bits."""
-    try:
-        with Image.open(BytesIO(data)) as opened:
-            frames = getattr(opened, "n_frames", 1)
-            depth = data[24] if opened.format == "PNG" else max(_bits(opened), default=8)
-            told = f"{frames} frames, {max(8, depth)} bits"
-            if frames > 1:  # of others, one is looked at: only equal files are equal
-                return f"{told} {hashlib.sha256(data).hexdigest()}"
-            if opened.has_transparency_data:
-                alpha = ImageOps.exif_transpose(opened).convert("RGBA").getchannel("A").tobytes()
-                if alpha.strip(b"\xff"):
-                    told += f" {hashlib.sha256(alpha).hexdigest()}"
-            return told
-    except Exception:  # a kind that Pillow does not open, such as raw files: it has neither
-        return "1 frames, 8 bits"
+def _pixels(data: bytes) -> str | None:
+    with Image.open(BytesIO(data)) as opened:
+        depth = data[24] if opened.format == "PNG" else max(_bits(opened), default=8)
+        proved = opened.format in PROVED and opened.mode in EIGHT_BITS and depth <= 8
+        if not proved or getattr(opened, "n_frames", 1) > 1:
+            return None
+        profile = opened.info.get("icc_profile") or b""
+        upright = ImageOps.exif_transpose(opened)
+        picture = upright.convert("RGBA")
+    if picture.getchannel("A").getextrema() == (255, 255):
+        picture = picture.convert("RGB")
+    digest = hashlib.sha256(f"{picture.mode} {picture.size} {hashlib.sha256(profile).hexdigest()}".encode())
+    digest.update(picture.tobytes())
+    return digest.hexdigest()
 
 
 def _bits(opened: Image.Image) -> tuple[int, ...]:
-    tags = getattr(opened, "tag_v2", {})
-    found: tuple[int, ...] = tags.get(BITS_PER_SAMPLE, ())
+    found: tuple[int, ...] = getattr(opened, "tag_v2", {}).get(BITS_PER_SAMPLE, ())
     return found
-
-
-BITS_PER_SAMPLE = 258
-"""The tag of a TIFF."""
-LIMITS = DecodeLimits()
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal. Raises OSError."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -18,11 +18,10 @@ PROMISES: dict[Tier, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class File:
-    """One file of an image, as it was found on the disk. inode: tells names of one file from files of their own."""
+    """One file of an image, as it was found on the disk."""
 
     image: ImageRecord
     location: Location
-    inode: tuple[int, int]
 
     @property
     def path(self) -> Path:
@@ -36,3 +35,13 @@ class Group:
 
     tier: Tier
     files: tuple[File, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """A group, the file of it to keep, and why; `goes`: the files that need not stay."""
+
+    group: Group
+    keep: File
+    why: str
+    goes: tuple[File, ...]

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from analysis.duplicates.groups import File
+from analysis.duplicates.groups import Decision, File, Group
 from analysis.errors import RuleInvalid
 
-DEFAULT_RULES = "resolution,format,metadata,bytes,oldest"
-FORMATS = ("gif", "bmp", "jpeg", "webp", "heif", "avif", "jxl", "png", "tiff")
+DEFAULT_RULES = "resolution,metadata,oldest,bytes"
+FORMATS = ("gif", "bmp", "jpeg", "webp", "heic", "heif", "avif", "jxl", "png", "tiff")
 """From what keeps least of a picture to what keeps most; a format that is not here comes before them."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Of two files, the one with the larger `worth` is kept, because it is `why`."""
+    """Of two files, the one with the larger `worth` is kept, because it is `why`. pattern: that it looks for."""
 
     why: str
     worth: Callable[[File], float]
+    pattern: str | None = None
 
 
 def _known_facts(file: File) -> float:
@@ -40,13 +42,14 @@ RULES = {
 }
 
 
-def parse_rules(text: str) -> list[Rule]:
-    """The rules of a list such as `resolution,folder:Originals,oldest`. Raises RuleInvalid."""
-    rules = []
+def parse_rules(text: str, protect: Sequence[str] = ()) -> list[Rule]:
+    """The rules of a list such as `resolution,folder:Originals,oldest`. protect: patterns of files that are kept before
+    all others. Raises RuleInvalid."""
+    rules = [_matching("protected", pattern) for pattern in protect]
     for word in filter(None, map(str.strip, text.split(","))):
         name, _, pattern = word.partition(":")
         if name == "folder" and pattern:
-            rules.append(Rule(f"in {pattern}", lambda file, pattern=pattern: matches(file, pattern)))  # type: ignore[misc]
+            rules.append(_matching(f"in {pattern}", pattern))
         elif word in RULES:
             rules.append(RULES[word])
         else:
@@ -54,14 +57,49 @@ def parse_rules(text: str) -> list[Rule]:
     return rules
 
 
+def _matching(why: str, pattern: str) -> Rule:
+    return Rule(why, lambda file: matches(file, pattern), pattern)
+
+
 def matches(file: File, pattern: str) -> bool:
     """Whether a file lies in a folder, or fits a pattern: of its absolute path, or of the path under its root.
 
     `*` stands for anything, `/` too: `Originals` and `Originals/*` are the folder `Originals`, `*/raw/*` any `raw`.
+    Brackets may also mean themselves.
     """
-    names = (file.path.as_posix(), file.location.path)
-    pattern = pattern.rstrip("/")
-    return any(fnmatchcase(name, form) for name in names for form in (pattern, f"{pattern}/*"))
+    wanted = unicodedata.normalize("NFC", pattern).rstrip("/")
+    names = [unicodedata.normalize("NFC", name) for name in (file.path.as_posix(), file.location.path)]
+    forms = [form for one in {wanted, wanted.replace("[", "[[]")} for form in (one, f"{one}/*")]
+    return any(fnmatchcase(name, form) for name in names for form in forms)
+
+
+def check_patterns(rules: Iterable[Rule], groups: Iterable[Group]) -> None:
+    """Raise RuleInvalid where a pattern fits no file of any group: it may be a slip, and protect nothing."""
+    files = [file for group in groups for file in group.files]
+    for rule in rules:
+        if files and rule.pattern is not None and not any(matches(file, rule.pattern) for file in files):
+            raise RuleInvalid(
+                f"No duplicate lies in {rule.pattern!r}. Write the folder as the index knows it: an absolute path, or "
+                "one under the folder that was built; * stands for anything."
+            )
+
+
+def decide(groups: Iterable[Group], rules: Sequence[Rule], protect: Sequence[str] = ()) -> list[Decision]:
+    """What to keep of each group. protect: patterns of files that stay whatever the rules say.
+
+    Of equal pixels an image is kept with all its files: equal files are a group of their own.
+    """
+    decisions = []
+    for group in groups:
+        keep, why = choose(group.files, rules)
+        goes = tuple(
+            file
+            for file in group.files
+            if (file is not keep if group.tier == "bytes" else file.image.id != keep.image.id)
+            and not any(matches(file, pattern) for pattern in protect)
+        )
+        decisions.append(Decision(group=group, keep=keep, why=why, goes=goes))
+    return decisions
 
 
 def choose(files: Sequence[File], rules: Sequence[Rule]) -> tuple[File, str]:
