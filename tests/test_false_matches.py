@@ -324,6 +324,9 @@ def test_all_doors_have_rates_and_cut_alike(served: Server) -> None:
         cut = run_cli("search", picture, "-k", "60", *asked)
         assert "--max-fmr 1 shows them" in cut.stderr
         assert "--max-fmr" not in run_cli("search", picture, "-k", "60", *asked, "--max-fmr", "1").stderr
+        strict = run_cli("search", picture, "-k", "60", *asked, "--max-fmr", "1e-9", "--box", "0,0,20,20")
+        assert strict.stdout == "No image matches.\n"
+        assert "--max-fmr 1 shows them" in strict.stderr
 
 
 @pytest.mark.parametrize("wrong", ["often", "-1", "2", "nan"])
