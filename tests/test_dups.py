@@ -160,6 +160,8 @@ def test_protected_files_stay_and_are_kept_before_others(base: Path) -> None:
     answer = json.loads(run_cli(*command).stdout)
     goes = {one["paths"][0] for group in answer["groups"] for one in group["images"] if not one["keep"]}
     assert not any("backup" in path for path in goes)
+    reasons = {one["why"] for group in answer["groups"] for one in group["images"] if "backup" in one["paths"][0]}
+    assert reasons == {"protected"}
     assert len(goes) == 4
 
 

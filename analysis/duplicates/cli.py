@@ -70,7 +70,7 @@ def _to_json(decisions: Sequence[Decision]) -> dict[str, Any]:
                         "paths": [str(file.path)],
                         "score": 1.0,
                         "keep": str(file.path) not in going,
-                        "why": decision.why if file is decision.keep else None,
+                        "why": decision.reason(file),
                     }
                     for file in decision.group.files
                 ],
@@ -91,8 +91,8 @@ def _print(decisions: Sequence[Decision]) -> None:
             shown = decision.group.tier
             say(f"Same {shown}: {PROMISES[decision.group.tier]}")
         for file in sorted(decision.group.files, key=lambda file: file is not decision.keep):
-            why = f"  ({decision.why})" if file is decision.keep else ""
-            say(f"  {'extra' if str(file.path) in going else 'keep '}  {file.path}{why}")
+            why = decision.reason(file)
+            say(f"  {'extra' if str(file.path) in going else 'keep '}  {file.path}{f'  ({why})' if why else ''}")
         say("")
     if len(decisions) > SHOWN_GROUPS:
         say(f"... and {plural(len(decisions) - SHOWN_GROUPS, 'more group')}; --json prints all")

@@ -39,9 +39,14 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """A group, the file of it to keep, and why; `goes`: the files that need not stay."""
+    """A group, the file of it to keep, and why; `goes`: the files that need not stay; `protected`: those that must."""
 
     group: Group
     keep: File
     why: str
     goes: tuple[File, ...]
+    protected: tuple[File, ...]
+
+    def reason(self, file: File) -> str | None:
+        """Why a file is kept; None for one that is not, or that is a copy of the image that is."""
+        return "protected" if file in self.protected else self.why if file is self.keep else None

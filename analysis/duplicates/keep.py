@@ -92,13 +92,13 @@ def decide(groups: Iterable[Group], rules: Sequence[Rule], protect: Sequence[str
     decisions = []
     for group in groups:
         keep, why = choose(group.files, rules)
+        safe = tuple(file for file in group.files if any(matches(file, pattern) for pattern in protect))
         goes = tuple(
             file
             for file in group.files
-            if (file is not keep if group.tier == "bytes" else file.image.id != keep.image.id)
-            and not any(matches(file, pattern) for pattern in protect)
+            if (file is not keep if group.tier == "bytes" else file.image.id != keep.image.id) and file not in safe
         )
-        decisions.append(Decision(group=group, keep=keep, why=why, goes=goes))
+        decisions.append(Decision(group=group, keep=keep, why=why, goes=goes, protected=safe))
     return decisions
 
 
