@@ -83,7 +83,7 @@ def test_what_is_not_proved_to_be_equal_is_no_duplicate(tmp_path: Path, checkpoi
     picture.save(photos / "plain.png")
     picture.convert("RGBA").save(photos / "opaque.png")
     clear = picture.convert("RGBA")
-    clear.putpixel((0, 0), (*picture.getpixel((0, 0)), 254))  # type: ignore[misc]
+    clear.putpixel((0, 0), (*picture.getpixel((0, 0)), 254))
     clear.save(photos / "clear.png")
     picture.save(photos / "moving.png", save_all=True, append_images=[draw_picture("red", "circle", 0, size=120)])
     picture.save(photos / "profile.png", icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())

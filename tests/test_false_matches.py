@@ -121,7 +121,7 @@ def test_the_automatic_rate_expects_at_most_twenty_images() -> None:
 
 
 def query(number: int, **options: object) -> Query:
-    return Query(parts=[QueryPart(id=image_id(number))], **options)  # type: ignore[arg-type]
+    return Query(parts=[QueryPart(id=image_id(number))], **options)
 
 
 def test_every_hit_says_its_rate_and_a_rate_is_a_cut(make_index: MakeIndex) -> None:
@@ -129,7 +129,7 @@ def test_every_hit_says_its_rate_and_a_rate_is_a_cut(make_index: MakeIndex) -> N
     found = index.search(query(3, k=399))
     rates_found = [hit.fmr for hit in found]
     assert all(rate is not None for rate in rates_found)
-    assert rates_found == sorted(rates_found)  # type: ignore[type-var]
+    assert rates_found == sorted(rates_found)
     cut = index.search(query(3, k=399, max_fmr=0.05))
     assert 4 < len(cut) < 60
     assert cut == [hit for hit in found if hit.fmr is not None and hit.fmr <= 0.05]
@@ -265,10 +265,10 @@ def test_images_that_were_removed_are_not_measured(make_index: MakeIndex) -> Non
     with index.writer() as writer:
         writer.remove([image_id(number) for number in range(50)])
         index.publish()
-    later = FalseMatches.from_json(_manifest(index)["fmr"])  # type: ignore[arg-type]
+    later = FalseMatches.from_json(_manifest(index)["fmr"])
     with index.writer():
         index.publish(anew=True)
-    alone = FalseMatches.from_json(_manifest(index)["fmr"])  # type: ignore[arg-type]
+    alone = FalseMatches.from_json(_manifest(index)["fmr"])
     assert later.score(1e-3) == pytest.approx(alone.score(1e-3), abs=0.02)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from io import BytesIO
@@ -85,8 +84,7 @@ class Files:
 
 def _is_linked(root: str, path: str) -> bool:
     """Whether a path leads through a link below its root: what it shows lies elsewhere."""
-    real = os.path.realpath(root)
-    return os.path.realpath(path) != os.path.join(real, os.path.relpath(path, root))  # noqa: PTH118 - as both are written
+    return Path(path).resolve() != Path(root).resolve() / Path(path).relative_to(root)
 
 
 def _same_pixels(images: Sequence[ImageRecord], files: Files, skipped: Skipped) -> Iterator[Group]:
