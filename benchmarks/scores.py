@@ -34,6 +34,7 @@ from relevance import SETS, build
 from indexer.encoders.encoder import SpaceRequest
 from indexer.encoders.recipes import spaces_for
 from indexer.models import PACKAGED, locate
+from search.generations.background import Background
 from search.generations.false_matches import AGAINST, measure
 from search.generations.generation import load
 from search.generations.transform import Transform, are_near
@@ -172,15 +173,18 @@ def halves(index: Index, seed: int = 0) -> None:
         hashes = [known[rowid][2] for rowid in first.tolist()]
         one, other = np.array_split(np.random.default_rng(seed).permutation(len(hashes)), 2)
         known_hashes = [hashes[number] for number in one.tolist()]
+        background = Background.of(held.vectors[np.sort(one)], copy_cosine=held.transform.copy_cosine)
         found = measure(
             held.vectors[one[:AGAINST]],
             known_hashes[:AGAINST],
+            background=background,
             min_cosine=held.transform.copy_cosine,
             pause=lambda: None,
         )
         assert found is not None
         scores = [found.score(rate) for rate in RATES]
-        shares = reached(held.vectors[other], [hashes[number] for number in other.tolist()], held.transform, scores)
+        other_hashes = [hashes[number] for number in other.tolist()]
+        shares = reached(held.vectors[other], other_hashes, background, held.transform, scores)
         for rate, share in zip(RATES, shares, strict=True):
             enough = rate * len(other) * (len(other) - 1) / 2 >= ENOUGH
             rows[rate].append(f"{share:.1e} ({share / rate:.2f} times)" if enough else "too few pairs")
@@ -189,16 +193,20 @@ def halves(index: Index, seed: int = 0) -> None:
 
 
 def reached(
-    vectors: Vectors, hashes: Sequence[int | None], transform: Transform, scores: Sequence[float]
+    vectors: Vectors,
+    hashes: Sequence[int | None],
+    background: Background,
+    transform: Transform,
+    scores: Sequence[float],
 ) -> list[float]:
-    """Which share of all pairs of different images has at least each score, counted plainly."""
+    """Which share of all pairs of different images has at least each normalised score, counted plainly."""
     pairs, counts = 0, np.zeros(len(scores), dtype=np.int64)
     bits = np.array([one or 0 for one in hashes], dtype=np.int64).view(np.uint64)
-    for place, vector in enumerate(vectors):
+    for place, (vector, shift) in enumerate(zip(vectors, background.shifts(vectors), strict=True)):
         cosines = vectors[place + 1 :] @ vector
         different = (cosines < transform.copy_cosine) | ~are_near(bits[place + 1 :], bits[place])
         pairs += int(different.sum())
-        counts += [int((cosines[different] >= score).sum()) for score in scores]
+        counts += [int((cosines[different] - shift >= score).sum()) for score in scores]
     return [float(count / pairs) for count in counts]
 
 

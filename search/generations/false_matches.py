@@ -1,7 +1,8 @@
 """False-match rates: which share of random pairs of different images of a space has at least a score.
 
-A score by itself means something else in every space. Its false-match rate (FMR) means the same in all: of 1e-3, one of
-a thousand images taken at random looks as much like the query, by chance.
+A score by itself means something else in every space, and for every query. Its false-match rate (FMR) means the same in
+all: of 1e-3, one of a thousand images taken at random looks as much like the query, by chance. Scores here are cosines
+less what `background` says of the query.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.generations.ann import Vectors
+from search.generations.background import Background
 from search.generations.transform import are_near
 from search.types import JsonObject
 
@@ -45,7 +47,8 @@ MAX_RATE, IMAGES_BY_CHANCE = 0.05, 20
 
 @dataclass(frozen=True)
 class FalseMatches:
-    """The false-match rates of a space's scores. scores: ascending; rates: of each of them, falling, the first is 1."""
+    """The false-match rates of a space's normalised scores. scores: ascending; rates: of each of them, falling, the
+    first is 1."""
 
     scores: tuple[float, ...]
     rates: tuple[float, ...]
@@ -60,9 +63,8 @@ class FalseMatches:
         return min(1.0, views * rate)
 
     def score(self, rate: float, views: int = 1) -> float:
-        """The least score with at most this rate; -1 where every score has it, the highest known where none has."""
-        if rate >= 1:
-            return -1.0
+        """The least score with at most this rate; the lowest known where every score has it, the highest known where
+        none has."""
         logs = -np.log(self.rates)
         return float(np.interp(-np.log(rate / views), logs, self.scores))
 
@@ -93,14 +95,19 @@ def must_measure(facts: JsonObject | None, images: int) -> bool:
 
 
 def measure(
-    vectors: Vectors, hashes: Sequence[int | None], *, min_cosine: float, pause: Callable[[], None]
+    vectors: Vectors,
+    hashes: Sequence[int | None],
+    *,
+    background: Background,
+    min_cosine: float,
+    pause: Callable[[], None],
 ) -> FalseMatches | None:
     """Compare pairs of a space's different images; None where there are too few pairs.
 
     vectors: (n, dim) float32 of unit length, as they are searched, of up to AGAINST images drawn at random, in random
-    order, no two of them equal; hashes: their n perceptual hashes, None where there is none. min_cosine: of copies,
-    which are no pairs of different images, if their hashes are near too. pause: called now and then; what it raises
-    comes through.
+    order, no two of them equal; hashes: their n perceptual hashes, None where there is none. background: normalises
+    scores. min_cosine: of copies, which are no pairs of different images, if their hashes are near too. pause: called
+    now and then; what it raises comes through.
     """
     known = np.array([one is not None for one in hashes], dtype=np.bool_)
     bits = np.array([one or 0 for one in hashes], dtype=np.int64).view(np.uint64)
@@ -114,12 +121,12 @@ def measure(
         one, other = rows[row], start + column
         copies = known[one] & known[other] & are_near(bits[one], bits[other])
         different[row[copies], column[copies]] = False
-        pairs.append(cosines[different])
+        pairs.append((cosines - background.shifts(vectors[rows])[:, None])[different])
     return _curve(np.sort(np.concatenate(pairs)))
 
 
 def _curve(cosines: Vectors) -> FalseMatches | None:
-    """The curve of ascending cosines of pairs, (n,): counted, and of the highest ones fitted."""
+    """The curve of ascending scores of pairs, (n,): counted, and of the highest ones fitted."""
     count = len(cosines)
     if count < MIN_PAIRS:
         return None
@@ -129,9 +136,9 @@ def _curve(cosines: Vectors) -> FalseMatches | None:
     among = cosines[count - np.round(rates[counted] * count).astype(np.int64)].astype(np.float64)
     beyond = _tail(cosines[-tail - 1 :].astype(np.float64), rates[~counted] * count / tail)
     scores = np.maximum.accumulate(np.concatenate([among, beyond]))  # the fit may begin below what was counted
-    scores, first = np.unique(np.round(np.clip(scores, -1, 1), DIGITS), return_index=True)
+    scores, first = np.unique(np.round(scores, DIGITS), return_index=True)
     kept = rates[first]
-    if kept[-1] > rates[-1] and scores[-1] < 1:  # no pair is above the last score
+    if kept[-1] > rates[-1]:  # no pair is above the last score
         scores, kept = np.append(scores, scores[-1] + 10.0**-DIGITS), np.append(kept, rates[-1])
     return FalseMatches(tuple(scores.tolist()), tuple(float(f"{rate:.4g}") for rate in kept))
 

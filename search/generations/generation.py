@@ -19,6 +19,7 @@ from search.catalog.catalog import Changes
 from search.errors import GenerationDamaged
 from search.files import reading_errors
 from search.generations.ann import Graph, Positions, Vectors
+from search.generations.background import Background
 from search.generations.false_matches import FalseMatches
 from search.generations.groups import Groups
 from search.generations.kinds import KINDS
@@ -38,8 +39,8 @@ class SpaceSnapshot:
 
     rowids: (n,) int64, each once. vectors: (m, dim) float32, read-only, mapped, each once: the nodes. transform: gave
     them from the stored ones. groups: which positions have the vector of a node; None where all are different, and
-    position i is node i. graph: over the nodes; None where exact search is as good. false_matches: of its scores; None
-    where they are not known. facts: what the manifest says of the space.
+    position i is node i. graph: over the nodes; None where exact search is as good. false_matches: of its scores,
+    which `background` normalises; None where they are not known. facts: what the manifest says of the space.
     """
 
     rowids: NDArray[np.int64]
@@ -48,6 +49,7 @@ class SpaceSnapshot:
     groups: Groups | None
     graph: Graph | None
     false_matches: FalseMatches | None
+    background: Background | None
     facts: JsonObject
 
     def nodes(self, positions: Positions) -> Positions:
@@ -193,6 +195,7 @@ def _load_space(path: Path, name: str, facts: JsonObject) -> SpaceSnapshot:
         groups=groups,
         graph=graph,
         false_matches=FalseMatches.from_json(known) if "scores" in known else None,
+        background=Background.from_json(known["background"], vectors) if "background" in known else None,
         facts=facts,
     )
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from search.catalog.catalog import Catalog
 from search.errors import GenerationDamaged
 from search.generations.ann import SEARCH_METHOD, Graph, Positions, Vectors
+from search.generations.background import Background
 from search.generations.false_matches import AGAINST, measure, must_measure
 from search.generations.fitting import Fitted, fitted, kept
 from search.generations.generation import SpaceSnapshot, map_vectors
@@ -245,13 +246,16 @@ class SpaceDraft:
         order = np.random.default_rng(self._upto).permutation(len(drawn))[:AGAINST]
         images = rowids[living[first[order]]].tolist()
         known_hashes = self._catalog.hashes(images)
+        background = Background.of(vectors, copy_cosine=self._transform.copy_cosine)
         found = measure(
             vectors[drawn[order]],
             [known_hashes[rowid][2] if rowid in known_hashes else None for rowid in images],
+            background=background,
             min_cosine=self._transform.copy_cosine,
             pause=self._pause,
         )
-        return {"images": len(rowids), **({} if found is None else found.to_json())}
+        rates = {} if found is None else {**found.to_json(), "background": background.to_json(len(vectors))}
+        return {"images": len(rowids), **rates}
 
     def _ranks(self, rowids: NDArray[np.int64]) -> NDArray[np.int64]:
         """The ranks of these images' ids among all ids, (n,); those of removed images come last."""

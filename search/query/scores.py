@@ -14,14 +14,20 @@ from search.types import AUTO, Aspect, Query
 
 @dataclass(frozen=True)
 class Rates:
-    """The false-match rates of one query's scores. views: of the query; its scores are the best of them."""
+    """The false-match rates of one query's scores. views: of the query; its scores are the best of them. shift: what is
+    subtracted from them (`background`): of several views the most, so that the rate is no lower than the true one."""
 
     known: FalseMatches
     views: int
+    shift: float
 
     def of(self, score: float) -> float:
         """The rate of a score, to three digits."""
-        return float(f"{self.known.rate(score, self.views):.3g}")
+        return float(f"{self.known.rate(score - self.shift, self.views):.3g}")
+
+    def score(self, rate: float) -> float:
+        """The least score with at most this rate."""
+        return self.known.score(rate, self.views) + self.shift
 
 
 def rates_of(snapshot: Snapshot, aspects: Sequence[Aspect], sought: Sequence[WeightedVectors]) -> Rates | None:
@@ -32,7 +38,9 @@ def rates_of(snapshot: Snapshot, aspects: Sequence[Aspect], sought: Sequence[Wei
     base = snapshot.spaces[sought[0].space].base
     if base is None or base.false_matches is None:
         return None
-    return Rates(base.false_matches, len(sought[0].vectors))
+    vectors = sought[0].vectors
+    shift = 0.0 if base.background is None else float(base.background.shifts(vectors).max())
+    return Rates(base.false_matches, len(vectors), shift)
 
 
 def least_score(query: Query, rates: Rates | None, images: int) -> float | None:
@@ -47,5 +55,5 @@ def least_score(query: Query, rates: Rates | None, images: int) -> float | None:
             f"`{AUTO}`."
         )
     wanted = auto_rate(images) if query.max_fmr == AUTO else float(query.max_fmr)
-    cut = rates.known.score(wanted, rates.views)
+    cut = rates.score(wanted)
     return cut if query.min_score is None else max(cut, query.min_score)
