@@ -14,6 +14,7 @@ demo: $(STAMP) ## Build, serve and search the sample images; draws demo/contact-
 	$(BIN)/python data/demo.py
 
 setup: $(STAMP) ## Install into $(VENV)
+	@echo "Installed. To use it: . $(VENV)/bin/activate && lookalike --help"
 
 check: lint spelling types imports ## Every check but slow tests: under three minutes
 	$(PYTEST) -m "not slow"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, cast
 
@@ -104,6 +105,7 @@ def search_command(
     from api.ask import Asked, ask_index, ask_server, draw, pictures_of_index, pictures_of_server
     from api.http.access import key_to_send
     from api.serving.questions import SearchOptions
+    from indexer.pictures.sheet import is_drawable
     from search.catalog.hits import HIT_PATHS
     from search.filters import parse_short
 
@@ -115,6 +117,8 @@ def search_command(
         raise typer.BadParameter("-0 ends paths: add --paths.", param_hint="--null")
     if turns and image is None:
         raise typer.BadParameter("Only a picture can be turned, not an --id.", param_hint="--turns")
+    if sheet is not None and not (sheet.parent.is_dir() and is_drawable(sheet)):
+        raise typer.BadParameter("Name a .png or .jpg file in a folder that is there.", param_hint="--sheet")
     if index is not None and server is not None:
         raise typer.BadParameter("Ask either an index or a server.", param_hint="--server")
     chosen = None if filter is None else parse_short(filter)
@@ -169,10 +173,12 @@ def _share(text: str) -> Any:
     """What --max-fmr means; 1 is no limit, which is not sent: every server and every query takes that."""
     from search.types import AUTO  # imports numpy: not for --help
 
-    try:
-        return AUTO if text == AUTO else None if float(text) == 1 else float(text)
-    except ValueError as error:
-        raise typer.BadParameter("A share such as 0.001, 1, or auto.", param_hint="--max-fmr") from error
+    with suppress(ValueError):
+        if text == AUTO:
+            return AUTO
+        if 0 < float(text) <= 1:
+            return None if float(text) == 1 else float(text)
+    raise typer.BadParameter("A share above 0, such as 0.001; 1 for all; or auto.", param_hint="--max-fmr")
 
 
 def _numbers(text: str) -> tuple[float, float, float, float]:

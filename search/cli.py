@@ -14,7 +14,7 @@ from search.console import (
     EXIT_REJECTED,
     Json,
     default_index,
-    megabytes,
+    file_size,
     plural,
     print_json,
     say,
@@ -55,7 +55,7 @@ def info(
     if as_json:
         print_json({**vars(facts), "bytes_on_disk": size, "spaces": spaces})
         return
-    say(f"{facts.path}: {facts.images:,} images in {facts.locations:,} files, {megabytes(size)}")
+    say(f"{facts.path}: {facts.images:,} images in {facts.locations:,} files, {file_size(size)}")
     for entry in facts.spaces:
         recipe, encoding = entry.space.recipe, entry.space.encoding
         say(
@@ -144,7 +144,7 @@ def compact(
     if as_json:
         print_json({"index": str(directory), "bytes_before": before, "bytes_on_disk": after})
     else:
-        say(f"{directory}: {megabytes(before)} before, {megabytes(after)} now.")
+        say(f"{directory}: {file_size(before)} before, {file_size(after)} now.")
 
 
 def backup(
@@ -160,7 +160,7 @@ def backup(
     if as_json:
         print_json({"index": str(directory), "backup": str(to), "count": count, "bytes_on_disk": size})
     else:
-        say(f"{to}: {plural(count, 'image')}, {megabytes(size)}.")
+        say(f"{to}: {plural(count, 'image')}, {file_size(size)}.")
 
 
 def move_root(

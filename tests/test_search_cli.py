@@ -79,6 +79,14 @@ def test_a_sheet_shows_query_and_hits(built: Built, tmp_path: Path) -> None:
     assert "/proc/x.png" in refused.stderr
 
 
+@pytest.mark.parametrize("name", ["sheet.mp3", "sheet", "none/sheet.png"])
+def test_a_sheet_that_cannot_be_is_refused_before_the_search(built: Built, tmp_path: Path, name: str) -> None:
+    picture = built[0] / "red" / "circle-0.png"
+    refused = run_cli("search", picture, "--index", built[1], "--sheet", tmp_path / name, check=2)
+    assert refused.stdout == ""
+    assert "a .png or .jpg file" in refused.stderr
+
+
 def test_sheets_show_pictures_that_only_the_server_or_the_index_can_find(
     built: Built, server: Server, tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from search.console import DEFAULT_INDEX, Json, default_index, megabytes, plural, print_json, say, warn
+from search.console import DEFAULT_INDEX, Json, default_index, file_size, plural, print_json, say, warn
 
 if TYPE_CHECKING:
     from analysis.duplicates.groups import Decision
@@ -97,6 +97,6 @@ def _print(decisions: Sequence[Decision]) -> None:
     if len(decisions) > SHOWN_GROUPS:
         say(f"... and {plural(len(decisions) - SHOWN_GROUPS, 'more group')}; --json prints all")
     if decisions:
-        say(f"{plural(len(decisions), 'group')}: {plural(len(going), 'extra file')}, {megabytes(sum(going.values()))}")
+        say(f"{plural(len(decisions), 'group')}: {plural(len(going), 'extra file')}, {file_size(sum(going.values()))}")
     else:
         say("No duplicates.")

@@ -29,6 +29,11 @@ class Picture:
     caption: str
 
 
+def is_drawable(out: Path) -> bool:
+    """Whether a sheet can be written in the format that a file's name says."""
+    return Image.registered_extensions().get(out.suffix.lower()) in Image.SAVE
+
+
 def draw_sheet(query: Picture, hits: Sequence[Picture], out: Path) -> None:
     """Draw the query, large, above its hits, and write the sheet in the format that `out`'s name says.
 
