@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from analysis.duplicates.cli import duplicates
+from analysis.tuning.cli import tune
 from search.console import DEFAULT_INDEX, Json, default_index, plural, print_json, say, warn
 
 if TYPE_CHECKING:
@@ -132,3 +133,4 @@ def register(add: Callable[..., Any]) -> None:
     """Add this room's commands to the application."""
     add("eval")(evaluate)
     add("dups")(duplicates)
+    add("tune")(tune)

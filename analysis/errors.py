@@ -3,7 +3,9 @@
 AnalysisError
 ├── LabelsInvalid    there is nothing to measure by
 ├── ReportFailed     a report cannot be written
-└── RuleInvalid      a rule of what to keep is not one, or fits nothing
+├── RuleInvalid      a rule of what to keep is not one, or fits nothing
+├── TooFewImages     recipes cannot be compared on so few images
+└── NothingToUndo    no space was made the default by tuning, or the one before is gone
 """
 
 from __future__ import annotations
@@ -27,3 +29,11 @@ class ReportFailed(AnalysisError):
 
 class RuleInvalid(AnalysisError):
     """A rule of what to keep is not one, or fits no file."""
+
+
+class TooFewImages(AnalysisError):
+    """Recipes cannot be compared on so few images."""
+
+
+class NothingToUndo(AnalysisError):
+    """No space was made the default by tuning, or there is no way back to the one before."""

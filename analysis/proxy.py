@@ -99,9 +99,10 @@ def _perturbed(
     there = index.catalog.ids(index.catalog.present(common.tolist()))
     found = 0
     for rowid in generator.permutation(sorted(there)).tolist():
-        picture = _opened(index.image(there[rowid]))
+        picture = opened(index.image(there[rowid]), SIDE)
         if picture is None:
             continue
+        picture.thumbnail((SIDE, SIDE))
         for number, (kind, perturb) in enumerate(PERTURBATIONS.items()):
             changed = perturb(picture, np.random.default_rng([seed, found, number]))
             yield there[rowid], kind, to_inputs(changed, encoder.inputs)
@@ -110,17 +111,19 @@ def _perturbed(
             return
 
 
-def _opened(record: ImageRecord) -> Image.Image | None:
+def opened(record: ImageRecord, at_least: int) -> Image.Image | None:
+    """An image's picture, upright; None where none of its files can be read, or is what it was.
+
+    at_least: pixels of the shorter side, where it has as many: large pictures are decoded at reduced size.
+    """
     for path in record.paths:
         try:
             data = Path(path).read_bytes()
             if hashlib.sha256(data).hexdigest() != record.id:
                 continue
-            picture = open_upright(data, limits=DecodeLimits(), at_least=SIDE)
+            return open_upright(data, limits=DecodeLimits(), at_least=at_least)
         except (OSError, ImageRejected):
             continue
-        picture.thumbnail((SIDE, SIDE))
-        return picture
     return None
 
 

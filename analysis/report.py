@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader
+from jinja2 import Environment, PackageLoader, Template
 
 from analysis.errors import ReportFailed
 from analysis.evaluate import KNN, Answer, Evaluation, SpaceScores
@@ -66,15 +66,14 @@ def write_report(
     relevance: what `found` was measured by; None where there are no labels, but a proxy.
     """
     plots = {
-        said: [_bar(one.space, one.metrics[name]) for one in found.spaces if name in one.metrics]
+        said: [bar(one.space, one.metrics[name]) for one in found.spaces if name in one.metrics]
         for name, said in PLOTTED.items()
     }
-    plots[FINDS_ITSELF] = [_bar(one.space, one.value) for one in proxy]
+    plots[FINDS_ITSELF] = [bar(one.space, one.value) for one in proxy]
     for kind in proxy[0].kinds if proxy else ():
-        plots[f"Perturbed by {kind}"] = [_bar(one.space, Estimate.certain(one.kinds[kind])) for one in proxy]
+        plots[f"Perturbed by {kind}"] = [bar(one.space, Estimate.certain(one.kinds[kind])) for one in proxy]
     alike = Relevance(classes={}) if relevance is None else relevance
-    environment = Environment(loader=PackageLoader("analysis", "."), autoescape=True, trim_blocks=True)
-    text = environment.get_template("report.html").render(
+    text = template("report.html").render(
         index=index.path.name,
         labels=labels,
         found=found,
@@ -87,6 +86,17 @@ def write_report(
         class_of=lambda image: ", ".join(sorted(alike.classes.get(image, ()))),
         alike=alike.alike,
     )
+    write(text, out)
+
+
+def template(name: str) -> Template:
+    """A template of this folder."""
+    environment = Environment(loader=PackageLoader("analysis", "."), autoescape=True, trim_blocks=True)
+    return environment.get_template(name)
+
+
+def write(text: str, out: Path) -> None:
+    """Write a report. Raises ReportFailed."""
     try:
         write_whole(out, text.encode(), durable=False)
     except OSError as error:
@@ -95,7 +105,8 @@ def write_report(
         ) from error
 
 
-def _bar(space: str, of: Estimate) -> Bar:
+def bar(space: str, of: Estimate) -> Bar:
+    """An estimate between 0 and 1, as a bar."""
     return Bar(space, 100 * of.value, 100 * of.low, 100 * of.high)
 
 

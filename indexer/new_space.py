@@ -10,7 +10,7 @@ from pathlib import PurePath
 from indexer.encoders.encoder import SpaceRequest
 from indexer.errors import ModelUnsupported
 from indexer.machine import has_openvino
-from indexer.models import locate
+from indexer.models import ModelFiles, locate
 from search.catalog.spaces import Spaces
 from search.recipe import Geometry
 from search.types import Encoding, Space
@@ -23,29 +23,54 @@ def space_to_add(there: Spaces, request: SpaceRequest | None, model: str | None 
     model: another one than the default space's, whose spaces are then named after it. Raises ModelUnavailable,
     ModelUnsupported.
     """
-    from indexer.encoders.recipes import default_requests, spaces_for  # imports torch
+    from indexer.encoders.recipes import default_requests  # imports torch
 
-    default = next(space.recipe for space in there.there if space.name == there.default)
+    default = there.of_default.recipe
     files = locate(model or default.model)
     geometry: Geometry | None = "pad" if default.preprocessing.geometry == "pad" else None
     wanted = default_requests(files) if request is None else (request,)
-    (space,) = spaces_for(files, wanted, Encoding(), geometry)
-    recipe = space.recipe
-    same = recipe.weights_sha256 == default.weights_sha256
+    (space,) = _of_model(there, files, wanted, geometry)
+    same = space.recipe.weights_sha256 == default.weights_sha256
     if model is None and not same:
-        raise ModelUnsupported(
-            f"{files.name} is another model than the index was built with: its weights have changed. Put the old "
-            "ones back, or name it with --model to add a space of the new one."
-        )
-    if same and default.config_sha256 not in (None, recipe.config_sha256):
+        raise _changed(files)
+    if same:
+        return space
+    name = re.sub(r"[^A-Za-z0-9.+]+", "-", PurePath(files.name).name).strip("-.")
+    return replace(space, name=f"{name}-{space.name}")
+
+
+def spaces_beside(there: Spaces, files: ModelFiles, requests: Sequence[SpaceRequest]) -> tuple[Space, ...]:
+    """The spaces that could be added beside the default one, of its model: one a request, of which no two are alike.
+
+    files: of that model. Raises ModelUnsupported, also where its weights have changed, ModelUnavailable.
+    """
+    if files.weights_sha256 != there.of_default.recipe.weights_sha256:
+        raise _changed(files)
+    return _of_model(there, files, requests, None)
+
+
+def _of_model(
+    there: Spaces, files: ModelFiles, requests: Sequence[SpaceRequest], geometry: Geometry | None
+) -> tuple[Space, ...]:
+    from indexer.encoders.recipes import spaces_for  # imports torch
+
+    default = there.of_default.recipe
+    spaces = spaces_for(files, requests, Encoding(), geometry)
+    known = default.config_sha256 if default.weights_sha256 == files.weights_sha256 else None
+    if known not in (None, spaces[0].recipe.config_sha256):
         raise ModelUnsupported(
             f"{files.name} has the weights that the index was built with, but another config.json, and so gives other "
             "embeddings. Put the old one back, or build another index."
         )
-    name = space.name
-    if not same:
-        name = f"{re.sub(r'[^A-Za-z0-9.+]+', '-', PurePath(files.name).name).strip('-.')}-{name}"
-    return replace(space, name=name, encoding=_encoding(there.there, recipe.weights_sha256))
+    encoding = _encoding(there.there, files.weights_sha256)
+    return tuple(replace(space, encoding=encoding) for space in spaces)
+
+
+def _changed(files: ModelFiles) -> ModelUnsupported:
+    return ModelUnsupported(
+        f"{files.name} is another model than the index was built with: its weights have changed. Put the old "
+        "ones back, or name it with --model to add a space of the new one."
+    )
 
 
 def _encoding(spaces: Sequence[Space], weights: str) -> Encoding:

@@ -67,13 +67,16 @@ def recipes_for(
     the model does not offer what is asked for.
     """
     checkpoint = open_checkpoint(files)
-    recipes = [_recipe(checkpoint, request, geometry) for request in spaces or (SpaceRequest(),)]
+    companion = _companion() if any(request.companion for request in spaces) else None
+    recipes = [_recipe(checkpoint, request, geometry, companion) for request in spaces or (SpaceRequest(),)]
     if len(set(recipes)) != len(recipes):
         raise ModelUnsupported("Two of the spaces asked for are the same: name each --layer once.")
     return {_name(recipe, checkpoint.offer.last): recipe for recipe in recipes}
 
 
-def _recipe(checkpoint: Checkpoint, request: SpaceRequest, geometry: Geometry | None) -> Recipe:
+def _recipe(
+    checkpoint: Checkpoint, request: SpaceRequest, geometry: Geometry | None, companion: Recipe | None
+) -> Recipe:
     files = checkpoint.files
     preprocessing = preprocessing_of(files.folder, geometry or request.geometry)
     if preprocessing.size < files.config.patch_size:
@@ -92,12 +95,17 @@ def _recipe(checkpoint: Checkpoint, request: SpaceRequest, geometry: Geometry | 
         preprocessing=preprocessing,
         dim=len(space.layers) * checkpoint.dim(space.pooling),
     )
-    return _with_companion(recipe) if request.companion else recipe
+    return _with_companion(recipe, companion) if request.companion and companion is not None else recipe
 
 
-def _with_companion(recipe: Recipe) -> Recipe:
-    """A recipe with the companion network on the same pixels. Raises ModelUnavailable, ModelUnsupported."""
+def _companion() -> Recipe:
+    """The companion network's own recipe. Raises ModelUnavailable."""
     (companion,) = recipes_for(locate(COMPANION.name), ()).values()
+    return companion
+
+
+def _with_companion(recipe: Recipe, companion: Recipe) -> Recipe:
+    """A recipe with the companion network on the same pixels. Raises ModelUnsupported."""
     if recipe.preprocessing.size != companion.preprocessing.size:
         raise ModelUnsupported(
             f"{COMPANION.name} takes pixels of {companion.preprocessing.size} x {companion.preprocessing.size}, "

@@ -28,7 +28,7 @@ from search.catalog.schema import (
     tables,
     tombstones,
 )
-from search.catalog.space_changes import space_row
+from search.catalog.space_changes import Tuned, space_row
 from search.catalog.spaces import StoredSpaces, added_rowids, read_spaces
 from search.catalog.transaction import Transaction
 from search.errors import (
@@ -125,6 +125,11 @@ class Catalog(StoredSpaces):
         """The share of the true ten nearest that a generation must find."""
         stored = self._state("min_recall")
         return MIN_RECALL if stored is None else float(stored)
+
+    def tuned(self) -> Tuned | None:
+        """What tuning changed last, or is about to; None where that was nothing, or it was undone."""
+        stored = self._state("tuned")
+        return None if stored is None else Tuned(**stored)
 
     def uploads(self) -> str | None:
         """The root of images added over HTTP, as it was when the index was last written to; None: of an older one."""

@@ -39,6 +39,13 @@ class SpaceRow(NamedTuple):
         return self.complete_seq is not None
 
 
+class Tuned(NamedTuple):
+    """What tuning changes: the space that was the default, and the one that takes its place once it is complete."""
+
+    former: str
+    chosen: str
+
+
 class SpaceChanges(Lookup):
     """The part of a write transaction that changes spaces."""
 
@@ -130,6 +137,10 @@ class SpaceChanges(Lookup):
         if name != self.default_space():
             self._set("default_space", name)
             self._next_seq()
+
+    def set_tuned(self, tuned: Tuned | None) -> None:
+        """Note which space tuning puts in the place of which, so that it can go on, and be undone; None: neither."""
+        self._set("tuned", None if tuned is None else tuned._asdict())
 
     def _space(self, name: str) -> SpaceRow:
         if name not in self._spaces:

@@ -31,6 +31,11 @@ class Spaces(NamedTuple):
     there: tuple[Space, ...]
     default: str
 
+    @property
+    def of_default(self) -> Space:
+        """The default space."""
+        return next(space for space in self.there if space.name == self.default)
+
 
 class StoredSpaces(Store):
     """Reads of a catalog's spaces."""

@@ -1,0 +1,253 @@
+"""A sweep over recipes: how well each finds perturbed pictures among the index's own, what it costs, and which to take.
+
+Perturbation retrieval as the measure: Skean et al., "Layer by Layer", ICML 2025 (arXiv:2502.02013), and Thilak et al.,
+"LiDAR", 2023 (arXiv:2312.04000), find invariance to perturbations to rank layers where rank and entropy alone do not.
+Whether any recipe is better than the present one: White, "A reality check for data snooping", Econometrica 2000.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from analysis.errors import TooFewImages
+from analysis.metrics import LEVEL, RESAMPLES, Estimate, estimates
+from analysis.perturbations import PERTURBATIONS
+from analysis.proxy import SIDE, TIE, opened
+from analysis.tuning.candidates import candidates
+from analysis.tuning.costs import bytes_per_image, rates, search_ms
+from analysis.tuning.features import Features, Shown, by_preprocessing, read, readings
+from indexer.encoders.encoder import Encoder
+from indexer.encoders.joint import JointEncoder
+from indexer.index_encoder import load_index_encoder
+from indexer.pictures.preprocess import input_of, needed_size, to_inputs
+from indexer.report import Progress
+from search.generations.kinds import KINDS
+from search.generations.transform import Transform
+from search.index import Index
+from search.types import Space
+
+SAMPLE = 400
+"""Images that are read, if no other number is asked for."""
+MIN_IMAGES = 20
+"""Of fewer, each perturbed picture finds its original in any space."""
+PERTURBED = 80
+"""Of the images read, those that are perturbed in each way, at most."""
+ROWS = 1_024
+"""Perturbed pictures that are compared with all images at once: 16 MB at 4,000 images."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Tried:
+    """A recipe, as a space that there is or could be, and what came of it.
+
+    found: of each perturbed image, the share of its perturbed copies whose nearest image it is, (images,) float64 0..1.
+    proxy: their mean, and its interval; kinds: the share by the name of each perturbation.
+    """
+
+    space: Space
+    found: NDArray[np.float64]
+    proxy: Estimate
+    kinds: dict[str, float]
+    images_per_second: float
+    bytes_per_image: int
+    search_ms: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """All recipes that were tried, the default space's first. images: were read and searched among; perturbed: of them;
+    skipped: could not be read. chosen: the recipe to take; the default's where none is better beyond noise.
+    """
+
+    images: int
+    perturbed: int
+    skipped: int
+    tried: tuple[Tried, ...]
+    chosen: Tried
+
+    @property
+    def default(self) -> Tried:
+        """The recipe that the index is searched by now."""
+        return self.tried[0]
+
+    @property
+    def differs(self) -> bool:
+        """Whether a recipe is better than the default's."""
+        return self.chosen is not self.default
+
+
+def sweep(
+    index: Index,
+    *,
+    warn: Callable[[str], None],
+    progress: Progress,
+    stopped: Callable[[], bool],
+    sample: int = SAMPLE,
+    seed: int = 0,
+) -> Sweep | None:
+    """Try every candidate on a sample of the index's images, drawn at random; None where it was stopped.
+
+    warn: told where another encoder stands in for the index's own. Raises TooFewImages, ModelUnavailable,
+    ModelUnsupported.
+    """
+    spaces = candidates(index.catalog.spaces())
+    wanted = readings(spaces)
+
+    def load(some: Sequence[Space]) -> Encoder:
+        return load_index_encoder(index, some, warn=warn, throughput=True)
+
+    ways = by_preprocessing(wanted)
+    encoders = [load(way) for way in ways]
+    encoder = encoders[0] if len(encoders) == 1 else JointEncoder(encoders)
+    reader = _Reader(index, encoder, sample, seed, progress, stopped)
+    features = read(reader.pictures(), encoder, wanted)
+    if stopped():
+        return None
+    if len(reader.originals) < MIN_IMAGES:
+        raise TooFewImages(
+            f"{len(reader.originals)} images of {index.path} can be read, and recipes are compared on {MIN_IMAGES} at "
+            "least. Add images with lookalike build, or bring back the files that are missing."
+        )
+    pixels = input_of(reader.pixels, encoder.inputs, ways[0][0].recipe.preprocessing)
+    speed = rates(ways[0], encoders[0], load, pixels)
+    images = index.catalog.counts()[0]
+    tried = []
+    for space in spaces:
+        found, transform, vector = _found(space, features)
+        tried.append(
+            Tried(
+                space=space,
+                found=found.mean(axis=1),
+                proxy=estimates({"proxy": found.mean(axis=1)}, seed)["proxy"],
+                kinds=dict(zip(PERTURBATIONS, found.mean(axis=0).tolist(), strict=True)),
+                images_per_second=speed.images_per_second(space),
+                bytes_per_image=bytes_per_image(space, transform),
+                search_ms=search_ms(transform, vector, images),
+            )
+        )
+    return Sweep(
+        images=len(reader.originals),
+        perturbed=len(tried[0].found),
+        skipped=reader.skipped,
+        tried=tuple(tried),
+        chosen=choose(tried, seed),
+    )
+
+
+class _Reader:
+    """Reads images of an index, drawn at random, and perturbs the first of them."""
+
+    def __init__(
+        self, index: Index, encoder: Encoder, sample: int, seed: int, progress: Progress, stopped: Callable[[], bool]
+    ) -> None:
+        self._index = index
+        self._inputs = encoder.inputs
+        self._sample = sample
+        self._seed = seed
+        self._progress = progress
+        self._stopped = stopped
+        self._batch = encoder.batch_size
+        self._pixels: list[NDArray[np.uint8]] = []
+        self.originals: list[str] = []
+        self.skipped = 0
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """Of the first images: a batch for the encoder."""
+        return np.stack(self._pixels)
+
+    def pictures(self) -> Iterator[tuple[Shown, Image.Image]]:
+        """Each image as it is, and after it, of the first ones, its perturbed copies. Files that are gone, have changed
+        or cannot be read are skipped."""
+        index = self._index
+        there = index.catalog.ids(index.catalog.present(index.searched(index.space())[0].tolist()))
+        drawn = np.random.default_rng(self._seed).permutation(sorted(there)).tolist()
+        wanted = min(self._sample, len(drawn))
+        self._progress.start(wanted + len(PERTURBATIONS) * min(PERTURBED, wanted))
+        for rowid in drawn:
+            if len(self.originals) == wanted or self._stopped():
+                return
+            picture = opened(index.image(there[rowid]), needed_size(self._inputs))
+            if picture is None:
+                self.skipped += 1
+                continue
+            number = len(self.originals)
+            self.originals.append(there[rowid])
+            if len(self._pixels) < self._batch:
+                self._pixels.append(to_inputs(picture, self._inputs))
+            yield Shown(there[rowid], None), picture
+            self._progress.done(1)
+            if number < PERTURBED:
+                yield from self._perturbed(there[rowid], number, picture)
+
+    def _perturbed(self, image: str, number: int, picture: Image.Image) -> Iterator[tuple[Shown, Image.Image]]:
+        small = picture.copy()
+        small.thumbnail((SIDE, SIDE))
+        for kind, (name, perturb) in enumerate(PERTURBATIONS.items()):
+            yield Shown(image, name), perturb(small, np.random.default_rng([self._seed, number, kind]))
+            self._progress.done(1)
+
+
+def _found(space: Space, features: Features) -> tuple[NDArray[np.float64], Transform, NDArray[np.float32]]:
+    """Which perturbed copies find their image, (images, kinds) float64 of 0 or 1; the transform, fitted to the images
+    as a generation fits it; and a stored vector, (dim,) float32."""
+    rows = np.array([one.kind is None for one in features.shown])
+    vectors = features.vectors(space.recipe)
+    transform = KINDS[space.transform.kind].fit(space, lambda most: vectors[rows][:most])
+    images, copies = transform.apply(vectors[rows]), transform.apply(vectors[~rows])
+    place = {one.image: number for number, one in enumerate(one for one in features.shown if one.kind is None)}
+    own = np.array([place[one.image] for one in features.shown if one.kind is not None])
+    right = np.empty(len(copies), dtype=np.float64)
+    for start in range(0, len(copies), ROWS):
+        scores = copies[start : start + ROWS] @ images.T
+        mine = scores[np.arange(len(scores)), own[start : start + ROWS]]
+        right[start : start + ROWS] = mine >= scores.max(axis=1) - TIE
+    return right.reshape(-1, len(PERTURBATIONS)), transform, vectors[0]
+
+
+def choose(tried: Sequence[Tried], seed: int = 0) -> Tried:
+    """The recipe with the best proxy; the first, the default's, where none is better than it beyond noise.
+
+    The noise is that of the best of as many recipes as there are: of the bootstrap over images, the largest gain in
+    standard errors, where there is none.
+    """
+    gains = np.stack([one.found - tried[0].found for one in tried])
+    count = gains.shape[1]
+    errors = np.maximum(gains.std(axis=1) / count**0.5, 1e-9)
+    means = gains.mean(axis=1)
+    generator = np.random.default_rng(seed)
+    largest = [
+        ((gains[:, generator.integers(0, count, count)].mean(axis=1) - means) / errors).max() for _ in range(RESAMPLES)
+    ]
+    beyond = means / errors > np.quantile(largest, LEVEL)
+    if not beyond.any():
+        return tried[0]
+    return max((one for one, is_better in zip(tried, beyond.tolist(), strict=True) if is_better), key=_proxy)
+
+
+def pareto(tried: Sequence[Tried]) -> list[Tried]:
+    """The recipes than which no other is better in one respect, and as good in all: quality, rate and bytes.
+
+    The time of a search is left out: it follows from the bytes.
+    """
+
+    def marks(one: Tried) -> tuple[float, float, float]:
+        return one.proxy.value, one.images_per_second, -one.bytes_per_image
+
+    return [
+        one
+        for one in tried
+        if not any(
+            marks(other) != marks(one) and all(a >= b for a, b in zip(marks(other), marks(one), strict=True))
+            for other in tried
+        )
+    ]
+
+
+def _proxy(one: Tried) -> float:
+    return one.proxy.value

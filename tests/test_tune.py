@@ -1,0 +1,240 @@
+"""Promises of `tune`: recipes compete on the index's own images, and none becomes the default before it is whole."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import recipe, run_cli
+from numpy.typing import NDArray
+
+from analysis.errors import NothingToUndo, TooFewImages
+from analysis.metrics import Estimate
+from analysis.tuning.candidates import candidates
+from analysis.tuning.change import begin, complete, pending, undo
+from analysis.tuning.costs import Rates
+from analysis.tuning.features import Features, layers_of, readings
+from analysis.tuning.sweep import Sweep, Tried, choose, pareto, sweep
+from indexer.models import PACKAGED
+from search.catalog.spaces import Spaces
+from search.index import Index
+from search.types import Encoding, Space
+from search.vectors import normalise
+
+
+class Quiet:
+    """Progress that nobody looks at."""
+
+    def found(self, files: int) -> None: ...
+    def start(self, files: int) -> None: ...
+    def done(self, files: int) -> None: ...
+
+
+def never() -> bool:
+    return False
+
+
+def tune(index: Index, sample: int = 100) -> Sweep:
+    found = sweep(index, warn=print, progress=Quiet(), stopped=never, sample=sample)
+    assert found is not None
+    return found
+
+
+@pytest.fixture
+def path(tmp_path: Path, built: tuple[Path, Path, Path]) -> Path:
+    """An index of pictures of its own, of the tiny ViT's last layer."""
+    photos, index, _ = built
+    shutil.copytree(photos, tmp_path / "photos")
+    shutil.copytree(index, tmp_path / "photos.index")
+    run_cli("move-root", tmp_path / "photos.index", photos, tmp_path / "photos")
+    return tmp_path / "photos.index"
+
+
+def default_of(path: Path) -> str:
+    with Index.open(path) as index:
+        return index.catalog.spaces().default
+
+
+# ---- the recipes
+
+
+def test_the_packaged_model_is_tried_by_the_list_that_was_fixed_before() -> None:
+    from indexer.encoders.encoder import SpaceRequest
+    from indexer.encoders.recipes import spaces_for
+    from indexer.models import locate
+
+    (default,) = spaces_for(locate(PACKAGED.name), [SpaceRequest()], Encoding())
+    found = candidates(Spaces((default,), default.name))
+    assert found[0].name == default.name == "layer11"
+    names = [space.name for space in found]
+    assert len(set(names)) == len(names)
+    for layers in (*map(str, range(6, 13)), "7-11"):
+        for beside in ("", "+efficientnet-lite0"):
+            for end in ("", "-whitened", "-square", "-square-whitened"):
+                assert f"layer{layers}{beside}{end}" in names
+    assert "layer7-11+efficientnet-lite0-square-whitened-weight2.5" in names
+    assert not any(space.same_as(other) for space in found for other in found if space is not other)
+    held = replace(next(space for space in found if space.name == "layer7"), name="mine")
+    assert "mine" in [space.name for space in candidates(Spaces((default, held), default.name))]
+
+
+def test_recipes_are_composed_of_single_layers_as_an_encoder_makes_them(path: Path) -> None:
+    generator = np.random.default_rng(0)
+    whole = replace(recipe(dim=3 * 8 + 4), layers=(1, 2, 3), final_norm=(False, False, True))
+    companion = replace(recipe(dim=4, weights="b"), pooling="mean")
+    beside = replace(whole, companion=companion)
+    spaces = [
+        Space(name="a", recipe=replace(whole, dim=24), encoding=Encoding()),
+        Space(name="b", recipe=beside, encoding=Encoding()),
+    ]
+    wanted = readings(spaces)
+    assert [(layer.number, layer.final_norm) for layer in wanted] == [(1, False), (2, False), (3, True), (None, False)]
+    assert [space.recipe.dim for space in wanted.values()] == [8, 8, 8, 12]
+    layers = {layer: normalise(generator.normal(size=(5, 8 if layer.number else 4))) for layer in wanted}
+    features = Features(shown=[], layers={layer: each.astype(np.float16) for layer, each in layers.items()})
+    made = features.vectors(beside)
+    assert made.shape == (5, 28)
+    own, rest = made[:, :24], made[:, 24:]
+    assert np.linalg.norm(own, axis=1) == pytest.approx(2**-0.5 * np.ones(5), abs=1e-3)
+    assert normalise(rest) == pytest.approx(layers[layers_of(beside)[-1]], abs=1e-3)
+    assert normalise(own[:, 8:16]) == pytest.approx(layers[layers_of(beside)[1]], abs=1e-3)
+
+
+def test_a_sweep_tries_layers_pixels_and_transforms_on_the_indexs_images(path: Path) -> None:
+    with Index.open(path) as index:
+        found = tune(index)
+        names = [one.space.name for one in found.tried]
+        assert names[0] == "layer3"
+        assert {"layer1", "layer2", "layer1-3", "layer1-whitened", "layer1-3-whitened-floor0.1"} <= {*names}
+        assert (found.images, found.perturbed, found.skipped) == (36, 36, 0)
+        for one in found.tried:
+            assert one.proxy.value == pytest.approx(np.mean([*one.kinds.values()]))
+            assert one.proxy.low <= one.proxy.value <= one.proxy.high
+        costs = {one.space.name: one for one in found.tried}
+        assert costs["layer3"].bytes_per_image == 24 * 4 + 24 * 4
+        assert costs["layer1-3-whitened"].bytes_per_image == 72 * 2 + 72 * 4
+        again = tune(index)
+        assert [one.proxy for one in again.tried] == [one.proxy for one in found.tried]
+        assert again.chosen.space == found.chosen.space
+
+
+def test_files_that_are_gone_or_changed_are_skipped_and_too_few_say_so(path: Path) -> None:
+    photos = sorted(path.with_name("photos").rglob("*.png"))
+    photos[0].unlink()
+    photos[1].write_bytes(b"no picture")
+    with Index.open(path) as index:
+        found = tune(index)
+        assert (found.images, found.skipped) == (34, 2)
+        with pytest.raises(TooFewImages, match=r"10 images of .* compared on 20 at least"):
+            tune(index, sample=10)
+    for photo in photos:
+        photo.unlink(missing_ok=True)
+    assert "bring back the files" in run_cli("tune", path, check=2).stderr
+
+
+# ---- which one is recommended
+
+
+def tried(name: str, found: NDArray[np.float64], *, rate: float = 1.0, size: int = 1) -> Tried:
+    space = Space(name=name, recipe=recipe(), encoding=Encoding())
+    return Tried(
+        space=space,
+        found=found,
+        proxy=Estimate.certain(float(found.mean())),
+        kinds={},
+        images_per_second=rate,
+        bytes_per_image=size,
+        search_ms=1.0,
+    )
+
+
+def test_where_no_recipe_differs_beyond_noise_the_default_stays() -> None:
+    generator = np.random.default_rng(1)
+    chosen = []
+    for _ in range(20):
+        same = [tried(str(number), generator.binomial(7, 0.6, 80) / 7) for number in range(64)]
+        chosen.append(choose(same).space.name)
+    assert chosen.count("0") >= 17, "one of twenty is mistaken, of 64 recipes that are all alike"
+    better = [*same[:5], tried("better", np.minimum(1, same[0].found + 0.2)), *same[5:]]
+    assert choose(better).space.name == "better"
+
+
+def test_recipes_that_are_beaten_in_every_respect_are_left_out() -> None:
+    good, cheap = tried("good", np.ones(4), rate=1.0, size=9), tried("cheap", np.zeros(4), rate=2.0, size=3)
+    worse, twin = tried("worse", np.zeros(4), rate=1.0, size=9), tried("twin", np.ones(4), rate=1.0, size=9)
+    assert pareto([good, cheap, worse, twin]) == [good, cheap, twin]
+
+
+def test_rates_lie_between_those_that_were_measured() -> None:
+    made = Rates(shallow=6, shallow_seconds=0.1, deep=12, deep_seconds=0.2, companion_seconds=0.05)
+    middle = replace(recipe(9), companion=recipe(weights="b"))
+    space = Space(name="middle", recipe=middle, encoding=Encoding())
+    assert made.images_per_second(space) == pytest.approx(1 / 0.2)
+    assert made.images_per_second(replace(space, recipe=recipe(12))) == pytest.approx(1 / 0.2)
+
+
+# ---- applied and undone
+
+
+def test_apply_adds_the_recommended_space_and_undo_goes_back(path: Path, tmp_path: Path) -> None:
+    measured = json.loads(run_cli("tune", path, "--json").stdout)
+    assert measured.keys() >= {"recipes", "chosen", "space", "applied"}
+    assert measured["recipes"][0].keys() >= {"name", "proxy", "images_per_second", "bytes_per_image", "search_ms"}
+    assert (measured["space"], measured["applied"]) == ("layer3", False)
+    assert measured["chosen"] != "layer3"
+    assert default_of(path) == "layer3"
+    told = run_cli("tune", path, "--apply", "--report", tmp_path / "report.html").stdout
+    assert f"{measured['chosen']} is the default space now" in told
+    assert default_of(path) == measured["chosen"]
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert text.count("<circle") == len(measured["recipes"])
+    assert f"<b>{measured['chosen']}</b> finds more" in text
+    assert run_cli("search", path.with_name("photos") / "red" / "circle-0.png", "--index", path).stdout
+    assert "layer3 is the default space again" in run_cli("tune", path, "--undo").stdout
+    assert default_of(path) == "layer3"
+    assert "was not made so" in run_cli("tune", path, "--undo", check=2).stderr
+
+
+def test_an_apply_that_was_stopped_goes_on_where_it_was(path: Path) -> None:
+    chosen = "layer1-whitened"
+    with Index.open(path, writable=True) as index:
+        space = next(space for space in candidates(index.catalog.spaces()) if space.name == chosen)
+        tuned = begin(index, space)
+        report = complete(index, tuned, warn=print, progress=Quiet(), stopped=lambda: True)
+        assert report.interrupted
+        assert pending(index) == tuned
+        assert index.catalog.spaces().default == "layer3"
+    answer = run_cli("tune", path, "--apply", "--json")
+    assert f"Going on to fill {chosen}" in answer.stderr
+    assert json.loads(answer.stdout) == {"recipes": [], "chosen": chosen, "space": chosen, "applied": True}
+    with Index.open(path) as index:
+        assert pending(index) is None
+
+
+def test_a_space_in_which_images_are_missing_does_not_become_the_default(path: Path) -> None:
+    gone = path.with_name("photos") / "red" / "circle-0.png"
+    kept = gone.read_bytes()
+    gone.unlink()
+    ended = run_cli("tune", path, "--apply", check=3)
+    assert "so layer3 stays the default" in ended.stderr
+    assert str(gone) in ended.stderr
+    assert default_of(path) == "layer3"
+    gone.write_bytes(kept)
+    assert json.loads(run_cli("tune", path, "--apply", "--json").stdout)["applied"]
+
+
+def test_undo_says_where_there_is_no_way_back(path: Path) -> None:
+    with Index.open(path, writable=True) as index:
+        with pytest.raises(NothingToUndo, match="was not made so by lookalike tune"):
+            undo(index)
+        space = next(space for space in candidates(index.catalog.spaces()) if space.name == "layer1")
+        complete(index, begin(index, space), warn=print, progress=Quiet(), stopped=never)
+        with index.writer() as writer:
+            writer.drop_space("layer3")
+        with pytest.raises(NothingToUndo, match=r"layer3, .* was dropped"):
+            undo(index)
+    assert "give it alone" in run_cli("tune", path, "--undo", "--apply", check=2).stderr
