@@ -66,6 +66,24 @@ def overlay(image: Image.Image, generator: np.random.Generator) -> Image.Image:
     return covered
 
 
+def turn(image: Image.Image, generator: np.random.Generator) -> Image.Image:
+    """Turned by 15 to 45 degrees either way, whole, on a ground of the corner's colour."""
+    degrees = float(generator.uniform(15, 45)) * (1 if generator.random() < 0.5 else -1)
+    corner = image.crop((0, 0, 1, 1)).tobytes()
+    return image.rotate(degrees, Image.Resampling.BICUBIC, expand=True, fillcolor=(corner[0], corner[1], corner[2]))
+
+
+def grey(image: Image.Image, _: np.random.Generator) -> Image.Image:
+    """Without colours, from black to white."""
+    return ImageOps.autocontrast(image.convert("L")).convert("RGB")
+
+
+def mixed(image: Image.Image, generator: np.random.Generator) -> Image.Image:
+    """A part of half the area, of other hues, and mirrored or not."""
+    part = crop(image, generator)
+    return colour(flip(part, generator) if generator.random() < 0.5 else part, generator)
+
+
 PERTURBATIONS: dict[str, Perturbation] = {
     "crop": crop,
     "flip": flip,
@@ -74,5 +92,8 @@ PERTURBATIONS: dict[str, Perturbation] = {
     "compression": compression,
     "rescale": rescale,
     "overlay": overlay,
+    "turn": turn,
+    "grey": grey,
+    "mixed": mixed,
 }
 """By name."""

@@ -26,8 +26,8 @@ from search.index import Index
 from search.query.snapshot import EXACTLY
 from search.types import ImageRecord, Space
 
-SAMPLE = 100
-"""Images that are perturbed, each in every way: 700 pictures to embed."""
+SAMPLE = 80
+"""Images that are perturbed, each in every way: 800 pictures to embed."""
 SIDE = 512
 """Pixels of the longer side of what is perturbed: more than models look at."""
 
