@@ -181,22 +181,29 @@ def test_rates_lie_between_those_that_were_measured() -> None:
 
 
 def test_apply_adds_the_recommended_space_and_undo_goes_back(path: Path, tmp_path: Path) -> None:
-    measured = json.loads(run_cli("tune", path, "--json").stdout)
-    assert measured.keys() >= {"recipes", "chosen", "space", "applied"}
-    assert measured["recipes"][0].keys() >= {"name", "proxy", "images_per_second", "bytes_per_image", "search_ms"}
-    assert (measured["space"], measured["applied"]) == ("layer3", False)
-    assert measured["chosen"] != "layer3"
-    assert default_of(path) == "layer3"
-    told = run_cli("tune", path, "--apply", "--report", tmp_path / "report.html").stdout
-    assert f"{measured['chosen']} is the default space now" in told
-    assert default_of(path) == measured["chosen"]
-    text = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert text.count("<circle") == len(measured["recipes"])
-    assert f"<b>{measured['chosen']}</b> finds more" in text
+    report = tmp_path / "report.html"
+    answer = json.loads(run_cli("tune", path, "--apply", "--json", "--report", report).stdout)
+    assert answer.keys() >= {"recipes", "chosen", "space", "applied"}
+    assert answer["recipes"][0].keys() >= {"name", "proxy", "images_per_second", "bytes_per_image", "search_ms"}
+    assert answer["recipes"][0]["name"] == "layer3"
+    assert answer["chosen"] == answer["space"] == default_of(path) != "layer3"
+    assert answer["applied"]
+    text = report.read_text(encoding="utf-8")
+    assert text.count("<circle") == len(answer["recipes"])
+    assert f"<b>{answer['chosen']}</b> finds more" in text
     assert run_cli("search", path.with_name("photos") / "red" / "circle-0.png", "--index", path).stdout
     assert "layer3 is the default space again" in run_cli("tune", path, "--undo").stdout
     assert default_of(path) == "layer3"
     assert "was not made so" in run_cli("tune", path, "--undo", check=2).stderr
+
+
+def test_without_apply_nothing_changes_and_a_table_says_what_is_best(path: Path) -> None:
+    told = run_cli("tune", path).stdout
+    assert told.startswith("36 images, perturbed, looked for their originals among 36\nrecipe ")
+    assert "the default" in told
+    assert "To take it: --apply" in told
+    with Index.open(path) as index:
+        assert [space.name for space in index.spaces] == ["layer3"]
 
 
 def test_an_apply_that_was_stopped_goes_on_where_it_was(path: Path) -> None:

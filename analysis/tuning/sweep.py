@@ -19,17 +19,18 @@ from analysis.metrics import LEVEL, RESAMPLES, Estimate, estimates
 from analysis.perturbations import PERTURBATIONS
 from analysis.proxy import SIDE, TIE, opened
 from analysis.tuning.candidates import candidates
-from analysis.tuning.costs import bytes_per_image, rates, search_ms
+from analysis.tuning.costs import TIMED_IMAGES, bytes_per_image, rates, search_ms
 from analysis.tuning.features import Features, Shown, by_preprocessing, read, readings
 from indexer.encoders.encoder import Encoder
 from indexer.encoders.joint import JointEncoder
 from indexer.index_encoder import load_index_encoder
 from indexer.pictures.preprocess import input_of, needed_size, to_inputs
 from indexer.report import Progress
+from search.filters import Present
 from search.generations.kinds import KINDS
 from search.generations.transform import Transform
 from search.index import Index
-from search.types import Space
+from search.types import ImageRecord, Space
 
 SAMPLE = 400
 """Images that are read, if no other number is asked for."""
@@ -37,6 +38,8 @@ MIN_IMAGES = 20
 """Of fewer, each perturbed picture finds its original in any space."""
 PERTURBED = 50
 """Of the images read, those that are perturbed in each way, at most: recipes are ranked as with 80 of them."""
+LOOKED_UP = 500
+"""Images that are looked up in the catalog at once."""
 ROWS = 1_024
 """Perturbed pictures that are compared with all images at once: 16 MB at 4,000 images."""
 
@@ -151,41 +154,44 @@ class _Reader:
         self._seed = seed
         self._progress = progress
         self._stopped = stopped
-        self._batch = encoder.batch_size
         self._pixels: list[NDArray[np.uint8]] = []
         self.originals: list[str] = []
         self.skipped = 0
 
     @property
     def pixels(self) -> NDArray[np.uint8]:
-        """Of the first images: a batch for the encoder."""
+        """Of the first images, for the encoder: (n, bytes) uint8, or (n, size, size, 3)."""
         return np.stack(self._pixels)
 
     def pictures(self) -> Iterator[tuple[Shown, Image.Image]]:
         """Each image as it is, and after it, of the first ones, its perturbed copies. Files that are gone, have changed
         or cannot be read are skipped."""
-        index = self._index
-        there = index.catalog.ids(index.catalog.present(index.searched(index.space())[0].tolist()))
-        drawn = np.random.default_rng(self._seed).permutation(sorted(there)).tolist()
-        wanted = min(self._sample, len(drawn))
+        there = self._index.catalog.matching(Present())
+        wanted = min(self._sample, len(there))
         self._progress.start(wanted + len(PERTURBATIONS) * min(PERTURBED, wanted))
-        for rowid in drawn:
+        for record in self._records(np.random.default_rng(self._seed).permutation(there)):
             if len(self.originals) == wanted or self._stopped():
                 return
-            picture = opened(index.image(there[rowid]), needed_size(self._inputs))
+            picture = opened(record, needed_size(self._inputs))
             if picture is None:
                 self.skipped += 1
                 continue
             number = len(self.originals)
-            self.originals.append(there[rowid])
-            if len(self._pixels) < self._batch:
+            self.originals.append(record.id)
+            if len(self._pixels) < TIMED_IMAGES:
                 self._pixels.append(to_inputs(picture, self._inputs))
-            yield Shown(there[rowid], None), picture
+            yield Shown(record.id, None), picture
             self._progress.done(1)
             if number < PERTURBED:
-                for copy in perturbed(there[rowid], picture, seed=(self._seed, number)):
+                for copy in perturbed(record.id, picture, seed=(self._seed, number)):
                     yield copy
                     self._progress.done(1)
+
+    def _records(self, rowids: NDArray[np.int64]) -> Iterator[ImageRecord]:
+        for start in range(0, len(rowids), LOOKED_UP):
+            drawn = rowids[start : start + LOOKED_UP].tolist()
+            records = self._index.catalog.records(drawn)
+            yield from (records[rowid] for rowid in drawn if rowid in records)
 
 
 def perturbed(image: str, picture: Image.Image, *, seed: tuple[int, int]) -> Iterator[tuple[Shown, Image.Image]]:
