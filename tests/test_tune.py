@@ -191,6 +191,7 @@ def test_apply_adds_the_recommended_space_and_undo_goes_back(path: Path, tmp_pat
     text = report.read_text(encoding="utf-8")
     assert text.count("<circle") == len(answer["recipes"])
     assert f"<b>{answer['chosen']}</b> finds more" in text
+    assert f"No recipe finds more than {answer['chosen']} beyond noise" in run_cli("tune", path).stdout
     assert run_cli("search", path.with_name("photos") / "red" / "circle-0.png", "--index", path).stdout
     assert "layer3 is the default space again" in run_cli("tune", path, "--undo").stdout
     assert default_of(path) == "layer3"

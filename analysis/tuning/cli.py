@@ -26,7 +26,8 @@ def tune(
         Path, typer.Argument(metavar="DIR", default_factory=default_index, show_default=DEFAULT_INDEX)
     ],
     sample: Annotated[
-        int | None, typer.Option(min=20, metavar="N", help="Images to try recipes on, drawn at random.  [400]")
+        int | None,
+        typer.Option(min=20, max=10_000, metavar="N", help="Images to try recipes on, drawn at random.  [400]"),
     ] = None,
     apply: Annotated[
         bool, typer.Option("--apply", help="Add the recommended space, fill it, and make it the default.")

@@ -36,8 +36,9 @@ SAMPLE = 400
 """Images that are read, if no other number is asked for."""
 MIN_IMAGES = 20
 """Of fewer, each perturbed picture finds its original in any space."""
-PERTURBED = 50
-"""Of the images read, those that are perturbed in each way, at most: recipes are ranked as with 80 of them."""
+PERTURBED, SHARE = 50, 8
+"""Images that are perturbed in each way, which rank recipes as 80 do; or one in so many of those read, if that is more.
+"""
 LOOKED_UP = 500
 """Images that are looked up in the catalog at once."""
 ROWS = 1_024
@@ -168,7 +169,8 @@ class _Reader:
         or cannot be read are skipped."""
         there = self._index.catalog.matching(Present())
         wanted = min(self._sample, len(there))
-        self._progress.start(wanted + len(PERTURBATIONS) * min(PERTURBED, wanted))
+        changed = min(wanted, max(PERTURBED, wanted // SHARE))
+        self._progress.start(wanted + len(PERTURBATIONS) * changed)
         for record in self._records(np.random.default_rng(self._seed).permutation(there)):
             if len(self.originals) == wanted or self._stopped():
                 return
@@ -182,7 +184,7 @@ class _Reader:
                 self._pixels.append(to_inputs(picture, self._inputs))
             yield Shown(record.id, None), picture
             self._progress.done(1)
-            if number < PERTURBED:
+            if number < changed:
                 for copy in perturbed(record.id, picture, seed=(self._seed, number)):
                     yield copy
                     self._progress.done(1)
