@@ -11,7 +11,7 @@ from indexer.errors import ModelUnavailable, ModelUnsupported
 from indexer.models import COMPANION, ModelFiles, is_installed, locate
 from indexer.new_space import spaces_beside
 from search.catalog.spaces import Spaces
-from search.recipe import IDENTITY, Geometry
+from search.recipe import IDENTITY, Geometry, Pooling
 from search.types import Space
 
 TOGETHER = 5
@@ -24,7 +24,8 @@ DIMS = (256,)
 
 def candidates(there: Spaces) -> list[Space]:
     """The default space, and those of its model that could be added: the upper half of its layers, each and several
-    together; as the checkpoint frames its pictures, and squeezed whole; plain and whitened; with and without companion.
+    together; as the checkpoint frames its pictures, and squeezed whole, there also the mean of the patches; plain and
+    whitened; with and without companion.
 
     there: the index's spaces. Those that it has keep their names. All get one encoding, so that one forward pass gives
     them: int8 was fitted to the spaces that it was made for. Raises ModelUnavailable, ModelUnsupported.
@@ -49,11 +50,11 @@ def layer_sets(files: ModelFiles) -> list[tuple[int, ...]]:
 
 
 def _possible(there: Spaces, files: ModelFiles) -> Iterator[Space]:
-    geometries: tuple[Geometry | None, ...] = (None, "square")
+    ways: tuple[tuple[Geometry | None, Pooling | None], ...] = ((None, None), ("square", None), ("square", "mean"))
     companions = (False, True) if _has_companion(there, files) else (False,)
-    for geometry, whiten, companion in product(geometries, (False, True), companions):
+    for (geometry, pooling), whiten, companion in product(ways, (False, True), companions):
         requests = [
-            SpaceRequest(layers=layers, geometry=geometry, whiten=whiten, companion=companion)
+            SpaceRequest(layers=layers, pooling=pooling, geometry=geometry, whiten=whiten, companion=companion)
             for layers in layer_sets(files)
         ]
         spaces = spaces_beside(there, files, requests)

@@ -51,7 +51,10 @@ def rates(
     together: spaces of single layers of one kind of pixels, which the encoder gives. load: gives an encoder of others.
     pixels: (n, size, size, 3) uint8.
     """
-    depths = {space.recipe.layers[0]: space for space in together if space.recipe.companion is None}
+    depths: dict[int, Space] = {}
+    for space in together:
+        if space.recipe.companion is None:
+            depths.setdefault(space.recipe.layers[0], space)
     shallow, deep = min(depths), max(depths)
     companion = next((space.recipe.companion for space in together if space.recipe.companion is not None), None)
     beside = 0.0
