@@ -67,11 +67,16 @@ def tune(
                 warn("Interrupted: nothing was changed.")
                 raise typer.Exit(EXIT_INTERRUPTED)
             if not as_json:
-                _print(found)
+                _print(found, apply=apply)
+            if report is not None:
+                from analysis.tuning.report import write_report
+
+                write_report(index, found, report)
+                warn(f"Report: {report}")
             if apply and found.differs:
                 begun = change.begin(index, found.chosen.space)
         else:
-            warn(f"Going on to fill {begun.chosen}, which an earlier run chose.")
+            warn(f"Going on to fill {begun.chosen}, which an earlier run chose. Nothing is measured again.")
         filled = None
         if begun is not None:
             filled = change.complete(index, begun, warn=told, progress=progress, stopped=stopped)
@@ -82,19 +87,12 @@ def tune(
             print_json(_to_json(found, chosen, default, applied=applied))
         elif applied:
             say(f"{chosen} is the default space now. To go back: lookalike tune {directory} --undo")
-        if report is not None and found is not None:
-            from analysis.tuning.report import write_report
-
-            write_report(index, found, report)
-            warn(f"Report: {report}")
-    if filled is None:
-        return
-    for skipped in filled.skipped[:SHOWN_SKIPPED]:
-        warn(f"skipped: {skipped.path or skipped.id}: {skipped.reason}")
-    if filled.interrupted:
-        warn("Interrupted: everything so far is kept. Run the same command again to continue.")
-        raise typer.Exit(EXIT_INTERRUPTED)
-    if not applied:
+    if filled is not None and not applied:
+        for skipped in filled.skipped[:SHOWN_SKIPPED]:
+            warn(f"skipped: {skipped.path or skipped.id}: {skipped.reason}")
+        if filled.interrupted:
+            warn("Interrupted: everything so far is kept. Run the same command again to continue.")
+            raise typer.Exit(EXIT_INTERRUPTED)
         warn(
             f"{chosen} lacks {plural(len(filled.skipped), 'image')}, so {default} stays the default. Bring the files "
             f"back and run this again, or: lookalike spaces {directory} default {chosen} --force"
@@ -132,7 +130,7 @@ def _recipe(one: Tried) -> dict[str, Any]:
     }
 
 
-def _print(found: Sweep) -> None:
+def _print(found: Sweep, *, apply: bool) -> None:
     say(
         f"{plural(found.perturbed, 'image')}, perturbed, looked for their originals among {found.images:,}"
         + (f" ({found.skipped:,} could not be read)" if found.skipped else "")
@@ -150,7 +148,8 @@ def _print(found: Sweep) -> None:
         )
     say(f"{len(found.tried)} recipes were tried; --report and --json have all of them.")
     if found.differs:
-        say(f"{found.chosen.space.name} finds more than {found.default.space.name}, beyond noise. To take it: --apply")
+        how = "" if apply else " To take it: --apply"
+        say(f"{found.chosen.space.name} finds more than {found.default.space.name}, beyond noise.{how}")
     else:
         say(f"No recipe finds more than {found.default.space.name} beyond noise: stay with it.")
 
