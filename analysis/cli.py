@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from analysis.duplicates.cli import duplicates
+from analysis.maps.cli import draw_map
 from analysis.tuning.cli import tune
 from search.console import DEFAULT_INDEX, Json, default_index, plural, print_json, say, warn
 
@@ -134,3 +135,4 @@ def register(add: Callable[..., Any]) -> None:
     add("eval")(evaluate)
     add("dups")(duplicates)
     add("tune")(tune)
+    add("map")(draw_map)

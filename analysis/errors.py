@@ -2,6 +2,8 @@
 
 AnalysisError
 ├── LabelsInvalid    there is nothing to measure by
+├── MapImpossible    there is nothing to draw a map of
+├── MapUnavailable   packages that maps need are not installed
 ├── ReportFailed     a report cannot be written
 ├── RuleInvalid      a rule of what to keep is not one, or fits nothing
 ├── TooFewImages     recipes cannot be compared on so few images
@@ -19,6 +21,14 @@ class AnalysisError(Exception):
 
 class LabelsInvalid(AnalysisError):
     """The labels asked for are not there, cannot be read, or leave no query."""
+
+
+class MapImpossible(AnalysisError):
+    """No image can be on a map."""
+
+
+class MapUnavailable(AnalysisError):
+    """Packages that only maps need are not installed."""
 
 
 class ReportFailed(AnalysisError):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +13,8 @@ from analysis.errors import ReportFailed
 from analysis.evaluate import KNN, Answer, Evaluation, SpaceScores
 from analysis.labels import Relevance
 from analysis.metrics import LEVEL, Estimate
+from analysis.pictures import Pictures
 from analysis.proxy import Proxy
-from indexer.errors import ImageRejected
-from indexer.pictures.decode import DecodeLimits, thumbnail
 from search.files import write_whole
 from search.index import Index
 
@@ -36,8 +34,6 @@ FAILURES = 12
 """Queries shown of each space: those with the lowest average precision."""
 CONFUSED = 15
 """Classes in the table of confusions: those that are confused most."""
-THUMBNAIL = 112
-"""Pixels of the longer side of a picture."""
 
 
 @dataclass(frozen=True)
@@ -139,29 +135,3 @@ def confusions(scores: SpaceScores, relevance: Relevance) -> Confusions | None:
         rest = sum(count for (one, voted), count in wrong.items() if one == own_class and voted not in classes)
         rows.append((own_class, sum(cells) + rest, [*cells, rest]))
     return Confusions(classes=classes, rows=rows)
-
-
-class Pictures:
-    """Small pictures of an index's images as data URIs, each read once."""
-
-    def __init__(self, index: Index) -> None:
-        self._index = index
-        self._known: dict[str, Mapping[str, str]] = {}
-
-    def of(self, image: str) -> Mapping[str, str]:
-        """`source`: a data URI, empty where no file of the image can be read; `path`: its first one."""
-        if image not in self._known:
-            record = self._index.image(image)
-            self._known[image] = {
-                "source": next(filter(None, map(_data_uri, record.paths)), ""),
-                "path": record.paths[0] if record.paths else image,
-            }
-        return self._known[image]
-
-
-def _data_uri(path: str) -> str:
-    try:
-        small = thumbnail(Path(path).read_bytes(), THUMBNAIL, limits=DecodeLimits())
-    except (OSError, ImageRejected):
-        return ""
-    return f"data:image/jpeg;base64,{base64.b64encode(small).decode('ascii')}"

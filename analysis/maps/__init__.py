@@ -1,0 +1,1 @@
+"""Maps: a space in two dimensions, with named clusters, outliers and typical images."""

@@ -1,0 +1,169 @@
+"""Making a map of an index's space."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from analysis.errors import LabelsInvalid, MapImpossible
+from analysis.labels import records, relevance
+from analysis.maps.clusters import (
+    NEAREST,
+    NONE,
+    Clusters,
+    find_clusters,
+    isolation,
+    names,
+    outliers,
+    outlyingness,
+    typical,
+    vote,
+)
+from analysis.maps.map import Cluster, Map, Point
+from analysis.maps.projection import Vectors, neighbours, project, reach
+from search.index import Index
+from search.types import Space
+
+SAMPLE = 20_000
+"""Different vectors that are projected, at most; each other one is placed among its nearest of these."""
+PLACED_BY = 5
+"""Nearest projected vectors of which another one takes the median position."""
+TYPICAL = 5
+"""Typical images named of a cluster."""
+MAX_OUTLIERS = 100
+SOURCES = ("label", "folder")
+"""What clusters are named by where nothing is said: the first that any image has."""
+
+
+def make_map(index: Index, space: Space, *, labels: str | None = None, seed: int = 0) -> Map:
+    """Project the searched vectors of a space, find and name clusters, and find outliers. The same seed, the same map.
+
+    Images with equal vectors are one point. Removed images, and those whose files are all gone, are left out. labels:
+    `folder`, `label` or `metadata.KEY`; None: labels where there are any, else words of folders. Raises MapImpossible
+    (no image has a vector), LabelsInvalid, UnknownSpace.
+    """
+    if labels not in (None, *SOURCES) and not str(labels).startswith("metadata."):
+        raise LabelsInvalid(f"Clusters cannot be named by {labels!r}. Use: folder, label or metadata.KEY.")
+    rowids, vectors = index.searched(space)
+    ids = index.catalog.ids(index.catalog.present(rowids.tolist()))
+    there = np.array([rowid in ids for rowid in rowids.tolist()], dtype=np.bool_)
+    rowids, vectors = rowids[there], np.ascontiguousarray(vectors[there])
+    if not len(rowids):
+        raise MapImpossible(f"No image has a vector in {space.name}. Add images: lookalike build PHOTOS --index INDEX")
+    source, terms = _terms(index, labels)
+    _, first, inverse = np.unique(
+        vectors.view(np.dtype((np.void, vectors.strides[0]))).ravel(), return_index=True, return_inverse=True
+    )
+    order = np.argsort(first)  # different vectors in the order in which they were added
+    places = np.argsort(order)[inverse]
+    distinct = vectors[first[order]]
+    positions, numbers, isolations, factors = _laid_out(distinct, seed)
+    middle = (positions.min(axis=0) + positions.max(axis=0)) / 2
+    positions = (positions - middle) / max(np.abs(positions - middle).max(), np.finfo(np.float32).tiny)
+
+    known = [ids[rowid] for rowid in rowids.tolist()]
+    firsts = [known[place] for place in first[order].tolist()]  # of each different vector, the first image
+    points = tuple(
+        Point(
+            id=known[number],
+            rowid=int(rowids[number]),
+            x=round(float(positions[place, 0]), 4),
+            y=round(float(positions[place, 1]), 4),
+            cluster=None if numbers[place] == NONE else int(numbers[place]),
+            isolation=round(float(isolations[place]), 4),
+        )
+        for number, place in enumerate(places.tolist())
+    )
+    clusters = _named(index, points, positions, numbers, distinct, firsts, terms)
+    return Map(
+        space=space.name,
+        added_seq=space.added_seq,
+        generation=index.info().generation,
+        seed=seed,
+        labels=source,
+        points=points,
+        clusters=clusters,
+        outliers=tuple(firsts[place] for place in outliers(isolations, factors)[:MAX_OUTLIERS].tolist()),
+    )
+
+
+def _laid_out(distinct: Vectors, seed: int) -> tuple[Vectors, Clusters, Vectors, Vectors]:
+    """Positions (n, 2), clusters, isolation and outlyingness (n,) of different vectors, (n, dim)."""
+    count = len(distinct)
+    if count <= SAMPLE:
+        near, cosines = neighbours(distinct, max(reach(count), NEAREST))
+        positions = project(distinct, near[:, : reach(count)], cosines[:, : reach(count)], seed=seed)
+        isolations = isolation(cosines)
+        return positions, find_clusters(positions, near), isolations, outlyingness(isolations, near, isolations)
+    chosen = np.sort(np.random.default_rng(seed).choice(count, SAMPLE, replace=False))
+    rest = np.setdiff1d(np.arange(count), chosen)
+    sample = _laid_out(distinct[chosen], seed)
+    near, cosines = neighbours(distinct[chosen], NEAREST, distinct[rest])
+    placed = np.median(sample[0][near[:, :PLACED_BY]], axis=1)
+    isolations = isolation(cosines)
+    others = (placed, vote(sample[1], near), isolations, outlyingness(isolations, near, sample[2]))
+    order = np.argsort(np.concatenate([chosen, rest]))
+    positions, numbers, isolations, factors = (
+        np.concatenate([one, other])[order] for one, other in zip(sample, others, strict=True)
+    )
+    return positions, numbers, isolations, factors
+
+
+def _terms(index: Index, labels: str | None) -> tuple[str, Mapping[str, frozenset[str]]]:
+    """What clusters are named by, and the names that each image has by id. Raises LabelsInvalid."""
+    for source in SOURCES if labels is None else (labels,):
+        terms = relevance(index, source).classes
+        if source == "folder" and terms:  # `animals/birds` is named by both
+            words = {
+                image: frozenset(word for one in held for word in Path(one).parts) for image, held in terms.items()
+            }
+            return source, words
+        if terms:
+            return source, terms
+    if labels is None:  # no image has a path either
+        return SOURCES[-1], {}
+    raise LabelsInvalid(f"No image has a value of {labels}. Name clusters by another: folder, label or metadata.KEY.")
+
+
+def _words(folders: Iterable[str]) -> frozenset[str]:
+    return frozenset(word for folder in folders for word in Path(folder).parts)
+
+
+def _named(
+    index: Index,
+    points: tuple[Point, ...],
+    positions: Vectors,
+    numbers: Clusters,
+    distinct: Vectors,
+    firsts: list[str],
+    terms: Mapping[str, frozenset[str]],
+) -> tuple[Cluster, ...]:
+    members: list[list[str]] = [[] for _ in range(int(numbers.max()) + 1)]
+    for point in points:
+        if point.cluster is not None:
+            members[point.cluster].append(point.id)
+    held = [np.flatnonzero(numbers == number) for number in range(len(members))]
+    best = [[firsts[place] for place in typical(distinct, places, TYPICAL).tolist()] for places in held]
+    called = names(members, terms, [_file_name(index, images[0]) for images in best])
+    return tuple(
+        Cluster(
+            name=called[number],
+            size=len(members[number]),
+            x=round(float(np.median(positions[places, 0])), 4),
+            y=round(float(np.median(positions[places, 1])), 4),
+            typical=tuple(best[number]),
+        )
+        for number, places in enumerate(held)
+    )
+
+
+def _file_name(index: Index, image: str) -> str:
+    paths = index.image(image).paths
+    return Path(paths[0]).stem if paths else image[:12]
+
+
+def paths(index: Index) -> dict[str, str]:
+    """The first path of every image that has one, by id."""
+    return {record.id: record.paths[0] for record in records(index) if record.paths}

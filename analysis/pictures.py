@@ -1,0 +1,40 @@
+"""Small pictures of an index's images, for reports."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from pathlib import Path
+
+from indexer.errors import ImageRejected
+from indexer.pictures.decode import DecodeLimits, thumbnail
+from search.index import Index
+
+THUMBNAIL = 112
+"""Pixels of the longer side of a picture."""
+
+
+class Pictures:
+    """Small pictures of an index's images as data URIs, each read once."""
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+        self._known: dict[str, Mapping[str, str]] = {}
+
+    def of(self, image: str) -> Mapping[str, str]:
+        """`source`: a data URI, empty where no file of the image can be read; `path`: its first one."""
+        if image not in self._known:
+            record = self._index.image(image)
+            self._known[image] = {
+                "source": next(filter(None, map(_data_uri, record.paths)), ""),
+                "path": record.paths[0] if record.paths else image,
+            }
+        return self._known[image]
+
+
+def _data_uri(path: str) -> str:
+    try:
+        small = thumbnail(Path(path).read_bytes(), THUMBNAIL, limits=DecodeLimits())
+    except (OSError, ImageRejected):
+        return ""
+    return f"data:image/jpeg;base64,{base64.b64encode(small).decode('ascii')}"
