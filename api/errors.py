@@ -12,6 +12,7 @@ ApiError
     ├── QuestionUnreadable   a part of a question that is not JSON
     ├── QuestionInvalid      a question that is well formed and cannot be meant
     ├── FileGone        an image's file is gone, or has changed
+    ├── MapMissing      no map of a space was made yet
     └── SpaceInvalid    layers or a pooling that the index's model does not offer
 """
 
@@ -90,3 +91,10 @@ class FileGone(ServingError):
 
 class SpaceInvalid(ServingError):
     """A space that the index's model cannot give; the message says what there is."""
+
+
+class MapMissing(ServingError):
+    """A space of which there is no map."""
+
+    def __init__(self) -> None:
+        super().__init__("There is no map of this space yet. Where the index is, run: lookalike map INDEX --space NAME")

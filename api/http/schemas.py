@@ -194,6 +194,38 @@ class SpacePatch(Request):
     force: bool = Field(default=False, description="Also where images are missing in it.")
 
 
+class MapPoint(BaseModel):
+    """An image on a map."""
+
+    id: str
+    x: float = Field(description="-1 to 1, rightwards.")
+    y: float = Field(description="-1 to 1, upwards.")
+    cluster: int | None = Field(description="Its place in `clusters`, from 0; null: in none.")
+    isolation: float = Field(description="1 - the mean cosine to its ten nearest images.")
+
+
+class MapCluster(BaseModel):
+    """Images that lie together on a map."""
+
+    name: str
+    size: int
+    x: float = Field(description="Its middle.")
+    y: float
+    typical: list[str] = Field(description="Ids of images, the medoid first.")
+
+
+class MapAnswer(BaseModel):
+    """A space in two dimensions."""
+
+    space: str
+    generation: str | None = Field(description="The index's generation when the map was made.")
+    seed: int
+    labels: str = Field(description="What clusters are named by: `label`, `folder` or `metadata.KEY`.")
+    clusters: list[MapCluster] = Field(description="The largest first.")
+    outliers: list[str] = Field(description="Ids of images like no others, the most isolated first, at most 100.")
+    points: list[MapPoint]
+
+
 class IndexAnswer(BaseModel):
     """A served index."""
 

@@ -25,6 +25,7 @@ from api.serving.batching import Stage
 from api.serving.embedding import Embedded, Embedding
 from api.serving.filling import Filling, new_space
 from api.serving.gate import Gate
+from api.serving.maps import Maps
 from api.serving.observer import Observer
 from api.serving.pictures import Pictures, store_upload
 from api.serving.publishing import publish_patiently
@@ -106,6 +107,7 @@ class Service:
         self._closing = threading.Event()
         self._observer = Observer(name, index)
         self.pictures = Pictures(index, self.embedding)
+        self.maps = Maps(index)
         self._checking: asyncio.Task[None] | None = None
         self._checked = 0.0
         metrics.REPLACED.labels(name).set_function(lambda: self.embedding.replaced)

@@ -33,7 +33,17 @@ from lookalike_client._errors import (
 )
 from lookalike_client._images import ImageInput
 from lookalike_client._many import Outcome
-from lookalike_client._models import Hit, Image, IndexInfo, Part, SearchResult, SpaceInfo
+from lookalike_client._models import (
+    Hit,
+    Image,
+    ImageMap,
+    IndexInfo,
+    MapCluster,
+    MapPoint,
+    Part,
+    SearchResult,
+    SpaceInfo,
+)
 from lookalike_client._version import __version__
 
 __all__ = [
@@ -49,8 +59,11 @@ __all__ = [
     "Hit",
     "Image",
     "ImageInput",
+    "ImageMap",
     "IndexInfo",
     "LookalikeError",
+    "MapCluster",
+    "MapPoint",
     "NotFound",
     "Outcome",
     "Overloaded",

@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 import httpx
 
 from lookalike_client._errors import APIError, ProtocolError, error_class
-from lookalike_client._models import Hit, Image, IndexInfo, SearchResult, SpaceInfo
+from lookalike_client._models import Hit, Image, ImageMap, IndexInfo, SearchResult, SpaceInfo
 
 PROBLEM = "application/problem+json"
 UNKNOWN = "unknown"
@@ -66,6 +66,11 @@ def embeddings(response: httpx.Response, *, count: int) -> list[list[float]]:
     if len(entries) != count or vectors.keys() != set(range(count)):
         raise ProtocolError(f"The server answered {len(entries)} embeddings for {count} images, or misnumbered them.")
     return [vectors[number] for number in range(count)]
+
+
+def image_map(response: httpx.Response) -> ImageMap:
+    """Parse the answer of asking for a map."""
+    return _read(ImageMap, _json(response))
 
 
 def indexes(response: httpx.Response) -> list[IndexInfo]:

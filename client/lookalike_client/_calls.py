@@ -15,7 +15,7 @@ import httpx
 
 from lookalike_client import _answers
 from lookalike_client._images import ImageInput, image_bytes, is_image
-from lookalike_client._models import Image, IndexInfo, Part, SearchResult, SpaceInfo
+from lookalike_client._models import Image, ImageMap, IndexInfo, Part, SearchResult, SpaceInfo
 
 Answer = TypeVar("Answer")
 Box = tuple[float, float, float, float]
@@ -194,6 +194,11 @@ def embed(
         json=_given({"input": texts, "space": space, "index": index}),
         parse=lambda response: _answers.embeddings(response, count=len(texts)),
     )
+
+
+def image_map(*, space: str | None, index: str | None) -> Call[ImageMap]:
+    """A space in two dimensions."""
+    return Call(method="GET", path="/v1/map", params=_given({"space": space, "index": index}), parse=_answers.image_map)
 
 
 def indexes() -> Call[list[IndexInfo]]:

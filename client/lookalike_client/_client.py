@@ -19,7 +19,7 @@ from lookalike_client._calls import Answer, Box, Call, SearchOptions
 from lookalike_client._errors import APIError, ConnectionFailed, TimedOut
 from lookalike_client._images import ImageInput
 from lookalike_client._many import Outcome, Progress, apart, run_many, sleep
-from lookalike_client._models import Image, IndexInfo, Part, SearchResult, SpaceInfo
+from lookalike_client._models import Image, ImageMap, IndexInfo, Part, SearchResult, SpaceInfo
 from lookalike_client._notebook import Pictures
 from lookalike_client._server import checked_url, headers
 
@@ -110,17 +110,8 @@ class Client:
         Raises UnsupportedImage or Unprocessable (the image is none, or cannot be decoded), TooLarge, NotFound,
         Unprocessable (a filter or a vector that cannot be meant); TypeError for none or two of the four.
         """
-        options = SearchOptions(
-            k=k,
-            offset=offset,
-            min_score=min_score,
-            max_fmr=max_fmr,
-            filter=filter,
-            space=space,
-            index=index,
-            fold=fold,
-            turns=turns,
-        )
+        shared: Any = {"min_score": min_score, "max_fmr": max_fmr, "filter": filter, "space": space, "index": index}
+        options = SearchOptions(k=k, offset=offset, fold=fold, turns=turns, **shared)
         call = apart(_calls.search, image=image, id=id, vector=vector, parts=parts, box=box, options=options)
         return self._found(call, index)
 
@@ -259,6 +250,10 @@ class Client:
         Unprocessable, TooLarge, NotFound.
         """
         return self._run(apart(_calls.embed, images, space=space, index=index))
+
+    def map(self, *, space: str | None = None, index: str | None = None) -> ImageMap:
+        """The map of a space in two dimensions, as `lookalike map` made it last. Raises NotFound, also without one."""
+        return self._run(_calls.image_map(space=space, index=index))
 
     def indexes(self) -> list[IndexInfo]:
         """The served indexes; the first is the default."""

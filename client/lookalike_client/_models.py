@@ -181,6 +181,47 @@ class IndexInfo:
     spaces: tuple[SpaceInfo, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapPoint:
+    """An image on a map. `x` and `y` are -1..1, rightwards and upwards. `cluster` is its place in the map's `clusters`;
+    None where it is in none. `isolation` is 1 - its mean cosine to its ten nearest images.
+    """
+
+    id: str
+    x: float
+    y: float
+    cluster: int | None
+    isolation: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapCluster:
+    """Images that lie together on a map: their name, how many, their middle, and the ids of typical ones, the medoid
+    first.
+    """
+
+    name: str
+    size: int
+    x: float
+    y: float
+    typical: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageMap:
+    """A space in two dimensions. `generation` is the index's when the map was made; `labels` is what clusters are named
+    by. `clusters`: the largest first. `outliers`: ids of images like no others, the most isolated first.
+    """
+
+    space: str
+    generation: str | None
+    seed: int
+    labels: str
+    clusters: tuple[MapCluster, ...]
+    outliers: tuple[str, ...]
+    points: tuple[MapPoint, ...] = field(repr=False)
+
+
 def _file_name(hit: Hit) -> str:
     name = hit.id[:12] if hit.path is None else re.split(r"[/\\]", hit.path)[-1]  # the server may be a Windows machine
     name = _printable(name)

@@ -1,0 +1,62 @@
+"""Maps of a served index: read from where `lookalike map` keeps them, never made here."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+
+from analysis.maps.map import Map, kept, stamp
+from api.errors import MapMissing
+from search.index import Index
+
+
+class Maps:
+    """The maps of one index's spaces, each written out once until it, or the catalog, changes.
+
+    A map takes seconds to minutes and all cores: servers read what the command has kept, so that several processes
+    show the same one, and none makes it.
+    """
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+        self._one_at_a_time = threading.Lock()
+        self._known: dict[str, tuple[object, bytes]] = {}
+
+    def answer(self, named: str | None, write: Callable[[Map], bytes]) -> bytes:
+        """What `write` makes of a space's map, without images that are no hits any more. Not for the event loop.
+
+        write: always the same. Raises UnknownSpace, MapMissing.
+        """
+        space = self._index.space(named)
+        with self._one_at_a_time:
+            state = (space.identity, stamp(self._index, space), self._index.catalog.version())
+            known = self._known.get(space.name)
+            if known is not None and known[0] == state:
+                return known[1]
+            self._known.pop(space.name, None)
+            found = kept(self._index, space)
+            if found is None:
+                raise MapMissing
+            answer = write(self._without_gone(found))
+            self._known[space.name] = state, answer
+            return answer
+
+    def _without_gone(self, found: Map) -> Map:
+        there = self._index.catalog.present([point.rowid for point in found.points])
+        points = tuple(point for point in found.points if point.rowid in there)
+        if len(points) == len(found.points):
+            return found
+        ids = {point.id for point in points}
+        sizes = Counter(point.cluster for point in points)
+        clusters = tuple(
+            replace(
+                cluster,
+                size=sizes[number],
+                typical=tuple(image for image in cluster.typical if image in ids),
+            )
+            for number, cluster in enumerate(found.clusters)
+        )
+        outliers = tuple(image for image in found.outliers if image in ids)
+        return replace(found, points=points, clusters=clusters, outliers=outliers)
