@@ -14,8 +14,8 @@ from search.console import DEFAULT_INDEX, Json, default_index, plural, print_jso
 if TYPE_CHECKING:
     from analysis.maps.map import Map
 
-SHOWN_CLUSTERS = 20
-SHOWN_OUTLIERS = 5
+SHOWN_CLUSTERS = 10
+SHOWN_OUTLIERS = 3
 """Printed; `--json` has all."""
 
 
