@@ -17,7 +17,10 @@ from client_kit import ID, IMAGE, OTHER, Recorder, ok, problem
 from lookalike_client import (
     Client,
     Hit,
+    ImageMap,
     IndexInfo,
+    MapCluster,
+    MapPoint,
     NotFound,
     Part,
     ProtocolError,
@@ -323,6 +326,25 @@ def test_spaces_of_no_named_index_are_those_of_the_first() -> None:
     api = Recorder(ok(served), ok({"spaces": []}))
     assert api.client.spaces() == []
     assert [one.url.path for one in api.requests] == ["/v1/indexes", "/v1/indexes/photos/spaces"]
+
+
+def test_a_map_is_points_and_clusters() -> None:
+    cluster = {"name": "cats", "size": 2, "x": 0.5, "y": -1, "typical": ["a"]}
+    points = [{"id": "a", "x": 0.5, "y": -1, "cluster": 0, "isolation": 0.1}]
+    points.append({"id": "b", "x": 1, "y": 0, "cluster": None, "isolation": 0.9})
+    facts = {"space": "layer11", "generation": None, "seed": 0, "labels": "folder"}
+    api = Recorder(ok({**facts, "clusters": [cluster], "outliers": ["b"], "points": points}))
+    assert api.client.map(space="layer11", index="photos") == ImageMap(
+        **facts,
+        clusters=(MapCluster(name="cats", size=2, x=0.5, y=-1.0, typical=("a",)),),
+        outliers=("b",),
+        points=(
+            MapPoint(id="a", x=0.5, y=-1.0, cluster=0, isolation=0.1),
+            MapPoint(id="b", x=1.0, y=0.0, cluster=None, isolation=0.9),
+        ),
+    )
+    assert api.line == ("GET", "/v1/map")
+    assert dict(api.requests[0].url.params) == {"space": "layer11", "index": "photos"}
 
 
 def test_pictures_are_bytes() -> None:

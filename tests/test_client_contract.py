@@ -17,7 +17,7 @@ import lookalike_client
 import numpy as np
 import pytest
 from client_kit import DOCS
-from conftest import Server
+from conftest import Server, run_cli
 from lookalike_client import (
     BadRequest,
     Client,
@@ -331,6 +331,7 @@ def test_documentation_runs(server: Server, query: Path, tmp_path: Path, monkeyp
     with Pillow.open(query) as opened:
         opened.convert("RGB").save("query.jpg")
     Path("new.png").write_bytes(picture(2))
+    run_cli("map", server.index)
     names: dict[str, Any] = {}
     try:
         for block in re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL):
