@@ -177,6 +177,8 @@ def test_of_many_images_a_sample_is_projected_and_the_rest_placed(
     ]
     assert len(own) > 0.8 * GROUPS * EACH
     assert np.mean(own) > 0.95
+    sizes = [cluster.size for cluster in made.clusters]
+    assert sizes == sorted(sizes, reverse=True)
     odd = {image_id(GROUPS * EACH + number) for number in range(3)}
     assert odd <= {*made.outliers}
     assert make_map(index, index.space()) == made

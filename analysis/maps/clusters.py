@@ -33,7 +33,7 @@ NAMING_SHARE = 1 / 3
 
 
 def find_clusters(positions: Vectors, near: Neighbours) -> Clusters:
-    """The cluster of each point, (n,) int64, the largest cluster first; NONE for points in none.
+    """The cluster of each point, (n,) int64; NONE for points in none.
 
     HDBSCAN (Campello, Moulavi and Sander 2013) finds dense regions of the plane; points between them join the cluster
     that their nearest images in the space vote for. positions: (n, 2) float32; near: (n, m) of `neighbours`.
@@ -45,11 +45,17 @@ def find_clusters(positions: Vectors, near: Neighbours) -> Clusters:
     found = _dense(positions, smallest, count // LARGEST)
     if 2 * np.count_nonzero(found == NONE) > count:
         found = _dense(positions, smallest, None)
-    found = np.where(found == NONE, vote(found, near), found)
-    sizes = np.bincount(found[found != NONE], minlength=1)
+    return np.where(found == NONE, vote(found, near), found)
+
+
+def by_size(clusters: Clusters, places: NDArray[np.int64]) -> Clusters:
+    """The same clusters, (n,), numbered by how many images they hold, the largest first. places: of each image, (i,),
+    its position among these."""
+    held = clusters[places]
+    sizes = np.bincount(held[held != NONE], minlength=int(clusters.max()) + 1)
     ranks = np.empty(len(sizes), dtype=np.int64)
     ranks[np.argsort(-sizes, kind="stable")] = np.arange(len(sizes))
-    return np.where(found == NONE, NONE, ranks[found])
+    return np.where(clusters == NONE, NONE, ranks[clusters]) if len(ranks) else clusters
 
 
 def _dense(positions: Vectors, smallest: int, largest: int | None) -> Clusters:

@@ -13,6 +13,7 @@ from analysis.maps.clusters import (
     NEAREST,
     NONE,
     Clusters,
+    by_size,
     find_clusters,
     isolation,
     names,
@@ -59,7 +60,8 @@ def make_map(index: Index, space: Space, *, labels: str | None = None, seed: int
     order = np.argsort(first)  # different vectors in the order in which they were added
     places = np.argsort(order)[inverse]
     distinct = vectors[first[order]]
-    positions, numbers, isolations, factors = _laid_out(distinct, seed)
+    positions, clustered, isolations, factors = _laid_out(distinct, seed)
+    numbers = by_size(clustered, places)
     middle = (positions.min(axis=0) + positions.max(axis=0)) / 2
     positions = (positions - middle) / max(np.abs(positions - middle).max(), np.finfo(np.float32).tiny)
 
