@@ -30,7 +30,8 @@ from search.types import Space
 SAMPLE = 20_000
 """Different vectors that are projected, at most; each other one is placed among its nearest of these."""
 PLACED_BY = 5
-"""Nearest projected vectors of which another one takes the median position."""
+KEPT = 3
+"""A vector lies among so many of its PLACED_BY nearest projected ones: far ones on the plane do not draw it between."""
 TYPICAL = 5
 """Typical images named of a cluster."""
 MAX_OUTLIERS = 100
@@ -103,7 +104,7 @@ def _laid_out(distinct: Vectors, seed: int) -> tuple[Vectors, Clusters, Vectors,
     rest = np.setdiff1d(np.arange(count), chosen)
     sample = _laid_out(distinct[chosen], seed)
     near, cosines = neighbours(distinct[chosen], NEAREST, distinct[rest])
-    placed = np.median(sample[0][near[:, :PLACED_BY]], axis=1)
+    placed = _among(sample[0][near[:, :PLACED_BY]])
     isolations = isolation(cosines)
     others = (placed, vote(sample[1], near), isolations, outlyingness(isolations, near, sample[2]))
     order = np.argsort(np.concatenate([chosen, rest]))
@@ -111,6 +112,14 @@ def _laid_out(distinct: Vectors, seed: int) -> tuple[Vectors, Clusters, Vectors,
         np.concatenate([one, other])[order] for one, other in zip(sample, others, strict=True)
     )
     return positions, numbers, isolations, factors
+
+
+def _among(nearest: Vectors) -> Vectors:
+    """The mean of those KEPT of each vector's nearest that are closest to their median, (q, 2). nearest: (q, m, 2)."""
+    apart = np.square(nearest - np.median(nearest, axis=1, keepdims=True)).sum(axis=2)
+    kept = np.argsort(apart, axis=1, kind="stable")[:, :KEPT]
+    found: Vectors = np.take_along_axis(nearest, kept[:, :, None], axis=1).mean(axis=1)
+    return found
 
 
 def _terms(index: Index, labels: str | None) -> tuple[str, Mapping[str, frozenset[str]]]:

@@ -25,8 +25,8 @@ MIN_TSNE = 10
 """Fewer vectors are projected on their two principal components."""
 MAX_BARNES_HUT = 10_000
 """More vectors repel one another by interpolation on a grid (FIt-SNE), whose time grows with their number only."""
-MIN_THREADED = 5_000
-"""Fewer vectors take longer in several threads, which wait for one another at each of 750 steps."""
+THREADS = 1
+"""More wait for one another at each of 750 steps: on two busy cores they took twice as long."""
 BATCH = 4_096
 """Vectors whose neighbours are looked for at once."""
 
@@ -65,15 +65,14 @@ def project(vectors: Vectors, near: Neighbours, cosines: Vectors, *, seed: int) 
     """
     if len(vectors) < MIN_TSNE:
         return _principal(vectors)
-    threads = 1 if len(vectors) < MIN_THREADED else -1
     distances = np.sqrt(np.maximum(2 - 2 * cosines, 0)).astype(np.float64)
     affinities = PerplexityBasedNN(
         knn_index=PrecomputedNeighbors(near, distances),
         perplexity=min(PERPLEXITY, near.shape[1] / 3),
-        n_jobs=threads,
+        n_jobs=THREADS,
     )
     embedding = TSNE(
-        n_jobs=threads,
+        n_jobs=THREADS,
         random_state=seed,
         negative_gradient_method="bh" if len(vectors) < MAX_BARNES_HUT else "fft",
     ).fit(affinities=affinities, initialization=pca(vectors, random_state=seed))

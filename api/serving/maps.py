@@ -15,7 +15,7 @@ from search.index import Index
 class Maps:
     """The maps of one index's spaces, each written out once until it, or the catalog, changes.
 
-    A map takes seconds to minutes and all cores: servers read what the command has kept, so that several processes
+    A map takes seconds to minutes of a core: servers read what the command has kept, so that several processes
     show the same one, and none makes it.
     """
 
