@@ -184,7 +184,7 @@ def burst(photo: Image.Image, subject: Image.Image, frames: int, seed: int) -> l
         scene = photo.copy()
         figure = subject.rotate(float(generator.normal(0, 3)), Image.Resampling.BICUBIC)
         size = round(0.3 * scene.height * (1 + 0.02 * number))
-        figure.thumbnail((size, size))
+        figure = ImageOps.contain(figure, (size, size))
         at = place + step * number
         scene.paste(figure, (round(at[0] * scene.width), round(at[1] * scene.height)), figure)
         shake = generator.normal(0, 3 * side, 2)
@@ -201,8 +201,8 @@ def another_day(photo: Image.Image, subjects: tuple[Image.Image, Image.Image], s
     generator = np.random.default_rng(seed)
     taken = []
     for subject in subjects:
-        scene, figure = photo.copy(), subject.copy()
-        figure.thumbnail((round(0.4 * scene.height),) * 2)
+        scene = photo.copy()
+        figure = ImageOps.contain(subject, (round(0.4 * scene.height),) * 2)
         at = generator.uniform(0.1, 0.6, 2) * scene.size
         scene.paste(figure, (round(at[0]), round(at[1])), figure)
         cut = generator.uniform(0.0, 0.1, 4)

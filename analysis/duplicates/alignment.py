@@ -8,7 +8,6 @@ and an affine map is fitted to where they went, twice at half of the resolution 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
@@ -33,6 +32,8 @@ PADDED = 40
 """Pixels a side of its Fourier transform: a border of a pixel around the picture, and a size that is fast."""
 SIZES = tuple(0.93**step for step in range(14))
 """Sizes at which a part is looked for, as shares of the whole: from 1 to .39."""
+MIN_EDGE = 3.0
+"""Root of a difference of colour below which a border is of one colour."""
 STRONGEST_EDGE = 200.0
 """Differences of colour beyond count as much as this one."""
 MIN_WHOLE, MIN_PART = 0.3, 0.55
@@ -61,12 +62,24 @@ class Small:
         return np.sqrt(np.minimum(strength, STRONGEST_EDGE))
 
     @cached_property
+    def box(self) -> tuple[int, int, int, int]:
+        """What is left without borders of one colour: top, bottom, left and right in pixels."""
+        drawn = self.edges > MIN_EDGE
+        rows, columns = np.flatnonzero(drawn.any(axis=1)), np.flatnonzero(drawn.any(axis=0))
+        if not len(rows):
+            return 0, len(self.edges), 0, self.edges.shape[1]
+        return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+
+    @cached_property
     def square(self) -> Floats:
         """The edges squeezed into a square, in all eight orientations, (8, SQUARE * SQUARE): zero mean, unit length."""
-        flat = np.stack([turned(resized(self.edges, SQUARE, SQUARE), turn).ravel() for turn in range(8)])
-        flat = flat - flat.mean(axis=1, keepdims=True)
-        unit: Floats = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
-        return unit
+        return _squeezed(self.edges)
+
+    @cached_property
+    def boxed(self) -> Floats:
+        """The same of the `box`."""
+        top, bottom, left, right = self.box
+        return _squeezed(self.edges[top:bottom, left:right])
 
     def at(self, side: int) -> Floats:
         """The edges with a longer side of so many pixels."""
@@ -112,21 +125,51 @@ def resized(values: Floats, height: int, width: int) -> Floats:
     return np.asarray(image)
 
 
-def places(one: Small, other: Small) -> Iterator[Place]:
-    """Where one of two pictures may lie in the other, refined, the likeliest first by what is known before that."""
-    flat = np.eye(2, 3)
-    scores = other.square @ one.square[0]
-    found = [
-        Place(whole=one, part=other, turn=turn, matrix=flat, score=float(scores[turn]))
-        for turn in np.argsort(-scores)[:2].tolist()
-        if scores[turn] >= MIN_WHOLE
-    ]
+def _squeezed(edges: Floats) -> Floats:
+    flat = np.stack([turned(resized(edges, SQUARE, SQUARE), turn).ravel() for turn in range(8)])
+    flat = flat - flat.mean(axis=1, keepdims=True)
+    unit: Floats = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
+    return unit
+
+
+def places(one: Small, other: Small) -> list[Place]:
+    """Where one of two pictures may lie in the other, or its smallest part that is not of one colour, refined: the two
+    likeliest, the best first."""
+    found = _over(one, other, one.square[0], other.square, np.eye(2, 3))
+    boxes = [(small.box, small.edges.shape) for small in (one, other)]
+    if any(box != (0, shape[0], 0, shape[1]) for box, shape in boxes):
+        found += _over(one, other, one.boxed[0], other.boxed, None)
     parts = [part_in_whole(one, other), part_in_whole(other, one)]
     found += [place for place in parts if place.score >= MIN_PART]
     half = [refined(place, ROUNDS[:2]) for place in found]
-    for place in sorted(half, key=lambda place: -place.score)[:2]:
-        if place.score > 0:
-            yield refined(place, ROUNDS[2:])
+    best = sorted(half, key=lambda place: -place.score)[:2]
+    return sorted((refined(place, ROUNDS[2:]) for place in best if place.score > 0), key=lambda place: -place.score)
+
+
+def _over(one: Small, other: Small, square: Floats, squares: Floats, matrix: Matrix | None) -> list[Place]:
+    """One picture over the other, in its two likeliest orientations. matrix: None: the box of one over the other's."""
+    scores = squares @ square
+    return [
+        Place(
+            whole=one,
+            part=other,
+            turn=turn,
+            matrix=_box_over_box(one, other.oriented(turn)) if matrix is None else matrix,
+            score=float(scores[turn]),
+        )
+        for turn in np.argsort(-scores)[:2].tolist()
+        if scores[turn] >= MIN_WHOLE
+    ]
+
+
+def _box_over_box(one: Small, other: Small) -> Matrix:
+    rows = []
+    for first, side in ((2, 1), (0, 0)):
+        low, high = (value / one.edges.shape[side] for value in one.box[first : first + 2])
+        start, end = (value / other.edges.shape[side] for value in other.box[first : first + 2])
+        scale = (end - start) / (high - low)
+        rows.append([scale * (side == 1), scale * (side == 0), start - scale * low])
+    return np.array(rows)
 
 
 def part_in_whole(whole: Small, part: Small) -> Place:
@@ -174,19 +217,34 @@ def part_in_whole(whole: Small, part: Small) -> Place:
 
 
 def refined(place: Place, rounds: tuple[tuple[int, int], ...]) -> Place:
-    """A place corrected by where blocks match best. Its score is 0 where too few match."""
-    part, matrix, score = place.part.oriented(place.turn), place.matrix, 0.0
-    for side, reach in rounds:
+    """A place corrected by where blocks match best, as long as that improves it. Its score is 0 where too few match."""
+    part, matrix, last = place.part.oriented(place.turn), place.matrix, len(rounds) - 1
+    best_matrix, best_score = matrix, 0.0
+    for number, (side, reach) in enumerate(rounds):
         one, other = soft(place.whole.at(side)), soft(part.at(side))
+        if number and rounds[number - 1][0] != side:
+            best_score = 0.0
         warped, inside = warp(other, matrix, one.shape, reach)
         found = correlations(one, warped * inside, reach)
+        score = _score(found[reach, reach])
+        if score > best_score:
+            best_matrix, best_score = matrix, score
         across, down, best = _peaks(found, reach)
         weights = 4 * np.maximum(best - 0.5, 0) ** 2
         if (weights > 0.1).sum() < MIN_MATCHED:
-            return Place(whole=place.whole, part=place.part, turn=place.turn, matrix=matrix, score=0.0)
+            break
         matrix = _fitted(matrix, across, down, weights, one.shape)
-        score = float((weights * best).sum() / np.sqrt(weights.size * weights.sum()))
-    return Place(whole=place.whole, part=place.part, turn=place.turn, matrix=matrix, score=score)
+        if number == last:
+            warped, inside = warp(other, matrix, one.shape)
+            score = _score(correlations(one, cut(warped * inside), 0)[0, 0])
+            if score > best_score:
+                best_matrix, best_score = matrix, score
+    return Place(whole=place.whole, part=place.part, turn=place.turn, matrix=best_matrix, score=best_score)
+
+
+def _score(correlation: Floats) -> float:
+    """How many blocks match, by how much they do, as a share of all: of a large part more may match than of a small."""
+    return float((np.maximum(correlation - 0.5, 0)).sum() * 2 / np.sqrt(correlation.size))
 
 
 def soft(values: Floats) -> Floats:

@@ -176,14 +176,18 @@ class Snapshot:
             result[~new] = view.base.vectors[view.base.nodes(view.base.positions(rowids[~new]))]
         return result
 
-    def all_vectors(self, space: str) -> tuple[Rowids, Vectors]:
-        """Every image that has a vector here and was not removed: rowids, ascending, and (n, dim) float32 vectors."""
+    def all_rowids(self, space: str) -> Rowids:
+        """Every image that has a vector here and was not removed, ascending, (n,)."""
         view = self.spaces[space]
         rowids = view.delta_rowids
         if view.base is not None:
             alive = view.alive.positions
             rowids = np.concatenate([view.base.rowids if alive is None else view.base.rowids[alive], rowids])
-        rowids = np.sort(rowids)
+        return np.sort(rowids)
+
+    def all_vectors(self, space: str) -> tuple[Rowids, Vectors]:
+        """Every image that has a vector here and was not removed: rowids, ascending, and (n, dim) float32 vectors."""
+        rowids = self.all_rowids(space)
         return rowids, self.vectors(space, rowids)
 
     def cosines(self, space: str, queries: Vectors, rowids: Rowids) -> NDArray[np.float32]:

@@ -1,0 +1,198 @@
+"""Agreement: whether two pictures, laid over one another, show one photo, with or without something added.
+
+They are compared block by block where they overlap. A copy agrees in all blocks, or as evenly badly as its compression
+or noise makes it; what was added to it stands in some blocks, and in others nothing differs. Where something moved, it
+is missing in one place and added in another; where a drawing of a series has another sign, both have something there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.duplicates.alignment import BLOCK, Floats, Place, blocks, correlations, cut, soft, warp
+
+Blocks = NDArray[np.bool_]
+
+LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+PIXELS = BLOCK * BLOCK
+MIN_BLOCKS = 12
+"""Blocks with something in them that must agree, in three rows and three columns or more: with fewer, pictures are too
+plain to be told from others."""
+MIN_LINES = 3
+MIN_BLOCKS_BESIDE = 16
+"""The same, outside of an edge or corner that was painted over."""
+MIN_VARIANCE = 20.0
+"""Variance of a block's colours, all three together, below which it shows nothing: of 8-bit levels, squared."""
+SHARE_OF_MEAN = 0.04
+"""A block also shows nothing with less than this share of the mean variance."""
+AGREES, NEARLY = 0.8, 0.6
+"""Correlations of blocks that agree; of those that nearly do, which count half."""
+NOISE, MIN_NOISY = 6.0, 0.35
+"""A block agrees, too, that differs no more than so many times as much as the best quarter do, at this correlation."""
+TYPICAL, TYPICAL_IF_ADDED = 0.6, 0.95
+"""The median correlation that a copy has, and one with something painted on it, where nothing is."""
+ALLOWED = 0.25
+"""Blocks that may differ, and more of them as the median correlation is worse: half of what that lacks, .05 at most."""
+MIN_SHARE = 0.25
+"""Of the blocks that must agree, where something was added all over, as a watermark is."""
+PERSISTS = 0.75
+"""Share of a block's edges that are found in the other picture, so that something was only added to it."""
+REACH = 3
+"""Pixels within which something is looked for that moved."""
+EDGE, SIDE_EDGE, CORNER = 0.27, 0.2, 0.36
+"""Shares of height and width that a caption, or a strip, or a logo in a corner, may take."""
+MIN_PAINTED, MIN_FILLED = 6, 0.7
+"""Blocks that differ in such a zone, and the share that they are of those in the box around them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """What is known of each block, (rows, columns). shown: blocks with something in them; weights: 1 of those that
+    differ, half of what nearly agrees. added, lost: where one picture has all that the other has, and more."""
+
+    correlation: Floats
+    shown: Blocks
+    agrees: Blocks
+    added: Blocks
+    lost: Blocks
+    moved: Blocks
+    weights: Floats
+
+    @property
+    def differs(self) -> Blocks:
+        """Blocks with something in them that do not agree."""
+        return self.shown & ~self.agrees
+
+    def count(self, chosen: Blocks) -> float:
+        """How many of the chosen blocks differ."""
+        return float(self.weights[chosen & self.differs].sum())
+
+    def both(self, chosen: Blocks) -> float:
+        """How many of them differ in a way that is not one addition: changed, or added here and lost there."""
+        changed = self.count(chosen & ~self.added & ~self.lost)
+        return changed + min(self.count(chosen & self.added), self.count(chosen & self.lost))
+
+
+def certainty(place: Place) -> float:
+    """How surely two pictures are one photo, by where they lie over one another: 0 where that is not proved, else
+    the share of blocks that agree, up to 1."""
+    compared = _compared(place)
+    if compared is None or not _is_copy(compared):
+        return 0.0
+    return float(compared.agrees.sum() / compared.shown.sum())
+
+
+def _is_copy(compared: Compared) -> bool:
+    agrees, shown = compared.agrees, compared.shown
+    if agrees.sum() < MIN_BLOCKS or min(agrees.any(axis=0).sum(), agrees.any(axis=1).sum()) < MIN_LINES:
+        return False
+    core = shown & ~compared.added & ~compared.lost
+    typical = float(np.median(compared.correlation[core])) if core.sum() >= MIN_BLOCKS / 2 else 0.0
+    if typical < TYPICAL:
+        return False
+    count, everywhere = int(shown.sum()), np.ones_like(shown)
+    differing = compared.count(everywhere)
+    allowed = ALLOWED + count * min(0.05, (1 - typical) / 2)
+    moved = 0.02 * count if typical < TYPICAL_IF_ADDED else 0.0
+    if compared.moved.sum() > 0.5 + 0.05 * differing + moved:
+        return False
+    if differing <= allowed:
+        return True
+    if typical < TYPICAL_IF_ADDED:
+        return False
+    if compared.both(everywhere) <= allowed and agrees.sum() >= MIN_SHARE * count:
+        return True
+    zone = min(_zones(shown.shape), key=lambda one: compared.both(~one) + 0.01 * compared.count(~one))
+    return (
+        (agrees & ~zone).sum() >= MIN_BLOCKS_BESIDE
+        and compared.count(~zone) <= allowed
+        and (compared.differs & zone).sum() >= MIN_PAINTED
+        and _filled(compared.differs & zone, shown & zone) >= MIN_FILLED
+    )
+
+
+def _zones(shape: tuple[int, ...]) -> list[Blocks]:
+    """Where a caption or a logo may be: along each edge, and in each corner."""
+    rows, columns = shape
+    y, x = (np.indices(shape) + 0.5) / np.array([rows, columns])[:, None, None]
+    edges = [y < EDGE, y > 1 - EDGE, x < SIDE_EDGE, x > 1 - SIDE_EDGE]
+    return edges + [down & across for down in (y < CORNER, y > 1 - CORNER) for across in (x < CORNER, x > 1 - CORNER)]
+
+
+def _filled(differs: Blocks, shown: Blocks) -> float:
+    """The share of the blocks in the box around those that differ that do."""
+    rows, columns = np.nonzero(differs)
+    box = slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1)
+    return float(differs[box].sum() / shown[box].sum())
+
+
+def _compared(place: Place) -> Compared | None:
+    """The blocks where both pictures are; None where too few are, or show anything."""
+    part = place.part.oriented(place.turn)
+    shape = place.whole.edges.shape
+    one = cut(place.whole.pixels.astype(np.float32))
+    other, inside = warp(part.pixels, place.matrix, shape)
+    other = cut(other)
+    here = _without_rim(blocks(cut(inside).astype(np.float32)) >= 0.9 * PIXELS)
+    if here.sum() < MIN_BLOCKS:
+        return None
+    edges, there = warp(soft(part.edges), place.matrix, shape, REACH)
+    moves = correlations(soft(place.whole.edges), edges * there, REACH, floor=32.0)
+    first, second = soft(one @ LUMA), soft(other @ LUMA)
+    luma = np.abs(correlations(first, second, 0, floor=32.0)[0, 0])
+    correlation = np.clip(np.maximum(luma, moves[REACH, REACH]), 0, 1)
+    variance, other_variance = _variance(one), _variance(other)
+    same = here & (correlation > AGREES) & (variance > MIN_VARIANCE)
+    ratio = np.log((other_variance[same] + 1) / (variance[same] + 1))
+    contrast = float(np.clip(np.exp(np.median(ratio)), 0.02, 50)) if same.sum() >= MIN_LINES else 1.0
+    other_variance = other_variance / contrast
+    least = max(MIN_VARIANCE, SHARE_OF_MEAN * float(variance[here].mean()), 0.6 * MIN_VARIANCE / contrast)
+    shown_one, shown_other = here & (variance > least), here & (other_variance > least)
+    shown = shown_one | shown_other
+    if shown.sum() < MIN_BLOCKS:
+        return None
+    unlike = (1 - correlation**2) * np.maximum(variance, other_variance)
+    noise = np.partition(unlike[shown], shown.sum() // 4)[shown.sum() // 4]
+    agrees = shown & ((correlation > AGREES) | ((unlike <= NOISE * noise) & (correlation > MIN_NOISY)))
+    kept, kept_other = _persisting(first, second)
+    differs = shown & ~agrees
+    added = differs & (~shown_one | (kept > PERSISTS))
+    return Compared(
+        correlation=correlation,
+        shown=shown,
+        agrees=agrees,
+        added=added,
+        lost=differs & ~added & (~shown_other | (kept_other > PERSISTS)),
+        moved=differs & (moves.max(axis=(0, 1)) > AGREES) & (correlation < NEARLY),
+        weights=np.where(correlation > NEARLY, 0.5, 1.0).astype(np.float32),
+    )
+
+
+def _without_rim(inside: Blocks) -> Blocks:
+    """Blocks whose neighbours are inside too, or beyond the border of the picture."""
+    padded = np.pad(inside, 1, constant_values=True)
+    kept: Blocks = inside & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return kept
+
+
+def _variance(pixels: Floats) -> Floats:
+    """The variance of each block's colours, the three channels' together, once smoothed."""
+    channels = np.stack([soft(pixels[..., channel]) for channel in range(3)])
+    variance: Floats = (blocks(channels**2) / PIXELS - (blocks(channels) / PIXELS) ** 2).sum(axis=0)
+    return variance
+
+
+def _persisting(one: Floats, other: Floats) -> tuple[Floats, Floats]:
+    """The share of each block's edges, in grey, that run the same way in the other picture, of either."""
+    gradients = [np.gradient(np.pad(values, 1, mode="edge"))[:2] for values in (one, other)]
+    (down, across), (other_down, other_across) = ([axis[1:-1, 1:-1] for axis in pair] for pair in gradients)
+    length, other_length = np.hypot(down, across), np.hypot(other_down, other_across)
+    alike = np.abs(down * other_down + across * other_across) > PERSISTS * length * other_length
+    shares = [
+        blocks((mine * (alike & (theirs > mine / 4))).astype(np.float32)) / np.maximum(blocks(mine), 1e-3)
+        for mine, theirs in ((length, other_length), (other_length, length))
+    ]
+    return shares[0], shares[1]
