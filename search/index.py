@@ -31,7 +31,7 @@ from search.generations.policy import DEFAULT_POLICY, Policy
 from search.generations.publish import publish
 from search.lock import PATIENCE, write_lock
 from search.query.follow import Follower
-from search.query.neighbours import Neighbours, neighbours
+from search.query.neighbours import Neighbours
 from search.query.searcher import Searcher
 from search.types import Hit, ImageRecord, IndexInfo, JsonObject, Query, Space, Vector
 from search.writer import Writer
@@ -275,7 +275,7 @@ class Index:
     def neighbours(self, k: int, *, space: str | None = None) -> Neighbours:
         """The k nearest others of every image, as pairs of rowids, a batch at a time. Raises UnknownSpace."""
         snapshot, _ = self._follower.newest()
-        return neighbours(snapshot, snapshot.space(space).name, k)
+        return Neighbours(snapshot, snapshot.space(space).name, k)
 
     def image(self, image_id: str) -> ImageRecord:
         """Everything known of an image. Raises UnknownImage."""

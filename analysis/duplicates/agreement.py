@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.duplicates.alignment import BLOCK, Floats, Place, blocks, correlations, cut, soft, warp
+from analysis.duplicates.blocks import BLOCK, blocks, correlations, cut, soft, warp
+from analysis.duplicates.colours import follow_one_rule
+from analysis.duplicates.small import Floats, Place
 
 Blocks = NDArray[np.bool_]
 
@@ -44,6 +46,8 @@ REACH = 3
 """Pixels within which something is looked for that moved."""
 EDGE, SIDE_EDGE, CORNER = 0.27, 0.2, 0.36
 """Shares of height and width that a caption, or a strip, or a logo in a corner, may take."""
+RIM = 0.18
+"""Share of a side that is rim: where something was painted on a picture, blocks of its middle must agree."""
 MIN_PAINTED, MIN_FILLED = 6, 0.7
 """Blocks that differ in such a zone, and the share that they are of those in the box around them."""
 
@@ -60,6 +64,9 @@ class Compared:
     lost: Blocks
     moved: Blocks
     weights: Floats
+    colours: NDArray[np.float64]
+    other_colours: NDArray[np.float64]
+    inside: Blocks
 
     @property
     def differs(self) -> Blocks:
@@ -80,9 +87,24 @@ def certainty(place: Place) -> float:
     """How surely two pictures are one photo, by where they lie over one another: 0 where that is not proved, else
     the share of blocks that agree, up to 1."""
     compared = _compared(place)
-    if compared is None or not _is_copy(compared):
+    if compared is None or not _is_copy(compared) or not _has_its_colours(compared):
         return 0.0
     return float(compared.agrees.sum() / compared.shown.sum())
+
+
+def _has_its_colours(compared: Compared) -> bool:
+    """Whether the colours are one picture's, changed by one rule, where nothing was painted on it."""
+    count = compared.differs.sum()
+    painted = compared.differs if count <= MIN_LINES else _grown(compared.differs)
+    plain = compared.inside & ~painted
+    return bool(plain.sum() >= MIN_BLOCKS) and follow_one_rule(compared.colours[plain], compared.other_colours[plain])
+
+
+def _grown(chosen: Blocks) -> Blocks:
+    """The chosen blocks and those above, below and beside them."""
+    padded = np.pad(chosen, 1)
+    grown: Blocks = chosen | padded[:-2, 1:-1] | padded[2:, 1:-1] | padded[1:-1, :-2] | padded[1:-1, 2:]
+    return grown
 
 
 def _is_copy(compared: Compared) -> bool:
@@ -101,7 +123,7 @@ def _is_copy(compared: Compared) -> bool:
         return False
     if differing <= allowed:
         return True
-    if typical < TYPICAL_IF_ADDED:
+    if typical < TYPICAL_IF_ADDED or (agrees & _middle(shown.shape)).sum() < MIN_BLOCKS:
         return False
     if compared.both(everywhere) <= allowed and agrees.sum() >= MIN_SHARE * count:
         return True
@@ -114,10 +136,22 @@ def _is_copy(compared: Compared) -> bool:
     )
 
 
+def _middle(shape: tuple[int, ...]) -> Blocks:
+    """All but the rim: two pictures of which only the frame agrees are not proved to be one."""
+    y, x = _positions(shape)
+    middle: Blocks = (np.abs(y - 0.5) < 0.5 - RIM) & (np.abs(x - 0.5) < 0.5 - RIM)
+    return middle
+
+
+def _positions(shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """How far down and across the middle of each block is, 0..1."""
+    positions: NDArray[np.float64] = (np.indices(shape) + 0.5) / np.array(shape)[:, None, None]
+    return positions
+
+
 def _zones(shape: tuple[int, ...]) -> list[Blocks]:
     """Where a caption or a logo may be: along each edge, and in each corner."""
-    rows, columns = shape
-    y, x = (np.indices(shape) + 0.5) / np.array([rows, columns])[:, None, None]
+    y, x = _positions(shape)
     edges = [y < EDGE, y > 1 - EDGE, x < SIDE_EDGE, x > 1 - SIDE_EDGE]
     return edges + [down & across for down in (y < CORNER, y > 1 - CORNER) for across in (x < CORNER, x > 1 - CORNER)]
 
@@ -168,6 +202,9 @@ def _compared(place: Place) -> Compared | None:
         lost=differs & ~added & (~shown_other | (kept_other > PERSISTS)),
         moved=differs & (moves.max(axis=(0, 1)) > AGREES) & (correlation < NEARLY),
         weights=np.where(correlation > NEARLY, 0.5, 1.0).astype(np.float32),
+        colours=_means(one),
+        other_colours=_means(other),
+        inside=here,
     )
 
 
@@ -176,6 +213,10 @@ def _without_rim(inside: Blocks) -> Blocks:
     padded = np.pad(inside, 1, constant_values=True)
     kept: Blocks = inside & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     return kept
+
+
+def _means(pixels: Floats) -> NDArray[np.float64]:
+    return np.stack([blocks(pixels[..., channel]) for channel in range(3)], axis=-1).astype(np.float64) / PIXELS
 
 
 def _variance(pixels: Floats) -> Floats:
@@ -192,7 +233,7 @@ def _persisting(one: Floats, other: Floats) -> tuple[Floats, Floats]:
     length, other_length = np.hypot(down, across), np.hypot(other_down, other_across)
     alike = np.abs(down * other_down + across * other_across) > PERSISTS * length * other_length
     shares = [
-        blocks((mine * (alike & (theirs > mine / 4))).astype(np.float32)) / np.maximum(blocks(mine), 1e-3)
+        (blocks(mine * (alike & (theirs > mine / 4))) / np.maximum(blocks(mine), 1e-3)).astype(np.float32)
         for mine, theirs in ((length, other_length), (other_length, length))
     ]
     return shares[0], shares[1]

@@ -22,7 +22,8 @@ def duplicates(
         Path, typer.Argument(metavar="DIR", default_factory=default_index, show_default=DEFAULT_INDEX)
     ],
     tier: Annotated[
-        list[str] | None, typer.Option(metavar="bytes|pixels", help="Only this kind; repeat for several.  [all]")
+        list[str] | None,
+        typer.Option(metavar="bytes|pixels|photo|moment|alike", help="Only this kind; repeat.  [the first three]"),
     ] = None,
     keep: Annotated[
         str | None, typer.Option(metavar="RULES", help="What to keep, e.g. folder:Originals,resolution,oldest.")
@@ -34,7 +35,7 @@ def duplicates(
 ) -> None:
     """List duplicate pictures, and say which file to keep, and why. Nothing is changed."""
     from analysis.duplicates.find import find
-    from analysis.duplicates.groups import PROMISES
+    from analysis.duplicates.groups import DEFAULT_TIERS, PROMISES
     from analysis.duplicates.keep import DEFAULT_RULES, check_patterns, decide, parse_rules
     from search.index import Index
 
@@ -42,7 +43,7 @@ def duplicates(
         if name not in PROMISES:
             raise typer.BadParameter(f"There is no kind {name!r}. Use: {', '.join(PROMISES)}.", param_hint="--tier")
     rules = parse_rules(DEFAULT_RULES if keep is None else keep, protect or ())
-    wanted = [name for name in PROMISES if not tier or name in tier]
+    wanted = [name for name in PROMISES if name in (tier or DEFAULT_TIERS)]
     with Index.open(directory) as index:
         groups = find(index, wanted, skipped=lambda path, why: warn(f"left out: {path}: {why}"))
     check_patterns(rules, groups)
@@ -68,7 +69,7 @@ def _to_json(decisions: Sequence[Decision]) -> dict[str, Any]:
                     {
                         "id": file.image.id,
                         "paths": [str(file.path)],
-                        "score": 1.0,
+                        "score": round(decision.group.scores.get(file.image.id, 1.0), 4),
                         "keep": str(file.path) not in going,
                         "why": decision.reason(file),
                     }

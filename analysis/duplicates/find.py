@@ -1,10 +1,10 @@
-"""Finding duplicates whose promise can be proved: equal files, and equal pixels."""
+"""Finding duplicates, tier by tier: equal files and equal pixels here, the same photo and what is alike elsewhere."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -12,7 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from analysis.duplicates.alike import lookalikes, moments
+from analysis.duplicates.candidates import candidate_pairs
 from analysis.duplicates.groups import File, Group, Tier
+from analysis.duplicates.photo import photo_groups
+from analysis.duplicates.reading import Reduced, Skipped, read
 from analysis.labels import records
 from indexer.pictures.decode import DecodeLimits
 from search.index import Index
@@ -30,9 +34,6 @@ EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
 BITS_PER_SAMPLE = 258
 """The tag of a TIFF."""
 
-Skipped = Callable[[str, str], None]
-"""Told of a file that is left out, and why."""
-
 
 def find(index: Index, tiers: Sequence[Tier], *, skipped: Skipped) -> list[Group]:
     """The groups of each tier, the surest tier first, each tier's largest files first.
@@ -47,6 +48,8 @@ def find(index: Index, tiers: Sequence[Tier], *, skipped: Skipped) -> list[Group
         groups += [Group(tier="bytes", files=same) for same in held if len(same) > 1]
     if "pixels" in tiers:
         groups += [*_same_pixels(images, files, skipped)]
+    if {"photo", "moment", "alike"} & {*tiers}:
+        groups += [*_alike(index, images, tiers, files, skipped, [group for group in groups if group.tier == "pixels"])]
     return sorted(groups, key=lambda group: (tiers.index(group.tier), -max(one.location.size for one in group.files)))
 
 
@@ -103,6 +106,43 @@ def _same_pixels(images: Sequence[ImageRecord], files: Files, skipped: Skipped) 
                 yield Group(tier="pixels", files=tuple(one for record in same for one in files.of(record)))
 
 
+def _alike(
+    index: Index,
+    images: Sequence[ImageRecord],
+    tiers: Sequence[Tier],
+    files: Files,
+    skipped: Skipped,
+    equal: Sequence[Group],
+) -> Iterator[Group]:
+    """Groups of the tiers in which images are compared by what they show. equal: groups of equal pixels, which are not
+    the same photo once more."""
+    there = {record.id: record for record in images if not record.missing and record.facts.phash is not None}
+    by_rowid = {rowid: there[name] for name, rowid in index.catalog.rowids(there).items()}
+    if "photo" in tiers:
+        hashes = [record.facts.phash or 0 for record in by_rowid.values()]
+        pairs = candidate_pairs(index, [*by_rowid], hashes)
+        pictures = Reduced(lambda rowid: files.of(by_rowid[rowid]), skipped)
+        known = [{file.image.id for file in group.files} for group in equal]
+        for group in _grouped("photo", photo_groups(by_rowid, pairs, pictures.of), by_rowid, files):
+            if not any({file.image.id for file in group.files} <= names for names in known):
+                yield group
+    if "moment" in tiers:
+        yield from _grouped("moment", moments(index, by_rowid), by_rowid, files)
+    if "alike" in tiers:
+        yield from _grouped("alike", lookalikes(index, by_rowid), by_rowid, files)
+
+
+def _grouped(
+    tier: Tier, found: Iterable[tuple[int, dict[int, float]]], images: Mapping[int, ImageRecord], files: Files
+) -> Iterator[Group]:
+    """Groups of what is there of medoids and their members."""
+    for medoid, members in found:
+        held = tuple(file for rowid in (medoid, *members) for file in files.of(images[rowid]))
+        scores = {images[rowid].id: sure for rowid, sure in members.items()}
+        if len({file.image.id for file in held}) > 1:
+            yield Group(tier=tier, files=held, scores=scores)
+
+
 def _with_a_near_hash(hashes: Sequence[int]) -> list[int]:
     """The numbers of hashes that another one is near to."""
     bits = np.array(hashes, dtype=np.int64).view(np.uint64)
@@ -118,25 +158,16 @@ def _with_a_near_hash(hashes: Sequence[int]) -> list[int]:
     return found
 
 
-def _digest(files: Iterable[File], skipped: Skipped) -> str | None:
-    """SHA-256 of an image's upright pixels, read from the first of its files that holds it; None where they are not
-    proved to be all that it shows."""
-    for file in files:
-        try:
-            data = file.path.read_bytes()
-        except OSError as error:
-            skipped(str(file.path), error.strerror or str(error))
-            continue
-        if hashlib.sha256(data).hexdigest() != file.image.id:
-            skipped(str(file.path), "it has changed since the last build")
-            continue
-        if file.image.facts.width * file.image.facts.height > DecodeLimits().max_pixels:
-            return None
-        try:
-            return _pixels(data)
-        except Exception:  # whatever Pillow raises: a file that is not whole, or of a kind that it lacks
-            return None
-    return None
+def _digest(files: Sequence[File], skipped: Skipped) -> str | None:
+    """SHA-256 of an image's upright pixels; None where no file holds it, or where they are not proved to be all that it
+    shows."""
+    if any(file.image.facts.width * file.image.facts.height > DecodeLimits().max_pixels for file in files):
+        return None
+    data = read(files, skipped)
+    try:
+        return None if data is None else _pixels(data)
+    except Exception:  # whatever Pillow raises: a file that is not whole, or of a kind that it lacks
+        return None
 
 
 def _pixels(data: bytes) -> str | None:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from search.types import ImageRecord, Location
 
-Tier = Literal["bytes", "pixels"]
+Tier = Literal["bytes", "pixels", "photo", "moment", "alike"]
 PROMISES: dict[Tier, str] = {
     "bytes": "the files are equal, byte for byte",
     "pixels": "upright, the pictures have the same pixels, whatever the files are",
+    "photo": "one photo, smaller, saved again, recoloured, cut, framed, written on, mirrored or turned",
+    "moment": "taken by one camera within ten seconds, and alike",
+    "alike": "so alike as hardly any two pictures are by chance",
 }
-"""The tiers, the surest first, and what each promises of any two of a group."""
+"""The tiers, the surest first, and what each promises: of any two of a group; from `photo` on, of one and any other."""
+DEFAULT_TIERS: tuple[Tier, ...] = ("bytes", "pixels", "photo")
+"""The tiers whose groups have extra files. Of the others nothing is extra: they are listed only where asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +37,14 @@ class File:
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Files that are duplicates of one another, two or more, no two of them one file by another name."""
+    """Files that are duplicates of one another, two or more, no two of them one file by another name.
+
+    scores: by image id, how surely it belongs to the group, 0..1; 1 where it is not there.
+    """
 
     tier: Tier
     files: tuple[File, ...]
+    scores: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

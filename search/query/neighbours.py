@@ -21,19 +21,35 @@ Pairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The false-match rates of a space's scores, None where they are not known, and the pairs of neighbours."""
+    """Pairs of neighbours, and what their cosines mean. rates: the false-match rates of the space's scores, None where
+    they are not known; copy_cosine: what a near copy has at least."""
 
-    rates: FalseMatches | None
-    pairs: Iterator[Pairs]
+    snapshot: Snapshot
+    space: str
+    k: int
 
+    @property
+    def rates(self) -> FalseMatches | None:
+        """The false-match rates of the space's scores; None where they are not known."""
+        base = self.snapshot.spaces[self.space].base
+        return None if base is None else base.false_matches
 
-def neighbours(snapshot: Snapshot, space: str, k: int) -> Neighbours:
-    """Each image's k nearest others, found by the space's graph, or where there is none, by comparing all.
+    @property
+    def copy_cosine(self) -> float:
+        """The cosine that a near copy has at least."""
+        return self.snapshot.spaces[self.space].transform.copy_cosine
 
-    No more than a batch is in memory where there is a graph; else all vectors of the space.
-    """
-    base = snapshot.spaces[space].base
-    return Neighbours(None if base is None else base.false_matches, _pairs(snapshot, space, k))
+    def pairs(self) -> Iterator[Pairs]:
+        """Each image's k nearest others, found by the space's graph, or where there is none, by comparing all.
+
+        No more than a batch of vectors is in memory where there is a graph; else all of the space.
+        """
+        return _pairs(self.snapshot, self.space, self.k)
+
+    def cosine(self, one: int, other: int) -> float:
+        """The cosine of two images that were found."""
+        first, second = self.snapshot.vectors(self.space, np.array([one, other]))
+        return float(first @ second)
 
 
 def _pairs(snapshot: Snapshot, space: str, k: int) -> Iterator[Pairs]:

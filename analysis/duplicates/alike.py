@@ -1,0 +1,74 @@
+"""Images that are only alike: taken in one moment, or so alike as hardly any two are by chance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+
+from analysis.duplicates.medoids import around_medoids
+from search.index import Index
+from search.query.neighbours import Neighbours
+from search.types import ImageRecord
+
+Groups = list[tuple[int, dict[int, float]]]
+"""The rowid of each group's medoid, and its members with their cosines."""
+
+NEIGHBOURS = 16
+"""Nearest images of each that are looked at; larger groups are found by way of members."""
+MOMENT_SECONDS = 10
+"""Between two images of one moment, at most."""
+MOMENT_RATE = 1e-2
+"""False-match rate of two images of one moment, at most: their time says the rest."""
+ALIKE_BY_CHANCE = 0.1
+"""Images that may be as near to an image by chance as those listed with it."""
+
+
+def moments(index: Index, images: Mapping[int, ImageRecord]) -> Groups:
+    """Groups of images that one camera took within MOMENT_SECONDS of the medoid, and that look alike."""
+    neighbours = index.neighbours(NEIGHBOURS)
+    least = _least(neighbours, MOMENT_RATE)
+
+    def certain(one: int, other: int) -> float:
+        return _cosine(neighbours, one, other, least) if _is_one_moment(images[one], images[other]) else 0.0
+
+    return around_medoids(_proved(neighbours, images, least, _is_one_moment), certain)
+
+
+def lookalikes(index: Index, images: Mapping[int, ImageRecord]) -> Groups:
+    """Groups of images that are nearer to the medoid than ALIKE_BY_CHANCE images are by chance."""
+    neighbours = index.neighbours(NEIGHBOURS)
+    least = _least(neighbours, ALIKE_BY_CHANCE / max(1, len(images)))
+    pairs = _proved(neighbours, images, least)
+    return around_medoids(pairs, lambda one, other: _cosine(neighbours, one, other, least))
+
+
+def _least(neighbours: Neighbours, rate: float) -> float:
+    """The cosine that has a false-match rate; a near copy's where rates are not known."""
+    rates = neighbours.rates
+    return neighbours.copy_cosine if rates is None else max(rates.score(rate), 1e-6)
+
+
+def _cosine(neighbours: Neighbours, one: int, other: int, least: float) -> float:
+    cosine = neighbours.cosine(one, other)
+    return min(1.0, cosine) if cosine >= least else 0.0
+
+
+def _is_one_moment(one: ImageRecord, other: ImageRecord) -> bool:
+    if None in (one.facts.taken_at, other.facts.taken_at, one.facts.camera) or one.facts.camera != other.facts.camera:
+        return False
+    times = [datetime.fromisoformat(record.facts.taken_at or "") for record in (one, other)]
+    return abs((times[0] - times[1]).total_seconds()) <= MOMENT_SECONDS
+
+
+def _proved(
+    neighbours: Neighbours,
+    images: Mapping[int, ImageRecord],
+    least: float,
+    belong: Callable[[ImageRecord, ImageRecord], bool] | None = None,
+) -> Iterator[tuple[int, int, float]]:
+    for ones, others, cosines in neighbours.pairs():
+        for one, other, cosine in zip(ones.tolist(), others.tolist(), cosines.tolist(), strict=True):
+            if cosine < least or one not in images or other not in images:
+                continue
+            if belong is None or belong(images[one], images[other]):
+                yield one, other, min(1.0, cosine)

@@ -1,0 +1,82 @@
+"""Candidates: pairs of images that may be copies, by the nearest neighbours of embeddings and by perceptual hashes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search.index import Index
+
+Rowids = NDArray[np.int64]
+Hashes = NDArray[np.uint64]
+
+NEIGHBOURS = 8
+"""Nearest images of each that are looked at. Larger groups are found by way of copies of copies."""
+BY_CHANCE = 4.0
+"""Images that may be as near as a candidate by chance, at most: neighbours that are further off are not looked at."""
+MAX_BITS = 10
+"""Bits of 64 by which the perceptual hashes of candidates differ at most; a crop changes more, a turn a few."""
+WORD, WORDS = 16, 4
+"""Bits of a part of a hash, and how many there are: candidates have one in common."""
+BESIDE = 8
+"""Hashes that each is compared with in an order by one of these parts: blank pictures all have the same."""
+
+
+def candidate_pairs(index: Index, rowids: Sequence[int], hashes: Sequence[int]) -> NDArray[np.int64]:
+    """Pairs of images to compare, (p, 2) rowids, ascending, each pair once, the smaller rowid first.
+
+    rowids: of the images that can be compared; hashes: their perceptual hashes, signed. Memory grows with the number of
+    images, by some 100 bytes for each, never with its square.
+    """
+    known = np.array(sorted(rowids), dtype=np.int64)
+    found = [np.empty((0, 2), dtype=np.int64), *_near_vectors(index, known)]
+    order = np.argsort(np.array(rowids, dtype=np.int64))
+    found.append(known[_near_hashes(np.array(hashes, dtype=np.int64).view(np.uint64)[order])])
+    pairs: NDArray[np.int64] = np.unique(np.sort(np.concatenate(found), axis=1), axis=0)
+    return pairs
+
+
+def _near_vectors(index: Index, known: Rowids) -> Iterator[NDArray[np.int64]]:
+    neighbours = index.neighbours(NEIGHBOURS)
+    least = -1.0 if neighbours.rates is None else neighbours.rates.score(min(1.0, BY_CHANCE / max(1, len(known))))
+    for one, other, cosines in neighbours.pairs():
+        near = (cosines >= least) & np.isin(one, known) & np.isin(other, known)
+        yield np.stack([one[near], other[near]], axis=1)
+
+
+def _near_hashes(hashes: Hashes) -> NDArray[np.int64]:
+    """Positions of pairs of near hashes, (p, 2), in any of the eight orientations of one of them."""
+    count = len(hashes)
+    turned = np.concatenate(turned_hashes(hashes)) if count else hashes
+    found = [np.empty((0, 2), dtype=np.int64)]
+    for _ in range(WORDS):
+        order = np.argsort(turned, kind="stable")
+        ordered = turned[order]
+        for apart in range(1, BESIDE + 1):
+            one, other = ordered[:-apart], ordered[apart:]
+            near = (one >> np.uint64(64 - WORD)) == (other >> np.uint64(64 - WORD))
+            near &= np.bitwise_count(one ^ other) <= MAX_BITS
+            near &= (order[:-apart] < count) | (order[apart:] < count)
+            pairs = np.stack([order[:-apart][near], order[apart:][near]], axis=1) % max(1, count)
+            found.append(pairs[pairs[:, 0] != pairs[:, 1]])
+        turned = (turned << np.uint64(WORD)) | (turned >> np.uint64(64 - WORD))
+    return np.concatenate(found)
+
+
+def turned_hashes(hashes: Hashes) -> list[Hashes]:
+    """The perceptual hashes that pictures would have in all eight orientations, but for a few bits, the first upright.
+
+    A hash holds which of 8 x 8 frequencies are above their median, nearly zero. Mirroring changes the sign of those
+    that are odd across, turning upside down of those that are odd downwards, and transposing exchanges both.
+    """
+    bits = np.unpackbits(hashes.astype(">u8").view(np.uint8).reshape(-1, 8), axis=1).reshape(-1, 8, 8)
+    odd = (np.arange(8) % 2).astype(np.uint8)
+    made = []
+    for grid in (bits, bits.transpose(0, 2, 1)):
+        for down in (0, 1):
+            for across in (0, 1):
+                flipped = grid ^ (down * odd[:, None]) ^ (across * odd[None, :])
+                made.append(np.packbits(flipped.reshape(-1, 64), axis=1).view(">u8")[:, 0].astype(np.uint64))
+    return made

@@ -1,0 +1,84 @@
+"""Reading: the bytes of an image from one of its files, and its reduced picture, kept while there is room."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from io import BytesIO
+
+from PIL import Image
+
+from analysis.duplicates.groups import File
+from analysis.duplicates.small import SIDE, Small, reduced
+from indexer.errors import ImageRejected
+from indexer.pictures.decode import DecodeLimits, open_upright
+
+Skipped = Callable[[str, str], None]
+"""Told of a file that is left out, and why."""
+
+ONE_FRAME = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JXL", "MPO", "PNG", "WEBP")
+"""Kinds, by Pillow's names, of which a picture without further frames is all that they show; TIFFs may be raw files,
+which are shown by their preview, but are worth more."""
+KEPT = 1_536
+"""Reduced pictures kept, with what is computed of them: 200 KB each."""
+
+
+def read(files: Iterable[File], skipped: Skipped) -> bytes | None:
+    """An image's bytes, from the first of its files that still holds it; None where none does."""
+    for file in files:
+        try:
+            data = file.path.read_bytes()
+        except OSError as error:
+            skipped(str(file.path), error.strerror or str(error))
+            continue
+        if hashlib.sha256(data).hexdigest() == file.image.id:
+            return data
+        skipped(str(file.path), "it has changed since the last build")
+    return None
+
+
+class Reduced:
+    """The reduced pictures of images, by their rowids: each decoded once, as long as there is room."""
+
+    def __init__(self, files_of: Callable[[int], Iterable[File]], skipped: Skipped) -> None:
+        self._files_of, self._skipped = files_of, skipped
+        self._kept: OrderedDict[int, Small] = OrderedDict()
+        self._unread: set[int] = set()
+
+    def of(self, rowid: int) -> Small | None:
+        """An image's picture; None where no file holds it, or where one picture is not all that the file shows."""
+        if rowid in self._unread:
+            return None
+        if rowid in self._kept:
+            self._kept.move_to_end(rowid)
+            return self._kept[rowid]
+        data = read(self._files_of(rowid), self._skipped)
+        small = None if data is None else _small(data)
+        if small is None:
+            self._unread.add(rowid)
+            return None
+        self._kept[rowid] = small
+        if len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
+        return small
+
+
+def _small(data: bytes) -> Small | None:
+    try:
+        with Image.open(BytesIO(data)) as opened:
+            frames = 1 if opened.format == "MPO" else getattr(opened, "n_frames", 1)
+            if opened.format not in ONE_FRAME and not _is_plain_tiff(opened):
+                return None
+        if frames > 1:
+            return None
+        return Small(reduced(open_upright(data, limits=DecodeLimits(), at_least=2 * SIDE)))
+    except ImageRejected:
+        return None
+    except Exception:  # whatever Pillow raises: a file that is not whole
+        return None
+
+
+def _is_plain_tiff(opened: Image.Image) -> bool:
+    """Whether a TIFF is a picture in eight bits of colours, and not a raw file."""
+    return opened.format == "TIFF" and opened.mode in ("1", "L", "P", "RGB", "RGBA")

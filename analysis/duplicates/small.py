@@ -1,0 +1,114 @@
+"""Small pictures, and what two of them are compared by: how much the colour changes at each pixel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Floats = NDArray[np.float32]
+Pixels = NDArray[np.uint8]
+Matrix = NDArray[np.float64]
+"""(2, 3): from x, y, 1 of a point of the whole to x, y of the same in the part, each from 0 to 1 over a side."""
+
+SIDE = 128
+"""Pixels of the longer side of a reduced picture."""
+MIN_SIDE = 16
+"""Pixels that its shorter side has at least: that of a strip is stretched."""
+SQUARE = 32
+"""Pixels a side of the square in which whole pictures are laid over one another."""
+MIN_EDGE = 3.0
+"""Root of a difference of colour below which a border is of one colour."""
+STRONGEST_EDGE = 200.0
+"""Differences of colour beyond count as much as this one."""
+
+
+class Small:
+    """A picture made small, and what it is compared by."""
+
+    def __init__(self, pixels: NDArray[np.uint8]) -> None:
+        """pixels: (height, width, 3) uint8 with a longer side of SIDE pixels, see `reduced`."""
+        self.pixels = pixels
+
+    @cached_property
+    def edges(self) -> Floats:
+        """How much the colour changes at each pixel, (height, width)."""
+        padded = np.pad(self.pixels.astype(np.float32), ((1, 1), (1, 1), (0, 0)), mode="edge")
+        across, down = padded[1:-1, 2:] - padded[1:-1, :-2], padded[2:, 1:-1] - padded[:-2, 1:-1]
+        strength = np.sqrt((across**2 + down**2).sum(axis=2))
+        edges: Floats = np.sqrt(np.minimum(strength, STRONGEST_EDGE))
+        return edges
+
+    @cached_property
+    def box(self) -> tuple[int, int, int, int]:
+        """What is left without borders of one colour: top, bottom, left and right in pixels."""
+        drawn = self.edges > MIN_EDGE
+        rows, columns = np.flatnonzero(drawn.any(axis=1)), np.flatnonzero(drawn.any(axis=0))
+        if not len(rows):
+            return 0, len(self.edges), 0, self.edges.shape[1]
+        return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+
+    @cached_property
+    def square(self) -> Floats:
+        """The edges squeezed into a square, in all eight orientations, (8, SQUARE * SQUARE): zero mean, unit length."""
+        return _squeezed(self.edges)
+
+    @cached_property
+    def boxed(self) -> Floats:
+        """The same of the `box`."""
+        top, bottom, left, right = self.box
+        return _squeezed(self.edges[top:bottom, left:right])
+
+    def at(self, side: int) -> Floats:
+        """The edges with a longer side of so many pixels."""
+        height, width = self.edges.shape
+        scale = side / max(height, width)
+        return self.edges if scale == 1 else resized(self.edges, scaled(height, scale), scaled(width, scale))
+
+    def oriented(self, turn: int) -> Small:
+        """The picture in one of the eight orientations."""
+        return self if turn == 0 else Small(np.ascontiguousarray(turned(self.pixels, turn)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where `part`, in the orientation `turn`, lies in `whole`; score: how well blocks that match do, 0..1."""
+
+    whole: Small
+    part: Small
+    turn: int
+    matrix: Matrix
+    score: float
+
+
+def reduced(picture: Image.Image) -> Pixels:
+    """An upright RGB picture with a longer side of SIDE pixels, (height, width, 3) uint8."""
+    scale = SIDE / max(picture.size)
+    size = scaled(picture.width, scale, MIN_SIDE), scaled(picture.height, scale, MIN_SIDE)
+    return np.asarray(picture.resize(size, Image.Resampling.BOX if scale < 1 else Image.Resampling.BICUBIC))
+
+
+def scaled(side: int, scale: float, least: int = 4) -> int:
+    return max(least, round(side * scale))
+
+
+def turned(values: NDArray[Any], turn: int) -> NDArray[Any]:
+    """A picture's values, (height, width, ...), mirrored from 4 on, then turned by `turn` modulo 4 quarters."""
+    return np.rot90(values[:, ::-1] if turn >= 4 else values, turn % 4)
+
+
+def resized(values: Floats, height: int, width: int) -> Floats:
+    """Values at another size, (height, width), each the mean of its area."""
+    image = Image.fromarray(np.ascontiguousarray(values)).resize((width, height), Image.Resampling.BOX)
+    return np.asarray(image)
+
+
+def _squeezed(edges: Floats) -> Floats:
+    flat = np.stack([turned(resized(edges, SQUARE, SQUARE), turn).ravel() for turn in range(8)])
+    flat = flat - flat.mean(axis=1, keepdims=True)
+    unit: Floats = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
+    return unit
