@@ -68,8 +68,15 @@ def _captioned(image: Image.Image, share: float) -> Image.Image:
 
 def _lettered(image: Image.Image, share: float) -> Image.Image:
     drawn, size = image.copy(), max(8, round(image.height * share))
-    style = {"fill": "white", "stroke_fill": "black", "stroke_width": max(1, size // 12), "font_size": size}
-    ImageDraw.Draw(drawn).text((image.width / 2, 2), "WHEN IT RAINS", anchor="ma", **style)
+    ImageDraw.Draw(drawn).text(
+        (image.width / 2, 2),
+        "WHEN IT RAINS",
+        anchor="ma",
+        fill="white",
+        stroke_fill="black",
+        stroke_width=max(1, size // 12),
+        font_size=size,
+    )
     return drawn
 
 
@@ -208,7 +215,8 @@ def another_day(photo: Image.Image, subjects: tuple[Image.Image, Image.Image], s
         cut = generator.uniform(0.0, 0.1, 4)
         seen = _cropped(scene, *cut.tolist())
         seen = seen.resize((640, round(640 * photo.height / photo.width)))
-        light = np.linspace(*generator.uniform(0.7, 1.25, 2), seen.width)[None, :, None]
+        start, end = generator.uniform(0.7, 1.25, 2).tolist()
+        light = np.linspace(start, end, seen.width)[None, :, None]
         tint = generator.uniform(0.9, 1.1, 3)
         lit = Image.fromarray((np.asarray(seen) * light * tint).clip(0, 255).astype(np.uint8))
         taken.append(_noise_of_sensor(lit, generator))

@@ -58,7 +58,7 @@ def base(library: Path, tmp_path: Path) -> Path:
 
 
 def test_equal_files_and_equal_pixels_are_groups_of_their_own(base: Path) -> None:
-    answer = json.loads(run_cli("dups", base / "photos.index", "--json").stdout)
+    answer = json.loads(run_cli("dups", base / "photos.index", "--tier", "bytes", "--tier", "pixels", "--json").stdout)
     groups = [
         (
             group["tier"],
@@ -95,7 +95,7 @@ def test_what_is_not_proved_to_be_equal_is_no_duplicate(tmp_path: Path, checkpoi
     cut = (photos / "plain.png").read_bytes()
     (photos / "cut.png").write_bytes(cut[: int(0.8 * len(cut))])
     run_cli("build", photos, "--index", tmp_path / "photos.index", "--model", checkpoint, check=None)
-    answer = json.loads(run_cli("dups", tmp_path / "photos.index", "--json").stdout)
+    answer = json.loads(run_cli("dups", tmp_path / "photos.index", "--tier", "pixels", "--json").stdout)
     groups = [sorted(Path(one["paths"][0]).name for one in group["images"]) for group in answer["groups"]]
     assert groups == [["opaque.png", "plain.png"]]
 
@@ -152,7 +152,7 @@ def test_rules_that_are_none_are_refused(base: Path) -> None:
     with pytest.raises(RuleInvalid, match="newest"):
         parse_rules("resolution,newest")
     assert "Rules are" in run_cli("dups", base / "photos.index", "--keep", "folder:", check=2).stderr
-    assert "bytes, pixels" in run_cli("dups", base / "photos.index", "--tier", "photo", check=2).stderr
+    assert "bytes, pixels, photo" in run_cli("dups", base / "photos.index", "--tier", "copies", check=2).stderr
 
 
 def test_protected_files_stay_and_are_kept_before_others(base: Path) -> None:

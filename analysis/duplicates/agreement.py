@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from analysis.duplicates.blocks import BLOCK, blocks, correlations, cut, soft, warp
 from analysis.duplicates.colours import follow_one_rule
-from analysis.duplicates.small import Floats, Place
+from analysis.duplicates.small import Floats, Matrix, Place
 
 Blocks = NDArray[np.bool_]
 
@@ -36,18 +36,20 @@ NOISE, MIN_NOISY = 6.0, 0.35
 """A block agrees, too, that differs no more than so many times as much as the best quarter do, at this correlation."""
 TYPICAL, TYPICAL_IF_ADDED = 0.6, 0.95
 """The median correlation that a copy has, and one with something painted on it, where nothing is."""
-ALLOWED = 0.25
+ALLOWED = 0.75
 """Blocks that may differ, and more of them as the median correlation is worse: half of what that lacks, .05 at most."""
 MIN_SHARE = 0.25
 """Of the blocks that must agree, where something was added all over, as a watermark is."""
 PERSISTS = 0.75
 """Share of a block's edges that are found in the other picture, so that something was only added to it."""
+MAX_MOVED = 1.5
+"""Blocks that may seem to have moved, and a twentieth of those that differ."""
 REACH = 3
 """Pixels within which something is looked for that moved."""
 EDGE, SIDE_EDGE, CORNER = 0.27, 0.2, 0.36
 """Shares of height and width that a caption, or a strip, or a logo in a corner, may take."""
-RIM = 0.18
-"""Share of a side that is rim: where something was painted on a picture, blocks of its middle must agree."""
+RIM, MIN_MIDDLE = 0.18, 24
+"""Share of a side that is rim, and blocks inside of it that must agree where something was painted on a picture."""
 MIN_PAINTED, MIN_FILLED = 6, 0.7
 """Blocks that differ in such a zone, and the share that they are of those in the box around them."""
 
@@ -119,11 +121,11 @@ def _is_copy(compared: Compared) -> bool:
     differing = compared.count(everywhere)
     allowed = ALLOWED + count * min(0.05, (1 - typical) / 2)
     moved = 0.02 * count if typical < TYPICAL_IF_ADDED else 0.0
-    if compared.moved.sum() > 0.5 + 0.05 * differing + moved:
+    if compared.moved.sum() > MAX_MOVED + 0.05 * differing + moved:
         return False
     if differing <= allowed:
         return True
-    if typical < TYPICAL_IF_ADDED or (agrees & _middle(shown.shape)).sum() < MIN_BLOCKS:
+    if typical < TYPICAL_IF_ADDED or (agrees & _middle(shown.shape)).sum() < MIN_MIDDLE:
         return False
     if compared.both(everywhere) <= allowed and agrees.sum() >= MIN_SHARE * count:
         return True
@@ -171,6 +173,8 @@ def _compared(place: Place) -> Compared | None:
     other, inside = warp(part.pixels, place.matrix, shape)
     other = cut(other)
     here = _without_rim(blocks(cut(inside).astype(np.float32)) >= 0.9 * PIXELS)
+    if not _is_whole(place.matrix):
+        here[0] = here[-1] = here[:, 0] = here[:, -1] = False  # a frame may reach into them
     if here.sum() < MIN_BLOCKS:
         return None
     edges, there = warp(soft(part.edges), place.matrix, shape, REACH)
@@ -206,6 +210,12 @@ def _compared(place: Place) -> Compared | None:
         other_colours=_means(other),
         inside=here,
     )
+
+
+def _is_whole(matrix: Matrix) -> bool:
+    """Whether the borders of the whole and of the part lie over one another, but for a hundredth."""
+    corners = np.array([[0, 0, 1], [1, 0, 1], [0, 1, 1], [1, 1, 1]])
+    return bool(np.abs(corners @ matrix.T - corners[:, :2]).max() < 0.01)
 
 
 def _without_rim(inside: Blocks) -> Blocks:

@@ -7,6 +7,8 @@ and an affine map is fitted to where they went, twice at half of the resolution 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import numpy as np
 
 from analysis.duplicates.blocks import BLOCK, correlations, cut, soft, warp
@@ -15,35 +17,47 @@ from analysis.duplicates.small import SIDE, Floats, Matrix, Place, Small
 
 MIN_WHOLE, MIN_PART = 0.3, 0.55
 """Correlations below which two pictures are not looked at any closer. Of parts chance alone finds .54."""
+MIN_HALF = 0.5
+"""Score at half of the resolution below which a place is not refined any further: that of five blocks of 64."""
 ROUNDS = ((SIDE // 2, 3), (SIDE // 2, 2), (SIDE, 2), (SIDE, 2))
 """Resolutions at which a place is refined, and how many pixels blocks are moved there."""
 MIN_MATCHED = 4
 """Blocks that a map can be fitted to."""
 
 
-def places(one: Small, other: Small) -> list[Place]:
-    """Where one of two pictures may lie in the other, or its smallest part that is not of one colour, refined: the two
-    likeliest, the best first."""
-    found = _over(one, other, one.square[0], other.square, np.eye(2, 3))
-    boxes = [(small.box, small.edges.shape) for small in (one, other)]
-    if any(box != (0, shape[0], 0, shape[1]) for box, shape in boxes):
-        found += _over(one, other, one.boxed[0], other.boxed, None)
-    parts = [part_in_whole(one, other), part_in_whole(other, one)]
-    found += [place for place in parts if place.score >= MIN_PART]
-    half = [refined(place, ROUNDS[:2]) for place in found]
-    best = sorted(half, key=lambda place: -place.score)[:2]
-    return sorted((refined(place, ROUNDS[2:]) for place in best if place.score > 0), key=lambda place: -place.score)
+def places(one: Small, other: Small) -> Iterator[Place]:
+    """Where one of two pictures may lie in the other, refined: of the whole over the whole, then of what is left
+    without borders, then of one inside the other, the likeliest each. They are looked for as they are asked for."""
+    for found in (_whole_over_whole, _box_over_box, _one_inside_other):
+        half = [refined(place, ROUNDS[:2]) for place in found(one, other)]
+        best = max(half, key=lambda place: place.score, default=None)
+        if best is not None and best.score >= MIN_HALF:
+            yield refined(best, ROUNDS[2:])
 
 
-def _over(one: Small, other: Small, square: Floats, squares: Floats, matrix: Matrix | None) -> list[Place]:
-    """One picture over the other, in its two likeliest orientations. matrix: None: the box of one over the other's."""
-    scores = squares @ square
+def _whole_over_whole(one: Small, other: Small) -> list[Place]:
+    return _over(one, other, other.square @ one.square[0], boxed=False)
+
+
+def _box_over_box(one: Small, other: Small) -> list[Place]:
+    if all(small.box == (0, small.edges.shape[0], 0, small.edges.shape[1]) for small in (one, other)):
+        return []
+    return _over(one, other, other.boxed @ one.boxed[0], boxed=True)
+
+
+def _one_inside_other(one: Small, other: Small) -> list[Place]:
+    parts = part_in_whole(one, other), part_in_whole(other, one)
+    return [place for place in parts if place.score >= MIN_PART]
+
+
+def _over(one: Small, other: Small, scores: Floats, *, boxed: bool) -> list[Place]:
+    """One picture over the other, or the box of one over that of the other, in its two likeliest orientations."""
     return [
         Place(
             whole=one,
             part=other,
             turn=turn,
-            matrix=_box_over_box(one, other.oriented(turn)) if matrix is None else matrix,
+            matrix=_between_boxes(one, other.oriented(turn)) if boxed else np.eye(2, 3),
             score=float(scores[turn]),
         )
         for turn in np.argsort(-scores)[:2].tolist()
@@ -51,7 +65,7 @@ def _over(one: Small, other: Small, square: Floats, squares: Floats, matrix: Mat
     ]
 
 
-def _box_over_box(one: Small, other: Small) -> Matrix:
+def _between_boxes(one: Small, other: Small) -> Matrix:
     rows = []
     for first, side in ((2, 1), (0, 0)):
         low, high = (value / one.edges.shape[side] for value in one.box[first : first + 2])
@@ -85,6 +99,23 @@ def refined(place: Place, rounds: tuple[tuple[int, int], ...]) -> Place:
             if score > best_score:
                 best_matrix, best_score = matrix, score
     return Place(whole=place.whole, part=place.part, turn=place.turn, matrix=best_matrix, score=best_score)
+
+
+def corrected(
+    matrix: Matrix, one: Floats, other: Floats, look: Callable[[Floats], Floats], reaches: tuple[int, ...], floor: float
+) -> Matrix:
+    """A map corrected at another resolution, by where blocks of `one` match what `look` makes of the other there.
+
+    floor: of the variance of a block, times its pixels.
+    """
+    for reach in reaches:
+        warped, inside = warp(other, matrix, one.shape, reach)
+        across, down, best = _peaks(correlations(one, look(warped) * inside, reach, floor), reach)
+        weights = 4 * np.maximum(best - 0.5, 0) ** 2
+        if (weights > 0.1).sum() < 2 * MIN_MATCHED:
+            break
+        matrix = _fitted(matrix, across, down, weights, one.shape)
+    return matrix
 
 
 def _score(correlation: Floats) -> float:

@@ -26,7 +26,7 @@ ALIKE_BY_CHANCE = 0.1
 def moments(index: Index, images: Mapping[int, ImageRecord]) -> Groups:
     """Groups of images that one camera took within MOMENT_SECONDS of the medoid, and that look alike."""
     neighbours = index.neighbours(NEIGHBOURS)
-    least = _least(neighbours, MOMENT_RATE)
+    least = 1e-6 if neighbours.rates is None else _least(neighbours, MOMENT_RATE)
 
     def certain(one: int, other: int) -> float:
         return _cosine(neighbours, one, other, least) if _is_one_moment(images[one], images[other]) else 0.0

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from analysis.duplicates.agreement import certainty
 from analysis.duplicates.alignment import places
+from analysis.duplicates.fine import contradicts
 from analysis.duplicates.medoids import around_medoids
 from analysis.duplicates.small import Small
 from search.types import ImageRecord
@@ -17,7 +18,10 @@ from search.types import ImageRecord
 
 def compare(one: Small, other: Small) -> float:
     """How surely two pictures are one photo: 0, or the share of their blocks that agree."""
-    return max((certainty(place) for place in places(one, other)), default=0.0)
+    for place in places(one, other):
+        if (sure := certainty(place)) > 0:
+            return 0.0 if contradicts(place) else sure
+    return 0.0
 
 
 def may_be_one(one: ImageRecord, other: ImageRecord) -> bool:

@@ -10,7 +10,7 @@ from io import BytesIO
 from PIL import Image
 
 from analysis.duplicates.groups import File
-from analysis.duplicates.small import SIDE, Small, reduced
+from analysis.duplicates.small import FINE_SIDE, Small
 from indexer.errors import ImageRejected
 from indexer.pictures.decode import DecodeLimits, open_upright
 
@@ -20,8 +20,8 @@ Skipped = Callable[[str, str], None]
 ONE_FRAME = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JXL", "MPO", "PNG", "WEBP")
 """Kinds, by Pillow's names, of which a picture without further frames is all that they show; TIFFs may be raw files,
 which are shown by their preview, but are worth more."""
-KEPT = 1_536
-"""Reduced pictures kept, with what is computed of them: 200 KB each."""
+KEPT = 1_024
+"""Reduced pictures kept, with what is computed of them: 300 KB each."""
 
 
 def read(files: Iterable[File], skipped: Skipped) -> bytes | None:
@@ -72,7 +72,7 @@ def _small(data: bytes) -> Small | None:
                 return None
         if frames > 1:
             return None
-        return Small(reduced(open_upright(data, limits=DecodeLimits(), at_least=2 * SIDE)))
+        return Small.of(open_upright(data, limits=DecodeLimits(), at_least=FINE_SIDE))
     except ImageRejected:
         return None
     except Exception:  # whatever Pillow raises: a file that is not whole

@@ -19,6 +19,8 @@ SIDE = 128
 """Pixels of the longer side of a reduced picture."""
 MIN_SIDE = 16
 """Pixels that its shorter side has at least: that of a strip is stretched."""
+FINE_SIDE = 384
+"""Pixels of the longer side of what fine detail is compared by."""
 SQUARE = 32
 """Pixels a side of the square in which whole pictures are laid over one another."""
 MIN_EDGE = 3.0
@@ -30,9 +32,21 @@ STRONGEST_EDGE = 200.0
 class Small:
     """A picture made small, and what it is compared by."""
 
-    def __init__(self, pixels: NDArray[np.uint8]) -> None:
-        """pixels: (height, width, 3) uint8 with a longer side of SIDE pixels, see `reduced`."""
-        self.pixels = pixels
+    def __init__(self, pixels: Pixels, fine: Pixels) -> None:
+        """pixels: (height, width, 3) uint8 with a longer side of SIDE pixels; fine: (height, width) uint8, grey, with
+        one of FINE_SIDE at most."""
+        self.pixels, self.fine = pixels, fine
+
+    @classmethod
+    def of(cls, picture: Image.Image) -> Small:
+        """Make an upright RGB picture small."""
+        scale, fine = SIDE / max(picture.size), min(1.0, FINE_SIDE / max(picture.size))
+        size = scaled(picture.width, scale, MIN_SIDE), scaled(picture.height, scale, MIN_SIDE)
+        fine_size = scaled(picture.width, fine, MIN_SIDE), scaled(picture.height, fine, MIN_SIDE)
+        return cls(
+            np.asarray(picture.resize(size, Image.Resampling.BOX if scale < 1 else Image.Resampling.BICUBIC)),
+            np.asarray(picture.convert("L").resize(fine_size, Image.Resampling.BOX)),
+        )
 
     @cached_property
     def edges(self) -> Floats:
@@ -70,8 +84,8 @@ class Small:
         return self.edges if scale == 1 else resized(self.edges, scaled(height, scale), scaled(width, scale))
 
     def oriented(self, turn: int) -> Small:
-        """The picture in one of the eight orientations."""
-        return self if turn == 0 else Small(np.ascontiguousarray(turned(self.pixels, turn)))
+        """The picture in one of the eight orientations, but for its `fine` pixels."""
+        return self if turn == 0 else Small(np.ascontiguousarray(turned(self.pixels, turn)), self.fine)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,13 +97,6 @@ class Place:
     turn: int
     matrix: Matrix
     score: float
-
-
-def reduced(picture: Image.Image) -> Pixels:
-    """An upright RGB picture with a longer side of SIDE pixels, (height, width, 3) uint8."""
-    scale = SIDE / max(picture.size)
-    size = scaled(picture.width, scale, MIN_SIDE), scaled(picture.height, scale, MIN_SIDE)
-    return np.asarray(picture.resize(size, Image.Resampling.BOX if scale < 1 else Image.Resampling.BICUBIC))
 
 
 def scaled(side: int, scale: float, least: int = 4) -> int:
