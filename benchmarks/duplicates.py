@@ -241,22 +241,24 @@ def photo(
 def tables(methods: Mapping[str, Scores], right: NDArray[np.bool_], questions: Sequence[Question]) -> None:
     """Print the share of edits found by kind at PRECISION, and the micro average precision."""
     cuts = {name: cut(scores, right) for name, scores in methods.items()}
-    found = {name: np.logical_and(scores >= cuts[name], right).any(axis=1) for name, scores in methods.items()}
+    found: dict[str, NDArray[np.bool_]] = {
+        name: ((scores >= cuts[name]) * right).max(axis=1) for name, scores in methods.items()
+    }
     of_kind: defaultdict[str, list[int]] = defaultdict(list)
     for number, question in enumerate(questions):
         if question.answer is not None:
             of_kind[question.kind].append(number)
     print("| edit | copies | " + " | ".join(methods) + " |\n|---" + "|---" * (1 + len(methods)) + "|")
     for kind, numbers in of_kind.items():
-        shares = [f"{found[name][numbers].mean():.3f}" for name in methods]
+        shares = [f"{np.mean(found[name][numbers]):.3f}" for name in methods]
         print(f"| {kind} | {len(numbers)} | " + " | ".join(shares) + " |")
     everything = [number for numbers in of_kind.values() for number in numbers]
     print(f"| **all** | {len(everything)} | "
-          + " | ".join(f"{found[name][everything].mean():.3f}" for name in methods) + " |")  # fmt: skip
+          + " | ".join(f"{np.mean(found[name][everything]):.3f}" for name in methods) + " |")  # fmt: skip
     precise = [average_precision(scores, right) for scores in methods.values()]
     print("| micro AP | | " + " | ".join(f"{value:.3f}" for value in precise) + " |")
     for name, scores in methods.items():
-        wrong = np.logical_and(scores >= cuts[name], ~right)
+        wrong = (scores >= cuts[name]) * ~right
         kinds: Counter[str] = Counter()
         for number in np.flatnonzero(wrong.any(axis=1)).tolist():
             kinds[questions[number].kind if questions[number].answer is None else "another drawing"] += 1

@@ -37,7 +37,7 @@ def library(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path:
     exif[0x0112] = 6  # turned: the pixels lie on their side in the file
     turned = Image.open(photos / "raw" / "stripes.png").transpose(Image.Transpose.ROTATE_90)
     turned.save(photos / "raw" / "stripes-turned.png", exif=exif)
-    draw_picture("red", "stripes", 1, size=200).save(photos / "2024" / "another.png")
+    draw_picture("green", "stripes", 1, size=200).save(photos / "2024" / "another.png")
     draw_picture("blue", "circle", 0, size=200).save(photos / "2024" / "circle.png")
     os.link(photos / "2024" / "circle.png", photos / "backup" / "circle.png")  # one file, two names
     run_cli("build", photos, "--index", base / "photos.index", "--model", checkpoint)

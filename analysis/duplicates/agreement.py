@@ -40,6 +40,8 @@ ALLOWED = 0.75
 """Blocks that may differ, and more of them as the median correlation is worse: half of what that lacks, .05 at most."""
 MIN_SHARE = 0.25
 """Of the blocks that must agree, where something was added all over, as a watermark is."""
+MAX_CHANGED = 0.15
+"""Of the blocks that differ where something was added all over, the share that it may have changed."""
 PERSISTS = 0.75
 """Share of a block's edges that are found in the other picture, so that something was only added to it."""
 MAX_MOVED = 1.5
@@ -127,7 +129,7 @@ def _is_copy(compared: Compared) -> bool:
         return True
     if typical < TYPICAL_IF_ADDED or (agrees & _middle(shown.shape)).sum() < MIN_MIDDLE:
         return False
-    if compared.both(everywhere) <= allowed and agrees.sum() >= MIN_SHARE * count:
+    if compared.both(everywhere) <= max(allowed, MAX_CHANGED * differing) and agrees.sum() >= MIN_SHARE * count:
         return True
     zone = min(_zones(shown.shape), key=lambda one: compared.both(~one) + 0.01 * compared.count(~one))
     return (

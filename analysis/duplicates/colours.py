@@ -15,11 +15,13 @@ MAX_TURN = 0.7
 """Tangent of the angle by which hues may be turned: 35 degrees."""
 MAX_STRETCH = 3.0
 """Factor by which colours may be stronger."""
-MAX_TINT = 45.0
+MAX_TINT = 40.0
 """Distance from grey that a tint may make of a grey."""
+LEAST_KEPT = 0.3
+"""Share of the colours that is left of a picture where the tint may be any; where less is, it is brown."""
 MAX_LIGHTER = 85.0
 """Levels by which a colour may be lighter or darker: more makes a line drawing of a coloured one."""
-FAR = 36.0
+FAR = 30.0
 """Distance of a colour from what the rule makes of the other, in levels of red, green and blue, that is too far."""
 SHARE_FAR, FEW_FAR = 0.02, 1.5
 """Blocks that may be so far: a share of all, and as many besides."""
@@ -75,6 +77,8 @@ def _chroma(before: Values, after: Values, weights: Values) -> Values:
         found = np.concatenate([held, rest])
     kept = terms[:, :2] @ found[:2]
     tint = np.reshape(terms[:, 2:] @ found[2:], (2, -1)).T
+    if found[0, 0] < LEAST_KEPT:  # else a red drawing made grey, with a green tint, would be a green one
+        tint = np.stack([np.minimum(tint[:, 0], 0), np.maximum(tint[:, 1], 0)], axis=1)
     tint *= np.minimum(1, MAX_TINT / np.maximum(np.linalg.norm(tint, axis=1, keepdims=True), 1e-6))
     return np.reshape(kept, (2, -1)).T + tint
 
