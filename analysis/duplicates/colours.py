@@ -21,7 +21,7 @@ LEAST_KEPT = 0.3
 """Share of the colours that is left of a picture where the tint may be any; where less is, it is brown."""
 MAX_LIGHTER = 85.0
 """Levels by which a colour may be lighter or darker: more makes a line drawing of a coloured one."""
-FAR = 30.0
+FAR = 36.0
 """Distance of a colour from what the rule makes of the other, in levels of red, green and blue, that is too far."""
 SHARE_FAR, FEW_FAR = 0.02, 1.5
 """Blocks that may be so far: a share of all, and as many besides."""

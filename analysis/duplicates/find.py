@@ -41,6 +41,7 @@ def find(index: Index, tiers: Sequence[Tier], *, skipped: Skipped) -> list[Group
     Only files of the user's own that are as the index knows them are in a group: no uploads, and no links.
     """
     images = [*records(index)]
+    skipped = _once(skipped)
     files = Files(index, skipped)
     groups = []
     if "bytes" in tiers:
@@ -51,6 +52,17 @@ def find(index: Index, tiers: Sequence[Tier], *, skipped: Skipped) -> list[Group
     if {"photo", "moment", "alike"} & {*tiers}:
         groups += [*_alike(index, images, tiers, files, skipped, [group for group in groups if group.tier == "pixels"])]
     return sorted(groups, key=lambda group: (tiers.index(group.tier), -max(one.location.size for one in group.files)))
+
+
+def _once(skipped: Skipped) -> Skipped:
+    told: set[tuple[str, str]] = set()
+
+    def tell(path: str, why: str) -> None:
+        if (path, why) not in told:
+            told.add((path, why))
+            skipped(path, why)
+
+    return tell
 
 
 class Files:

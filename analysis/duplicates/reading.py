@@ -20,6 +20,8 @@ Skipped = Callable[[str, str], None]
 ONE_FRAME = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JXL", "MPO", "PNG", "WEBP")
 """Kinds, by Pillow's names, of which a picture without further frames is all that they show; TIFFs may be raw files,
 which are shown by their preview, but are worth more."""
+LIMITS = DecodeLimits(max_pixels=100_000_000)
+"""Of what is decoded: 400 MB. A JPEG counts with the pixels that it is decoded to."""
 KEPT = 1_024
 """Reduced pictures kept, with what is computed of them: 300 KB each."""
 
@@ -72,7 +74,7 @@ def _small(data: bytes) -> Small | None:
                 return None
         if frames > 1:
             return None
-        return Small.of(open_upright(data, limits=DecodeLimits(), at_least=FINE_SIDE))
+        return Small.of(open_upright(data, limits=LIMITS, at_least=FINE_SIDE))
     except ImageRejected:
         return None
     except Exception:  # whatever Pillow raises: a file that is not whole
