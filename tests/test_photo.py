@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import run_cli
+from conftest import run_cli, vectors
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 
 from analysis.duplicates.candidates import MAX_BITS, turned_hashes
@@ -18,6 +18,9 @@ from analysis.duplicates.medoids import around_medoids
 from analysis.duplicates.photo import compare
 from analysis.duplicates.small import Small, turned
 from indexer.pictures.facts import perceptual_hash
+from search.index import Index
+from search.query.neighbours import MANY
+from search.vectors import normalise
 
 Edit = Callable[[Image.Image], Image.Image]
 
@@ -229,6 +232,26 @@ def test_planted_groups_are_found_whole() -> None:
     found = around_medoids(pairs, certain)
     assert sorted(1 + len(members) for _, members in found) == sizes
     assert asked < len(group)
+
+
+def test_neighbours_of_many_images_are_the_nearest(make_index: Callable[..., Index]) -> None:
+    generator = np.random.default_rng(0)
+    data = vectors(MANY + 400, dim=300)
+    data[::2] = normalise(data[1::2] + 0.8 * normalise(generator.normal(size=(len(data) // 2, 300))))
+    index = make_index(data)
+    rowids, held = index.searched(index.space())
+    found: dict[int, int] = {}
+    for ones, others, cosines in index.neighbours(3).pairs():
+        for one, other, cosine in zip(ones.tolist(), others.tolist(), cosines.tolist(), strict=True):
+            found.setdefault(one, other)
+            assert one != other
+            assert cosine > -1
+    places = {rowid: place for place, rowid in enumerate(rowids.tolist())}
+    products = held @ held.T
+    np.fill_diagonal(products, -1)
+    nearest = rowids[products.argmax(axis=1)].tolist()
+    right = [found[rowid] == nearest[places[rowid]] for rowid in rowids.tolist()]
+    assert np.mean(right) > 0.99
 
 
 @pytest.fixture(scope="module")
