@@ -44,10 +44,6 @@ MAX_CHANGED = 0.15
 """Of the blocks that differ where something was added all over, the share that it may have changed."""
 PERSISTS = 0.75
 """Share of a block's edges that are found in the other picture, so that something was only added to it."""
-MAX_MOVED = 1.5
-"""Blocks that may seem to have moved, and a twentieth of those that differ."""
-REACH = 3
-"""Pixels within which something is looked for that moved."""
 EDGE, SIDE_EDGE, CORNER = 0.27, 0.2, 0.36
 """Shares of height and width that a caption, or a strip, or a logo in a corner, may take."""
 RIM, MIN_MIDDLE = 0.18, 24
@@ -66,7 +62,6 @@ class Compared:
     agrees: Blocks
     added: Blocks
     lost: Blocks
-    moved: Blocks
     weights: Floats
     colours: NDArray[np.float64]
     other_colours: NDArray[np.float64]
@@ -122,9 +117,6 @@ def _is_copy(compared: Compared) -> bool:
     count, everywhere = int(shown.sum()), np.ones_like(shown)
     differing = compared.count(everywhere)
     allowed = ALLOWED + count * min(0.05, (1 - typical) / 2)
-    moved = 0.02 * count if typical < TYPICAL_IF_ADDED else 0.0
-    if compared.moved.sum() > MAX_MOVED + 0.05 * differing + moved:
-        return False
     if differing <= allowed:
         return True
     if typical < TYPICAL_IF_ADDED or (agrees & _middle(shown.shape)).sum() < MIN_MIDDLE:
@@ -179,11 +171,11 @@ def _compared(place: Place) -> Compared | None:
         here[0] = here[-1] = here[:, 0] = here[:, -1] = False  # a frame may reach into them
     if here.sum() < MIN_BLOCKS:
         return None
-    edges, there = warp(soft(part.edges), place.matrix, shape, REACH)
-    moves = correlations(soft(place.whole.edges), edges * there, REACH, floor=32.0)
+    edges, there = warp(soft(part.edges), place.matrix, shape)
+    lines = correlations(soft(place.whole.edges), cut(edges * there), 0, floor=32.0)[0, 0]
     first, second = soft(one @ LUMA), soft(other @ LUMA)
     luma = np.abs(correlations(first, second, 0, floor=32.0)[0, 0])
-    correlation = np.clip(np.maximum(luma, moves[REACH, REACH]), 0, 1)
+    correlation = np.clip(np.maximum(luma, lines), 0, 1)
     variance, other_variance = _variance(one), _variance(other)
     same = here & (correlation > AGREES) & (variance > MIN_VARIANCE)
     ratio = np.log((other_variance[same] + 1) / (variance[same] + 1))
@@ -206,7 +198,6 @@ def _compared(place: Place) -> Compared | None:
         agrees=agrees,
         added=added,
         lost=differs & ~added & (~shown_other | (kept_other > PERSISTS)),
-        moved=differs & (moves.max(axis=(0, 1)) > AGREES) & (correlation < NEARLY),
         weights=np.where(correlation > NEARLY, 0.5, 1.0).astype(np.float32),
         colours=_means(one),
         other_colours=_means(other),
