@@ -90,7 +90,7 @@ def _print(decisions: Sequence[Decision]) -> None:
     for decision in decisions[:SHOWN_GROUPS]:
         if decision.group.tier != shown:
             shown = decision.group.tier
-            say(f"Same {shown}: {PROMISES[decision.group.tier]}")
+            say(f"{'Alike' if shown == 'alike' else f'Same {shown}'}: {PROMISES[decision.group.tier]}")
         for file in sorted(decision.group.files, key=lambda file: file is not decision.keep):
             why = decision.reason(file)
             say(f"  {'extra' if str(file.path) in going else 'keep '}  {file.path}{f'  ({why})' if why else ''}")
