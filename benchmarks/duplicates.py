@@ -39,7 +39,7 @@ from planted import speed
 from relevance import build
 from scores import records
 
-from analysis.duplicates.candidates import BY_CHANCE, MAX_BITS, NEIGHBOURS, turned_hashes
+from analysis.duplicates.candidates import MAX_BITS, NEIGHBOURS, turned_hashes
 from analysis.duplicates.photo import compare
 from analysis.duplicates.small import Small
 from search.index import Index
@@ -170,7 +170,7 @@ def measure(index: Index, references: Sequence[Path], questions: Sequence[Questi
     cosines = {name: vectors[0] @ vectors[1].T for name, vectors in embeddings(index, known, questions, references)}
     methods: dict[str, Scores] = {**cosines, **dict(hashed(questions, references))}
     started = time.perf_counter()
-    methods["photo"], candidates, compared = photo(index, known, questions, references, cosines["default space"])
+    methods["photo"], candidates, compared = photo(known, questions, references, cosines["default space"])
     seconds = time.perf_counter() - started
     tables(methods, right, questions)
     ours = np.array([one.answer is not None for one in questions])
@@ -217,14 +217,12 @@ def hashed(questions: Sequence[Question], references: Sequence[Path]) -> Iterato
 
 
 def photo(
-    index: Index, known: Mapping[Path, Any], questions: Sequence[Question], references: Sequence[Path], cosines: Scores
+    known: Mapping[Path, Any], questions: Sequence[Question], references: Sequence[Path], cosines: Scores
 ) -> tuple[Scores, NDArray[np.bool_], int]:
     """What the tier says of each pair, and which pairs were candidates: those near by cosine or by hash."""
-    rates = index.neighbours(NEIGHBOURS).rates
-    least = -1.0 if rates is None else rates.score(min(1.0, BY_CHANCE / len(references)))
     nearest = np.argsort(-cosines, axis=1, kind="stable")[:, :NEIGHBOURS]
     candidates = np.zeros(cosines.shape, dtype=np.bool_)
-    np.put_along_axis(candidates, nearest, np.take_along_axis(cosines, nearest, axis=1) >= least, axis=1)
+    np.put_along_axis(candidates, nearest, True, axis=1)
     asking = np.array([known[one.file].facts.phash for one in questions], dtype=np.int64).view(np.uint64)
     held = np.array([known[path].facts.phash for path in references], dtype=np.int64).view(np.uint64)
     for turned in turned_hashes(held):

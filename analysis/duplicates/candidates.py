@@ -13,10 +13,8 @@ Rowids = NDArray[np.int64]
 Hashes = NDArray[np.uint64]
 
 NEIGHBOURS = 8
-"""Nearest images of each that are looked at. Larger groups are found by way of copies of copies."""
-BY_CHANCE = 8.0
-"""Images that may be as near as a candidate by chance, at most: neighbours that are further off are not looked at. With
-half as many, a sixth of all copies of a drawing were no candidates in a small index."""
+"""Nearest images of each that are looked at, however far off they are: cut copies may be further than others are by
+chance. Larger groups are found by way of copies of copies."""
 MAX_BITS = 10
 """Bits of 64 by which the perceptual hashes of candidates differ at most; a crop changes more, a turn a few."""
 WORD, WORDS = 16, 4
@@ -40,11 +38,9 @@ def candidate_pairs(index: Index, rowids: Sequence[int], hashes: Sequence[int]) 
 
 
 def _near_vectors(index: Index, known: Rowids) -> Iterator[NDArray[np.int64]]:
-    neighbours = index.neighbours(NEIGHBOURS)
-    least = -1.0 if neighbours.rates is None else neighbours.rates.score(min(1.0, BY_CHANCE / max(1, len(known))))
-    for one, other, cosines in neighbours.pairs():
-        near = (cosines >= least) & np.isin(one, known) & np.isin(other, known)
-        yield np.stack([one[near], other[near]], axis=1)
+    for one, other, _ in index.neighbours(NEIGHBOURS).pairs():
+        there = np.isin(one, known) & np.isin(other, known)
+        yield np.stack([one[there], other[there]], axis=1)
 
 
 def _near_hashes(hashes: Hashes) -> NDArray[np.int64]:
