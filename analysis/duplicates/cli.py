@@ -23,7 +23,7 @@ def duplicates(
     ],
     tier: Annotated[
         list[str] | None,
-        typer.Option(metavar="bytes|pixels|photo|moment|alike", help="Only this kind; repeat.  [the first three]"),
+        typer.Option(metavar="bytes|pixels|photo|moment|alike", help="Only this kind; repeat.  [bytes, pixels]"),
     ] = None,
     keep: Annotated[
         str | None, typer.Option(metavar="RULES", help="What to keep, e.g. folder:Originals,resolution,oldest.")
@@ -35,7 +35,7 @@ def duplicates(
 ) -> None:
     """List duplicate pictures, and say which file to keep, and why. Nothing is changed."""
     from analysis.duplicates.find import find
-    from analysis.duplicates.groups import DEFAULT_TIERS, PROMISES
+    from analysis.duplicates.groups import PROMISES, SURE
     from analysis.duplicates.keep import DEFAULT_RULES, check_patterns, decide, parse_rules
     from search.index import Index
 
@@ -43,7 +43,7 @@ def duplicates(
         if name not in PROMISES:
             raise typer.BadParameter(f"There is no kind {name!r}. Use: {', '.join(PROMISES)}.", param_hint="--tier")
     rules = parse_rules(DEFAULT_RULES if keep is None else keep, protect or ())
-    wanted = [name for name in PROMISES if name in (tier or DEFAULT_TIERS)]
+    wanted = [name for name in PROMISES if name in (tier or SURE)]
     with Index.open(directory) as index:
         groups = find(index, wanted, skipped=lambda path, why: warn(f"left out: {path}: {why}"))
     check_patterns(rules, groups)

@@ -18,8 +18,10 @@ PROMISES: dict[Tier, str] = {
     "alike": "so alike as hardly any two pictures are by chance",
 }
 """The tiers, the surest first, and what each promises: of any two of a group; from `photo` on, of one and any other."""
-DEFAULT_TIERS: tuple[Tier, ...] = ("bytes", "pixels", "photo")
-"""The tiers whose groups have extra files. Of the others nothing is extra: they are listed only where asked for."""
+SURE: tuple[Tier, ...] = ("bytes", "pixels")
+"""The tiers that are proved, and listed if no others are asked for."""
+EXTRA: tuple[Tier, ...] = (*SURE, "photo")
+"""The tiers whose groups have extra files. Of the others nothing is extra."""
 
 
 @dataclass(frozen=True, kw_only=True)

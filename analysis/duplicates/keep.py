@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from analysis.duplicates.groups import DEFAULT_TIERS, Decision, File, Group
+from analysis.duplicates.groups import EXTRA, Decision, File, Group
 from analysis.errors import RuleInvalid
 
 DEFAULT_RULES = "resolution,metadata,oldest,bytes"
@@ -97,7 +97,7 @@ def decide(groups: Iterable[Group], rules: Sequence[Rule], protect: Sequence[str
         goes = tuple(
             file
             for file in group.files
-            if group.tier in DEFAULT_TIERS
+            if group.tier in EXTRA
             and (file is not keep if group.tier == "bytes" else file.image.id != keep.image.id)
             and file not in safe
         )
