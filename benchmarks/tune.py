@@ -145,7 +145,9 @@ def by_labels(space: Space, features: Features, classes: NDArray[np.str_]) -> ND
 
 
 def spearman(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    """The correlation of ranks, equal values sharing theirs."""
+    """The correlation of ranks, equal values sharing theirs; nan where one side has but one value."""
+    if min(np.ptp(one), np.ptp(other)) == 0:
+        return float("nan")
     return float(np.corrcoef(_ranks(one), _ranks(other))[0, 1])
 
 
@@ -195,7 +197,7 @@ def measured(name: str, labelled: Labelled, kept: Path | None) -> None:
     kinds = {kind: spearman(np.array([one.kinds[kind] for one in tried]), recalls) for kind in PERTURBATIONS}
     classes = len(np.unique(labelled.classes))
     print(f"\n### {name}: {len(labelled.open):,} images of {classes} classes, Spearman {rho:.3f}\n")
-    print("By kind: " + ", ".join(f"{kind} {value:.2f}" for kind, value in kinds.items()) + "\n")
+    print("By kind: " + ", ".join(f"{kind} {value:.2f}" for kind, value in kinds.items() if value == value) + "\n")
     print(
         f"| from | recommended | R@1 | less the best by labels ({best}, {right[best].mean():.3f}) |\n|---|---|---|---|"
     )
