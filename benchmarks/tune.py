@@ -197,7 +197,7 @@ def measured(name: str, labelled: Labelled, kept: Path | None) -> None:
     kinds = {kind: spearman(np.array([one.kinds[kind] for one in tried]), recalls) for kind in PERTURBATIONS}
     classes = len(np.unique(labelled.classes))
     print(f"\n### {name}: {len(labelled.open):,} images of {classes} classes, Spearman {rho:.3f}\n")
-    print("By kind: " + ", ".join(f"{kind} {value:.2f}" for kind, value in kinds.items() if value == value) + "\n")
+    print("By kind: " + ", ".join(f"{kind} {value:.2f}" for kind, value in kinds.items() if np.isfinite(value)) + "\n")
     print(
         f"| from | recommended | R@1 | less the best by labels ({best}, {right[best].mean():.3f}) |\n|---|---|---|---|"
     )
