@@ -35,7 +35,8 @@ def write_report(index: Index, found: Sweep, out: Path) -> None:
         ranked=ranked,
         best=pareto(found.tried),
         bars=[bar(one.space.name, one.proxy) for one in ranked],
-        points=points(found.tried),
+        # Drawn last: those that must not be hidden.
+        points=sorted(points(found.tried), key=lambda it: (it.one in (found.default, found.chosen), it.best)),
         rates=(min(one.images_per_second for one in ranked), max(one.images_per_second for one in ranked)),
         values=(ranked[-1].proxy.value, ranked[0].proxy.value),
         width=WIDTH,
