@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 
+import numpy as np
+
 from analysis.duplicates.medoids import around_medoids
 from search.index import Index
 from search.query.neighbours import Neighbours
@@ -26,7 +28,7 @@ ALIKE_BY_CHANCE = 0.1
 def moments(index: Index, images: Mapping[int, ImageRecord]) -> Groups:
     """Groups of images that one camera took within MOMENT_SECONDS of the medoid, and that look alike."""
     neighbours = index.neighbours(NEIGHBOURS)
-    least = 1e-6 if neighbours.rates is None else _least(neighbours, MOMENT_RATE)
+    least = neighbours.least(MOMENT_RATE) if neighbours.has_rates else -1.0
 
     def certain(one: int, other: int) -> float:
         return _cosine(neighbours, one, other, least) if _is_one_moment(images[one], images[other]) else 0.0
@@ -37,20 +39,15 @@ def moments(index: Index, images: Mapping[int, ImageRecord]) -> Groups:
 def lookalikes(index: Index, images: Mapping[int, ImageRecord]) -> Groups:
     """Groups of images that are nearer to the medoid than ALIKE_BY_CHANCE images are by chance."""
     neighbours = index.neighbours(NEIGHBOURS)
-    least = _least(neighbours, ALIKE_BY_CHANCE / max(1, len(images)))
+    least = neighbours.least(ALIKE_BY_CHANCE / max(1, len(images)))
     pairs = _proved(neighbours, images, least)
     return around_medoids(pairs, lambda one, other: _cosine(neighbours, one, other, least))
 
 
-def _least(neighbours: Neighbours, rate: float) -> float:
-    """The cosine that has a false-match rate; a near copy's where rates are not known."""
-    rates = neighbours.rates
-    return neighbours.copy_cosine if rates is None else max(rates.score(rate), 1e-6)
-
-
 def _cosine(neighbours: Neighbours, one: int, other: int, least: float) -> float:
+    """The cosine of two images; 0 where it is less than `least` when normalised."""
     cosine = neighbours.cosine(one, other)
-    return min(1.0, cosine) if cosine >= least else 0.0
+    return min(1.0, cosine) if cosine > 0 and cosine - neighbours.shifts(np.array([one]))[0] >= least else 0.0
 
 
 def _is_one_moment(one: ImageRecord, other: ImageRecord) -> bool:
@@ -67,8 +64,10 @@ def _proved(
     belong: Callable[[ImageRecord, ImageRecord], bool] | None = None,
 ) -> Iterator[tuple[int, int, float]]:
     for ones, others, cosines in neighbours.pairs():
-        for one, other, cosine in zip(ones.tolist(), others.tolist(), cosines.tolist(), strict=True):
-            if cosine < least or one not in images or other not in images:
+        asked, places = np.unique(ones, return_inverse=True)
+        near = (cosines > 0) & (cosines - neighbours.shifts(asked)[places] >= least)
+        for one, other, cosine in zip(ones[near].tolist(), others[near].tolist(), cosines[near].tolist(), strict=True):
+            if one not in images or other not in images:
                 continue
             if belong is None or belong(images[one], images[other]):
                 yield one, other, min(1.0, cosine)
