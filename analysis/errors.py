@@ -1,4 +1,4 @@
-"""What can go wrong in measuring.
+"""What can go wrong in measuring, and in finding duplicates.
 
 AnalysisError
 ├── LabelsInvalid    there is nothing to measure by
@@ -6,6 +6,8 @@ AnalysisError
 ├── MapUnavailable   packages that maps need are not installed
 ├── ReportFailed     a report cannot be written
 ├── RuleInvalid      a rule of what to keep is not one, or fits nothing
+├── RunInvalid       a run over duplicates that cannot be, go on, or be taken back
+├── RunStopped       a run over duplicates met a disk that is full, broken or gone
 ├── TooFewImages     recipes cannot be compared on so few images
 └── NothingToUndo    no space was made the default by tuning, or the one before is gone
 """
@@ -39,6 +41,16 @@ class ReportFailed(AnalysisError):
 
 class RuleInvalid(AnalysisError):
     """A rule of what to keep is not one, or fits no file."""
+
+
+class RunInvalid(AnalysisError):
+    """A run over duplicates that cannot be begun, go on, or be taken back as it was asked."""
+
+
+class RunStopped(AnalysisError):
+    """The disk is full, broken or gone: the run has stopped, and can go on."""
+
+    exit_code = 74
 
 
 class TooFewImages(AnalysisError):

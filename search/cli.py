@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -231,6 +232,8 @@ def remove(
         with index.writer() as writer:
             found = {name: _resolve(index, name) for name in images}
             barred = {name: _barred(index, name) if erase else [] for name in images}
+            if erase:
+                _strike(index, images)
             files = index.catalog.counts()[1]
             removed = writer.remove(dict.fromkeys(image_id for image_id in found.values() if image_id), erase=erase)
             files -= index.catalog.counts()[1]
@@ -266,6 +269,18 @@ def _resolve(index: Index, name: str) -> str | None:
         if re.fullmatch(r"[0-9a-fA-F]{64}", name):
             return name.lower() if lookup.rowid(name.lower()) is not None else None
         return next((known.image_id for known in _seen(index, lookup, name) if known.image_id is not None), None)
+
+
+def _strike(index: Index, names: Sequence[str]) -> None:
+    """Forget images in the journals of runs over duplicates, by ids or paths that the index may not know any more."""
+    from search.journal import FOLDER, strike
+
+    paths = set()
+    for path in (Path(name) for name in names if "\0" not in name):
+        paths.add(str(path.absolute()))
+        with suppress(OSError, RuntimeError):  # links in a circle, a path that is too long
+            paths.add(str(path.resolve()))
+    strike(index.path / FOLDER, {name.lower() for name in names}, paths)
 
 
 def _barred(index: Index, name: str) -> list[Location]:

@@ -4,13 +4,14 @@ SearchError
 ├── IndexMissing        there is no index at this path
 ├── IndexExists         there is one already, where a new one was to be made
 ├── IndexLocked         another process is writing to it
-├── IndexDamaged        its catalog cannot be trusted
+├── IndexDamaged        its catalog, or the journal of a run, cannot be trusted
 ├── GenerationDamaged   its generation cannot be trusted
 ├── IndexTooNew         a newer Lookalike made it
 ├── PathInvalid         a path that an index cannot have
 ├── StorageFailed       the disk is full, or reading or writing failed
 ├── IndexMoved          it was moved, replaced or deleted while it was open
 ├── PublicationStopped  a publication was asked to end before it was done
+├── RunUnfinished       a run over duplicates is under way
 ├── RecipeMismatch      embeddings of one recipe were offered to a space of another
 ├── UnknownImage        no image has this id or path
 ├── UnknownRoot         the index has seen no folder of this name
@@ -61,7 +62,7 @@ class IndexLocked(SearchError):
 
 
 class IndexDamaged(SearchError):
-    """The catalog is unreadable or contradicts itself."""
+    """The catalog, or the journal of a run over duplicates, is unreadable or contradicts itself."""
 
     exit_code = 65
 
@@ -94,6 +95,10 @@ class PublicationStopped(SearchError):
     """A publication was asked to end before it was done."""
 
     exit_code = 130
+
+
+class RunUnfinished(SearchError):
+    """A run over duplicates was interrupted, and what it holds was to be erased."""
 
 
 class RecipeMismatch(SearchError):

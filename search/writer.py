@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from search.catalog.space_changes import CHUNK
 from search.catalog.transaction import Transaction
 from search.generations.kinds import check_kinds
+from search.journal import FOLDER, strike
 from search.types import ImageRecord, JsonObject, Space
 
 if TYPE_CHECKING:
@@ -34,10 +35,12 @@ class Writer:
     def remove(self, image_ids: Iterable[str], *, erase: bool = False) -> int:
         """Remove images and keep their content away from later builds. Returns how many there were.
 
-        Uploaded files of theirs are deleted too. erase: their paths are forgotten, and after `Index.compact` only the
-        content's hash is left.
+        Uploaded files of theirs are deleted too. erase: their paths are forgotten, in the journals of runs over
+        duplicates too, and after `Index.compact` only the content's hash is left. Raises RunUnfinished, IndexDamaged.
         """
         ids, root = list(image_ids), str(self.index.uploads)
+        if erase:  # before the commit: where this ends early, to erase again finds them still
+            strike(self.index.path / FOLDER, frozenset(ids))
         with self.transaction() as transaction:
             uploads = transaction.paths_of(ids, root)
             removed = transaction.remove(ids, erase=erase)

@@ -1,20 +1,32 @@
-"""The command `dups`: duplicates, and what to keep of them."""
+"""The command `dups`: duplicates, what to keep of them, and how the others go and come back."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from search.console import DEFAULT_INDEX, Json, default_index, file_size, plural, print_json, say, warn
+from search.console import DEFAULT_INDEX, EXIT_REJECTED, Json, default_index, file_size, plural, print_json, say, warn
 
 if TYPE_CHECKING:
-    from analysis.duplicates.groups import Decision
+    from analysis.duplicates.groups import Decision, Tier
+    from analysis.duplicates.plan import Request
+    from analysis.duplicates.runs import Run
+    from search.index import Index
+    from search.writer import Writer
 
 SHOWN_GROUPS = 20
 """Groups printed; `--json` has all."""
+SHOWN_SKIPPED = 20
+"""Files printed that a run left; `--json` has all."""
+Leave = Callable[[str, str], None]
+"""Told of a file that is left, and why."""
+DONE = {"move": "moved", "hardlink": "linked", "reflink": "made to share blocks", "delete": "deleted"}
 
 
 def duplicates(
@@ -31,27 +43,197 @@ def duplicates(
     protect: Annotated[
         list[str] | None, typer.Option(metavar="GLOB", help="Files that stay in any case; repeat for several.")
     ] = None,
+    apply: Annotated[
+        str | None,
+        typer.Option(metavar="move=FOLDER|hardlink|reflink|delete", help="Let the extra files go.  [only list them]"),
+    ] = None,
+    undo: Annotated[str | None, typer.Option(metavar="RUN", help="Take back what a run of --apply did.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete without a question: deleted files do not come back.")] = (
+        False
+    ),
     as_json: Json = False,
 ) -> None:
-    """List duplicate pictures, and say which file to keep, and why. Nothing is changed."""
-    from analysis.duplicates.find import find
-    from analysis.duplicates.groups import PROMISES, SURE
-    from analysis.duplicates.keep import DEFAULT_RULES, check_patterns, decide, parse_rules
+    """List duplicate pictures, and say which file to keep, and why. Nothing is changed without --apply."""
+    from analysis.duplicates.runs import continued, unfinished
+    from analysis.errors import RunStopped
+    from search.errors import StorageFailed
     from search.index import Index
 
-    for name in tier or ():
+    if undo is not None:
+        if tier or keep or protect or apply:
+            raise typer.BadParameter("A run knows what it did: give only its name.", param_hint="--undo")
+        _undo(directory, undo, yes, as_json)
+        return
+    (action, folder), tiers = _action(apply), _tiers(tier)
+    left: list[tuple[str, str]] = []
+
+    def leave(path: str, why: str) -> None:
+        left.append((path, why))
+        warn(f"left: {path}: {why}")
+
+    if action == "delete" and not (yes or _can_ask(as_json)):
+        raise typer.BadParameter("Deleted files do not come back. Add --yes, or use move=FOLDER.", param_hint="--apply")
+    with ExitStack() as stack:
+        index = stack.enter_context(Index.open(directory, writable=action is not None))
+        if action is None:
+            stopped = unfinished(index)
+            if stopped is not None:
+                warn(f"The run {stopped.name} was interrupted. To go on: {stopped.request.words}")
+                warn(f"To take back what it did: --undo {stopped.name}")
+            decisions = _decided(index, tiers, keep, protect or (), leave)
+            if as_json:
+                print_json(_to_json(decisions, None, left))
+            else:
+                _print(decisions)
+            return
+        writer = stack.enter_context(index.writer())  # nobody builds, or lets go, from the first look to the last step
+        request = _request(index, action, folder, tiers, keep, protect or ())
+        run = continued(index, request)
+        if run is None:
+            decisions = _decided(index, tiers, keep, protect or (), leave)
+            run = _begun(writer, request, decisions, leave, yes=yes, as_json=as_json)
+        else:
+            warn(f"The run {run.name} was interrupted, and goes on. Nothing new is looked for.")
+            decisions = []
+        try:
+            if run is not None:
+                _carry_out(writer, run, back=False)
+        except (RunStopped, StorageFailed):
+            if as_json:
+                print_json(_to_json(decisions, run, left))
+            raise
+        if as_json:
+            print_json(_to_json(decisions, run, left))
+    _end(run, left, as_json=as_json, back=False)
+
+
+def _undo(directory: Path, name: str, yes: bool, as_json: bool) -> None:
+    from analysis.duplicates.runs import named
+    from search.index import Index
+
+    with ExitStack() as stack:
+        index = stack.enter_context(Index.open(directory, writable=True))
+        writer = stack.enter_context(index.writer())
+        run = named(index, name)
+        if run.request.action == "delete" and not run.over:
+            _ask(
+                f"The run {name} was interrupted. What it deleted does not come back; the other files will stay.",
+                yes=yes,
+                as_json=as_json,
+            )
+        _carry_out(writer, run, back=True)
+        if as_json:
+            print_json({"run": _run_to_json(run, [], back=True)})
+    _end(run, [], as_json=as_json, back=True)
+
+
+def _carry_out(writer: Writer, run: Run, *, back: bool) -> None:
+    from analysis.duplicates.apply import Applying
+    from indexer.progress import progress_bar
+    from indexer.terminal import graceful_interrupt
+
+    with progress_bar() as progress, graceful_interrupt() as stopped:
+        applying = Applying(writer, run, stopped=stopped, progress=progress.done)
+        if back:
+            progress.start(len(run.gone), what="Taking back")
+            applying.undo()
+        else:
+            progress.start(len(run.steps), what="Letting go")
+            applying.apply()
+
+
+def _begun(
+    writer: Writer, request: Request, decisions: Sequence[Decision], leave: Leave, *, yes: bool, as_json: bool
+) -> Run | None:
+    """The run that lets go what the decisions let go, noted and not begun; None where nothing goes."""
+    from analysis.duplicates.apply import begin
+    from analysis.duplicates.groups import SURE
+    from analysis.duplicates.plan import LINKING, plan
+
+    steps = plan(decisions, request, leave)
+    if request.action in LINKING:
+        others = {file.path for one in decisions if one.group.tier != "bytes" for file in one.goes}
+        if others := others - {step.file for step in steps}:
+            warn(f"left: {plural(len(others), 'file')} of other bytes than what stays: only equal files can be linked")
+    if not steps:
+        return None
+    if request.action == "delete":
+        size = file_size(sum(step.facts.size for step in steps))
+        if not as_json and any(one.group.tier not in SURE and one.goes for one in decisions):
+            for step in steps:
+                say(f"  delete {step.file}  (stays: {step.kept})")
+            if not yes:
+                raise typer.BadParameter(
+                    "Some of these are not the same picture to the last pixel. Look at the list, and add --yes, or use "
+                    "move=FOLDER.",
+                    param_hint="--apply",
+                )
+        _ask(f"{plural(len(steps), 'file')}, {size}, will be deleted. They do not come back.", yes=yes, as_json=as_json)
+    return begin(writer, request, steps)
+
+
+def _can_ask(as_json: bool) -> bool:
+    return sys.stdin.isatty() and not as_json
+
+
+def _ask(what: str, *, yes: bool, as_json: bool) -> None:
+    """Go on only if the user says so. Raises BadParameter where nobody can be asked, Exit."""
+    if yes:
+        return
+    if not _can_ask(as_json):
+        raise typer.BadParameter(f"{what} Add --yes.")
+    if not typer.confirm(f"{what} Go on?", err=True):
+        warn("Nothing was changed.")
+        raise typer.Exit(1)
+
+
+def _tiers(chosen: Sequence[str] | None) -> list[Tier]:
+    from analysis.duplicates.groups import PROMISES, SURE
+
+    for name in chosen or ():
         if name not in PROMISES:
             raise typer.BadParameter(f"There is no kind {name!r}. Use: {', '.join(PROMISES)}.", param_hint="--tier")
-    rules = parse_rules(DEFAULT_RULES if keep is None else keep, protect or ())
-    wanted = [name for name in PROMISES if name in (tier or SURE)]
-    with Index.open(directory) as index:
-        groups = find(index, wanted, skipped=lambda path, why: warn(f"left out: {path}: {why}"))
+    return [name for name in PROMISES if name in (chosen or SURE)]
+
+
+def _decided(
+    index: Index, tiers: Sequence[Tier], keep: str | None, protect: Sequence[str], leave: Leave
+) -> list[Decision]:
+    from analysis.duplicates.find import find
+    from analysis.duplicates.keep import DEFAULT_RULES, check_patterns, decide, parse_rules
+
+    rules = parse_rules(DEFAULT_RULES if keep is None else keep, protect)
+    groups = find(index, tiers, skipped=leave)
     check_patterns(rules, groups)
-    decisions = decide(groups, rules, protect or ())
-    if as_json:
-        print_json(_to_json(decisions))
-    else:
-        _print(decisions)
+    return decide(groups, rules, protect)
+
+
+def _action(text: str | None) -> tuple[Any, Path | None]:
+    from analysis.duplicates.plan import Action
+
+    if text is None:
+        return None, None
+    name, _, folder = text.partition("=")
+    if name not in get_args(Action) or (name == "move") != bool(folder):
+        raise typer.BadParameter("Use move=FOLDER, hardlink, reflink or delete.", param_hint="--apply")
+    return name, Path(folder) if folder else None
+
+
+def _request(
+    index: Index, action: Any, folder: Path | None, tiers: Sequence[Tier], keep: str | None, protect: Sequence[str]
+) -> Request:
+    from analysis.duplicates.keep import DEFAULT_RULES
+    from analysis.duplicates.plan import LINKING, Request, target_folder
+
+    if action in LINKING and "bytes" not in tiers:
+        raise typer.BadParameter("Only equal files can be linked: --tier bytes.", param_hint="--apply")
+    return Request(
+        action=action,
+        folder=None if folder is None else target_folder(index, folder),
+        tiers=tuple(tiers),
+        rules=DEFAULT_RULES if keep is None else keep,
+        protect=tuple(protect),
+    )
 
 
 def _going(decisions: Sequence[Decision]) -> dict[str, int]:
@@ -59,7 +241,7 @@ def _going(decisions: Sequence[Decision]) -> dict[str, int]:
     return {str(file.path): file.location.size for decision in decisions for file in decision.goes}
 
 
-def _to_json(decisions: Sequence[Decision]) -> dict[str, Any]:
+def _to_json(decisions: Sequence[Decision], run: Run | None, left: Sequence[tuple[str, str]]) -> dict[str, Any]:
     going = _going(decisions)
     return {
         "groups": [
@@ -80,7 +262,61 @@ def _to_json(decisions: Sequence[Decision]) -> dict[str, Any]:
         ],
         "images": len(going),
         "bytes": sum(going.values()),
+        "run": None if run is None else _run_to_json(run, left, back=False),
     }
+
+
+def _run_to_json(run: Run, left: Sequence[tuple[str, str]], *, back: bool) -> dict[str, Any]:
+    return {
+        "name": run.name,
+        "action": run.request.action,
+        "folder": run.request.folder,
+        "steps": len(run.steps),
+        "done": len(run.done),
+        "undone": len(run.undone),
+        "bytes": run.bytes,
+        "over": run.over,
+        "skipped": [{"path": path, "why": why} for path, why in [*left, *_skipped(run, back=back)]],
+    }
+
+
+def _skipped(run: Run, *, back: bool) -> list[tuple[str, str]]:
+    """Files that a run left, or did not bring back, and why."""
+    numbers = sorted(set(run.skipped) & run.gone if back and run.request.action != "delete" else run.skipped)
+    return [(str(step.file), run.skipped[number]) for number in numbers if (step := run.steps[number]) is not None]
+
+
+def _end(run: Run | None, left: Sequence[tuple[str, str]], *, as_json: bool, back: bool) -> None:
+    """Say what a run did, and end with the code for it. left: what was left before it began, which was said."""
+    if run is None:
+        if not as_json:
+            say("There is nothing to let go.")
+        if left:
+            raise typer.Exit(EXIT_REJECTED)
+        return
+    from indexer.terminal import EXIT_INTERRUPTED
+
+    skipped = _skipped(run, back=back)
+    if not as_json:
+        say(_sentence(run, back=back))
+        for path, why in skipped[:SHOWN_SKIPPED]:
+            warn(f"left: {path}: {why}")
+        if len(skipped) > SHOWN_SKIPPED:
+            warn(f"... and {plural(len(skipped) - SHOWN_SKIPPED, 'more file')}; --json lists all")
+    if not run.over:
+        warn("Interrupted: no file is lost. Run the same command again to continue.")
+        raise typer.Exit(EXIT_INTERRUPTED)
+    if skipped or left:
+        raise typer.Exit(EXIT_REJECTED)
+
+
+def _sentence(run: Run, *, back: bool) -> str:
+    done = f"{plural(len(run.done), 'file')} {DONE[run.request.action]}, {file_size(run.bytes)}"
+    if run.request.action == "delete":
+        return f"{done}. The run is given up." if back else f"{done}."
+    if back:
+        return f"{plural(len(run.undone), 'file')} of run {run.name} taken back."
+    return f"{done}. To take it back: lookalike dups {shlex.quote(str(run.path.parent.parent))} --undo {run.name}"
 
 
 def _print(decisions: Sequence[Decision]) -> None:
@@ -99,5 +335,6 @@ def _print(decisions: Sequence[Decision]) -> None:
         say(f"... and {plural(len(decisions) - SHOWN_GROUPS, 'more group')}; --json prints all")
     if decisions:
         say(f"{plural(len(decisions), 'group')}: {plural(len(going), 'extra file')}, {file_size(sum(going.values()))}")
+        say("Nothing was changed. To move the extra files away: --apply move=FOLDER")
     else:
         say("No duplicates.")

@@ -19,7 +19,8 @@ PROMISES: dict[Tier, str] = {
 }
 """The tiers, the surest first, and what each promises: of any two of a group; from `photo` on, of one and any other."""
 SURE: tuple[Tier, ...] = ("bytes", "pixels")
-"""The tiers that are proved, and listed if no others are asked for."""
+"""The tiers of which nothing is lost to the eye: listed if no others are asked for. Files of others are deleted only by
+name, and with `--yes`."""
 EXTRA: tuple[Tier, ...] = (*SURE, "photo")
 """The tiers whose groups have extra files. Of the others nothing is extra."""
 

@@ -13,13 +13,15 @@ from search.errors import GenerationDamaged, IndexExists, StorageFailed, Unknown
 from search.files import storage_errors, sync
 from search.generations.generation import load
 from search.index import Index
+from search.journal import FOLDER
 from search.lock import write_lock
 
 
 def backup(index: Index, to: Path) -> Index:
     """Copy an index to a folder that is new or empty, while it is searched and changed. Returns the copy, open.
 
-    The copy is there as a whole or not at all: the catalog, uploaded pictures, encoders, and the current generation.
+    The copy is there as a whole or not at all: the catalog, uploaded pictures, encoders, journals of runs over
+    duplicates, and the current generation.
     Pictures that stay where they are, outside the index, are not copied. Raises IndexExists, IndexDamaged, IndexLocked
     (somebody else copies to this folder), StorageFailed (also where an uploaded picture is missing or damaged).
     """
@@ -68,6 +70,9 @@ def _copy(index: Index, draft: Path) -> None:
         with Index.open(draft, writable=True) as copy, copy.writer() as writer:
             writer.remove(gone, erase=True)
             copy.compact()
+    for path in (index.path / FOLDER).glob("*.jsonl"):
+        (draft / FOLDER).mkdir(exist_ok=True)
+        shutil.copyfile(path, draft / FOLDER / path.name)
 
 
 def _copy_folder(folder: Path, to: Path) -> None:

@@ -18,6 +18,7 @@ from search.generations.ann import NEIGHBOURS
 from search.generations.generation import Generation, SpaceSnapshot, load
 from search.generations.recall import kth_scores, recalls
 from search.index import Index
+from search.journal import FOLDER, read
 from search.sqlite import checksums
 from search.types import Space
 from search.vectors import BLOB_DTYPES, intact
@@ -64,11 +65,11 @@ class Verification:
 def verify(index: Index) -> Verification:
     """Check an index through and through. It may be searched meanwhile; changes are seen or not.
 
-    Everything is read: the catalog, every vector, every file of the current generation. An index opened `unchecked` may
-    be damaged.
+    Everything is read: the catalog, every vector, every file of the current generation, journals of runs over
+    duplicates. An index opened `unchecked` may be damaged.
     """
     result = Verification()
-    for check in (_pages, _catalog, _uploads, _models, _generation):
+    for check in (_pages, _catalog, _uploads, _models, _generation, _journals):
         try:
             for finding in check(index, result):
                 if isinstance(finding, Remark):
@@ -271,3 +272,9 @@ def _recall(space: SpaceSnapshot) -> float:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _journals(index: Index, _: Verification) -> Iterator[Finding]:
+    for path in sorted((index.path / FOLDER).glob("*.jsonl")):
+        read(path)
+    yield from ()
