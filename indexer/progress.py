@@ -1,4 +1,4 @@
-"""A build's progress, as a bar in the terminal."""
+"""The progress of a long command, as a bar in the terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Bar:
-    """A build's progress as a bar with rate and time left."""
+    """Progress as a bar with rate and time left."""
 
     def __init__(self, bars: Any) -> None:
         self._bars = bars
@@ -19,10 +19,10 @@ class Bar:
         """Show the number of files looked at so far."""
         self._bars.update(self._task, description=f"Scanning: {files:,} files")
 
-    def start(self, files: int) -> None:
-        """Add files that need to be read."""
+    def start(self, files: int, *, what: str = "Embedding") -> None:
+        """Add files that need work. what: is done with them."""
         self._total += files
-        self._bars.update(self._task, description="Embedding", total=self._total)
+        self._bars.update(self._task, description=what, total=self._total)
 
     def done(self, files: int) -> None:
         """Advance by files that are done."""

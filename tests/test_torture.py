@@ -54,6 +54,20 @@ def test_a_change_of_spaces_that_is_acknowledged_too_early_is_caught() -> None:
 
 
 @pytest.mark.slow
+def test_killed_runs_over_duplicates_lose_no_file() -> None:
+    figures = torture("dups", "--runs", "25", "--seed", "1")
+    assert figures["wrong"] == []
+    assert figures["runs"] >= 25
+    assert {"apply ended", "undo ended"} < set(figures["counts"])
+
+
+@pytest.mark.slow
+def test_a_file_that_goes_without_a_look_at_the_one_that_stays_is_caught() -> None:
+    figures = torture("dups", "--runs", "100", "--seed", "1", "--broken")
+    assert any("lost" in problem for problem in figures["wrong"])
+
+
+@pytest.mark.slow
 @COMPILED
 def test_calls_that_are_killed_or_fail_lose_nothing() -> None:
     figures = torture("calls", "--every", "150", "--seed", "1")

@@ -20,12 +20,13 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict
 from pathlib import Path
 
-from torture import calls, contract, kill, mixed, mutate, pictures, power, shim, spaces
+from torture import calls, contract, dups, kill, mixed, mutate, pictures, power, shim, spaces
 from torture.world import Figures
 
 AIMS = {
     "kill": 2_000,
     "spaces": 500,
+    "dups": 1_000,
     "calls": 5_000,
     "power": 1_000,
     "mutate": 20_000,
@@ -38,6 +39,7 @@ AIMS = {
 BY_CHANCE: dict[str, Callable[..., Figures]] = {
     "kill": kill.torture,
     "spaces": spaces.torture,
+    "dups": dups.torture,
     "power": power.torture,
     "mutate": mutate.torture,
     "mixed": mixed.torture,
