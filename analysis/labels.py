@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,16 +45,8 @@ class Relevance:
 def relevance(index: Index, source: str) -> Relevance:
     """Read labels. source: `folder`, `label`, `metadata.KEY`, or the path of a CSV file with the columns `query` and
     `relevant`, of paths or ids. Raises LabelsInvalid."""
-    if source == "folder":
-        folders = {one.id: [str(Path(path).parent) for path in one.paths] for one in records(index)}
-        shared = os.path.commonpath([folder for held in folders.values() for folder in held] or ["/"])
-        return _classes(
-            {name: frozenset(os.path.relpath(one, shared) for one in held) for name, held in folders.items()}
-        )
-    if source == "label":
-        return _classes({one.id: frozenset(one.labels) for one in records(index)})
-    if source.startswith("metadata."):
-        return _classes({one.id: _values(one, source.removeprefix("metadata.")) for one in records(index)})
+    if source in ("folder", "label") or source.startswith("metadata."):
+        return Relevance(classes=classes(records(index), source))
     if not Path(source).is_file():
         raise LabelsInvalid(
             f"There is no file {source}. Take labels from: folder, label, metadata.KEY, or a CSV file with the columns "
@@ -71,8 +63,18 @@ def records(index: Index) -> Iterator[ImageRecord]:
         yield from page
 
 
-def _classes(classes: Mapping[str, frozenset[str]]) -> Relevance:
-    return Relevance(classes={name: held for name, held in classes.items() if held})
+def classes(images: Iterable[ImageRecord], source: str) -> dict[str, frozenset[str]]:
+    """The classes of images by id, without images that have none. source: `folder` (from the folder that all are in),
+    `label` or `metadata.KEY`."""
+    if source == "folder":
+        folders = {one.id: [str(Path(path).parent) for path in one.paths] for one in images}
+        shared = os.path.commonpath([folder for held in folders.values() for folder in held] or ["/"])
+        found = {name: frozenset(os.path.relpath(one, shared) for one in held) for name, held in folders.items()}
+    elif source == "label":
+        found = {one.id: frozenset(one.labels) for one in images}
+    else:
+        found = {one.id: _values(one, source.removeprefix("metadata.")) for one in images}
+    return {name: held for name, held in found.items() if held}
 
 
 def _values(record: ImageRecord, key: str) -> frozenset[str]:

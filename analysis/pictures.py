@@ -8,6 +8,7 @@ from pathlib import Path
 
 from indexer.errors import ImageRejected
 from indexer.pictures.decode import DecodeLimits, thumbnail
+from search.errors import UnknownImage
 from search.index import Index
 
 THUMBNAIL = 112
@@ -22,12 +23,18 @@ class Pictures:
         self._known: dict[str, Mapping[str, str]] = {}
 
     def of(self, image: str) -> Mapping[str, str]:
-        """`source`: a data URI, empty where no file of the image can be read; `path`: its first one."""
+        """`source`: a data URI, empty where no file of the image can be read; `path`: its first one, or its id.
+
+        An image that was removed has neither.
+        """
         if image not in self._known:
-            record = self._index.image(image)
+            try:
+                paths = self._index.image(image).paths
+            except UnknownImage:
+                paths = ()
             self._known[image] = {
-                "source": next(filter(None, map(_data_uri, record.paths)), ""),
-                "path": record.paths[0] if record.paths else image,
+                "source": next(filter(None, map(_data_uri, paths)), ""),
+                "path": paths[0] if paths else image,
             }
         return self._known[image]
 

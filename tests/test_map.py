@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 
 from analysis.errors import LabelsInvalid, MapImpossible
 from analysis.maps import make
-from analysis.maps.clusters import names
+from analysis.maps.clusters import Clusters, find_clusters, names
 from analysis.maps.make import make_map
 from analysis.maps.map import FORMAT, Map, keep, kept
-from analysis.maps.projection import neighbours
+from analysis.maps.projection import Neighbours, Vectors, neighbours
+from analysis.maps.report import write_report
 from api.http.schemas import MapAnswer
 from search.index import Index
 from search.types import Encoding, Space
@@ -203,6 +204,24 @@ def test_a_space_that_is_being_filled_is_mapped_as_far_as_it_is(index: Index) ->
     with index.writer() as writer, writer.transaction() as transaction:
         transaction.fill(space, some)
     assert {point.id for point in make_map(index, index.space("half")).points} == some.keys()
+
+
+def test_images_removed_meanwhile_cost_no_map(
+    make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    opened = make_index(grouped())
+
+    def remove(positions: Vectors, near: Neighbours) -> Clusters:
+        with opened.writer() as writer:
+            writer.remove([image_id(number) for number in range(len(positions))])
+        return find_clusters(positions, near)
+
+    monkeypatch.setattr(make, "find_clusters", remove)
+    made = make_map(opened, opened.space())
+    assert len(made.points) == GROUPS * EACH + 3
+    assert opened.info().images == 0
+    write_report(opened, made, {}, tmp_path / "map.html")
+    assert "the file cannot be read" in (tmp_path / "map.html").read_text()
 
 
 @pytest.mark.parametrize("labels", ["metadata.colour", "words.csv"])

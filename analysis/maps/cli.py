@@ -38,13 +38,14 @@ def draw_map(
     as_json: Json = False,
 ) -> None:
     """Map a space in two dimensions: clusters with names, typical images, outliers. A server shows it at /v1/map."""
-    from analysis.maps.make import make_map, paths
+    from analysis.maps.make import images_of, make_map
     from analysis.maps.map import keep
     from search.index import Index
 
     with Index.open(directory) as index:
-        made = make_map(index, index.space(space), labels=labels, seed=seed)
-        known = paths(index)
+        images = images_of(index)
+        made = make_map(index, index.space(space), labels=labels, seed=seed, images=images)
+        paths = {image: record.paths[0] for image, record in images.items() if record.paths}
         try:
             keep(index, made)
         except OSError as error:
@@ -52,16 +53,16 @@ def draw_map(
         if as_json:
             print_json(_to_json(made))
         else:
-            _print(made, known)
+            _print(made, paths)
         if report is not None:
             from analysis.maps.report import write_report  # imports the decoders: not for --help
 
-            write_report(index, made, known, report)
+            write_report(index, made, paths, report)
             warn(f"Report: {report}")
         if parquet is not None:
             from analysis.maps.table import write_parquet
 
-            write_parquet(index, made, known, parquet)
+            write_parquet(made, images, parquet)
             warn(f"Table: {parquet}")
 
 
@@ -78,7 +79,7 @@ def _to_json(made: Map) -> dict[str, Any]:
     }
 
 
-def _print(made: Map, known: Mapping[str, str]) -> None:
+def _print(made: Map, paths: Mapping[str, str]) -> None:
     alone = sum(point.cluster is None for point in made.points)
     say(
         f"{plural(len(made.points), 'image')} of {made.space}: {plural(len(made.clusters), 'cluster')}, "
@@ -86,10 +87,10 @@ def _print(made: Map, known: Mapping[str, str]) -> None:
     )
     width = max((len(one.name) for one in made.clusters[:SHOWN_CLUSTERS]), default=0)
     for one in made.clusters[:SHOWN_CLUSTERS]:
-        say(f"{one.size:7,}  {one.name.ljust(width)}  {known.get(one.typical[0], one.typical[0])}")
+        say(f"{one.size:7,}  {one.name.ljust(width)}  {paths.get(one.typical[0], one.typical[0])}")
     if len(made.clusters) > SHOWN_CLUSTERS:
         say(f"... and {plural(len(made.clusters) - SHOWN_CLUSTERS, 'more cluster')}; --json prints all")
     if made.outliers:
         say("outliers, the most isolated first:")
     for image in made.outliers[:SHOWN_OUTLIERS]:
-        say(f"  {known.get(image, image)}")
+        say(f"  {paths.get(image, image)}")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from analysis.errors import LabelsInvalid, MapImpossible
-from analysis.labels import records, relevance
+from analysis.labels import classes, records
 from analysis.maps.clusters import (
     NEAREST,
     NONE,
@@ -25,7 +25,7 @@ from analysis.maps.clusters import (
 from analysis.maps.map import Cluster, Map, Point
 from analysis.maps.projection import Vectors, neighbours, project, reach
 from search.index import Index
-from search.types import Space
+from search.types import ImageRecord, Space
 
 SAMPLE = 20_000
 """Different vectors that are projected, at most; each other one is placed among its nearest of these."""
@@ -39,22 +39,30 @@ SOURCES = ("label", "folder")
 """What clusters are named by where nothing is said: the first that any image has."""
 
 
-def make_map(index: Index, space: Space, *, labels: str | None = None, seed: int = 0) -> Map:
+def make_map(
+    index: Index,
+    space: Space,
+    *,
+    labels: str | None = None,
+    seed: int = 0,
+    images: Mapping[str, ImageRecord] | None = None,
+) -> Map:
     """Project the searched vectors of a space, find and name clusters, and find outliers. The same seed, the same map.
 
     Images with equal vectors are one point. Removed images, and those whose files are all gone, are left out. labels:
-    `folder`, `label` or `metadata.KEY`; None: labels where there are any, else words of folders. Raises MapImpossible
-    (no image has a vector), LabelsInvalid, UnknownSpace.
+    `folder`, `label` or `metadata.KEY`; None: labels where there are any, else words of folders. images: of
+    `images_of`; None: read now. Raises MapImpossible (no image has a vector), LabelsInvalid, UnknownSpace.
     """
     if labels not in (None, *SOURCES) and not str(labels).startswith("metadata."):
         raise LabelsInvalid(f"Clusters cannot be named by {labels!r}. Use: folder, label or metadata.KEY.")
+    images = images_of(index) if images is None else images
     rowids, vectors = index.searched(space)
     ids = index.catalog.ids(index.catalog.present(rowids.tolist()))
-    there = np.array([rowid in ids for rowid in rowids.tolist()], dtype=np.bool_)
+    there = np.array([ids.get(rowid) in images for rowid in rowids.tolist()], dtype=np.bool_)
     rowids, vectors = rowids[there], np.ascontiguousarray(vectors[there])
     if not len(rowids):
         raise MapImpossible(f"No image has a vector in {space.name}. Add images: lookalike build PHOTOS --index INDEX")
-    source, terms = _terms(index, labels)
+    source, terms = _terms(images, labels)
     _, first, inverse = np.unique(
         vectors.view(np.dtype((np.void, vectors.strides[0]))).ravel(), return_index=True, return_inverse=True
     )
@@ -79,7 +87,7 @@ def make_map(index: Index, space: Space, *, labels: str | None = None, seed: int
         )
         for number, place in enumerate(places.tolist())
     )
-    clusters = _named(index, points, positions, numbers, distinct, firsts, terms)
+    clusters = _named(images, points, positions, numbers, distinct, firsts, terms)
     return Map(
         space=space.name,
         added_seq=space.added_seq,
@@ -122,10 +130,10 @@ def _among(nearest: Vectors) -> Vectors:
     return found
 
 
-def _terms(index: Index, labels: str | None) -> tuple[str, Mapping[str, frozenset[str]]]:
+def _terms(images: Mapping[str, ImageRecord], labels: str | None) -> tuple[str, Mapping[str, frozenset[str]]]:
     """What clusters are named by, and the names that each image has by id. Raises LabelsInvalid."""
     for source in SOURCES if labels is None else (labels,):
-        terms = relevance(index, source).classes
+        terms = classes(images.values(), source)
         if source == "folder" and terms:  # `animals/birds` is named by both
             words = {
                 image: frozenset(word for one in held for word in Path(one).parts) for image, held in terms.items()
@@ -138,12 +146,8 @@ def _terms(index: Index, labels: str | None) -> tuple[str, Mapping[str, frozense
     raise LabelsInvalid(f"No image has a value of {labels}. Name clusters by another: folder, label or metadata.KEY.")
 
 
-def _words(folders: Iterable[str]) -> frozenset[str]:
-    return frozenset(word for folder in folders for word in Path(folder).parts)
-
-
 def _named(
-    index: Index,
+    images: Mapping[str, ImageRecord],
     points: tuple[Point, ...],
     positions: Vectors,
     numbers: Clusters,
@@ -157,7 +161,7 @@ def _named(
             members[point.cluster].append(point.id)
     held = [np.flatnonzero(numbers == number) for number in range(len(members))]
     best = [[firsts[place] for place in typical(distinct, places, TYPICAL).tolist()] for places in held]
-    called = names(members, terms, [_file_name(index, images[0]) for images in best])
+    called = names(members, terms, [_file_name(images[one[0]]) for one in best])
     return tuple(
         Cluster(
             name=called[number],
@@ -170,11 +174,10 @@ def _named(
     )
 
 
-def _file_name(index: Index, image: str) -> str:
-    paths = index.image(image).paths
-    return Path(paths[0]).stem if paths else image[:12]
+def _file_name(image: ImageRecord) -> str:
+    return Path(image.paths[0]).stem if image.paths else image.id[:12]
 
 
-def paths(index: Index) -> dict[str, str]:
-    """The first path of every image that has one, by id."""
-    return {record.id: record.paths[0] for record in records(index) if record.paths}
+def images_of(index: Index) -> dict[str, ImageRecord]:
+    """Every image of an index by its id."""
+    return {record.id: record for record in records(index)}

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from analysis.errors import MapUnavailable, ReportFailed
-from analysis.labels import records
 from analysis.maps.map import Map
 from search.files import write_whole
-from search.index import Index
+from search.types import ImageRecord
 
 try:
     import pyarrow
@@ -19,25 +18,20 @@ except ImportError as error:
     raise MapUnavailable("Parquet needs a package that is not installed: pip install 'lookalike[map]'") from error
 
 
-def write_parquet(index: Index, made: Map, paths: Mapping[str, str], out: Path) -> None:
+def write_parquet(made: Map, images: Mapping[str, ImageRecord], out: Path) -> None:
     """Write a row for each point. Raises ReportFailed where the file cannot be written.
 
     Columns: `x`, `y`, `id`, `path`, `cluster` (its number), `cluster_name`, `isolation`, `outlier`, `labels` (a list),
-    `width`, `height`, `taken_at`. paths: by id.
+    `width`, `height`, `taken_at`. images: those of the map by id.
     """
-    known = {record.id: record for record in records(index)}
-    rows = []
-    for point in made.points:
-        record = known.get(point.id)
-        if record is not None:  # else it was removed meanwhile
-            rows.append((point, record))
+    rows = [(point, images[point.id]) for point in made.points]
     outliers = set(made.outliers)
     table = pyarrow.table(
         {
             "x": pyarrow.array([point.x for point, _ in rows], pyarrow.float32()),
             "y": pyarrow.array([point.y for point, _ in rows], pyarrow.float32()),
             "id": pyarrow.array([point.id for point, _ in rows], pyarrow.string()),
-            "path": pyarrow.array([_text(paths.get(point.id)) for point, _ in rows], pyarrow.string()),
+            "path": pyarrow.array([_text(record.paths) for _, record in rows], pyarrow.string()),
             "cluster": pyarrow.array([point.cluster for point, _ in rows], pyarrow.int32()),
             "cluster_name": pyarrow.array(
                 [None if point.cluster is None else made.clusters[point.cluster].name for point, _ in rows],
@@ -61,6 +55,6 @@ def write_parquet(index: Index, made: Map, paths: Mapping[str, str], out: Path) 
         ) from error
 
 
-def _text(path: str | None) -> str | None:
-    """A path whose bytes are not UTF-8 as a string that Parquet holds."""
-    return None if path is None else path.encode("utf-8", "replace").decode()
+def _text(paths: Sequence[str]) -> str | None:
+    """The first path as a string that Parquet holds, also where its bytes are not UTF-8."""
+    return paths[0].encode("utf-8", "replace").decode() if paths else None
