@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,9 @@ from analysis.maps.make import make_map
 from analysis.maps.map import FORMAT, Map, keep, kept
 from analysis.maps.projection import Neighbours, Vectors, neighbours
 from analysis.maps.report import write_report
+from api.http.routes.maps import written
 from api.http.schemas import MapAnswer
+from api.serving.maps import Maps
 from search.index import Index
 from search.types import Encoding, Space
 from search.vectors import normalise
@@ -222,6 +225,29 @@ def test_images_removed_meanwhile_cost_no_map(
     assert opened.info().images == 0
     write_report(opened, made, {}, tmp_path / "map.html")
     assert "the file cannot be read" in (tmp_path / "map.html").read_text()
+
+
+def test_a_server_drops_empty_clusters_and_counts_the_others_anew(index: Index) -> None:
+    made = make_map(index, index.space())
+    keep(index, made)
+    gone = {*made.clusters[0].typical} | {point.id for point in made.points if point.cluster == 1}
+    with index.writer() as writer:
+        writer.remove(gone)
+    left = [point for point in made.points if point.id not in gone]
+    answer = MapAnswer.model_validate_json(served(index))
+    assert [point.id for point in answer.points] == [point.id for point in left]
+    sizes = Counter(made.clusters[point.cluster].name for point in left if point.cluster is not None)
+    assert [one.size for one in answer.clusters] == sorted(sizes.values(), reverse=True)
+    assert {one.name: one.size for one in answer.clusters} == sizes
+    assert [None if point.cluster is None else answer.clusters[point.cluster].name for point in answer.points] == [
+        None if point.cluster is None else made.clusters[point.cluster].name for point in left
+    ]
+    assert [one.typical for one in answer.clusters if one.name == made.clusters[0].name] == [[]]
+
+
+def served(index: Index) -> bytes:
+    """The answer of a server that has just been started."""
+    return Maps(index).answer(None, written)
 
 
 @pytest.mark.parametrize("labels", ["metadata.colour", "words.csv"])

@@ -211,7 +211,7 @@ class MapCluster(BaseModel):
     size: int
     x: float = Field(description="Its middle.")
     y: float
-    typical: list[str] = Field(description="Ids of images, the medoid first.")
+    typical: list[str] = Field(description="Ids, the medoid first; empty once all five are removed.")
 
 
 class MapAnswer(BaseModel):

@@ -49,14 +49,18 @@ class Maps:
         if len(points) == len(found.points):
             return found
         ids = {point.id for point in points}
-        sizes = Counter(point.cluster for point in points)
-        clusters = tuple(
-            replace(
-                cluster,
-                size=sizes[number],
-                typical=tuple(image for image in cluster.typical if image in ids),
-            )
-            for number, cluster in enumerate(found.clusters)
+        sizes = Counter(point.cluster for point in points if point.cluster is not None)
+        order = sorted(sizes, key=lambda number: (-sizes[number], number))
+        ranks = {number: rank for rank, number in enumerate(order)}
+        clusters = [found.clusters[number] for number in order]
+        return replace(
+            found,
+            points=tuple(
+                point if point.cluster is None else replace(point, cluster=ranks[point.cluster]) for point in points
+            ),
+            clusters=tuple(
+                replace(one, size=sizes[number], typical=tuple(image for image in one.typical if image in ids))
+                for number, one in zip(order, clusters, strict=True)
+            ),
+            outliers=tuple(image for image in found.outliers if image in ids),
         )
-        outliers = tuple(image for image in found.outliers if image in ids)
-        return replace(found, points=points, clusters=clusters, outliers=outliers)

@@ -197,7 +197,7 @@ class MapPoint:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapCluster:
     """Images that lie together on a map: their name, how many, their middle, and the ids of typical ones, the medoid
-    first.
+    first: at most five, without those that were removed since.
     """
 
     name: str
