@@ -139,6 +139,14 @@ def test_clusters_have_the_names_that_tell_them_apart(index: Index, labels: str 
     assert made.labels == (labels or "label")
 
 
+def test_a_few_labels_take_no_folder_name_away(make_index: MakeIndex) -> None:
+    opened = make_index(grouped()[:0], publish=False)
+    described(opened, lambda number: f"kind{number // EACH}", lambda number: ("mine",) if number < EACH else ())
+    made = make_map(opened, opened.space())
+    assert made.labels == "folder"
+    assert sorted(one.name for one in made.clusters) == [f"kind{number}" for number in range(GROUPS)]
+
+
 def test_names_are_terms_of_a_third_and_never_the_same() -> None:
     terms = {"a": {"cat", "all"}, "b": {"cat", "all"}, "c": {"all"}, "d": {"dog"}, "e": {"all"}, "f": {"all"}}
     terms = {image: frozenset(held) for image, held in terms.items()}

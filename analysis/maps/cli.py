@@ -26,7 +26,10 @@ def draw_map(
     space: Annotated[str | None, typer.Option(metavar="NAME", help="Default: the index's default.")] = None,
     labels: Annotated[
         str | None,
-        typer.Option(metavar="folder|label|metadata.KEY", help="What clusters are named by.  [label, or else folder]"),
+        typer.Option(
+            metavar="folder|label|metadata.KEY",
+            help="What clusters are named by.  [label if a third has one, else folder]",
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Another seed, another map.")] = 0,
     report: Annotated[

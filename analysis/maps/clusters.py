@@ -29,7 +29,7 @@ FENCE = 1.5
 MIN_FENCE = 0.05
 """As far above it at least: where all images are alike, rounding makes none an outlier."""
 NAMING_SHARE = 1 / 3
-"""Share of a cluster's images that have the term it is named by."""
+"""Share of a cluster's images that have the term it is named by, and of all images that labels name clusters of."""
 
 
 def find_clusters(positions: Vectors, near: Neighbours) -> Clusters:

@@ -10,6 +10,7 @@ import numpy as np
 from analysis.errors import LabelsInvalid, MapImpossible
 from analysis.labels import classes, records
 from analysis.maps.clusters import (
+    NAMING_SHARE,
     NEAREST,
     NONE,
     Clusters,
@@ -35,8 +36,6 @@ KEPT = 3
 TYPICAL = 5
 """Typical images named of a cluster."""
 MAX_OUTLIERS = 100
-SOURCES = ("label", "folder")
-"""What clusters are named by where nothing is said: the first that any image has."""
 
 
 def make_map(
@@ -49,11 +48,11 @@ def make_map(
 ) -> Map:
     """Project the searched vectors of a space, find and name clusters, and find outliers. The same seed, the same map.
 
-    Images with equal vectors are one point. Removed images, and those whose files are all gone, are left out. labels:
-    `folder`, `label` or `metadata.KEY`; None: labels where there are any, else words of folders. images: of
-    `images_of`; None: read now. Raises MapImpossible (no image has a vector), LabelsInvalid, UnknownSpace.
+    Images with equal vectors are one point. Removed images, and those whose files are all gone, are left out.
+    labels: `folder`, `label` or `metadata.KEY`; None: labels where a third of the images has one, else words of folders.
+    images: of `images_of`; None: read now. Raises MapImpossible (no image has a vector), LabelsInvalid, UnknownSpace.
     """
-    if labels not in (None, *SOURCES) and not str(labels).startswith("metadata."):
+    if labels not in (None, "label", "folder") and not str(labels).startswith("metadata."):
         raise LabelsInvalid(f"Clusters cannot be named by {labels!r}. Use: folder, label or metadata.KEY.")
     images = images_of(index) if images is None else images
     rowids, vectors = index.searched(space)
@@ -132,18 +131,18 @@ def _among(nearest: Vectors) -> Vectors:
 
 def _terms(images: Mapping[str, ImageRecord], labels: str | None) -> tuple[str, Mapping[str, frozenset[str]]]:
     """What clusters are named by, and the names that each image has by id. Raises LabelsInvalid."""
-    for source in SOURCES if labels is None else (labels,):
+    source = labels or "label"
+    terms = classes(images.values(), source)
+    if labels is None and len(terms) < NAMING_SHARE * len(images):
+        source = "folder"
         terms = classes(images.values(), source)
-        if source == "folder" and terms:  # `animals/birds` is named by both
-            words = {
-                image: frozenset(word for one in held for word in Path(one).parts) for image, held in terms.items()
-            }
-            return source, words
-        if terms:
-            return source, terms
-    if labels is None:  # no image has a path either
-        return SOURCES[-1], {}
-    raise LabelsInvalid(f"No image has a value of {labels}. Name clusters by another: folder, label or metadata.KEY.")
+    if labels is not None and not terms:
+        raise LabelsInvalid(
+            f"No image has a value of {labels}. Name clusters by another: folder, label or metadata.KEY."
+        )
+    if source == "folder":  # `animals/birds` is named by both
+        terms = {image: frozenset(word for one in held for word in Path(one).parts) for image, held in terms.items()}
+    return source, terms
 
 
 def _named(
