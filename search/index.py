@@ -30,6 +30,7 @@ from search.generations.kinds import check_kinds
 from search.generations.policy import DEFAULT_POLICY, Policy
 from search.generations.publish import publish
 from search.lock import PATIENCE, write_lock
+from search.maps import sweep_maps
 from search.query.follow import Follower
 from search.query.neighbours import Neighbours
 from search.query.searcher import Searcher
@@ -155,7 +156,7 @@ class Index:
         raise UnknownSpace(f"The index has no such space. It has: {', '.join(space.name for space in there)}.")
 
     def sweep_dropped(self, *, timeout: float = PATIENCE, stop: threading.Event | None = None) -> None:
-        """Delete what is left of dropped spaces, a little at a time, so that others can write in between.
+        """Delete what is left of dropped spaces, and their maps, a little at a time: others can write in between.
 
         Nobody finds it any more; `compact` gives its room back. stop: set to leave the rest to the next one. Raises
         IndexLocked, StorageFailed.
@@ -165,6 +166,8 @@ class Index:
             while after is not None and not (stop is not None and stop.is_set()):
                 with self.writer(timeout=timeout) as writer, writer.transaction() as transaction:
                     after = transaction.delete_dropped(number, after, SWEPT_VECTORS)
+        with storage_errors(self.path):
+            sweep_maps(self.path, lambda: (space.name for space in self.spaces))
 
     def publish(self, *, anew: bool = False, stop: threading.Event | None = None) -> str:
         """Make everything the current generation, where it is not yet. Returns its name.

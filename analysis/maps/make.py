@@ -49,7 +49,7 @@ def make_map(
     """Project the searched vectors of a space, find and name clusters, and find outliers. The same seed, the same map.
 
     Images with equal vectors are one point. Removed images, and those whose files are all gone, are left out.
-    labels: `folder`, `label` or `metadata.KEY`; None: labels where a third of the images has one, else words of folders.
+    labels: `folder`, `label` or `metadata.KEY`; None: labels where a third of the images have one, else folders.
     images: of `images_of`; None: read now. Raises MapImpossible (no image has a vector), LabelsInvalid, UnknownSpace.
     """
     if labels not in (None, "label", "folder") and not str(labels).startswith("metadata."):

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from urllib.parse import quote
+from dataclasses import asdict, dataclass, replace
 
 from search.files import write_whole
 from search.index import Index
+from search.maps import map_file
 from search.types import Space
 
 FORMAT = 1
 """Of a kept map; one of another format is as good as none."""
-FOLDER = "maps"
-"""In the index's folder."""
+LINE = 1_000
+"""Points on a line of the file; the first line has the rest. `json` keeps other threads waiting for a whole line."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Point:
     """An image on a map. x, y: -1..1, rightwards and upwards; cluster: a number, None where it is in none; isolation:
     1 - its mean cosine to its ten nearest images."""
@@ -61,17 +60,21 @@ class Map:
 
 def keep(index: Index, made: Map) -> None:
     """Keep a map in its index, in place of the space's map before. Raises OSError."""
-    text = json.dumps({"format": FORMAT, **asdict(made)}, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    write_whole(_place(index, made.space), text.encode(), durable=False)
+    head = {"format": FORMAT, **asdict(replace(made, points=()))}
+    parts = [made.points[start : start + LINE] for start in range(0, len(made.points), LINE)]
+    lines = [head, *([asdict(point) for point in part] for part in parts)]
+    text = "\n".join(json.dumps(line, allow_nan=False, separators=(",", ":")) for line in lines)
+    write_whole(map_file(index.path, made.space), text.encode(), durable=False)
 
 
 def kept(index: Index, space: Space) -> Map | None:
     """The map kept of a space; None where there is none, or only one that cannot be read."""
     try:
-        data = json.loads(_place(index, space.name).read_bytes())
+        first, *lines = map_file(index.path, space.name).read_bytes().split(b"\n")
+        data = json.loads(first)
         if data.pop("format") != FORMAT or (data["space"], data["added_seq"]) != space.identity:
             return None
-        data["points"] = tuple(Point(**one) for one in data["points"])
+        data["points"] = tuple(Point(**one) for line in lines for one in json.loads(line))
         data["clusters"] = tuple(Cluster(**{**one, "typical": tuple(one["typical"])}) for one in data["clusters"])
         data["outliers"] = tuple(data["outliers"])
         return Map(**data)
@@ -82,11 +85,7 @@ def kept(index: Index, space: Space) -> Map | None:
 def stamp(index: Index, space: Space) -> tuple[int, int] | None:
     """What changes when another map of a space is kept; None where there is none."""
     try:
-        facts = _place(index, space.name).stat()
+        facts = map_file(index.path, space.name).stat()
     except OSError:
         return None
     return facts.st_mtime_ns, facts.st_ino
-
-
-def _place(index: Index, space: str) -> Path:
-    return index.path / FOLDER / f"{quote(space, safe='')}.json"

@@ -122,6 +122,7 @@ class Service:
         for pool in (self._searchers, self._readers, self._adder, self._writer, self._publisher):
             pool.shutdown()
         self.pictures.close()
+        self.maps.close()
         self._searching.close()
         self._observer.close()
         self.embedding.close()

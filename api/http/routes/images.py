@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
 from fastapi import Path as PathParameter
 
 from api.http import problems
 from api.http.files import content_disposition, is_known, sent
-from api.http.routes import CheckedRoute, Chosen, InAddress, answers, choose
+from api.http.routes import AS_YOU_HAVE_IT, CheckedRoute, Chosen, InAddress, answers, choose
 from api.http.schemas import ImageAnswer, ImageId, ImagePatch, ImagesAnswer
 from api.serving.questions import Name, read_json
 
@@ -67,9 +67,6 @@ async def change_image(service: Chosen, id: Id, body: ImagePatch) -> ImageAnswer
 async def delete_image(service: Chosen, id: Id) -> None:  # noqa: A002
     """Remove an image from the index. Builds leave it out from now on; its file stays, unless it was uploaded."""
     await service.delete(id)
-
-
-AS_YOU_HAVE_IT: dict[int | str, dict[str, Any]] = {304: {"description": "As you have it."}}
 
 
 @router.get(
