@@ -174,6 +174,14 @@ def test_equal_images_are_one_place(make_index: MakeIndex) -> None:
     assert len({(point.x, point.y) for point in made.points}) == 31
 
 
+def test_near_copies_stay_together_and_are_no_outliers(make_index: MakeIndex) -> None:
+    bursts = np.repeat(vectors(10), 20, axis=0) + 1.4e-3 * vectors(200, seed=9)
+    made = make_map(opened := make_index(normalise(bursts)), opened.space())
+    of_bursts = [{point.cluster for point in made.points[start : start + 20]} for start in range(0, 200, 20)]
+    assert [len(found) for found in of_bursts] == [1] * 10
+    assert (len(made.clusters), made.outliers) == (10, ())
+
+
 def test_of_many_images_a_sample_is_projected_and_the_rest_placed(
     index: Index, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -220,10 +228,10 @@ def test_images_removed_meanwhile_cost_no_map(
 ) -> None:
     opened = make_index(grouped())
 
-    def remove(positions: Vectors, near: Neighbours) -> Clusters:
+    def remove(positions: Vectors, near: Neighbours, cosines: Vectors) -> Clusters:
         with opened.writer() as writer:
             writer.remove([image_id(number) for number in range(len(positions))])
-        return find_clusters(positions, near)
+        return find_clusters(positions, near, cosines)
 
     monkeypatch.setattr(make, "find_clusters", remove)
     made = make_map(opened, opened.space())

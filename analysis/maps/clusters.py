@@ -27,16 +27,19 @@ VOTES = 5
 FENCE = 1.5
 """Quartile ranges above the third quartile of outlyingness at which outliers begin (Tukey 1977)."""
 MIN_FENCE = 0.05
-"""As far above it at least: where all images are alike, rounding makes none an outlier."""
+"""As far above it at least: where all images are alike, small differences make none an outlier."""
+NEAR_COPY = 1e-4
+"""1 - cosine of two images that are as good as equal: no cluster parts them, and less isolation is none."""
 NAMING_SHARE = 1 / 3
 """Share of a cluster's images that have the term it is named by, and of all images that labels name clusters of."""
 
 
-def find_clusters(positions: Vectors, near: Neighbours) -> Clusters:
+def find_clusters(positions: Vectors, near: Neighbours, cosines: Vectors) -> Clusters:
     """The cluster of each point, (n,) int64; NONE for points in none.
 
     HDBSCAN (Campello, Moulavi and Sander 2013) finds dense regions of the plane; points between them join the cluster
-    that their nearest images in the space vote for. positions: (n, 2) float32; near: (n, m) of `neighbours`.
+    that their nearest images in the space vote for. Near copies of one another are all in the cluster that most of them
+    are in. positions: (n, 2) float32; near, cosines: (n, m) of `neighbours`.
     """
     count = len(positions)
     smallest = max(MIN_MEMBERS, round(count**0.5 / 3))
@@ -45,7 +48,26 @@ def find_clusters(positions: Vectors, near: Neighbours) -> Clusters:
     found = _dense(positions, smallest, count // LARGEST)
     if 2 * np.count_nonzero(found == NONE) > count:
         found = _dense(positions, smallest, None)
-    return np.where(found == NONE, vote(found, near), found)
+    return _with_copies(np.where(found == NONE, vote(found, near), found), near, cosines)
+
+
+def _with_copies(clusters: Clusters, near: Neighbours, cosines: Vectors) -> Clusters:
+    """The same clusters, (n,), but those of near copies: how copies lie on the plane is chance."""
+    rows, columns = np.nonzero(cosines > 1 - NEAR_COPY)
+    others = near[rows, columns]
+    groups, before = np.arange(len(clusters)), np.full(len(clusters), NONE)
+    while (groups != before).any():  # each image takes the lowest number that a copy of it has
+        before = groups.copy()
+        np.minimum.at(groups, rows, before[others])
+        np.minimum.at(groups, others, before[rows])
+        groups = groups[groups]
+    order = np.argsort(groups, kind="stable")
+    found = clusters.copy()
+    for members in np.split(order, np.flatnonzero(np.diff(groups[order])) + 1):
+        if len(members) > 1:
+            numbers, votes = np.unique(clusters[members], return_counts=True)
+            found[members] = numbers[votes.argmax()]
+    return found
 
 
 def by_size(clusters: Clusters, places: NDArray[np.int64]) -> Clusters:
@@ -89,20 +111,22 @@ def outlyingness(isolations: Vectors, near: Neighbours, of_near: Vectors) -> Vec
     """How much farther an image is from its nearest than they are from theirs, (q,) float32: a local outlier factor
     (Breunig et al. 2000; without its reachability, as Schubert et al. 2014 have it). 1: as far.
 
-    isolations: (q,); near: (q, m) positions among those whose isolations are `of_near`, (n,).
+    isolations: (q,); near: (q, m) positions among those whose isolations are `of_near`, (n,). Less than NEAR_COPY
+    counts as that: between copies it is rounding.
     """
     if not near.shape[1]:
         return np.ones(len(near), dtype=np.float32)
-    found: Vectors = isolations / np.maximum(of_near[near[:, :NEAREST]].mean(axis=1), np.float32(1e-6))
+    own, others = (np.maximum(held, np.float32(NEAR_COPY)) for held in (isolations, of_near))
+    found: Vectors = own / others[near[:, :NEAREST]].mean(axis=1)
     return found
 
 
 def outliers(isolations: Vectors, factors: Vectors) -> Clusters:
     """Positions of the outliers, the most isolated first: their factor is above the fence, their isolation above the
-    median, else they may be no more than beside a group of copies. isolations, factors: (n,)."""
+    median and NEAR_COPY, else they may be no more than beside a group of copies. isolations, factors: (n,)."""
     first, third = np.quantile(factors, [0.25, 0.75])
     fence = third + max(FENCE * (third - first), MIN_FENCE)
-    beyond = np.flatnonzero((factors > fence) & (isolations > np.median(isolations)))
+    beyond = np.flatnonzero((factors > fence) & (isolations > max(float(np.median(isolations)), NEAR_COPY)))
     found: Clusters = beyond[np.argsort(-isolations[beyond], kind="stable")]
     return found
 

@@ -106,7 +106,12 @@ def _laid_out(distinct: Vectors, seed: int) -> tuple[Vectors, Clusters, Vectors,
         near, cosines = neighbours(distinct, max(reach(count), NEAREST))
         positions = project(distinct, near[:, : reach(count)], cosines[:, : reach(count)], seed=seed)
         isolations = isolation(cosines)
-        return positions, find_clusters(positions, near), isolations, outlyingness(isolations, near, isolations)
+        return (
+            positions,
+            find_clusters(positions, near, cosines),
+            isolations,
+            outlyingness(isolations, near, isolations),
+        )
     chosen = np.sort(np.random.default_rng(seed).choice(count, SAMPLE, replace=False))
     rest = np.setdiff1d(np.arange(count), chosen)
     sample = _laid_out(distinct[chosen], seed)
