@@ -21,7 +21,7 @@ from lookalike_client._images import ImageInput
 from lookalike_client._many import Outcome, Progress, apart_async, run_many_async, sleep_async
 from lookalike_client._models import Image, ImageMap, IndexInfo, Part, SearchResult, SpaceInfo
 from lookalike_client._notebook import Pictures
-from lookalike_client._server import checked_url, headers
+from lookalike_client._server import checked_url, headers, shown
 
 
 class AsyncClient:
@@ -59,8 +59,7 @@ class AsyncClient:
         if retries < 0:
             raise ValueError(f"retries is 0 or more; found {retries}.")
         url = checked_url(base_url)
-        # httpx keeps a password out of `netloc`; messages are made with this.
-        self._server = f"{url.scheme}://{url.netloc.decode('ascii')}"
+        self._server = shown(url)
         self._retries = retries
         self._sleep = sleep_async
         self._http = httpx.AsyncClient(base_url=url, headers=headers(api_key), timeout=timeout, transport=transport)
@@ -110,8 +109,17 @@ class AsyncClient:
         Raises UnsupportedImage or Unprocessable (the image is none, or cannot be decoded), TooLarge, NotFound,
         Unprocessable (a filter or a vector that cannot be meant); TypeError for none or two of the four.
         """
-        shared: Any = {"min_score": min_score, "max_fmr": max_fmr, "filter": filter, "space": space, "index": index}
-        options = SearchOptions(k=k, offset=offset, fold=fold, turns=turns, **shared)
+        options = SearchOptions(
+            k=k,
+            offset=offset,
+            min_score=min_score,
+            max_fmr=max_fmr,
+            filter=filter,
+            space=space,
+            index=index,
+            fold=fold,
+            turns=turns,
+        )
         call = await apart_async(
             _calls.search, image=image, id=id, vector=vector, parts=parts, box=box, options=options
         )
@@ -143,9 +151,7 @@ class AsyncClient:
         )
 
         async def search(image: ImageInput) -> SearchResult:
-            call = await apart_async(
-                _calls.search, image=image, id=None, vector=None, parts=None, box=None, options=options
-            )
+            call = await apart_async(_calls.search, image=image, options=options)
             return await self._found(call, index)
 
         async for outcome in run_many_async(search, images, concurrency, progress):
@@ -208,9 +214,7 @@ class AsyncClient:
         kept = list(labels)
 
         async def add(image: ImageInput) -> Image:
-            return await self._run(
-                await apart_async(_calls.add, image, labels=kept, metadata=metadata, index=index, name=None)
-            )
+            return await self._run(await apart_async(_calls.add, image, labels=kept, metadata=metadata, index=index))
 
         async for outcome in run_many_async(add, images, concurrency, progress):
             yield outcome

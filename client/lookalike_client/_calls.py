@@ -90,12 +90,12 @@ def _plain(value: Any, kind: Any) -> Any:
 
 def search(
     *,
-    image: ImageInput | None,
-    id: str | None,
-    vector: Sequence[float] | None,
-    parts: Sequence[Part] | None,
-    box: Box | None,
     options: SearchOptions,
+    image: ImageInput | None = None,
+    id: str | None = None,
+    vector: Sequence[float] | None = None,
+    parts: Sequence[Part] | None = None,
+    box: Box | None = None,
 ) -> Call[SearchResult]:
     """A search by exactly one of image, id, vector, parts."""
     given = [name for name, value in _given({"image": image, "id": id, "vector": vector, "parts": parts}).items()]
@@ -138,7 +138,7 @@ def add(
     labels: Iterable[str],
     metadata: Mapping[str, Any] | None,
     index: str | None,
-    name: str | None,
+    name: str | None = None,
 ) -> Call[Image]:
     """Add an image."""
     form: dict[str, str | list[str]] = {"labels": _labels(labels)}

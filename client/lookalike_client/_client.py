@@ -21,7 +21,7 @@ from lookalike_client._images import ImageInput
 from lookalike_client._many import Outcome, Progress, apart, run_many, sleep
 from lookalike_client._models import Image, ImageMap, IndexInfo, Part, SearchResult, SpaceInfo
 from lookalike_client._notebook import Pictures
-from lookalike_client._server import checked_url, headers
+from lookalike_client._server import checked_url, headers, shown
 
 
 class Client:
@@ -59,8 +59,7 @@ class Client:
         if retries < 0:
             raise ValueError(f"retries is 0 or more; found {retries}.")
         url = checked_url(base_url)
-        # httpx keeps a password out of `netloc`; messages are made with this.
-        self._server = f"{url.scheme}://{url.netloc.decode('ascii')}"
+        self._server = shown(url)
         self._retries = retries
         self._sleep = sleep
         self._http = httpx.Client(base_url=url, headers=headers(api_key), timeout=timeout, transport=transport)
@@ -110,8 +109,17 @@ class Client:
         Raises UnsupportedImage or Unprocessable (the image is none, or cannot be decoded), TooLarge, NotFound,
         Unprocessable (a filter or a vector that cannot be meant); TypeError for none or two of the four.
         """
-        shared: Any = {"min_score": min_score, "max_fmr": max_fmr, "filter": filter, "space": space, "index": index}
-        options = SearchOptions(k=k, offset=offset, fold=fold, turns=turns, **shared)
+        options = SearchOptions(
+            k=k,
+            offset=offset,
+            min_score=min_score,
+            max_fmr=max_fmr,
+            filter=filter,
+            space=space,
+            index=index,
+            fold=fold,
+            turns=turns,
+        )
         call = apart(_calls.search, image=image, id=id, vector=vector, parts=parts, box=box, options=options)
         return self._found(call, index)
 
@@ -141,7 +149,7 @@ class Client:
         )
 
         def search(image: ImageInput) -> SearchResult:
-            call = apart(_calls.search, image=image, id=None, vector=None, parts=None, box=None, options=options)
+            call = apart(_calls.search, image=image, options=options)
             return self._found(call, index)
 
         for outcome in run_many(search, images, concurrency, progress):
@@ -202,7 +210,7 @@ class Client:
         kept = list(labels)
 
         def add(image: ImageInput) -> Image:
-            return self._run(apart(_calls.add, image, labels=kept, metadata=metadata, index=index, name=None))
+            return self._run(apart(_calls.add, image, labels=kept, metadata=metadata, index=index))
 
         for outcome in run_many(add, images, concurrency, progress):
             yield outcome

@@ -26,3 +26,8 @@ def headers(api_key: str | None) -> dict[str, str]:
             raise ValueError("api_key is one or more visible ASCII characters.")  # and is not shown
         headers["Authorization"] = f"Bearer {api_key}"
     return headers
+
+
+def shown(url: httpx.URL) -> str:
+    """The server in messages. httpx keeps a password out of `netloc`."""
+    return f"{url.scheme}://{url.netloc.decode('ascii')}"
