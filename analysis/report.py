@@ -86,15 +86,15 @@ def write_report(
 
 
 def template(name: str) -> Template:
-    """A template of this folder."""
+    """A template of this package."""
     environment = Environment(loader=PackageLoader("analysis", "."), autoescape=True, trim_blocks=True)
     return environment.get_template(name)
 
 
 def write(text: str, out: Path) -> None:
-    """Write a report. Raises ReportFailed."""
+    """Write a report, and the folder that it lies in. Raises ReportFailed."""
     try:
-        write_whole(out, text.encode(), durable=False)
+        write_whole(out, text.encode("utf-8", "replace"), durable=False)
     except OSError as error:
         raise ReportFailed(
             f"The report {out} cannot be written: {error.strerror or error}. Name another file, such as report.html."

@@ -149,7 +149,8 @@ def test_names_are_terms_of_a_third_and_never_the_same() -> None:
     terms = {"a": {"cat", "all"}, "b": {"cat", "all"}, "c": {"all"}, "d": {"dog"}, "e": {"all"}, "f": {"all"}}
     terms = {image: frozenset(held) for image, held in terms.items()}
     assert names([["a", "b"], ["c", "e", "f"], ["d", "x", "y", "z"]], terms, ["1", "2", "3"]) == ["cat", "all", "3"]
-    assert names([["a"], ["b"]], {"a": {"cat"}, "b": {"cat"}}, ["", ""]) == ["cat", "cat 2"]
+    terms = {"a": frozenset({"cat"}), "b": frozenset({"cat"}), "c": frozenset({"cat 2"})}
+    assert names([["a"], ["b"], ["c"]], terms, ["", "", ""]) == ["cat", "cat 3", "cat 2"]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 9, 12])
@@ -241,9 +242,16 @@ def test_images_removed_meanwhile_cost_no_map(
     assert "the file cannot be read" in (tmp_path / "map.html").read_text()
 
 
-@pytest.mark.parametrize("labels", ["metadata.colour", "words.csv"])
-def test_names_from_nowhere_are_refused(index: Index, labels: str) -> None:
-    with pytest.raises(LabelsInvalid, match="folder, label or"):
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        ("metadata.colour", "No image has a value of metadata.colour"),
+        ("metadata.", "cannot be named by 'metadata.'"),
+        ("words.csv", "cannot be named by 'words.csv'"),
+    ],
+)
+def test_names_from_nowhere_are_refused(index: Index, labels: str, told: str) -> None:
+    with pytest.raises(LabelsInvalid, match=rf"{told}.* folder, label or"):
         make_map(index, index.space(), labels=labels)
 
 
@@ -259,12 +267,18 @@ def test_a_map_is_kept_for_its_space_and_no_other_of_its_name(index: Index, mapp
         assert kept(index, space) is None
 
 
-def test_without_the_extra_the_command_says_what_to_install(built: tuple[Path, Path, Path]) -> None:
-    gone = {name: None for name in sys.modules if name.split(".")[0] == "openTSNE"} | {"openTSNE": None}
+@pytest.mark.parametrize(("package", "flags"), [("openTSNE", ()), ("pyarrow.parquet", ("--parquet", "map.parquet"))])
+def test_without_the_extra_the_command_says_what_to_install(
+    built: tuple[Path, Path, Path], tmp_path: Path, package: str, flags: tuple[str, ...]
+) -> None:
+    index = tmp_path / "photos.index"
+    shutil.copytree(built[1], index)
+    gone = {name: None for name in sys.modules if name.split(".")[0] == package} | {package: None}
     loaded = {name: module for name, module in sys.modules.items() if not name.startswith("analysis.maps.")}
     with mock.patch.dict(sys.modules, {**loaded, **gone}, clear=True):
-        ended = run_cli("map", built[1], check=2)
+        ended = run_cli("map", index, *flags, check=2)
     assert "pip install 'lookalike[map]'" in ended.stderr
+    assert not (index / "maps").exists(), "before the work"
 
 
 @pytest.fixture(scope="module")

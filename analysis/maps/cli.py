@@ -45,6 +45,10 @@ def draw_map(
     from analysis.maps.map import keep
     from search.index import Index
 
+    if report is not None:
+        from analysis.maps.report import write_report  # imports the decoders: not for --help
+    if parquet is not None:
+        from analysis.maps.table import write_parquet
     with Index.open(directory) as index:
         images = images_of(index)
         made = make_map(index, index.space(space), labels=labels, seed=seed, images=images)
@@ -58,13 +62,9 @@ def draw_map(
         else:
             _print(made, paths)
         if report is not None:
-            from analysis.maps.report import write_report  # imports the decoders: not for --help
-
             write_report(index, made, paths, report)
             warn(f"Report: {report}")
         if parquet is not None:
-            from analysis.maps.table import write_parquet
-
             write_parquet(made, images, parquet)
             warn(f"Table: {parquet}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
+from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
@@ -150,12 +151,15 @@ def names(members: Sequence[Sequence[str]], terms: Mapping[str, Set[str]], other
     """
     everywhere = Counter(term for held in terms.values() for term in held)
     found: list[str] = []
-    seen: Counter[str] = Counter()
     for ids, fallback in zip(members, otherwise, strict=True):
         here = Counter(term for image in ids for term in terms.get(image, ()))
         scored = [(2 * shared / (len(ids) + everywhere[term]), term) for term, shared in here.items()]
         best = max(scored, key=lambda held: (held[0], held[1]), default=(0.0, ""))[1]
-        name = best if best and here[best] >= NAMING_SHARE * len(ids) else fallback
-        seen[name] += 1
-        found.append(name if seen[name] == 1 else f"{name} {seen[name]}")
+        found.append(best if best and here[best] >= NAMING_SHARE * len(ids) else fallback)
+    taken: set[str] = set()
+    for place, name in enumerate(found):
+        if name in taken:
+            free = (f"{name} {number}" for number in count(2))
+            found[place] = next(one for one in free if one not in taken and one not in found)
+        taken.add(found[place])
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def make_map(
     labels: `folder`, `label` or `metadata.KEY`; None: labels where a third of the images have one, else folders.
     images: of `images_of`; None: read now. Raises MapImpossible (no image has a vector), LabelsInvalid, UnknownSpace.
     """
-    if labels not in (None, "label", "folder") and not str(labels).startswith("metadata."):
+    if labels not in (None, "label", "folder") and not re.match(r"metadata\..", str(labels)):
         raise LabelsInvalid(f"Clusters cannot be named by {labels!r}. Use: folder, label or metadata.KEY.")
     images = images_of(index) if images is None else images
     rowids, vectors = index.searched(space)

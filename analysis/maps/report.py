@@ -6,12 +6,9 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader
-
-from analysis.errors import ReportFailed
 from analysis.maps.map import Map
 from analysis.pictures import Pictures
-from search.files import write_whole
+from analysis.report import template, write
 from search.index import Index
 
 PICTURED = 60
@@ -26,9 +23,8 @@ def write_report(index: Index, made: Map, paths: Mapping[str, str], out: Path) -
     paths: of images by id.
     """
     shown = [paths.get(point.id, point.id) for point in made.points]
-    root = _shared([path for path in shown if os.path.isabs(path)])  # noqa: PTH117 - strings, by the thousands
-    environment = Environment(loader=PackageLoader("analysis.maps", "."), autoescape=True, trim_blocks=True)
-    text = environment.get_template("map.html").render(
+    root = _shared([Path(paths[point.id]) for point in made.points if point.id in paths])
+    text = template("maps/map.html").render(
         index=index.path.name,
         made=made,
         pictured=made.clusters[:PICTURED],
@@ -44,19 +40,14 @@ def write_report(index: Index, made: Map, paths: Mapping[str, str], out: Path) -
             "clusters": [{"name": one.name, "size": one.size, "x": one.x, "y": one.y} for one in made.clusters],
         },
     )
-    try:
-        write_whole(out, text.encode("utf-8", "replace"), durable=False)
-    except OSError as error:
-        raise ReportFailed(
-            f"The report {out} cannot be written: {error.strerror or error}. Name another file, such as map.html."
-        ) from error
+    write(text, out)
 
 
-def _shared(paths: Sequence[str]) -> str:
+def _shared(paths: Sequence[Path]) -> str:
     """The folder that all paths lie in, with its separator."""
     if not paths:
         return ""
-    folder = os.path.commonpath([os.path.dirname(path) for path in paths])  # noqa: PTH120
+    folder = os.path.commonpath([path.parent for path in paths])
     return folder if folder.endswith(os.sep) else folder + os.sep
 
 
