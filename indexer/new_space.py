@@ -20,33 +20,37 @@ def space_to_add(there: Spaces, request: SpaceRequest | None, model: str | None 
     """The space that is asked for, to be given to `Writer.add_space`.
 
     there: the index's, as `Catalog.spaces` gives them. request: None for the one that a new index of the model gets.
-    model: another one than the default space's, whose spaces are then named after it. Raises ModelUnavailable,
-    ModelUnsupported.
+    model: another one than the default space's, whose spaces are then named after it, as are later ones of that model.
+    Raises ModelUnavailable, ModelUnsupported.
     """
     from indexer.encoders.recipes import default_requests  # imports torch
 
     default = there.of_default.recipe
     files = locate(model or default.model)
-    geometry: Geometry | None = "pad" if default.preprocessing.geometry == "pad" else None
     wanted = default_requests(files) if request is None else (request,)
-    (space,) = _of_model(there, files, wanted, geometry)
-    same = space.recipe.weights_sha256 == default.weights_sha256
-    if model is None and not same:
+    (space,) = _of_model(there, files, wanted, _padding(there))
+    if model is None and space.recipe.weights_sha256 != default.weights_sha256:
         raise _changed(files)
-    if same:
-        return space
-    name = re.sub(r"[^A-Za-z0-9.+]+", "-", PurePath(files.name).name).strip("-.")
-    return replace(space, name=f"{name}-{space.name}")
+    return space
 
 
-def spaces_beside(there: Spaces, files: ModelFiles, requests: Sequence[SpaceRequest]) -> tuple[Space, ...]:
+def spaces_beside(
+    there: Spaces, files: ModelFiles, requests: Sequence[SpaceRequest], geometry: Geometry | None = None
+) -> tuple[Space, ...]:
     """The spaces that could be added beside the default one, of its model: one a request, of which no two are alike.
 
-    files: of that model. Raises ModelUnsupported, also where its weights have changed, ModelUnavailable.
+    files: of that model. geometry: how all of them bring images to size; None: as the default space if it pads them,
+    else as the checkpoint says. Raises ModelUnsupported, also where its weights have changed, ModelUnavailable.
     """
     if files.weights_sha256 != there.of_default.recipe.weights_sha256:
         raise _changed(files)
-    return _of_model(there, files, requests, None)
+    if geometry is None:
+        return _of_model(there, files, requests, _padding(there))
+    return _of_model(there, files, [replace(request, geometry=geometry) for request in requests], None)
+
+
+def _padding(there: Spaces) -> Geometry | None:
+    return "pad" if there.of_default.recipe.preprocessing.geometry == "pad" else None
 
 
 def _of_model(
@@ -63,7 +67,16 @@ def _of_model(
             "embeddings. Put the old one back, or build another index."
         )
     encoding = _encoding(there.there, files.weights_sha256)
-    return tuple(replace(space, encoding=encoding) for space in spaces)
+    prefix = _prefix(there, files)
+    return tuple(replace(space, name=prefix + space.name, encoding=encoding) for space in spaces)
+
+
+def _prefix(there: Spaces, files: ModelFiles) -> str:
+    """What the names of a model's spaces begin with: nothing where the default space is of it, and has no such name."""
+    prefix = re.sub(r"[^A-Za-z0-9.+]+", "-", PurePath(files.name).name).strip("-.") + "-"
+    default = there.of_default
+    of_default = default.recipe.weights_sha256 == files.weights_sha256
+    return "" if of_default and not default.name.startswith(prefix) else prefix
 
 
 def _changed(files: ModelFiles) -> ModelUnsupported:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from checkpoints import save
 from conftest import recipe, run_cli, write_photos
 from numpy.typing import NDArray
 
@@ -19,9 +20,13 @@ from analysis.tuning.change import begin, complete, pending, undo
 from analysis.tuning.costs import Rates
 from analysis.tuning.features import Features, layers_of, readings
 from analysis.tuning.sweep import Sweep, Tried, choose, pareto, sweep
-from indexer.models import PACKAGED
+from indexer.encoders.encoder import SpaceRequest
+from indexer.encoders.recipes import spaces_for
+from indexer.models import PACKAGED, locate
+from indexer.new_space import space_to_add
 from search.catalog.spaces import Spaces
 from search.index import Index
+from search.recipe import Geometry
 from search.types import Encoding, Space
 from search.vectors import normalise
 
@@ -61,6 +66,11 @@ def path(tmp_path: Path, poor: Path) -> Path:
     return tmp_path / "photos.index"
 
 
+def space_of(checkpoint: Path, geometry: Geometry | None) -> Space:
+    (space,) = spaces_for(locate(str(checkpoint)), [SpaceRequest(layers=(1,))], Encoding(), geometry)
+    return space
+
+
 def default_of(path: Path) -> str:
     with Index.open(path) as index:
         return index.catalog.spaces().default
@@ -70,10 +80,6 @@ def default_of(path: Path) -> str:
 
 
 def test_the_packaged_model_is_tried_by_the_list_that_was_fixed_before() -> None:
-    from indexer.encoders.encoder import SpaceRequest
-    from indexer.encoders.recipes import spaces_for
-    from indexer.models import locate
-
     (default,) = spaces_for(locate(PACKAGED.name), [SpaceRequest()], Encoding())
     found = candidates(Spaces((default,), default.name))
     assert found[0].name == default.name == "layer11"
@@ -87,6 +93,30 @@ def test_the_packaged_model_is_tried_by_the_list_that_was_fixed_before() -> None
     assert not any(space.same_as(other) for space in found for other in found if space is not other)
     held = replace(next(space for space in found if space.name == "layer7"), name="mine")
     assert "mine" in [space.name for space in candidates(Spaces((default, held), default.name))]
+
+
+def test_a_padded_index_is_tried_with_padding_and_no_two_recipes_share_a_name(checkpoint: Path) -> None:
+    padded = space_of(checkpoint, "pad")
+    assert padded.name == "layer1"
+    held = replace(space_of(checkpoint, None), name="layer1-whitened")
+    found = candidates(Spaces((padded, held), padded.name))
+    assert found[0].same_as(padded)
+    by_name = {space.name: space for space in found}
+    assert len(by_name) == len(found)
+    assert by_name["layer2"].recipe.preprocessing.geometry == "pad"
+    assert by_name["layer2-square"].recipe.preprocessing.geometry == "square"
+    assert by_name["layer1-whitened-2"].transform.kind == "whitening", "another space has its name"
+    assert by_name["layer1-whitened"].same_as(held)
+
+
+def test_recipes_of_a_second_model_are_named_after_it(checkpoint: Path, tmp_path: Path) -> None:
+    first = space_of(checkpoint, None)
+    other = save("vit", tmp_path / "other", seed=1)
+    second = space_to_add(Spaces((first,), first.name), SpaceRequest(layers=(0,)), str(other))
+    assert second.name == "other-layer0"
+    there = Spaces((first, second), second.name)
+    assert space_to_add(there, SpaceRequest(layers=(1,))).name == "other-layer1"
+    assert all(space.name.startswith("other-layer") for space in candidates(there))
 
 
 def test_recipes_are_composed_of_single_layers_as_an_encoder_makes_them(path: Path) -> None:

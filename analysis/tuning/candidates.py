@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import replace
-from itertools import product
+from itertools import chain, count, product
 
 from indexer.encoders.encoder import SpaceRequest
 from indexer.errors import ModelUnavailable, ModelUnsupported
@@ -24,20 +24,28 @@ DIMS = (256,)
 
 def candidates(there: Spaces) -> list[Space]:
     """The default space, and those of its model that could be added: the upper half of its layers, each and several
-    together; as the checkpoint frames its pictures, and squeezed whole, there also the mean of the patches; plain and
-    whitened; with and without companion.
+    together; as the default pads its pictures, or the checkpoint frames them, and squeezed whole, there also the mean
+    of the patches; plain and whitened; with and without companion.
 
-    there: the index's spaces. Those that it has keep their names. All get one encoding, so that one forward pass gives
-    them: int8 was fitted to the spaces that it was made for. Raises ModelUnavailable, ModelUnsupported.
+    there: the index's spaces. Those that it has keep their names, which no others get. All get one encoding, so that
+    one forward pass gives them: int8 was fitted to the spaces that it was made for. Raises ModelUnavailable,
+    ModelUnsupported.
     """
     default = there.of_default
     possible = [*_possible(there, locate(default.recipe.model))]
     found = [replace(default, encoding=possible[0].encoding)]
+    taken = {space.name for space in there.there}
     for space in possible:
         if not any(space.same_as(one) for one in found):
-            held = next((one.name for one in there.there if one.same_as(space)), space.name)
-            found.append(replace(space, name=held))
+            name = next((one.name for one in there.there if one.same_as(space)), None) or _free(space.name, taken)
+            taken.add(name)
+            found.append(replace(space, name=name))
     return found
+
+
+def _free(name: str, taken: Container[str]) -> str:
+    numbered = (f"{name}-{number}" for number in count(2))
+    return next(one for one in chain([name], numbered) if one not in taken)
 
 
 def layer_sets(files: ModelFiles) -> list[tuple[int, ...]]:
@@ -54,10 +62,10 @@ def _possible(there: Spaces, files: ModelFiles) -> Iterator[Space]:
     companions = (False, True) if _has_companion(there, files) else (False,)
     for (geometry, pooling), whiten, companion in product(ways, (False, True), companions):
         requests = [
-            SpaceRequest(layers=layers, pooling=pooling, geometry=geometry, whiten=whiten, companion=companion)
+            SpaceRequest(layers=layers, pooling=pooling, whiten=whiten, companion=companion)
             for layers in layer_sets(files)
         ]
-        spaces = spaces_beside(there, files, requests)
+        spaces = spaces_beside(there, files, requests, geometry)
         yield from spaces
         yield from _variants(spaces[-1])
 

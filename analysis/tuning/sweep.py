@@ -124,18 +124,18 @@ def sweep(
     for space in spaces:  # a transform takes 13 MB: none is kept
         found, transform, vector = self_retrieval(space, features)
         measured.append((space, found, bytes_per_image(space, transform), search_ms(transform, vector, images)))
-    proxies = estimates({space.name: found.mean(axis=1) for space, found, _, _ in measured}, seed)
+    proxies = estimates({str(number): found.mean(axis=1) for number, (_, found, _, _) in enumerate(measured)}, seed)
     tried = tuple(
         Tried(
             space=space,
             found=found.mean(axis=1),
-            proxy=proxies[space.name],
+            proxy=proxies[str(number)],
             kinds=dict(zip(PERTURBATIONS, found.mean(axis=0).tolist(), strict=True)),
             images_per_second=speed.images_per_second(space),
             bytes_per_image=size,
             search_ms=milliseconds,
         )
-        for space, found, size, milliseconds in measured
+        for number, (space, found, size, milliseconds) in enumerate(measured)
     )
     return Sweep(
         images=len(reader.originals),
