@@ -196,10 +196,11 @@ def tried(name: str, found: NDArray[np.float64], *, rate: float = 1.0, size: int
 def test_where_no_recipe_differs_beyond_noise_the_default_stays() -> None:
     generator = np.random.default_rng(1)
     chosen = []
-    for _ in range(20):
-        same = [tried(str(number), generator.binomial(7, 0.6, 80) / 7) for number in range(64)]
+    for _ in range(100):
+        easy = generator.beta(2.4, 1.6, 20)
+        same = [tried(str(number), generator.binomial(10, easy) / 10) for number in range(120)]
         chosen.append(choose(same).space.name)
-    assert chosen.count("0") >= 17, "one of twenty is mistaken, of 64 recipes that are all alike"
+    assert chosen.count("0") >= 90, "one of twenty is mistaken, of recipes that are all alike"
     better = [*same[:5], tried("better", np.minimum(1, same[0].found + 0.2)), *same[5:]]
     assert choose(better).space.name == "better"
 

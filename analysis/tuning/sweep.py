@@ -2,7 +2,8 @@
 
 Perturbation retrieval as the measure: Skean et al., "Layer by Layer", ICML 2025 (arXiv:2502.02013), and Thilak et al.,
 "LiDAR", 2023 (arXiv:2312.04000), find invariance to perturbations to rank layers where rank and entropy alone do not.
-Whether any recipe is better than the present one: White, "A reality check for data snooping", Econometrica 2000.
+Whether any recipe is better than the present one: sign flips and the largest statistic, Westfall and Young,
+"Resampling-Based Multiple Testing", 1993.
 """
 
 from __future__ import annotations
@@ -232,18 +233,14 @@ def self_retrieval(space: Space, features: Features) -> tuple[NDArray[np.float64
 def choose(tried: Sequence[Tried], seed: int = 0) -> Tried:
     """The recipe with the best proxy; the first, the default's, where none is better than it beyond noise.
 
-    The noise is that of the best of as many recipes as there are: of the bootstrap over images, the largest gain in
-    standard errors, where there is none.
+    The noise is that of the best of as many recipes as there are: where none is better, an image's gains in all of
+    them could as well have the other sign. Each gain counts in units of its own size, whatever the signs.
     """
     gains = np.stack([one.found - tried[0].found for one in tried])
-    count = gains.shape[1]
-    errors = np.maximum(gains.std(axis=1) / count**0.5, 1e-9)
-    means = gains.mean(axis=1)
-    generator = np.random.default_rng(seed)
-    largest = [
-        ((gains[:, generator.integers(0, count, count)].mean(axis=1) - means) / errors).max() for _ in range(RESAMPLES)
-    ]
-    beyond = means / errors > np.quantile(largest, LEVEL)
+    sizes = np.maximum(np.linalg.norm(gains, axis=1), 1e-9)
+    signs = np.random.default_rng(seed).choice([-1.0, 1.0], (RESAMPLES, gains.shape[1]))
+    largest = (signs @ gains.T / sizes).max(axis=1)
+    beyond = gains.sum(axis=1) / sizes > np.quantile(largest, LEVEL)
     if not beyond.any():
         return tried[0]
     return max((one for one, is_better in zip(tried, beyond.tolist(), strict=True) if is_better), key=_proxy)
