@@ -4,6 +4,7 @@ AnalysisError
 ├── LabelsInvalid    there is nothing to measure by
 ├── MapImpossible    there is nothing to draw a map of
 ├── MapUnavailable   packages that maps need are not installed
+├── NotApplied       spaces were changed while the recommended one was filled
 ├── ReportFailed     a report cannot be written
 ├── RuleInvalid      a rule of what to keep is not one, or fits nothing
 ├── RunInvalid       a run over duplicates that cannot be, go on, or be taken back
@@ -31,6 +32,10 @@ class MapImpossible(AnalysisError):
 
 class MapUnavailable(AnalysisError):
     """Packages that only maps need are not installed."""
+
+
+class NotApplied(AnalysisError):
+    """Somebody chose another default, or dropped the recommended space, while it was filled."""
 
 
 class ReportFailed(AnalysisError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -89,6 +90,12 @@ def template(name: str) -> Template:
     """A template of this package."""
     environment = Environment(loader=PackageLoader("analysis", "."), autoescape=True, trim_blocks=True)
     return environment.get_template(name)
+
+
+def check_folder(out: Path) -> None:
+    """Look before long work whether a report can be written. Raises ReportFailed."""
+    if out.is_dir() or not os.access(out.parent, os.W_OK):
+        raise ReportFailed(f"The report {out} cannot be written. Name another file, such as report.html.")
 
 
 def write(text: str, out: Path) -> None:

@@ -68,11 +68,12 @@ class Fill:
         max_seconds: float | None = None,
         nice: int = 0,
         inputs: Inputs | None = None,
+        only: SpaceIdentity | None = None,
     ) -> None:
         """encoder: loads that of some spaces, or of more; not called where nothing is to be filled. roots: only files
         below these; None: all. max_seconds: for a picture, where a build gives them more than MIN_SECONDS. nice: by
         how much others on these cores come before decoding. inputs: what the encoder takes; None: what those spaces
-        need that it is loaded for.
+        need that it is loaded for. only: of all spaces, this one.
         """
         self._index = index
         self._load = encoder
@@ -83,6 +84,7 @@ class Fill:
         self._max_seconds = max_seconds or 0
         self._nice = nice
         self._inputs = inputs
+        self._only = only
         self._report = FillReport()
         self._spaces: list[Space] = []
         self._begun: set[SpaceIdentity] = set()
@@ -111,11 +113,12 @@ class Fill:
         return self._has_late_images() or (not self._stopped() and bool(self._incomplete().keys() - self._begun))
 
     def _incomplete(self) -> dict[SpaceIdentity, Space]:
-        return {space.identity: space for space in self._index.spaces if not space.complete}
+        lacking = {space.identity: space for space in self._index.spaces if not space.complete}
+        return {one: space for one, space in lacking.items() if self._only in (None, one)}
 
     def _fill(self) -> None:
         infos = self._index.catalog.space_infos()
-        self._expected = max(info.images - info.count for info in infos)
+        self._expected = max(info.images - info.count for info in infos if self._only in (None, info.space.identity))
         self._progress.start(self._expected)
         limits = _limits(self._index, self._max_seconds)
         encoders: list[Encoder] = []

@@ -6,25 +6,29 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from checkpoints import save
 from conftest import recipe, run_cli, write_photos
 from numpy.typing import NDArray
+from PIL import Image
 
-from analysis.errors import NothingToUndo, TooFewImages
+from analysis.errors import NotApplied, NothingToUndo, TooFewImages
 from analysis.metrics import Estimate
+from analysis.perturbations import PERTURBATIONS
 from analysis.tuning.candidates import candidates
 from analysis.tuning.change import begin, complete, pending, undo
 from analysis.tuning.costs import Rates
-from analysis.tuning.features import Features, layers_of, readings
-from analysis.tuning.sweep import Sweep, Tried, choose, pareto, sweep
+from analysis.tuning.features import Features, Shown, layers_of, readings
+from analysis.tuning.sweep import Sweep, Tried, choose, pareto, self_retrieval, sweep
 from indexer.encoders.encoder import SpaceRequest
 from indexer.encoders.recipes import spaces_for
 from indexer.models import PACKAGED, locate
 from indexer.new_space import space_to_add
 from search.catalog.spaces import Spaces
+from search.generations.policy import DEFAULT_POLICY
 from search.index import Index
 from search.recipe import Geometry
 from search.types import Encoding, Space
@@ -157,7 +161,11 @@ def test_a_sweep_tries_layers_pixels_and_transforms_on_the_indexs_images(path: P
         costs = {one.space.name: one for one in found.tried}
         assert costs["layer0"].bytes_per_image == 24 * 4 + 24 * 4
         assert costs["layer1-3-whitened"].bytes_per_image == 72 * 2 + 72 * 4
+    with Index.open(path, policy=replace(DEFAULT_POLICY, exact_search_bytes=36 * 24 * 4)) as index:
         again = tune(index)
+        times = {one.space.name: one.search_ms for one in again.tried}
+        assert times["layer0"] is not None
+        assert times["layer1-3"] is None, "a graph would be searched"
         assert [one.proxy for one in again.tried] == [one.proxy for one in found.tried]
         assert again.chosen.space == found.chosen.space
 
@@ -175,6 +183,36 @@ def test_files_that_are_gone_or_changed_are_skipped_and_too_few_say_so(path: Pat
     for photo in photos:
         photo.unlink(missing_ok=True)
     assert "bring back the files" in run_cli("tune", path, check=2).stderr
+
+
+def test_pictures_of_equal_pixels_are_one_and_others_of_equal_vectors_share() -> None:
+    space = Space(name="a", recipe=recipe(dim=2), encoding=Encoding())
+    (layer,) = readings([space])
+    one, other = [1.0, 0.0], [0.0, 1.0]
+    kinds = [*PERTURBATIONS]
+
+    def found(names: str) -> NDArray[np.float64]:
+        shown, vectors = list[Shown](), list[list[float]]()
+        for name, vector in zip(names, (one, one, other), strict=True):
+            shown += [Shown(name, None), *(Shown(name, kind) for kind in kinds)]
+            vectors += [vector] * (1 + len(kinds))
+        layers = {layer: np.array(vectors, dtype=np.float16)}
+        return self_retrieval(space, Features(shown=shown, layers=layers))[0].mean(axis=1)
+
+    assert found("abc").tolist() == [0.5, 0.5, 1]
+    assert found("aac").tolist() == [1, 1, 1]
+
+
+@pytest.mark.slow
+def test_copies_of_a_picture_in_other_files_count_as_it(path: Path) -> None:
+    photos = path.with_name("photos")
+    for photo in sorted(photos.rglob("*.png")):
+        with Image.open(photo) as picture:
+            picture.save(photo.with_name(f"copy-{photo.name}"), compress_level=1)
+    run_cli("build", photos, "--index", path)
+    with Index.open(path) as index:
+        assert index.catalog.counts()[0] == 72
+        assert tune(index).default.proxy.value == pytest.approx(2 / 72), "all images are equally near"
 
 
 # ---- which one is recommended
@@ -242,6 +280,14 @@ def test_apply_adds_the_recommended_space_and_undo_goes_back(path: Path, tmp_pat
 
 
 @pytest.mark.slow
+def test_a_report_that_cannot_be_written_is_refused_before_anything_is_measured(path: Path) -> None:
+    for photo in path.with_name("photos").rglob("*.png"):
+        photo.unlink()
+    ended = run_cli("tune", path, "--report", path / "none" / "out.html", check=74)
+    assert "cannot be written" in ended.stderr
+
+
+@pytest.mark.slow
 def test_without_apply_nothing_changes_and_a_table_says_what_is_best(path: Path) -> None:
     told = run_cli("tune", path).stdout
     assert told.startswith("36 images, perturbed, looked for their originals among 36\nrecipe ")
@@ -266,6 +312,49 @@ def test_an_apply_that_was_stopped_goes_on_where_it_was(path: Path) -> None:
     assert json.loads(answer.stdout) == {"recipes": [], "chosen": chosen, "space": chosen, "applied": True}
     with Index.open(path) as index:
         assert pending(index) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dropped", [False, True])
+def test_what_others_do_to_spaces_during_the_fill_stays(path: Path, dropped: bool) -> None:
+    with Index.open(path, writable=True) as index:
+        by_name = {space.name: space for space in candidates(index.catalog.spaces())}
+        with index.writer() as writer:
+            writer.add_space(by_name["layer2"])
+        tuned = begin(index, by_name["layer1"])
+
+        class Others(Quiet):
+            def start(self, files: int) -> None:
+                super().start(files)
+                with index.writer() as writer:
+                    if dropped:
+                        writer.drop_space("layer1")
+                    else:
+                        writer.set_default("layer2", force=True)
+
+        with pytest.raises(NotApplied, match="dropped while it was filled" if dropped else "spaces .* default layer1"):
+            complete(index, tuned, warn=print, progress=Others(), stopped=never)
+        assert index.catalog.spaces().default == ("layer0" if dropped else "layer2")
+        assert index.space("layer2").complete is False, "only the chosen space is filled"
+        assert pending(index) is None
+
+
+@pytest.mark.slow
+def test_an_apply_that_was_stopped_before_the_change_goes_on_with_its_choice(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Index.open(path, writable=True) as index:
+        space = next(space for space in candidates(index.catalog.spaces()) if space.name == "layer1")
+        tuned = begin(index, space)
+        with monkeypatch.context() as patched:
+            patched.setattr(Index, "publish", Mock(side_effect=KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                complete(index, tuned, warn=print, progress=Quiet(), stopped=never)
+        assert index.space("layer1").complete
+        assert pending(index) == tuned
+    told = run_cli("tune", path, "--apply", "--sample", "30").stderr
+    assert "Nothing is measured again, so --sample and --report have no effect" in told
+    assert default_of(path) == "layer1"
 
 
 @pytest.mark.slow

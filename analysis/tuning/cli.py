@@ -60,8 +60,11 @@ def tune(
         begun = change.pending(index) if apply else None
         found, told = None, cache(warn)
         if begun is None:
+            from analysis.report import check_folder
             from analysis.tuning.sweep import SAMPLE, sweep
 
+            if report is not None:
+                check_folder(report)
             found = sweep(index, sample=sample or SAMPLE, warn=told, progress=progress, stopped=stopped)
             if found is None:
                 warn("Interrupted: nothing was changed.")
@@ -76,7 +79,8 @@ def tune(
             if apply and found.differs:
                 begun = change.begin(index, found.chosen.space)
         else:
-            warn(f"Going on to fill {begun.chosen}, which an earlier run chose. Nothing is measured again.")
+            unused = "" if sample is None and report is None else ", so --sample and --report have no effect"
+            warn(f"Going on to fill {begun.chosen}, which an earlier run chose. Nothing is measured again{unused}.")
         filled = None
         if begun is not None:
             filled = change.complete(index, begun, warn=told, progress=progress, stopped=stopped)
@@ -125,7 +129,7 @@ def _recipe(one: Tried) -> dict[str, Any]:
         **{name: round(value, 4) for name, value in interval.items()},
         "images_per_second": round(one.images_per_second, 2),
         "bytes_per_image": one.bytes_per_image,
-        "search_ms": round(one.search_ms, 3),
+        "search_ms": None if one.search_ms is None else round(one.search_ms, 3),
         "kinds": {name: round(value, 4) for name, value in one.kinds.items()},
     }
 
@@ -144,7 +148,7 @@ def _print(found: Sweep, *, apply: bool) -> None:
         note += ", recommended" if one is found.chosen else ""
         say(
             f"{one.space.name.ljust(width)}  {interval:22}  {one.images_per_second:8.1f}  {one.bytes_per_image:11,}"
-            f"  {one.search_ms:9.2f}{note.replace(', ', '  ', 1)}"
+            f"  {'-' if one.search_ms is None else format(one.search_ms, '.2f'):>9}{note.replace(', ', '  ', 1)}"
         )
     say(f"{len(found.tried)} recipes were tried; --report and --json have all of them.")
     if found.differs:
@@ -158,5 +162,5 @@ def _shown(found: Sweep) -> Sequence[Tried]:
     """The recipes of which no other is as good in every respect, the default's and the one recommended; best first."""
     from analysis.tuning.sweep import pareto
 
-    kept = [one for one in found.tried if one in (found.default, found.chosen) or one in pareto(found.tried)]
+    kept = {found.default, found.chosen, *pareto(found.tried)}
     return sorted(kept, key=lambda one: -one.proxy.value)

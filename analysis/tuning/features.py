@@ -28,7 +28,7 @@ class Layer(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """A picture that was embedded: an image by its id, as it is, or perturbed in some way."""
+    """A picture that was embedded: an image by a name that those of equal pixels share, as it is, or perturbed."""
 
     image: str
     kind: str | None

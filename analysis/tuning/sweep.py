@@ -8,6 +8,7 @@ Whether any recipe is better than the present one: sign flips and the largest st
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -29,6 +30,7 @@ from indexer.pictures.preprocess import input_of, needed_size, to_inputs
 from indexer.report import Progress
 from search.filters import Present
 from search.generations.kinds import KINDS
+from search.generations.space_draft import needs_graph
 from search.generations.transform import Transform
 from search.index import Index
 from search.types import ImageRecord, Space
@@ -51,7 +53,8 @@ class Tried:
     """A recipe, as a space that there is or could be, and what came of it.
 
     found: of each perturbed image, the share of its perturbed copies whose nearest image it is, (images,) float64 0..1.
-    proxy: their mean, and its interval; kinds: the share by the name of each perturbation.
+    proxy: their mean, and its interval; kinds: the share by the name of each perturbation. images_per_second: are
+    embedded, files read and decoded aside. search_ms: None where a graph is searched, and not every vector.
     """
 
     space: Space
@@ -60,7 +63,7 @@ class Tried:
     kinds: dict[str, float]
     images_per_second: float
     bytes_per_image: int
-    search_ms: float
+    search_ms: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,9 +116,9 @@ def sweep(
     features = read(reader.pictures(), encoder, wanted)
     if stopped():
         return None
-    if len(reader.originals) < MIN_IMAGES:
+    if reader.originals < MIN_IMAGES:
         raise TooFewImages(
-            f"{len(reader.originals)} images of {index.path} can be read, and recipes are compared on {MIN_IMAGES} at "
+            f"{reader.originals} images of {index.path} can be read, and recipes are compared on {MIN_IMAGES} at "
             "least. Add images with lookalike build, or bring back the files that are missing."
         )
     pixels = input_of(reader.pixels, encoder.inputs, ways[0][0].recipe.preprocessing)
@@ -124,7 +127,9 @@ def sweep(
     measured = []
     for space in spaces:  # a transform takes 13 MB: none is kept
         found, transform, vector = self_retrieval(space, features)
-        measured.append((space, found, bytes_per_image(space, transform), search_ms(transform, vector, images)))
+        graph = needs_graph(images, transform.dim, index.catalog.min_recall(), index.policy)
+        milliseconds = None if graph else search_ms(transform, vector, images)
+        measured.append((space, found, bytes_per_image(space, transform), milliseconds))
     proxies = estimates({str(number): found.mean(axis=1) for number, (_, found, _, _) in enumerate(measured)}, seed)
     tried = tuple(
         Tried(
@@ -139,7 +144,7 @@ def sweep(
         for number, (space, found, size, milliseconds) in enumerate(measured)
     )
     return Sweep(
-        images=len(reader.originals),
+        images=reader.originals,
         perturbed=len(tried[0].found),
         skipped=reader.skipped,
         tried=tried,
@@ -160,7 +165,7 @@ class _Reader:
         self._progress = progress
         self._stopped = stopped
         self._pixels: list[NDArray[np.uint8]] = []
-        self.originals: list[str] = []
+        self.originals = 0
         self.skipped = 0
 
     @property
@@ -176,20 +181,20 @@ class _Reader:
         changed = min(wanted, max(PERTURBED, wanted // SHARE))
         self._progress.start(wanted + len(PERTURBATIONS) * changed)
         for record in self._records(np.random.default_rng(self._seed).permutation(there)):
-            if len(self.originals) == wanted or self._stopped():
+            if self.originals == wanted or self._stopped():
                 return
             picture = opened(record, needed_size(self._inputs))
             if picture is None:
                 self.skipped += 1
                 continue
-            number = len(self.originals)
-            self.originals.append(record.id)
+            number, name = self.originals, _name(picture)
+            self.originals += 1
             if len(self._pixels) < TIMED_IMAGES:
                 self._pixels.append(to_inputs(picture, self._inputs))
-            yield Shown(record.id, None), picture
+            yield Shown(name, None), picture
             self._progress.done(1)
             if number < changed:
-                for copy in perturbed(record.id, picture, seed=(self._seed, number)):
+                for copy in perturbed(name, picture, seed=(self._seed, number)):
                     yield copy
                     self._progress.done(1)
 
@@ -198,6 +203,10 @@ class _Reader:
             drawn = rowids[start : start + LOOKED_UP].tolist()
             records = self._index.catalog.records(drawn)
             yield from (records[rowid] for rowid in drawn if rowid in records)
+
+
+def _name(picture: Image.Image) -> str:
+    return hashlib.sha256(repr((picture.mode, picture.size)).encode() + picture.tobytes()).hexdigest()
 
 
 def perturbed(image: str, picture: Image.Image, *, seed: tuple[int, int]) -> Iterator[tuple[Shown, Image.Image]]:
@@ -212,21 +221,22 @@ def self_retrieval(space: Space, features: Features) -> tuple[NDArray[np.float64
     """Which perturbed copies find their image first, (images, kinds) float64 0..1; the transform, fitted to the images
     as a generation fits it; and a stored vector, (dim,) float32.
 
-    features: of images, each in all its kinds or in none. Of m images that are equally near, each counts 1/m: a space
-    in which all vectors are equal finds nothing.
+    features: of images, each in all its kinds or in none. Images of one name are one picture, and any of them is
+    right. Of m images that are equally near, each counts 1/m: a space in which all vectors are equal finds nothing.
     """
     rows = np.array([one.kind is None for one in features.shown])
     vectors = features.vectors(space.recipe)
     transform = KINDS[space.transform.kind].fit(space, lambda most: vectors[rows][:most])
     images, copies = transform.apply(vectors[rows]), transform.apply(vectors[~rows])
-    place = {one.image: number for number, one in enumerate(one for one in features.shown if one.kind is None)}
-    own = np.array([place[one.image] for one in features.shown if one.kind is not None])
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(one.image for one in features.shown))}
+    pictures = np.array([numbers[one.image] for one in features.shown])
+    there, own = pictures[rows], pictures[~rows]
     right = np.empty(len(copies), dtype=np.float64)
     for start in range(0, len(copies), ROWS):
         scores = copies[start : start + ROWS] @ images.T
         first = scores >= scores.max(axis=1, keepdims=True) - TIE
-        mine = first[np.arange(len(scores)), own[start : start + ROWS]]
-        right[start : start + ROWS] = mine / first.sum(axis=1)
+        mine = first & (there == own[start : start + ROWS, None])
+        right[start : start + ROWS] = mine.sum(axis=1) / first.sum(axis=1)
     return right.reshape(-1, len(PERTURBATIONS)), transform, vectors[0]
 
 

@@ -40,10 +40,15 @@ class SpaceRow(NamedTuple):
 
 
 class Tuned(NamedTuple):
-    """What tuning changes: the space that was the default, and the one that takes its place once it is complete."""
+    """What tuning changes: the space that was the default, and the one that takes its place once it is complete.
+
+    added_seq: of the chosen one, which tells it from another one of its name. under_way: it is not the default yet.
+    """
 
     former: str
     chosen: str
+    added_seq: int | None = None
+    under_way: bool = False
 
 
 class SpaceChanges(Lookup):
@@ -53,8 +58,8 @@ class SpaceChanges(Lookup):
         super().__init__(connection)
         self._spaces = self._read_spaces()
 
-    def add_space(self, space: Space) -> None:
-        """Add an empty space, complete where there are no images. Raises SpaceExists.
+    def add_space(self, space: Space) -> int:
+        """Add an empty space, complete where there are no images. Returns its `added_seq`. Raises SpaceExists.
 
         Of `space`, name, recipe, encoding, storage and transform count.
         """
@@ -69,6 +74,7 @@ class SpaceChanges(Lookup):
         values = {**space_row(space), "added_seq": seq, "complete_seq": None if count else seq, "missing": count}
         self._connection.execute(spaces.insert().values(values))
         self._spaces = self._read_spaces()
+        return seq
 
     def fill(self, space: Space, vectors: Mapping[str, Vector]) -> int:
         """Add the vectors of images that are there, by id, to a space that is not complete; with the last, it is.
