@@ -74,7 +74,7 @@ def _load_pass(
         return encoder
     lacking = f"{index.path} was encoded by {encoding.backend} in {encoding.precision}, which is not available here"
     hint = f" {openvino_advice()}" if encoding.backend == "openvino" else ""
-    compared, cosine = agreement(index, spaces, encoder)
+    compared, cosine = _agreement_of_model(index, spaces, encoder, device)
     if compared and cosine < MIN_MEDIAN_COSINE:
         raise ModelUnsupported(
             f"{lacking}, and {encoder.backend} in {encoder.precision} gives other embeddings: a median cosine of "
@@ -86,6 +86,21 @@ def _load_pass(
         how_well = f"median cosine {cosine:.4f} with {compared} of its embeddings"
     warn(f"{lacking}: {encoder.backend} in {encoder.precision} stands in ({how_well}).{hint}")
     return encoder
+
+
+def _agreement_of_model(index: Index, spaces: Sequence[Space], encoder: Encoder, device: str) -> tuple[int, float]:
+    """`agreement` in these spaces, or, where none of them has a vector yet, in others of their model."""
+    found = agreement(index, spaces, encoder)
+    one = spaces[0]
+    others = [
+        space
+        for space in index.spaces
+        if space.recipe.weights_sha256 == one.recipe.weights_sha256 and space.encoding == one.encoding
+    ]
+    if found[0] or not others:
+        return found
+    together = passes(others)[0]
+    return agreement(index, together, encoder_for(together, index.models, device=device))
 
 
 def agreement(index: Index, spaces: Sequence[Space], encoder: Encoder) -> tuple[int, float]:

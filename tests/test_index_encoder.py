@@ -82,6 +82,14 @@ def test_torch_stands_in_where_openvino_is_missing_and_says_how_well(
         assert opened.catalog.counts()[0] == 5
 
 
+def test_a_space_without_vectors_is_judged_by_those_of_its_model(tmp_path: Path, built: Path) -> None:
+    index = moved_index(built, tmp_path, Encoding(backend="openvino", precision="fp32"))
+    assert "cosine 1.0000 with 4 of its embeddings" in run_cli("spaces", index, "add", "--layer", "0").stderr
+    other = moved_index(built, tmp_path / "other", Encoding(backend="openvino", precision="fp32"), without_config=True)
+    checkpoints.edit_json(tmp_path / "other" / "model" / "config.json", layer_norm_eps=5.0)
+    assert "gives other embeddings" in run_cli("spaces", other, "add", "--layer", "0", check=2).stderr
+
+
 def test_a_server_opens_an_index_of_openvino_without_it(
     tmp_path: Path, built: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
