@@ -152,6 +152,7 @@ def test_a_sweep_tries_layers_pixels_and_transforms_on_the_indexs_images(path: P
         names = [one.space.name for one in found.tried]
         assert names[0] == "layer0"
         assert {"layer1", "layer2", "layer3", "layer1-3", "layer1-whitened", "layer1-3-whitened-floor0.1"} <= {*names}
+        assert "layer1-3-whitened-floor0.01" not in names, "of 36 images, that is the usual floor"
         assert (found.images, found.perturbed, found.skipped) == (36, 36, 0)
         for one in found.tried:
             assert one.proxy.value == pytest.approx(np.mean([*one.kinds.values()]))

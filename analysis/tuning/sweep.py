@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,9 @@ from search.filters import Present
 from search.generations.kinds import KINDS
 from search.generations.space_draft import needs_graph
 from search.generations.transform import Transform
+from search.generations.whitening import floor_of
 from search.index import Index
+from search.recipe import Recipe, TransformSpec
 from search.types import ImageRecord, Space
 
 SAMPLE = 400
@@ -125,7 +127,7 @@ def sweep(
     speed = rates(ways[0], encoders[0], load, pixels)
     images = index.catalog.counts()[0]
     measured = []
-    for space in spaces:  # a transform takes 13 MB: none is kept
+    for space in _distinct(spaces, reader.originals):  # a transform takes 13 MB: none is kept
         found, transform, vector = self_retrieval(space, features)
         graph = needs_graph(images, transform.dim, index.catalog.min_recall(), index.policy)
         milliseconds = None if graph else search_ms(transform, vector, images)
@@ -150,6 +152,15 @@ def sweep(
         tried=tried,
         chosen=choose(tried, seed),
     )
+
+
+def _distinct(spaces: Sequence[Space], images: int) -> list[Space]:
+    """Without those whose floor makes no difference to so many images."""
+    found: dict[tuple[Recipe, TransformSpec], Space] = {}
+    for space in spaces:
+        spec = space.transform
+        found.setdefault((space.recipe, replace(spec, floor=floor_of(spec.floor, images))), space)
+    return list(found.values())
 
 
 class _Reader:

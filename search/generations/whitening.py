@@ -178,10 +178,15 @@ def fit(space: Space, sample: Sample) -> Whitening:
     return Whitening.read(recipe.dim, Whitening(parts=parts, projection=projection).to_bytes())
 
 
+def floor_of(floor: float, count: int) -> float:
+    """The share of the largest variance down to which so many vectors are evened out, where `floor` is asked for."""
+    return min(1.0, max(floor, FLOOR_PRIOR_VECTORS / max(1, count)))
+
+
 def _part(vectors: Doubles, floor: float, weight: float) -> Part:
     count = len(vectors)
     mean = vectors.sum(axis=0) / (count + MEAN_PRIOR_VECTORS)
-    floor = min(1.0, max(floor, FLOOR_PRIOR_VECTORS / max(1, count)))
+    floor = floor_of(floor, count)
     directions, variances = _above(vectors - mean, floor)
     kept = variances > floor * variances.max(initial=0)
     scales = np.sqrt(floor * variances.max(initial=0) / variances[kept])
