@@ -12,17 +12,13 @@ import numpy as np
 import pytest
 from checkpoints import save
 from conftest import recipe, run_cli, write_photos
-from numpy.typing import NDArray
 from PIL import Image
 
 from analysis.errors import NotApplied, NothingToUndo, TooFewImages
-from analysis.metrics import Estimate
-from analysis.perturbations import PERTURBATIONS
 from analysis.tuning.candidates import candidates
 from analysis.tuning.change import begin, complete, pending, undo
-from analysis.tuning.costs import Rates
-from analysis.tuning.features import Features, Shown, layers_of, readings
-from analysis.tuning.sweep import Sweep, Tried, choose, pareto, self_retrieval, sweep
+from analysis.tuning.features import Features, layers_of, readings
+from analysis.tuning.sweep import Sweep, sweep
 from indexer.encoders.encoder import SpaceRequest
 from indexer.encoders.recipes import spaces_for
 from indexer.models import PACKAGED, locate
@@ -186,24 +182,6 @@ def test_files_that_are_gone_or_changed_are_skipped_and_too_few_say_so(path: Pat
     assert "bring back the files" in run_cli("tune", path, check=2).stderr
 
 
-def test_pictures_of_equal_pixels_are_one_and_others_of_equal_vectors_share() -> None:
-    space = Space(name="a", recipe=recipe(dim=2), encoding=Encoding())
-    (layer,) = readings([space])
-    one, other = [1.0, 0.0], [0.0, 1.0]
-    kinds = [*PERTURBATIONS]
-
-    def found(names: str) -> NDArray[np.float64]:
-        shown, vectors = list[Shown](), list[list[float]]()
-        for name, vector in zip(names, (one, one, other), strict=True):
-            shown += [Shown(name, None), *(Shown(name, kind) for kind in kinds)]
-            vectors += [vector] * (1 + len(kinds))
-        layers = {layer: np.array(vectors, dtype=np.float16)}
-        return self_retrieval(space, Features(shown=shown, layers=layers))[0].mean(axis=1)
-
-    assert found("abc").tolist() == [0.5, 0.5, 1]
-    assert found("aac").tolist() == [1, 1, 1]
-
-
 @pytest.mark.slow
 def test_copies_of_a_picture_in_other_files_count_as_it(path: Path) -> None:
     photos = path.with_name("photos")
@@ -214,48 +192,6 @@ def test_copies_of_a_picture_in_other_files_count_as_it(path: Path) -> None:
     with Index.open(path) as index:
         assert index.catalog.counts()[0] == 72
         assert tune(index).default.proxy.value == pytest.approx(2 / 72), "all images are equally near"
-
-
-# ---- which one is recommended
-
-
-def tried(name: str, found: NDArray[np.float64], *, rate: float = 1.0, size: int = 1) -> Tried:
-    space = Space(name=name, recipe=recipe(), encoding=Encoding())
-    return Tried(
-        space=space,
-        found=found,
-        proxy=Estimate.certain(float(found.mean())),
-        kinds={},
-        images_per_second=rate,
-        bytes_per_image=size,
-        search_ms=1.0,
-    )
-
-
-def test_where_no_recipe_differs_beyond_noise_the_default_stays() -> None:
-    generator = np.random.default_rng(1)
-    chosen = []
-    for _ in range(100):
-        easy = generator.beta(2.4, 1.6, 20)
-        same = [tried(str(number), generator.binomial(10, easy) / 10) for number in range(120)]
-        chosen.append(choose(same).space.name)
-    assert chosen.count("0") >= 90, "one of twenty is mistaken, of recipes that are all alike"
-    better = [*same[:5], tried("better", np.minimum(1, same[0].found + 0.2)), *same[5:]]
-    assert choose(better).space.name == "better"
-
-
-def test_recipes_that_are_beaten_in_every_respect_are_left_out() -> None:
-    good, cheap = tried("good", np.ones(4), rate=1.0, size=9), tried("cheap", np.zeros(4), rate=2.0, size=3)
-    worse, twin = tried("worse", np.zeros(4), rate=1.0, size=9), tried("twin", np.ones(4), rate=1.0, size=9)
-    assert pareto([good, cheap, worse, twin]) == [good, cheap, twin]
-
-
-def test_rates_lie_between_those_that_were_measured() -> None:
-    made = Rates(shallow=6, shallow_seconds=0.1, deep=12, deep_seconds=0.2, companion_seconds=0.05)
-    middle = replace(recipe(9), companion=recipe(weights="b"))
-    space = Space(name="middle", recipe=middle, encoding=Encoding())
-    assert made.images_per_second(space) == pytest.approx(1 / 0.2)
-    assert made.images_per_second(replace(space, recipe=recipe(12))) == pytest.approx(1 / 0.2)
 
 
 # ---- applied and undone
