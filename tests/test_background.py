@@ -20,8 +20,8 @@ BACKGROUND = Background.of(DATA, copy_cosine=0.98)
 
 
 def test_a_background_shifts_by_half_of_the_mean_of_its_nearest() -> None:
-    """Of 40 images two count: those with the highest cosines that are not copies."""
-    data, query = DATA[:40], vectors(1, seed=9)
+    """Of 100 images two count: those with the highest cosines that are not copies."""
+    data, query = DATA[:100], vectors(1, seed=9)
     few = Background.of(data, copy_cosine=0.98)
     cosines = np.sort(data @ query[0])
     assert few.shifts(query) == pytest.approx([(cosines[-1] + cosines[-2]) / 4], abs=1e-6)

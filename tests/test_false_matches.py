@@ -67,7 +67,7 @@ def test_score_and_rate_are_each_others_reverse() -> None:
     for rate in (0.3, 1e-2, 3e-4, 1e-6):
         assert known.rate(known.score(rate)) == pytest.approx(rate, rel=1e-6)
         assert known.rate(known.score(rate, views=8), views=8) == pytest.approx(rate, rel=1e-6)
-    assert known.rate(-1.0) == 1
+    assert known.rate(-2.0) == 1
     assert known.score(1) == known.scores[0]
     assert known.rate(1.0) == known.rates[-1]
     assert known.score(1e-12) == known.scores[-1]

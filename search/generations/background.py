@@ -17,7 +17,7 @@ from search.types import JsonObject
 
 IMAGES = 512
 """Images of a background, at most."""
-NEAREST_SHARE = 1 / 20
+NEAREST_SHARE = 1 / 50
 """Share of them whose cosines with a query are averaged: the highest."""
 WEIGHT = 0.5
 """Share of the average that is subtracted."""
