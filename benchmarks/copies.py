@@ -1,4 +1,4 @@
-"""Copies of pictures: 22 kinds of edits at three strengths, for `duplicates.py`; and pictures that are not copies."""
+"""Copies of pictures: 27 kinds of edits at three strengths, for `duplicates.py`; and pictures that are not copies."""
 
 from __future__ import annotations
 

@@ -313,6 +313,7 @@ def test_the_openapi_description_is_complete(http: httpx.Client) -> None:
         ("post", "/session"),
         ("delete", "/session"),
         ("get", "/v1/images"),
+        ("get", "/v1/map"),
         ("post", "/v1/images"),
         ("get", "/v1/images/{id}"),
         ("patch", "/v1/images/{id}"),

@@ -147,7 +147,6 @@ def _begun(
 ) -> Run | None:
     """The run that lets go what the decisions let go, noted and not begun; None where nothing goes."""
     from analysis.duplicates.apply import begin
-    from analysis.duplicates.groups import SURE
     from analysis.duplicates.plan import LINKING, plan
 
     steps = plan(decisions, request, leave)
@@ -159,15 +158,6 @@ def _begun(
         return None
     if request.action == "delete":
         size = file_size(sum(step.facts.size for step in steps))
-        if not as_json and any(one.group.tier not in SURE and one.goes for one in decisions):
-            for step in steps:
-                say(f"  delete {step.file}  (stays: {step.kept})")
-            if not yes:
-                raise typer.BadParameter(
-                    "Some of these are not the same picture to the last pixel. Look at the list, and add --yes, or use "
-                    "move=FOLDER.",
-                    param_hint="--apply",
-                )
         _ask(f"{plural(len(steps), 'file')}, {size}, will be deleted. They do not come back.", yes=yes, as_json=as_json)
     return begin(writer, request, steps)
 
@@ -335,6 +325,7 @@ def _print(decisions: Sequence[Decision]) -> None:
         say(f"... and {plural(len(decisions) - SHOWN_GROUPS, 'more group')}; --json prints all")
     if decisions:
         say(f"{plural(len(decisions), 'group')}: {plural(len(going), 'extra file')}, {file_size(sum(going.values()))}")
+    if going:
         say("Nothing was changed. To move the extra files away: --apply move=FOLDER")
-    else:
+    if not decisions:
         say("No duplicates.")

@@ -19,10 +19,7 @@ PROMISES: dict[Tier, str] = {
 }
 """The tiers, the surest first, and what each promises: of any two of a group; from `photo` on, of one and any other."""
 SURE: tuple[Tier, ...] = ("bytes", "pixels")
-"""The tiers of which nothing is lost to the eye: listed if no others are asked for. Files of others are deleted only by
-name, and with `--yes`."""
-EXTRA: tuple[Tier, ...] = (*SURE, "photo")
-"""The tiers whose groups have extra files. Of the others nothing is extra."""
+"""The tiers that are proved: listed if no others are asked for. Of the others no file is extra."""
 
 
 @dataclass(frozen=True, kw_only=True)

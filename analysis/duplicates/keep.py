@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from analysis.duplicates.groups import EXTRA, Decision, File, Group
+from analysis.duplicates.groups import SURE, Decision, File, Group
 from analysis.errors import RuleInvalid
 
 DEFAULT_RULES = "resolution,metadata,oldest,bytes"
@@ -87,8 +87,8 @@ def check_patterns(rules: Iterable[Rule], groups: Iterable[Group]) -> None:
 def decide(groups: Iterable[Group], rules: Sequence[Rule], protect: Sequence[str] = ()) -> list[Decision]:
     """What to keep of each group. protect: patterns of files that stay whatever the rules say.
 
-    Of equal pixels, or one photo, an image is kept with all its files: equal files are a group of their own. Of what is
-    only alike nothing goes.
+    Of equal pixels an image is kept with all its files: equal files are a group of their own. Of tiers that are not
+    sure nothing goes.
     """
     decisions = []
     for group in groups:
@@ -97,7 +97,7 @@ def decide(groups: Iterable[Group], rules: Sequence[Rule], protect: Sequence[str
         goes = tuple(
             file
             for file in group.files
-            if group.tier in EXTRA
+            if group.tier in SURE
             and (file is not keep if group.tier == "bytes" else file.image.id != keep.image.id)
             and file not in safe
         )

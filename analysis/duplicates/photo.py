@@ -57,10 +57,10 @@ def photo_groups(
     """The groups of images that are one photo. pairs: candidates (p, 2); picture: reads an image, None: it cannot."""
 
     def certain(one: int, other: int) -> float:
-        first, second = picture(one), picture(other)
-        if first is None or second is None or not may_be_one(images[one], images[other]):
+        if not may_be_one(images[one], images[other]):
             return 0.0
-        return compare(first, second)
+        first, second = picture(one), picture(other)
+        return 0.0 if first is None or second is None else compare(first, second)
 
     proved = ((one, other, certain(one, other)) for one, other in in_order(pairs))
     return around_medoids((pair for pair in proved if pair[2] > 0), certain)
