@@ -373,6 +373,14 @@ def test_undo_replaces_nothing_and_brings_the_rest_when_it_can(base: Path) -> No
     assert found(base) == before
 
 
+def test_the_folder_above_a_link_is_the_one_that_the_system_takes(base: Path, tmp_path: Path) -> None:
+    (tmp_path / "drive" / "inner").mkdir(parents=True)
+    (base / "link").symlink_to(tmp_path / "drive" / "inner")
+    run_cli("dups", base / "i.index", "--apply", f"move={base / 'link'}/../gone")
+    assert [path for path in (tmp_path / "drive" / "gone").rglob("*") if path.is_file()]
+    assert not (base / "gone").exists()
+
+
 def test_folders_that_hold_or_are_held_by_what_is_indexed_are_refused(base: Path) -> None:
     (base / "link").symlink_to(base / "photos")
     (base / "holder").mkdir()

@@ -144,7 +144,7 @@ def target_folder(index: Index, named: Path) -> str:
 
     By names, and by what the names lead to: a folder may be mounted twice, or written in other letters.
     """
-    folder = Path(os.path.abspath(named.expanduser())).resolve()  # noqa: PTH100 - `..` of a link is not what was typed
+    folder = named.expanduser().resolve()
     if not is_text(str(folder)):
         raise RunInvalid(f"{folder!r} is not valid UTF-8, and no journal can hold it. Name another folder.")
     if os.path.lexists(folder) and not folder.is_dir():
