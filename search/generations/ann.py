@@ -22,7 +22,7 @@ NEIGHBOURS = 10
 """Recall is promised for the ten nearest."""
 SCORED_PER_HIT = 3
 """Candidates scored exactly, for each hit wanted: their codes' order is so good that two would do as well."""
-SEARCH_METHOD = {"query_bits": 8, "scored": SCORED_PER_HIT, "measured_by": "images without copies"}
+SEARCH_METHOD = {"query_bits": 8, "scored": SCORED_PER_HIT, "measured_by": "images without near copies"}
 """How a graph is searched and judged: a recall that was measured in another way says nothing of this one."""
 _CODES, _BARE_CODES = faiss.ScalarQuantizer.QT_8bit, faiss.ScalarQuantizer.QT_8bit_direct_signed
 """Eight bits that stand for numbers in a range, as vectors are added; and the same bytes less 128, as queries meet

@@ -9,10 +9,12 @@ from search.generations.policy import Policy
 
 Vectors = NDArray[np.float32]
 
-NEAR_COPY_SHARE = 0.02
-"""Two vectors are near copies where their squared distance is less than this share of that of two random ones."""
+NEAR_COPY_SHARES = (0.02, 0.1)
+"""Two vectors are near copies where their squared distance is less than this share of that of two random ones: one
+picture saved twice, or frames of one burst. Which of them a collection is full of is not known, and where it has many
+that are barely not near copies, they are found easily: recall is measured for both, and the lower one counts."""
 MAX_HELD_OUT_SHARE = 0.125
-"""Share of the new vectors that is held out, at most: the graph that is measured lacks them."""
+"""Share of the new vectors that is held out for either share, at most: the graph that is measured lacks them."""
 ROUNDING = 1e-6
 """How far the cosine of equal vectors may be from one."""
 CANDIDATES_PER_QUERY = 4
@@ -40,59 +42,75 @@ class HeldOut:
         self._policy = policy
         self._total = total
         centre = vectors.mean(axis=0, dtype=np.float64) if len(vectors) else np.zeros(vectors.shape[1])
-        self._near = 1 - NEAR_COPY_SHARE * (1 - float(centre @ centre))  # 1 - |mean|² is what 1 - cosine is on average
-        copies = np.triu(vectors @ vectors.T >= self._near, 1).any(axis=0)
+        random_pairs = 1 - float(centre @ centre)  # what 1 - cosine is on average
+        self._nears = [1 - share * random_pairs for share in NEAR_COPY_SHARES]
+        cosines = np.triu(vectors @ vectors.T, 1)
+        copies = (cosines >= self._nears[0]).any(axis=0)
         if len(vectors) - np.count_nonzero(copies) < policy.min_held_out_vectors:
             # All are copies of a few: what differs among them is what there is to find.
-            self._near, copies = 1 - ROUNDING, np.zeros_like(copies)
+            self._nears, copies = [1 - ROUNDING], np.zeros_like(copies)
         self.candidates = vectors[~copies]
-        self._in_graph = np.zeros(len(self.candidates), dtype=np.bool_)
-        self._rows = [np.empty(0, dtype=np.int64)]
-        self._flags = [np.empty((0, -(-len(self.candidates) // 8)), dtype=np.uint8)]
+        cosines = cosines[np.ix_(~copies, ~copies)]
+        self._may_ask: list[NDArray[np.bool_]] = [~np.any(cosines >= near, axis=0) for near in self._nears]
+        self._in_graph = np.full(len(self.candidates), -1, dtype=np.float32)
+        self._pairs = [np.empty(0, dtype=[("row", "i8"), ("candidate", "i4"), ("cosine", "f4")])]
         self._seen = 0
 
     def see_old(self, vectors: Vectors) -> None:
         """Note which candidates have near copies among these, (n, dim) float32, which are in the graph for good."""
         if len(self.candidates):
-            self._in_graph |= (vectors @ self.candidates.T >= self._near).any(axis=0)
+            np.maximum(self._in_graph, (vectors @ self.candidates.T).max(axis=0), out=self._in_graph)
 
     def see_new(self, vectors: Vectors) -> None:
         """Note which of the next new vectors, (n, dim) float32, are near copies of which candidates."""
         if len(self.candidates):
-            near = vectors @ self.candidates.T >= self._near
-            rows = np.flatnonzero(near.any(axis=1))
-            self._rows.append(self._seen + rows)
-            self._flags.append(np.packbits(near[rows], axis=1))
+            cosines = vectors @ self.candidates.T
+            near = cosines >= np.where(self._may_ask[-1], self._nears[-1], self._nears[0]).astype(np.float32)
+            rows, columns = np.nonzero(near)
+            pairs = np.empty(len(rows), dtype=self._pairs[0].dtype)
+            pairs["row"], pairs["candidate"], pairs["cosine"] = self._seen + rows, columns, cosines[near]
+            self._pairs.append(pairs)
         before, self._seen = self._seen, self._seen + len(vectors)
         if before < PROBED_SHARE * self._total <= self._seen:
             self._drop_spare()
 
     def _drop_spare(self) -> None:
         """Keep few candidates where few of the vectors seen so far are copies: each is seen as its own copy once."""
-        wanted = -(-int(FEW_CANDIDATES_PER_QUERY * self._policy.held_out_vectors) // 8)
-        flags = np.concatenate(self._flags)
-        copies = np.bitwise_count(flags).sum() * self._total / self._seen / max(1, len(self.candidates)) - 1
-        if copies <= FEW_COPIES:
-            self.candidates = self.candidates[: 8 * wanted]
-            self._in_graph = self._in_graph[: 8 * wanted]
-            self._flags = [flags[:, :wanted]]
+        wanted = int(FEW_CANDIDATES_PER_QUERY * self._policy.held_out_vectors)
+        pairs = np.concatenate(self._pairs)
+        asking = max(1, int(np.count_nonzero(self._may_ask[-1])))
+        seen = int(np.count_nonzero(self._may_ask[-1][pairs["candidate"]]))
+        if seen * self._total / self._seen / asking - 1 <= FEW_COPIES:
+            self.candidates = self.candidates[:wanted]
+            self._may_ask = [may_ask[:wanted] for may_ask in self._may_ask]
+            self._in_graph = self._in_graph[:wanted]
+            self._pairs = [pairs[pairs["candidate"] < wanted]]
 
-    def choose(self, equals: NDArray[np.int64]) -> tuple[Vectors, NDArray[np.int64]]:
-        """The queries, (q, dim) float32, the first ones or those with the fewest copies; and the new vectors that must
-        not be in the graph when they are asked, (m,) int64.
+    def choose(self, equals: NDArray[np.int64]) -> tuple[list[Vectors], NDArray[np.int64]]:
+        """Sets of queries, (q, dim) float32 each, one for each of NEAR_COPY_SHARES as long as there are enough; and
+        the new vectors that must not be in the graph when they are asked, (m,) int64.
 
-        equals: (n,) int64, the new vectors by number: equal ones have the same.
+        equals: (n,) int64, the new vectors by number: equal ones have the same. The queries are the first candidates,
+        or those with the fewest copies.
         """
-        numbers, first = np.unique(equals[np.concatenate(self._rows)], return_index=True)
-        flags = np.concatenate(self._flags)[first]
-        copies = np.array([(flags[:, bit // 8] & (128 >> bit % 8) > 0).sum() for bit in range(len(self.candidates))])
-        order = np.flatnonzero(~self._in_graph)
-        most, total = self._policy.held_out_vectors, max(1, len(np.unique(equals)))
-        if copies[order[:most]].sum() > MAX_HELD_OUT_SHARE * total:  # else the first: those without copies lie apart
-            order = order[np.argsort(copies[order], kind="stable")]
-        room = np.cumsum(copies[order[:most]]) / total
-        few = min(self._policy.min_held_out_vectors, int((room <= 0.5).sum()))
-        chosen = order[: max(few, int((room <= MAX_HELD_OUT_SHARE).sum()))]
-        mask = np.zeros(len(self.candidates), dtype=np.bool_)
-        mask[chosen] = True
-        return self.candidates[chosen], numbers[(flags & np.packbits(mask)).any(axis=1)]
+        pairs = np.concatenate(self._pairs)
+        pairs["row"] = equals[pairs["row"]]
+        _, first = np.unique(pairs[["row", "candidate"]], return_index=True)
+        pairs, total = pairs[first], max(1, len(np.unique(equals)))
+        least, most = self._policy.min_held_out_vectors, self._policy.held_out_vectors
+        sets, late = list[Vectors](), [np.empty(0, dtype=np.int64)]
+        for near, may_ask in zip(self._nears, self._may_ask, strict=True):
+            copies_of = pairs[pairs["cosine"] >= np.float32(near)]
+            copies = np.bincount(copies_of["candidate"], minlength=len(self.candidates))
+            order = np.flatnonzero(may_ask & (self._in_graph < near))
+            if copies[order[:most]].sum() > MAX_HELD_OUT_SHARE * total:
+                # Else the first: those without copies lie apart.
+                order = order[np.argsort(copies[order], kind="stable")]
+            room = np.cumsum(copies[order[:most]]) / total
+            few = min(least, int((room <= 0.5).sum()))
+            chosen = order[: max(few, int((room <= MAX_HELD_OUT_SHARE).sum()))]
+            if len(sets) and len(chosen) < least:
+                break
+            sets.append(self.candidates[chosen])
+            late.append(copies_of["row"][np.isin(copies_of["candidate"], chosen)])
+        return sets, np.unique(np.concatenate(late))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,8 @@ long as the vectors lie evenly, and half of that where many of them are near cop
 
 @dataclass(frozen=True, kw_only=True)
 class Recall:
-    """Share of the ten nearest that a graph finds with `ef` candidates: on average, and in the worst tenth of queries.
+    """Share of the ten nearest that a graph finds with `ef` candidates: on average, and in the worst tenth of queries,
+    of the set of queries that finds least.
 
     one_in: a filter that lets one vector in `one_in` through still has a sufficient average.
     """
@@ -46,29 +47,40 @@ def _enough(mean: float, worst_tenth: float, min_recall: float) -> bool:
 
 
 def measure_recall(
-    graph: Graph, vectors: Vectors, queries: Vectors, wanted: float, *, policy: Policy, pause: Callable[[], None]
+    graph: Graph,
+    vectors: Vectors,
+    sets: Sequence[Vectors],
+    wanted: float,
+    *,
+    policy: Policy,
+    pause: Callable[[], None],
 ) -> Recall:
-    """Choose the fewest candidates (`ef`) with which a graph finds enough of the ten nearest.
+    """Choose the fewest candidates (`ef`) with which a graph finds enough of the ten nearest, for each set of queries.
 
-    graph: over vectors, (n, dim) float32, all different. queries: (q, dim) float32, neither they nor near copies of
+    graph: over vectors, (n, dim) float32, all different. sets: (q, dim) float32 each, neither they nor near copies of
     theirs in the graph. pause: called between steps; what it raises comes through.
     """
-    least = kth_scores(vectors, queries, NEIGHBOURS)
+    leasts = [kth_scores(vectors, queries, NEIGHBOURS) for queries in sets]
     ef, mean, worst = 0, 0.0, 0.0
     for ef in policy.ef_choices:
         pause()
-        found = np.sort(recalls(graph, vectors, queries, ef, least, NEIGHBOURS))
-        mean, worst = float(found.mean()), float(found[: max(1, len(found) // 10)].mean())
+        found = [
+            np.sort(recalls(graph, vectors, queries, ef, least, NEIGHBOURS))
+            for queries, least in zip(sets, leasts, strict=True)
+        ]
+        mean = min(float(one.mean()) for one in found)
+        worst = min(float(one[: max(1, len(one) // 10)].mean()) for one in found)
         if _enough(mean, worst, wanted):
             break
     one_in = 1
+    filtered = np.concatenate([queries[: FILTERED_QUERIES // len(sets)] for queries in sets])
     for sparser in FILTER_SPARSITIES if _enough(mean, worst, wanted) else ():
         alive = np.arange(len(vectors)) % sparser == 0
-        found_filtered = _filtered_recall(graph, vectors, queries[:FILTERED_QUERIES], ef, alive, policy, pause)
+        found_filtered = _filtered_recall(graph, vectors, filtered, ef, alive, policy, pause)
         if found_filtered < wanted:
             break
         one_in = sparser
-    return Recall(ef=ef, mean=mean, worst_tenth=worst, one_in=one_in, queries=len(queries))
+    return Recall(ef=ef, mean=mean, worst_tenth=worst, one_in=one_in, queries=min(map(len, sets)))
 
 
 def _filtered_recall(

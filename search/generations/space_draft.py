@@ -84,7 +84,7 @@ class SpaceDraft:
             return False
         if self.before is None or not self._measures:
             return True
-        few = len(self._queries) < self._policy.min_held_out_vectors
+        few = len(self._queries[0]) < self._policy.min_held_out_vectors
         return not few and self.before.graph is not None and suffices(self.before.facts["search"], self._min_recall)
 
     def write(self, open_file: OpenFile, last_graph: Path | None) -> JsonObject:
