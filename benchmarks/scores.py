@@ -1,6 +1,6 @@
 """What scores mean: whether false-match rates hold, what cuts at them keep, and whether dull pictures crowd the hits.
 
-    python benchmarks/scores.py SETS [--pool INDEX]
+    python benchmarks/scores.py SETS [--pool INDEX] [--only-edits]
 
 SETS is the folder in which Debian's packages tuxpaint-stamps-default, openclipart-png, qabcs-data, scratch and
 dataset-fashion-mnist were unpacked (`dpkg -x PACKAGE.deb SETS`). All pictures are embedded once, by `lookalike build`
@@ -49,6 +49,8 @@ ENOUGH = 50
 """Pairs that a rate must expect for it to be looked at."""
 NEAREST = 100
 EDITED, DISTRACTORS, DULL, CLOTHES = 1_000, 20_000, 200, 12_000
+BY_CHANCE = (10, 20, 30, 40, 50, 75, 100)
+"""Images that cuts let through by chance."""
 PLAIN_LAYER = 11
 """Measured beside the default."""
 
@@ -58,12 +60,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where the packages were unpacked")
     parser.add_argument("--pool", type=Path, help="the index of all pictures: made where it is not there")
+    parser.add_argument("--only-edits", action="store_true", help="only what the cut `auto` keeps of edits")
     asked = parser.parse_args()
     print(f"{machine()}\n")
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         with Pool(asked.folder.resolve(), (asked.pool or work / "pool.index").absolute()) as pool:
-            for name, (paths, classes) in pool.sets.items():
+            for name, (paths, classes) in ({} if asked.only_edits else pool.sets).items():
                 print(f"\n### {name}: {len(paths):,} pictures\n", flush=True)
                 with pool.part(paths, work / f"{name}.index") as index:
                     halves(index)
@@ -71,7 +74,8 @@ def main() -> None:
                     with pool.part([*classes], work / f"{name}-labelled.index") as index:
                         cuts(index, classes)
             edits(pool, work / "edits.index")
-            dull(pool, work / "dull.index")
+            if not asked.only_edits:
+                dull(pool, work / "dull.index")
 
 
 class Pool:
@@ -235,19 +239,30 @@ def edits(pool: Pool, folder: Path) -> None:
     """Ask with originals for their edits among distractors, and print what the cut `auto` keeps."""
     others = pool.others(DISTRACTORS)
     kept: defaultdict[str, list[bool]] = defaultdict(list)
-    removed = []
+    removed = list[bool]()
+    at: dict[int, tuple[list[bool], list[bool]]] = {count: ([], []) for count in BY_CHANCE}
     with pool.part([*others, *(file for file, _ in pool.edited.values())], folder) as index:
+        images = len(records(index))
         for path, (file, name) in pool.edited.items():
             query = Query(parts=[QueryPart(vector=pool.vector(path))], k=NEAREST)
+            first = [hit for hit in index.search(query) if hit.path != str(file)]
             left = {hit.path for hit in index.search(replace(query, k=10_000, max_fmr=AUTO))}
             kept[name].append(str(file) in left)
-            removed += [hit.path not in left for hit in index.search(query) if hit.path != str(file)]
+            removed += [hit.path not in left for hit in first]
+            more = index.search(replace(query, k=10_000, max_fmr=max(BY_CHANCE) / images))
+            fmr = {hit.path: hit.fmr or 0 for hit in more}
+            for count, (edit, other) in at.items():
+                edit.append(fmr.get(str(file), 1) <= count / images)
+                other += [(hit.fmr or 0) > count / images for hit in first]
     print(f"\n### {EDITED:,} edited pictures among {len(others):,} others\n")
     print("| | share |\n|---|---|")
     print(f"| edits that the cut `auto` keeps | {np.mean([one for each in kept.values() for one in each]):.1%} |")
     for name in EDITS:
         print(f"| - {name} ({len(kept[name])}) | {np.mean(kept[name]):.1%} |")
     print(f"| others that it removes among the first {NEAREST} hits | {np.mean(removed):.1%} |")
+    print(f"\n| images by chance | edits kept | others removed among the first {NEAREST} |\n{'|---' * 3}|")
+    for count, (edit, other) in at.items():
+        print(f"| {count} | {np.mean(edit):.1%} | {np.mean(other):.1%} |")
 
 
 def dull(pool: Pool, folder: Path) -> None:
