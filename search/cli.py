@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -238,10 +237,12 @@ def remove(
             removed = writer.remove(dict.fromkeys(image_id for image_id in found.values() if image_id), erase=erase)
             files -= index.catalog.counts()[1]
             erased = {location for locations in barred.values() for location in locations}
-            if erased:
+            if erase:
                 with writer.transaction() as transaction:
                     for location in erased:
                         transaction.forget_path(location)
+                    for name in images:  # also the id of an image that was removed before
+                        transaction.clear_not_duplicates([name.lower()])
         if erase:
             index.compact()
         unknown = [name for name, image_id in found.items() if image_id is None and not barred[name]]
@@ -265,10 +266,10 @@ def remove(
 
 def _resolve(index: Index, name: str) -> str | None:
     """The id of an image named by its id or by the path of one of its files."""
+    from search.catalog.typed import named_image  # imports sqlalchemy: not for --help
+
     with index.catalog.lookup() as lookup:
-        if re.fullmatch(r"[0-9a-fA-F]{64}", name):
-            return name.lower() if lookup.rowid(name.lower()) is not None else None
-        return next((known.image_id for known in _seen(index, lookup, name) if known.image_id is not None), None)
+        return named_image(lookup, index.catalog.roots(), name)
 
 
 def _strike(index: Index, names: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from search.catalog.space_changes import CHUNK
 from search.catalog.transaction import Transaction
+from search.errors import UnknownImage
 from search.generations.kinds import check_kinds
 from search.journal import FOLDER, strike
 from search.types import ImageRecord, JsonObject, Space
@@ -36,7 +37,8 @@ class Writer:
         """Remove images and keep their content away from later builds. Returns how many there were.
 
         Uploaded files of theirs are deleted too. erase: their paths are forgotten, in the journals of runs over
-        duplicates too, and after `Index.compact` only the content's hash is left. Raises RunUnfinished, IndexDamaged.
+        duplicates too, and decisions about them; after `Index.compact` only the content's hash is left. Raises
+        RunUnfinished, IndexDamaged.
         """
         ids, root = list(image_ids), str(self.index.uploads)
         if erase:  # before the commit: where this ends early, to erase again finds them still
@@ -54,6 +56,25 @@ class Writer:
             with suppress(OSError):
                 path.unlink(missing_ok=True)
         return removed
+
+    def set_not_duplicates(self, image_ids: Sequence[str]) -> int:
+        """Remember that images are no duplicates of one another, also once they are removed, and come back.
+
+        An id given twice: that its copies are wanted. Returns how many pairs are new. Raises UnknownImage.
+        """
+        with self.transaction() as transaction:
+            for image_id in image_ids:
+                if transaction.rowid(image_id) is None:
+                    raise UnknownImage("The index has no image with this id.")
+            return transaction.set_not_duplicates(image_ids)
+
+    def clear_not_duplicates(self, image_ids: Sequence[str]) -> int:
+        """Forget that images are no duplicates of one another; of a single one, of any other.
+
+        Returns how many pairs there were.
+        """
+        with self.transaction() as transaction:
+            return transaction.clear_not_duplicates(image_ids)
 
     def describe(
         self, image_id: str, *, labels: Sequence[str] | None = None, metadata: JsonObject | None = None

@@ -41,6 +41,7 @@ def execute(path: Path, *statements: str) -> list[tuple[object, ...]]:
 
 
 TO_VERSION_2 = (
+    "DROP TABLE decisions",
     "DROP INDEX embeddings_by_seq",
     "ALTER TABLE embeddings DROP COLUMN seq",
     *(
@@ -51,7 +52,7 @@ TO_VERSION_2 = (
     "ALTER TABLE locations DROP COLUMN missing_since",
     "ALTER TABLE locations DROP COLUMN removed_phash",
 )
-"""Statements that take from a catalog what versions 3 and 4 added, but for keys of labels."""
+"""Statements that take from a catalog what versions 3 to 5 added, but for keys of labels."""
 
 
 def execute_read_only(path: Path, statement: str) -> list[tuple[object, ...]]:

@@ -36,10 +36,10 @@ def moments(index: Index, images: Mapping[int, ImageRecord]) -> Groups:
     return around_medoids(_proved(neighbours, images, least, _is_one_moment), certain)
 
 
-def lookalikes(index: Index, images: Mapping[int, ImageRecord]) -> Groups:
-    """Groups of images that are nearer to the medoid than ALIKE_BY_CHANCE images are by chance."""
+def lookalikes(index: Index, images: Mapping[int, ImageRecord], *, among: int) -> Groups:
+    """Groups of images that are nearer to the medoid than ALIKE_BY_CHANCE of `among` images are by chance."""
     neighbours = index.neighbours(NEIGHBOURS)
-    least = neighbours.least(ALIKE_BY_CHANCE / max(1, len(images)))
+    least = neighbours.least(ALIKE_BY_CHANCE / max(1, among))
     pairs = _proved(neighbours, images, least)
     return around_medoids(pairs, lambda one, other: _cosine(neighbours, one, other, least))
 

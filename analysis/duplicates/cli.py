@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
+from analysis.duplicates.decided_cli import forget_decisions, list_decisions, remember_decision
 from search.console import DEFAULT_INDEX, EXIT_REJECTED, Json, default_index, file_size, plural, print_json, say, warn
 
 if TYPE_CHECKING:
@@ -20,18 +20,24 @@ if TYPE_CHECKING:
     from search.index import Index
     from search.writer import Writer
 
-SHOWN_GROUPS = 20
-"""Groups printed; `--json` has all."""
 SHOWN_SKIPPED = 20
 """Files printed that a run left; `--json` has all."""
 Leave = Callable[[str, str], None]
 """Told of a file that is left, and why."""
-DONE = {"move": "moved", "hardlink": "linked", "reflink": "made to share blocks", "delete": "deleted"}
 
 
 def duplicates(
     directory: Annotated[
         Path, typer.Argument(metavar="DIR", default_factory=default_index, show_default=DEFAULT_INDEX)
+    ],
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="ID|PATH",
+            help="Images that --not-duplicates or --forget is about.",
+            default_factory=list,
+            show_default=False,
+        ),
     ],
     tier: Annotated[
         list[str] | None,
@@ -51,19 +57,50 @@ def duplicates(
     yes: Annotated[bool, typer.Option("--yes", help="Delete without a question: deleted files do not come back.")] = (
         False
     ),
+    not_duplicates: Annotated[
+        bool, typer.Option("--not-duplicates", help="Remember that these images are no duplicates of one another.")
+    ] = False,
+    forget: Annotated[
+        bool, typer.Option("--forget", help="Forget that these images, or one and any other, are no duplicates.")
+    ] = False,
+    decisions: Annotated[bool, typer.Option("--decisions", help="List which images are called no duplicates.")] = False,
     as_json: Json = False,
 ) -> None:
     """List duplicate pictures, and say which file to keep, and why. Nothing is changed without --apply."""
+    modes = {"--undo": undo, "--not-duplicates": not_duplicates, "--forget": forget, "--decisions": decisions}
+    chosen = [name for name, given in modes.items() if given]
+    if len(chosen) > 1 or (chosen and (tier or keep or protect or apply)):
+        raise typer.BadParameter("This goes with no other option, but with --json and --yes.", param_hint=chosen[0])
+    if images and not (not_duplicates or forget):
+        raise typer.BadParameter(f"Say what {images[0]} is named for: --not-duplicates or --forget.")
+    if undo is not None:
+        _undo(directory, undo, yes, as_json)
+    elif not_duplicates:
+        remember_decision(directory, images, as_json)
+    elif forget:
+        forget_decisions(directory, images, as_json)
+    elif decisions:
+        list_decisions(directory, as_json)
+    else:
+        _find(directory, tier, keep, protect or (), apply, yes=yes, as_json=as_json)
+
+
+def _find(
+    directory: Path,
+    tier: Sequence[str] | None,
+    keep: str | None,
+    protect: Sequence[str],
+    apply: str | None,
+    *,
+    yes: bool,
+    as_json: bool,
+) -> None:
     from analysis.duplicates.runs import continued, unfinished
+    from analysis.duplicates.shown import groups_to_json, print_groups
     from analysis.errors import RunStopped
     from search.errors import StorageFailed
     from search.index import Index
 
-    if undo is not None:
-        if tier or keep or protect or apply:
-            raise typer.BadParameter("A run knows what it did: give only its name.", param_hint="--undo")
-        _undo(directory, undo, yes, as_json)
-        return
     (action, folder), tiers = _action(apply), _tiers(tier)
     left: list[tuple[str, str]] = []
 
@@ -80,17 +117,17 @@ def duplicates(
             if stopped is not None:
                 warn(f"The run {stopped.name} was interrupted. To go on: {stopped.request.words}")
                 warn(f"To take back what it did: --undo {stopped.name}")
-            decisions = _decided(index, tiers, keep, protect or (), leave)
+            decisions = _decided(index, tiers, keep, protect, leave)
             if as_json:
-                print_json(_to_json(decisions, None, left))
+                print_json(groups_to_json(decisions, None, left))
             else:
-                _print(decisions)
+                print_groups(decisions)
             return
         writer = stack.enter_context(index.writer())  # nobody builds, or lets go, from the first look to the last step
-        request = _request(index, action, folder, tiers, keep, protect or ())
+        request = _request(index, action, folder, tiers, keep, protect)
         run = continued(index, request)
         if run is None:
-            decisions = _decided(index, tiers, keep, protect or (), leave)
+            decisions = _decided(index, tiers, keep, protect, leave)
             run = _begun(writer, request, decisions, leave, yes=yes, as_json=as_json)
         else:
             warn(f"The run {run.name} was interrupted, and goes on. Nothing new is looked for.")
@@ -100,15 +137,16 @@ def duplicates(
                 _carry_out(writer, run, back=False)
         except (RunStopped, StorageFailed):
             if as_json:
-                print_json(_to_json(decisions, run, left))
+                print_json(groups_to_json(decisions, run, left))
             raise
         if as_json:
-            print_json(_to_json(decisions, run, left))
+            print_json(groups_to_json(decisions, run, left))
     _end(run, left, as_json=as_json, back=False)
 
 
 def _undo(directory: Path, name: str, yes: bool, as_json: bool) -> None:
     from analysis.duplicates.runs import named
+    from analysis.duplicates.shown import run_to_json
     from search.index import Index
 
     with ExitStack() as stack:
@@ -123,7 +161,7 @@ def _undo(directory: Path, name: str, yes: bool, as_json: bool) -> None:
             )
         _carry_out(writer, run, back=True)
         if as_json:
-            print_json({"run": _run_to_json(run, [], back=True)})
+            print_json({"run": run_to_json(run, [], back=True)})
     _end(run, [], as_json=as_json, back=True)
 
 
@@ -189,13 +227,14 @@ def _tiers(chosen: Sequence[str] | None) -> list[Tier]:
 def _decided(
     index: Index, tiers: Sequence[Tier], keep: str | None, protect: Sequence[str], leave: Leave
 ) -> list[Decision]:
+    from analysis.duplicates.decided import spare
     from analysis.duplicates.find import find
     from analysis.duplicates.keep import DEFAULT_RULES, check_patterns, decide, parse_rules
 
     rules = parse_rules(DEFAULT_RULES if keep is None else keep, protect)
     groups = find(index, tiers, skipped=leave)
     check_patterns(rules, groups)
-    return decide(groups, rules, protect)
+    return [*spare(decide(groups, rules, protect), rules)]
 
 
 def _action(text: str | None) -> tuple[Any, Path | None]:
@@ -226,56 +265,6 @@ def _request(
     )
 
 
-def _going(decisions: Sequence[Decision]) -> dict[str, int]:
-    """The files that need not stay, each once, and their bytes: one that a group keeps may go with another."""
-    return {str(file.path): file.location.size for decision in decisions for file in decision.goes}
-
-
-def _to_json(decisions: Sequence[Decision], run: Run | None, left: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    going = _going(decisions)
-    return {
-        "groups": [
-            {
-                "tier": decision.group.tier,
-                "images": [
-                    {
-                        "id": file.image.id,
-                        "paths": [str(file.path)],
-                        "score": round(decision.group.scores.get(file.image.id, 1.0), 4),
-                        "keep": str(file.path) not in going,
-                        "why": decision.reason(file),
-                    }
-                    for file in decision.group.files
-                ],
-            }
-            for decision in decisions
-        ],
-        "images": len(going),
-        "bytes": sum(going.values()),
-        "run": None if run is None else _run_to_json(run, left, back=False),
-    }
-
-
-def _run_to_json(run: Run, left: Sequence[tuple[str, str]], *, back: bool) -> dict[str, Any]:
-    return {
-        "name": run.name,
-        "action": run.request.action,
-        "folder": run.request.folder,
-        "steps": len(run.steps),
-        "done": len(run.done),
-        "undone": len(run.undone),
-        "bytes": run.bytes,
-        "over": run.over,
-        "skipped": [{"path": path, "why": why} for path, why in [*left, *_skipped(run, back=back)]],
-    }
-
-
-def _skipped(run: Run, *, back: bool) -> list[tuple[str, str]]:
-    """Files that a run left, or did not bring back, and why."""
-    numbers = sorted(set(run.skipped) & run.gone if back and run.request.action != "delete" else run.skipped)
-    return [(str(step.file), run.skipped[number]) for number in numbers if (step := run.steps[number]) is not None]
-
-
 def _end(run: Run | None, left: Sequence[tuple[str, str]], *, as_json: bool, back: bool) -> None:
     """Say what a run did, and end with the code for it. left: what was left before it began, which was said."""
     if run is None:
@@ -284,11 +273,12 @@ def _end(run: Run | None, left: Sequence[tuple[str, str]], *, as_json: bool, bac
         if left:
             raise typer.Exit(EXIT_REJECTED)
         return
+    from analysis.duplicates.shown import sentence, skipped_files
     from indexer.terminal import EXIT_INTERRUPTED
 
-    skipped = _skipped(run, back=back)
+    skipped = skipped_files(run, back=back)
     if not as_json:
-        say(_sentence(run, back=back))
+        say(sentence(run, back=back))
         for path, why in skipped[:SHOWN_SKIPPED]:
             warn(f"left: {path}: {why}")
         if len(skipped) > SHOWN_SKIPPED:
@@ -298,34 +288,3 @@ def _end(run: Run | None, left: Sequence[tuple[str, str]], *, as_json: bool, bac
         raise typer.Exit(EXIT_INTERRUPTED)
     if skipped or left:
         raise typer.Exit(EXIT_REJECTED)
-
-
-def _sentence(run: Run, *, back: bool) -> str:
-    done = f"{plural(len(run.done), 'file')} {DONE[run.request.action]}, {file_size(run.bytes)}"
-    if run.request.action == "delete":
-        return f"{done}. The run is given up." if back else f"{done}."
-    if back:
-        return f"{plural(len(run.undone), 'file')} of run {run.name} taken back."
-    return f"{done}. To take it back: lookalike dups {shlex.quote(str(run.path.parent.parent))} --undo {run.name}"
-
-
-def _print(decisions: Sequence[Decision]) -> None:
-    from analysis.duplicates.groups import PROMISES
-
-    going, shown = _going(decisions), ""
-    for decision in decisions[:SHOWN_GROUPS]:
-        if decision.group.tier != shown:
-            shown = decision.group.tier
-            say(f"{'Alike' if shown == 'alike' else f'Same {shown}'}: {PROMISES[decision.group.tier]}")
-        for file in sorted(decision.group.files, key=lambda file: file is not decision.keep):
-            why = decision.reason(file)
-            say(f"  {'extra' if str(file.path) in going else 'keep '}  {file.path}{f'  ({why})' if why else ''}")
-        say("")
-    if len(decisions) > SHOWN_GROUPS:
-        say(f"... and {plural(len(decisions) - SHOWN_GROUPS, 'more group')}; --json prints all")
-    if decisions:
-        say(f"{plural(len(decisions), 'group')}: {plural(len(going), 'extra file')}, {file_size(sum(going.values()))}")
-    if going:
-        say("Nothing was changed. To move the extra files away: --apply move=FOLDER")
-    if not decisions:
-        say("No duplicates.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -12,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from analysis.duplicates.alike import lookalikes, moments
+from analysis.duplicates.alike import Groups, lookalikes, moments
 from analysis.duplicates.candidates import candidate_pairs
+from analysis.duplicates.decided import Apart, split, undecided
 from analysis.duplicates.groups import File, Group, Tier
 from analysis.duplicates.photo import photo_groups
 from analysis.duplicates.reading import Reduced, Skipped, read
@@ -38,19 +40,21 @@ BITS_PER_SAMPLE = 258
 def find(index: Index, tiers: Sequence[Tier], *, skipped: Skipped) -> list[Group]:
     """The groups of each tier, the surest tier first, each tier's largest files first.
 
-    Only files of the user's own that are as the index knows them are in a group: no uploads, and no links.
+    Only files of the user's own that are as the index knows them are in a group: no uploads, and no links. Images that
+    the user called no duplicates are in no group together; of equal ones, see `Group.wanted`.
     """
-    images = [*records(index)]
+    images, apart = [*records(index)], Apart.of(index)
     skipped = _once(skipped)
     files = Files(index, skipped)
-    groups = []
+    equal = []
     if "bytes" in tiers:
         held = (files.of(record) for record in images if record.path_count > 1)
-        groups += [Group(tier="bytes", files=same) for same in held if len(same) > 1]
+        equal += [Group(tier="bytes", files=same) for same in held if len(same) > 1]
     if "pixels" in tiers:
-        groups += [*_same_pixels(images, files, skipped)]
+        equal += [*_same_pixels(images, files, skipped)]
+    groups = [left for group in equal if (left := undecided(group, apart)) is not None]
     if {"photo", "moment", "alike"} & {*tiers}:
-        groups += [*_alike(index, images, tiers, files, skipped, [group for group in groups if group.tier == "pixels"])]
+        groups += [*_alike(index, images, tiers, files, skipped, apart, equal)]
     return sorted(groups, key=lambda group: (tiers.index(group.tier), -max(one.location.size for one in group.files)))
 
 
@@ -124,6 +128,7 @@ def _alike(
     tiers: Sequence[Tier],
     files: Files,
     skipped: Skipped,
+    apart: Apart,
     equal: Sequence[Group],
 ) -> Iterator[Group]:
     """Groups of the tiers in which images are compared by what they show. equal: groups of equal pixels, which are not
@@ -135,13 +140,18 @@ def _alike(
         pairs = candidate_pairs(index, [*by_rowid], hashes)
         pictures = Reduced(lambda rowid: files.of(by_rowid[rowid]), skipped)
         known = [{file.image.id for file in group.files} for group in equal]
-        for group in _grouped("photo", photo_groups(by_rowid, pairs, pictures.of), by_rowid, files):
+
+        def photos(some: Mapping[int, ImageRecord]) -> Groups:
+            return photo_groups(some, pairs[np.isin(pairs, [*some]).all(axis=1)], pictures.of)
+
+        for group in _grouped("photo", split(by_rowid, photos, apart), by_rowid, files):
             if not any({file.image.id for file in group.files} <= names for names in known):
                 yield group
     if "moment" in tiers:
-        yield from _grouped("moment", moments(index, by_rowid), by_rowid, files)
+        yield from _grouped("moment", split(by_rowid, partial(moments, index), apart), by_rowid, files)
     if "alike" in tiers:
-        yield from _grouped("alike", lookalikes(index, by_rowid), by_rowid, files)
+        alike = partial(lookalikes, index, among=len(by_rowid))
+        yield from _grouped("alike", split(by_rowid, alike, apart), by_rowid, files)
 
 
 def _grouped(

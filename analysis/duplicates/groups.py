@@ -39,24 +39,32 @@ class File:
 class Group:
     """Files that are duplicates of one another, two or more, no two of them one file by another name.
 
-    scores: by image id, how surely it belongs to the group, 0..1; 1 where it is not there.
+    scores: by image id, how surely it belongs to the group, 0..1; 1 where it is not there. wanted: ids of images that
+    the user called no duplicates: equal as they are, all stay.
     """
 
     tier: Tier
     files: tuple[File, ...]
     scores: Mapping[str, float] = field(default_factory=dict)
+    wanted: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """A group, the file of it to keep, and why; `goes`: the files that need not stay; `protected`: those that must."""
+    """A group, the file of it to keep, and why; `goes`: the files that need not stay; `protected`: those that must;
+    `wanted`: those that the user called no duplicates."""
 
     group: Group
     keep: File
     why: str
     goes: tuple[File, ...]
     protected: tuple[File, ...]
+    wanted: tuple[File, ...] = ()
 
     def reason(self, file: File) -> str | None:
         """Why a file is kept; None for one that is not, or that is a copy of the image that is."""
-        return "protected" if file in self.protected else self.why if file is self.keep else None
+        if file in self.protected:
+            return "protected"
+        if file in self.wanted:
+            return "called no duplicate"
+        return self.why if file is self.keep else None

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, Row, func, select
 
 from search.catalog.conditions import sql_condition
+from search.catalog.decisions import NotDuplicates, read_decisions
 from search.catalog.hits import ENTRIES, HASHES, HIT_PATHS, IDS, PATH_COUNTS, PRESENT, RECORDS, ROWIDS, Entry, HitFacts
 from search.catalog.lookup import KnownLocation, Lookup, known_location
 from search.catalog.schema import (
@@ -285,6 +286,11 @@ class Catalog(StoredSpaces):
                 return
             yield from paths
             last = paths[-1]
+
+    def decisions(self) -> list[NotDuplicates]:
+        """Pairs of images that are no duplicates, the oldest decision first; also of images that were removed."""
+        with self.reading() as connection:
+            return read_decisions(connection)
 
     def failures(self, root: str | None = None, paths: Sequence[str] | None = None) -> list[Failure]:
         """Files that could not be indexed, by path: all, those under a root, or those of these paths."""

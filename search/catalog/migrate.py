@@ -10,7 +10,7 @@ from alembic.operations import Operations
 from sqlalchemy import BigInteger, Column, Text, select, update
 
 from search.catalog.catalog import Catalog
-from search.catalog.schema import SCHEMA_VERSION, embeddings, images, label_rows, labels, spaces, state
+from search.catalog.schema import SCHEMA_VERSION, decisions, embeddings, images, label_rows, labels, spaces, state
 from search.sqlite.connections import close_writer, translated, writing_engine
 
 MIGRATED_ROWS = 10_000
@@ -74,5 +74,10 @@ def _from_3(operations: Operations) -> None:
         operations.add_column("spaces", added)
 
 
-_STEPS: dict[int, Callable[[Operations], None]] = {1: _from_1, 2: _from_2, 3: _from_3}
+def _from_4(operations: Operations) -> None:
+    """Pairs of images that are no duplicates are remembered."""
+    decisions.create(operations.get_bind())
+
+
+_STEPS: dict[int, Callable[[Operations], None]] = {1: _from_1, 2: _from_2, 3: _from_3, 4: _from_4}
 """By the version that they start from."""

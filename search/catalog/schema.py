@@ -22,7 +22,7 @@ from search.names import folded
 
 APPLICATION_ID = 0x4C4B414C
 """`LKAL`: tells a catalog from any other SQLite file."""
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """`search.catalog.migrate` brings older ones up to it."""
 tables = MetaData()
 
@@ -122,6 +122,15 @@ tombstones = Table(
     Column("rowid", Integer, nullable=False),
     Column("id", Text, nullable=False, index=True),
     Column("barred", Integer, nullable=False),  # 1: removed by the user, and kept away until `--readd`
+)
+
+decisions = Table(  # pairs that are no duplicates, by content: no reference to `images`, which come and go
+    "decisions",
+    tables,
+    Column("one", Text, primary_key=True),
+    Column("other", Text, primary_key=True, index=True),  # not smaller than `one`; equal: copies of it are wanted
+    Column("decided_at", Text, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 state = Table(

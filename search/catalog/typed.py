@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -55,6 +56,19 @@ class TypedPaths:
         if root not in self._decomposed:
             self._decomposed[root] = self._lookup.decomposed(root)
         return self._lookup.known(root, self._decomposed[root].get(composed(path), composed(path)))
+
+
+def is_id(name: str) -> bool:
+    """Whether a name has the form of an image's id."""
+    return re.fullmatch(r"[0-9a-fA-F]{64}", name) is not None
+
+
+def named_image(lookup: Lookup, roots: Sequence[str], name: str) -> str | None:
+    """The id of an image named by its id or by the path of one of its files. roots: of the index."""
+    if is_id(name):
+        return name.lower() if lookup.rowid(name.lower()) is not None else None
+    found = TypedPaths(lookup, roots).find(name)
+    return next((known.image_id for known in found if known.image_id is not None), None)
 
 
 def _resolved(path: Path) -> str:

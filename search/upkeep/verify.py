@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from sqlalchemy import func, select
+from sqlalchemy import and_, func, select
 
 from search.catalog.catalog import NEWEST, Changes
-from search.catalog.schema import embeddings, images, labels, spaces
+from search.catalog.schema import decisions, embeddings, images, labels, spaces
 from search.errors import GenerationDamaged, IndexDamaged, SearchError
 from search.generations.ann import NEIGHBOURS
 from search.generations.generation import Generation, SpaceSnapshot, load
@@ -100,6 +100,11 @@ def _catalog(index: Index, result: Verification) -> Iterator[Finding]:
         malformed = images.c.id.op("NOT GLOB")("[0-9a-f]" * 64)
         if count := connection.execute(select(func.count()).where(malformed)).scalar_one():
             yield Finding(problem=f"{count:,} images have an id that is not a SHA-256", advice=RESTORE)
+        ids = (column.op("GLOB")("[0-9a-f]" * 64) for column in (decisions.c.one, decisions.c.other))
+        if count := connection.execute(
+            select(func.count()).where(~and_(*ids, decisions.c.one <= decisions.c.other))
+        ).scalar_one():
+            yield Finding(problem=f"{count:,} decisions are not about two images", advice=RESTORE)
         of_images = select(func.sum(func.json_array_length(images.c.labels)))
         for_filters = select(func.count()).select_from(select(labels.c.label, labels.c.image).distinct().subquery())
         if (connection.execute(of_images).scalar() or 0) != connection.execute(for_filters).scalar():

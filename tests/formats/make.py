@@ -75,6 +75,7 @@ def fill(index: Index) -> None:
             for number in range(COUNT - 10, COUNT):
                 transaction.add(new_image(number, data[number], spaces=SPACES))
             transaction.fail(Failure(root="/photos", path="broken.png", mtime_ns=1, size=2, reason="damaged"))
+        writer.set_not_duplicates([image_id(1), image_id(200)])
         writer.remove([image_id(3), image_id(200), image_id(COUNT - 1)])
 
 

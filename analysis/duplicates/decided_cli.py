@@ -1,0 +1,95 @@
+"""What `dups` does with decisions: it remembers, lists and forgets that images are no duplicates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from search.console import default_index, plural, print_json, say
+
+if TYPE_CHECKING:
+    from search.index import Index
+
+NOTED = "--not-duplicates"
+FORGOTTEN = "--forget"
+
+
+def remember_decision(directory: Path, names: Sequence[str], as_json: bool) -> None:
+    """Remember that images are no duplicates of one another; of one that is named twice, that its copies are wanted."""
+    from search.catalog.decisions import MAX_IMAGES
+    from search.index import Index
+
+    _check_named(directory, names, NOTED)
+    if not 2 <= len(names) <= MAX_IMAGES:
+        raise typer.BadParameter(f"Name two images, or more, up to {MAX_IMAGES}.", param_hint=NOTED)
+    with Index.open(directory, writable=True) as index, index.writer() as writer:
+        ids = [_image(index, name) for name in names]
+        pairs = writer.set_not_duplicates(ids)
+    if as_json:
+        print_json({"images": ids, "pairs": pairs})
+    elif len({*ids}) == 1:
+        say("These files are equal. All of them are wanted: from now on none is extra.")
+    else:
+        say(f"{plural(len({*ids}), 'image')}: no duplicates of one another.")
+
+
+def forget_decisions(directory: Path, names: Sequence[str], as_json: bool) -> None:
+    """Forget that images are no duplicates of one another; of a single one, of any other."""
+    from search.index import Index
+
+    _check_named(directory, names, FORGOTTEN)
+    with Index.open(directory, writable=True) as index, index.writer() as writer:
+        ids = [_image(index, name, removed=True) for name in names]
+        pairs = writer.clear_not_duplicates(ids)
+    if as_json:
+        print_json({"images": ids, "pairs": pairs})
+    else:
+        say(f"{plural(pairs, 'decision')} forgotten.")
+
+
+def list_decisions(directory: Path, as_json: bool) -> None:
+    """Print which images are no duplicates of one another."""
+    from search.index import Index
+
+    with Index.open(directory) as index:
+        decisions = index.catalog.decisions()
+        rowids = index.catalog.rowids({name for held in decisions for name in (held.one, held.other)})
+        paths = {record.id: [*record.paths] for record in index.catalog.records(rowids.values()).values()}
+    if as_json:
+        shown = [
+            {"images": [{"id": name, "paths": paths.get(name, [])} for name in held[:2]], "decided_at": held.decided_at}
+            for held in decisions
+        ]
+        print_json({"decisions": shown})
+        return
+    for held in decisions:
+        first, second = (paths.get(name) or [f"{name} (not in the index now)"] for name in held[:2])
+        if held.one == held.other:
+            say(f"{held.decided_at[:10]}  {first[0]}  and its copies")
+        else:
+            say(f"{held.decided_at[:10]}  {first[0]}")
+            say(f"            {second[0]}")
+    say(f"{plural(len(decisions), 'pair')} of images called no duplicates.")
+
+
+def _check_named(directory: Path, names: Sequence[str], option: str) -> None:
+    if directory.is_file() or (not names and not (directory / "catalog.sqlite").exists()):
+        raise typer.BadParameter(f"Name the index first: lookalike dups {default_index()} {option} {directory}")
+    if not names:
+        raise typer.BadParameter(f"Name images by their path or id: lookalike dups {directory} {option} ID|PATH ...")
+
+
+def _image(index: Index, name: str, *, removed: bool = False) -> str:
+    """The id of an image by its id or path. removed: also an id of none that is there. Raises BadParameter."""
+    from search.catalog.typed import is_id, named_image
+
+    with index.catalog.lookup() as lookup:
+        found = named_image(lookup, index.catalog.roots(), name)
+    if found is None and removed and is_id(name):
+        return name.lower()
+    if found is None:
+        raise typer.BadParameter(f"The index has no image {name}. Name it by a path that a build read, or by its id.")
+    return found

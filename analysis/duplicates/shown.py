@@ -1,0 +1,100 @@
+"""What `dups` prints: groups, what is extra, and what a run did."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Container, Sequence
+from typing import Any
+
+from analysis.duplicates.groups import PROMISES, Decision
+from analysis.duplicates.runs import Run
+from search.console import file_size, plural, say
+
+SHOWN_GROUPS = 20
+"""Groups printed; `--json` has all."""
+DONE = {"move": "moved", "hardlink": "linked", "reflink": "made to share blocks", "delete": "deleted"}
+
+
+def extras(decisions: Sequence[Decision]) -> dict[str, int]:
+    """The files that need not stay, each once, and their bytes: one that a group keeps may go with another."""
+    return {str(file.path): file.location.size for decision in decisions for file in decision.goes}
+
+
+def groups_to_json(decisions: Sequence[Decision], run: Run | None, left: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """What `--json` prints. run: what was done; left: files that were left before, and why."""
+    going = extras(decisions)
+    return {
+        "groups": [group_to_json(decision, going) for decision in decisions],
+        "images": len(going),
+        "bytes": sum(going.values()),
+        "run": None if run is None else run_to_json(run, left, back=False),
+    }
+
+
+def group_to_json(decision: Decision, going: Container[str]) -> dict[str, Any]:
+    """A group, with an entry for each file. going: paths of files that need not stay."""
+    return {
+        "tier": decision.group.tier,
+        "images": [
+            {
+                "id": file.image.id,
+                "paths": [str(file.path)],
+                "score": round(decision.group.scores.get(file.image.id, 1.0), 4),
+                "keep": str(file.path) not in going,
+                "why": decision.reason(file),
+            }
+            for file in decision.group.files
+        ],
+    }
+
+
+def run_to_json(run: Run, left: Sequence[tuple[str, str]], *, back: bool) -> dict[str, Any]:
+    """What a run did. left: files that were left before it began, and why. back: it was taken back."""
+    return {
+        "name": run.name,
+        "action": run.request.action,
+        "folder": run.request.folder,
+        "steps": len(run.steps),
+        "done": len(run.done),
+        "undone": len(run.undone),
+        "bytes": run.bytes,
+        "over": run.over,
+        "skipped": [{"path": path, "why": why} for path, why in [*left, *skipped_files(run, back=back)]],
+    }
+
+
+def skipped_files(run: Run, *, back: bool) -> list[tuple[str, str]]:
+    """Files that a run left, or did not bring back, and why."""
+    numbers = sorted(set(run.skipped) & run.gone if back and run.request.action != "delete" else run.skipped)
+    return [(str(step.file), run.skipped[number]) for number in numbers if (step := run.steps[number]) is not None]
+
+
+def sentence(run: Run, *, back: bool) -> str:
+    """What a run did, for people. back: it was taken back."""
+    done = f"{plural(len(run.done), 'file')} {DONE[run.request.action]}, {file_size(run.bytes)}"
+    if run.request.action == "delete":
+        return f"{done}. The run is given up." if back else f"{done}."
+    if back:
+        return f"{plural(len(run.undone), 'file')} of run {run.name} taken back."
+    return f"{done}. To take it back: lookalike dups {shlex.quote(str(run.path.parent.parent))} --undo {run.name}"
+
+
+def print_groups(decisions: Sequence[Decision]) -> None:
+    """Print groups, the kept file of each first."""
+    going, shown = extras(decisions), ""
+    for decision in decisions[:SHOWN_GROUPS]:
+        if decision.group.tier != shown:
+            shown = decision.group.tier
+            say(f"{'Alike' if shown == 'alike' else f'Same {shown}'}: {PROMISES[decision.group.tier]}")
+        for file in sorted(decision.group.files, key=lambda file: file is not decision.keep):
+            why = decision.reason(file)
+            say(f"  {'extra' if str(file.path) in going else 'keep '}  {file.path}{f'  ({why})' if why else ''}")
+        say("")
+    if len(decisions) > SHOWN_GROUPS:
+        say(f"... and {plural(len(decisions) - SHOWN_GROUPS, 'more group')}; --json prints all")
+    if decisions:
+        say(f"{plural(len(decisions), 'group')}: {plural(len(going), 'extra file')}, {file_size(sum(going.values()))}")
+    if going:
+        say("Nothing was changed. To move the extra files away: --apply move=FOLDER")
+    if not decisions:
+        say("No duplicates.")

@@ -1,0 +1,196 @@
+"""Promises of decisions about duplicates: what was called no duplicate stays so, and is in no group with the other."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from albums import Album
+from conftest import image_id, run_cli, vectors
+from PIL import Image
+from test_photo import scene
+
+from analysis.duplicates.decided import Apart, split
+from analysis.labels import records
+from search.catalog.decisions import NotDuplicates
+from search.index import Index
+from search.types import ImageFacts, ImageRecord
+from search.upkeep.backup import backup
+from search.upkeep.verify import verify
+
+MakeIndex = Callable[..., Index]
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> Album:
+    """`a.png` with a copy, the same pixels as BMP and TIFF, and something else."""
+    made = Album(tmp_path)
+    made.draw("a.png", "alone.png")
+    shutil.copyfile(made.photos / "a.png", made.photos / "copy.png")
+    for kind in ("bmp", "tif"):
+        Image.open(made.photos / "a.png").save(made.photos / f"a.{kind}")
+    made.build()
+    return made
+
+
+@pytest.fixture
+def sizes(tmp_path: Path) -> Album:
+    """A photo in three sizes."""
+    made = Album(tmp_path)
+    for width in (400, 300, 200):
+        scene(1).resize((width, width * 3 // 4)).save(made.photos / f"p{width}.jpg", quality=90)
+    made.build()
+    return made
+
+
+def groups(album: Album, *tiers: str) -> list[tuple[str, dict[str, bool]]]:
+    """The tier of each group, and which of its files stays."""
+    words = [word for tier in tiers for word in ("--tier", tier)]
+    found: list[dict[str, Any]] = json.loads(run_cli("dups", album.index.path, *words, "--json").stdout)["groups"]
+    return [(one["tier"], {Path(it["paths"][0]).name: it["keep"] for it in one["images"]}) for one in found]
+
+
+def dups(album: Album, *words: str | Path, check: int = 0) -> Any:
+    ended = run_cli("dups", album.index.path, *words, "--json", check=check)
+    return json.loads(ended.stdout) if check == 0 else ended.stderr
+
+
+def test_photos_called_no_duplicates_are_in_no_group_together(sizes: Album) -> None:
+    album, photos = sizes, sizes.photos
+    assert dups(album, photos / "p400.jpg", photos / "p200.jpg", "--not-duplicates")["pairs"] == 1
+    assert dups(album, photos / "p400.jpg", photos / "p200.jpg", "--not-duplicates")["pairs"] == 0, "known already"
+    ((_, files),) = groups(album, "photo")
+    assert len(files) == 2
+    assert "p300.jpg" in files
+    assert dups(album, photos / "p400.jpg", "--forget")["pairs"] == 1
+    assert [sorted(files) for _, files in groups(album, "photo")] == [["p200.jpg", "p300.jpg", "p400.jpg"]]
+
+
+def test_members_that_are_apart_find_groups_of_their_own() -> None:
+    facts = ImageFacts(width=1, height=1, format="png", bytes=1)
+    images = {
+        number: ImageRecord(id=str(number), facts=facts, paths=(), path_count=0, missing=False, labels=(), metadata={})
+        for number in range(6)
+    }
+
+    def grouped(some: Any) -> list[tuple[int, dict[int, float]]]:
+        first, *others = sorted(some)
+        return [(first, {other: 1 - other / 10 for other in others})] if others else []
+
+    apart = Apart([("0", "1"), ("0", "2"), ("2", "3"), ("1", "5"), ("2", "5")])
+    assert [*split(images, grouped, apart)] == [(0, {3: 0.7, 4: 0.6, 5: 0.5}), (1, {2: 0.8})]
+
+
+def test_equal_pixels_that_are_wanted_stay_and_others_go(album: Album) -> None:
+    photos = album.photos
+    dups(album, photos / "a.bmp", photos / "a.tif", "--not-duplicates")
+    ((tier, files),) = groups(album, "pixels")
+    assert (tier, files) == ("pixels", {"a.png": False, "copy.png": False, "a.bmp": True, "a.tif": True})
+    shown = run_cli("dups", album.index.path, "--tier", "pixels").stdout
+    assert "(called no duplicate)" in shown
+    dups(album, photos / "a.bmp", photos / "a.tif", photos / "a.png", "--not-duplicates")
+    assert groups(album, "pixels") == []
+
+
+def test_wanted_copies_of_one_image_are_not_extra(album: Album) -> None:
+    photos = album.photos
+    assert [tier for tier, _ in groups(album)] == ["bytes", "pixels"]
+    dups(album, photos / "a.png", photos / "copy.png", "--not-duplicates")
+    ((tier, files),) = groups(album)
+    assert (tier, files) == ("pixels", {"a.png": True, "copy.png": True, "a.bmp": False, "a.tif": False})
+    moved = album.photos.parent / "gone"
+    run_cli("dups", album.index.path, "--apply", f"move={moved}")
+    assert {path.name for path in moved.rglob("*.*")} == {"a.bmp", "a.tif"}
+
+
+def test_decisions_outlive_removal_and_a_later_build(sizes: Album) -> None:
+    album, photos = sizes, sizes.photos
+    dups(album, photos / "p400.jpg", photos / "p300.jpg", photos / "p200.jpg", "--not-duplicates")
+    run_cli("remove", album.index.path, photos / "p400.jpg")
+    (photos / "p300.jpg").rename(photos.parent / "p300.jpg")
+    album.build(prune=True)
+    assert not {"p400.jpg", "p300.jpg"} & album.names()
+    (photos.parent / "p300.jpg").rename(photos / "renamed.jpg")
+    album.build(readd=True)
+    run_cli("rebuild", album.index.path)
+    assert {"p400.jpg", "renamed.jpg"} <= album.names()
+    assert groups(album, "photo") == []
+
+
+def test_decisions_are_listed_and_forgotten_of_removed_images_too(album: Album) -> None:
+    photos = album.photos
+    dups(album, photos / "a.bmp", photos / "alone.png", "--not-duplicates")
+    dups(album, photos / "a.png", photos / "copy.png", "--not-duplicates")
+    removed = hashlib.sha256((photos / "a.bmp").read_bytes()).hexdigest()
+    run_cli("remove", album.index.path, photos / "a.bmp")
+    listed = dups(album, "--decisions")["decisions"]
+    assert sorted(sorted(len(one["paths"]) for one in held["images"]) for held in listed) == [[0, 1], [2, 2]]
+    shown = run_cli("dups", album.index.path, "--decisions").stdout
+    assert f"{removed} (not in the index now)" in shown
+    assert "copy.png  and its copies" in shown or "a.png  and its copies" in shown
+    assert dups(album, removed, "--forget")["pairs"] == 1
+    assert len(dups(album, "--decisions")["decisions"]) == 1
+
+
+def test_words_that_say_nothing_are_refused(album: Album) -> None:
+    photos = album.photos
+    assert "Name two images" in dups(album, photos / "a.png", "--not-duplicates", check=2)
+    assert "no image" in dups(album, photos / "a.png", photos / "missing.png", "--not-duplicates", check=2)
+    assert "no image" in dups(album, photos / "missing.png", "--forget", check=2)
+    assert "named for" in dups(album, photos / "a.png", check=2)
+    assert "no other option" in dups(album, photos / "a.png", "--forget", "--tier", "bytes", check=2)
+    told = run_cli("dups", photos / "a.png", photos / "a.bmp", "--not-duplicates", check=2).stderr
+    assert "Name the index first" in told
+    assert album.index.catalog.decisions() == []
+
+
+def test_erase_strikes_decisions_and_a_backup_keeps_the_others(make_index: MakeIndex, tmp_path: Path) -> None:
+    index = make_index(vectors(6))
+    with index.writer() as writer:
+        writer.set_not_duplicates([image_id(number) for number in range(3)])
+        writer.set_not_duplicates([image_id(4), image_id(4)])
+        writer.remove([image_id(1)])
+    assert len(index.catalog.decisions()) == 4
+    run_cli("remove", index.path, "--erase", image_id(0), image_id(4))
+    assert [held[:2] for held in index.catalog.decisions()] == [tuple(sorted((image_id(1), image_id(2))))]
+    with backup(index, tmp_path / "copy.index") as copy:
+        assert copy.catalog.decisions() == index.catalog.decisions()
+        assert verify(copy).findings == []
+    run_cli("remove", index.path, "--erase", image_id(1), check=3)  # it was removed before
+    assert index.catalog.decisions() == []
+
+
+def test_verify_finds_decisions_that_are_about_no_images(make_index: MakeIndex) -> None:
+    index = make_index(vectors(3))
+    index.close()
+    with sqlite3.connect(index.path / "catalog.sqlite") as connection:
+        connection.execute("INSERT INTO decisions VALUES ('b', 'a', '')")
+    connection.close()
+    (index.path / "catalog.sqlite.sums").unlink()
+    with Index.open(index.path, writable=True) as opened:
+        assert "1 decisions are not about two images" in [one.problem for one in verify(opened).findings]
+
+
+def test_an_index_of_the_format_before_has_no_decisions_and_takes_some(tmp_path: Path) -> None:
+    shutil.unpack_archive(Path(__file__).parent / "formats" / "schema-4.zip", tmp_path)
+    with Index.open(tmp_path / "i.index", writable=True) as index:
+        assert index.catalog.decisions() == []
+        ids = [record.id for record in records(index)][:2]
+        with index.writer() as writer:
+            assert writer.set_not_duplicates(ids) == 1
+        ((one, other, _),) = index.catalog.decisions()
+        assert [one, other] == sorted(ids)
+
+
+def test_the_archived_format_holds_its_decision(tmp_path: Path) -> None:
+    shutil.unpack_archive(Path(__file__).parent / "formats" / "schema-5.zip", tmp_path)
+    with Index.open(tmp_path / "i.index") as index:
+        (held,) = index.catalog.decisions()
+        assert isinstance(held, NotDuplicates)
+        assert {held.one, held.other} == {image_id(1), image_id(200)}
