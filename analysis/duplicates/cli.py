@@ -39,6 +39,10 @@ def duplicates(
             show_default=False,
         ),
     ],
+    against: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR2", help="List what DIR shares with this other index, such as test images."),
+    ] = None,
     tier: Annotated[
         list[str] | None,
         typer.Option(metavar="bytes|pixels|photo|moment|alike", help="Only this kind; repeat.  [bytes, pixels]"),
@@ -73,7 +77,11 @@ def duplicates(
         raise typer.BadParameter("This goes with no other option, but with --json and --yes.", param_hint=chosen[0])
     if images and not (not_duplicates or forget):
         raise typer.BadParameter(f"Say what {images[0]} is named for: --not-duplicates or --forget.")
-    if undo is not None:
+    if against is not None:
+        if chosen or keep or protect or apply:
+            raise typer.BadParameter("This only lists: it goes with --tier and --json.", param_hint="--against")
+        _compare(directory, against, _tiers(tier), as_json)
+    elif undo is not None:
         _undo(directory, undo, yes, as_json)
     elif not_duplicates:
         remember_decision(directory, images, as_json)
@@ -142,6 +150,23 @@ def _find(
         if as_json:
             print_json(groups_to_json(decisions, run, left))
     _end(run, left, as_json=as_json, back=False)
+
+
+def _compare(directory: Path, against: Path, tiers: Sequence[Tier], as_json: bool) -> None:
+    from analysis.duplicates.against import compare_indexes
+    from analysis.duplicates.shown import comparison_to_json, print_comparison
+    from search.index import Index
+
+    with Index.open(directory) as index, Index.open(against) as other:
+        found = compare_indexes(index, other, tiers, skipped=lambda path, why: warn(f"left: {path}: {why}"))
+    if as_json:
+        print_json(comparison_to_json(found, against))
+    else:
+        print_comparison(found, directory, against)
+    if found.unseen:
+        warn(
+            f"{plural(found.unseen, 'image')} not compared: their files are gone, or have changed since the last build"
+        )
 
 
 def _undo(directory: Path, name: str, yes: bool, as_json: bool) -> None:

@@ -44,7 +44,7 @@ def find(index: Index, tiers: Sequence[Tier], *, skipped: Skipped) -> list[Group
     the user called no duplicates are in no group together; of equal ones, see `Group.wanted`.
     """
     images, apart = [*records(index)], Apart.of(index)
-    skipped = _once(skipped)
+    skipped = once(skipped)
     files = Files(index, skipped)
     equal = []
     if "bytes" in tiers:
@@ -58,7 +58,8 @@ def find(index: Index, tiers: Sequence[Tier], *, skipped: Skipped) -> list[Group
     return sorted(groups, key=lambda group: (tiers.index(group.tier), -max(one.location.size for one in group.files)))
 
 
-def _once(skipped: Skipped) -> Skipped:
+def once(skipped: Skipped) -> Skipped:
+    """Tell of each file, and each reason, once."""
     told: set[tuple[str, str]] = set()
 
     def tell(path: str, why: str) -> None:
@@ -70,10 +71,11 @@ def _once(skipped: Skipped) -> Skipped:
 
 
 class Files:
-    """The files of images, each looked at once."""
+    """The files of images, each looked at once. own: only those that the user may want to let go, neither uploads nor
+    links."""
 
-    def __init__(self, index: Index, skipped: Skipped) -> None:
-        self._index, self._skipped = index, skipped
+    def __init__(self, index: Index, skipped: Skipped, *, own: bool = True) -> None:
+        self._index, self._skipped, self._own = index, skipped, own
         self._known: dict[str, tuple[File, ...]] = {}
 
     def of(self, record: ImageRecord) -> tuple[File, ...]:
@@ -92,7 +94,7 @@ class Files:
                 facts = Path(path).stat()
             except OSError:
                 continue
-            if location.root == str(self._index.uploads) or _is_linked(location.root, path):
+            if self._own and (location.root == str(self._index.uploads) or _is_linked(location.root, path)):
                 continue
             if (facts.st_size, facts.st_mtime_ns) != (location.size, location.mtime_ns):
                 self._skipped(path, "it has changed since the last build")
@@ -113,10 +115,10 @@ def _same_pixels(images: Sequence[ImageRecord], files: Files, skipped: Skipped) 
             by_size[record.facts.width, record.facts.height].append(record)
     for alike in by_size.values():
         by_pixels: defaultdict[str, list[ImageRecord]] = defaultdict(list)
-        for number in _with_a_near_hash([record.facts.phash or 0 for record in alike]):
-            digest = _digest(files.of(alike[number]), skipped)
-            if digest is not None:
-                by_pixels[digest].append(alike[number])
+        for number in with_a_near_hash([record.facts.phash or 0 for record in alike]):
+            summed = digest(files.of(alike[number]), skipped)
+            if summed is not None:
+                by_pixels[summed].append(alike[number])
         for same in by_pixels.values():
             if len(same) > 1:
                 yield Group(tier="pixels", files=tuple(one for record in same for one in files.of(record)))
@@ -165,8 +167,9 @@ def _grouped(
             yield Group(tier=tier, files=held, scores=scores)
 
 
-def _with_a_near_hash(hashes: Sequence[int]) -> list[int]:
-    """The numbers of hashes that another one is near to."""
+def with_a_near_hash(hashes: Sequence[int], sides: Sequence[bool] | None = None) -> list[int]:
+    """The numbers of hashes that another one is near to. sides: only one of the other side counts."""
+    side = None if sides is None else np.array(sides)
     bits = np.array(hashes, dtype=np.int64).view(np.uint64)
     near: NDArray[np.bool_] = np.zeros(len(bits), dtype=np.bool_)
     rows = max(1, CELLS // max(1, len(bits)))
@@ -174,13 +177,15 @@ def _with_a_near_hash(hashes: Sequence[int]) -> list[int]:
         some = bits[start : start + rows]
         close = np.bitwise_count(some[:, None] ^ bits[None, start:]) <= MAX_PIXEL_BITS
         close[np.arange(len(some)), np.arange(len(some))] = False  # an image and itself
+        if side is not None:
+            close &= side[start : start + rows, None] != side[None, start:]
         near[start : start + rows] |= close.any(axis=1)
         near[start:] |= close.any(axis=0)
     found: list[int] = np.flatnonzero(near).tolist()
     return found
 
 
-def _digest(files: Sequence[File], skipped: Skipped) -> str | None:
+def digest(files: Sequence[File], skipped: Skipped) -> str | None:
     """SHA-256 of an image's upright pixels; None where no file holds it, or where they are not proved to be all that it
     shows."""
     if any(file.image.facts.width * file.image.facts.height > DecodeLimits().max_pixels for file in files):
@@ -203,9 +208,9 @@ def _pixels(data: bytes) -> str | None:
         picture = upright.convert("RGBA")
     if picture.getchannel("A").getextrema() == (255, 255):
         picture = picture.convert("RGB")
-    digest = hashlib.sha256(f"{picture.mode} {picture.size} {hashlib.sha256(profile).hexdigest()}".encode())
-    digest.update(picture.tobytes())
-    return digest.hexdigest()
+    summed = hashlib.sha256(f"{picture.mode} {picture.size} {hashlib.sha256(profile).hexdigest()}".encode())
+    summed.update(picture.tobytes())
+    return summed.hexdigest()
 
 
 def _bits(opened: Image.Image) -> tuple[int, ...]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Container, Sequence
+from pathlib import Path
 from typing import Any
 
+from analysis.duplicates.against import Comparison
 from analysis.duplicates.groups import PROMISES, Decision
 from analysis.duplicates.runs import Run
 from search.console import file_size, plural, say
@@ -46,6 +48,48 @@ def group_to_json(decision: Decision, going: Container[str]) -> dict[str, Any]:
             for file in decision.group.files
         ],
     }
+
+
+def comparison_to_json(found: Comparison, against: Path) -> dict[str, Any]:
+    """What two indexes share: files of the first one that may go have `keep` false. against: the other one."""
+    extra = {str(file.path): file.location.size for one in found.shared for file in one.extra}
+    groups = [
+        {
+            "tier": one.tier,
+            "images": [
+                {
+                    "id": file.image.id,
+                    "paths": [str(file.path)],
+                    "score": 1.0,
+                    "keep": there or str(file.path) not in extra,
+                    "why": f"in {against}" if there or str(file.path) not in extra else None,
+                    "against": there,
+                }
+                for there, files in ((False, one.files), (True, one.others))
+                for file in files
+            ],
+        }
+        for one in found.shared
+    ]
+    compared = {"index": str(against), "images": found.images, "found": found.found, "not_compared": found.unseen}
+    return {"groups": groups, "images": len(extra), "bytes": sum(extra.values()), "against": compared}
+
+
+def print_comparison(found: Comparison, index: Path, against: Path) -> None:
+    """Print what two indexes share, and how much."""
+    names = (index.name, against.name) if index.name != against.name else (str(index), str(against))
+    shown, width = "", max(map(len, names))
+    for one in found.shared[:SHOWN_GROUPS]:
+        if one.tier != shown:
+            shown = one.tier
+            say(f"Same {shown}: {PROMISES[one.tier]}")
+        for name, files in zip(names, (one.files, one.others), strict=True):
+            for file in files:
+                say(f"  {name.ljust(width)}  {file.path}")
+        say("")
+    if len(found.shared) > SHOWN_GROUPS:
+        say(f"... and {plural(len(found.shared) - SHOWN_GROUPS, 'more group')}; --json prints all")
+    say(f"{found.found:,} of {plural(found.images, 'image')} of {against} are in {index} too.")
 
 
 def run_to_json(run: Run, left: Sequence[tuple[str, str]], *, back: bool) -> dict[str, Any]:

@@ -1,0 +1,138 @@
+"""One index against another: which images of the other are in it too, such as test images among training images."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from analysis.duplicates.find import Files, digest, once, with_a_near_hash
+from analysis.duplicates.groups import SURE, File, Tier
+from analysis.duplicates.reading import Skipped
+from analysis.errors import RuleInvalid
+from analysis.labels import records
+from search.index import Index
+from search.types import ImageRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """Files of an index that are duplicates of others, of the other index. extra: those that are no file of the other
+    index, nor lie in a folder of it."""
+
+    tier: Tier
+    files: tuple[File, ...]
+    others: tuple[File, ...]
+    extra: tuple[File, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What two indexes share. images: of the other one, that were looked at; unseen: images of either that were not,
+    because no file of theirs is there as the index knows it."""
+
+    shared: Sequence[Shared]
+    images: int
+    unseen: int
+
+    @property
+    def found(self) -> int:
+        """Images of the other index that are in the first one too."""
+        return len({file.image.id for one in self.shared for file in one.others})
+
+
+@dataclass(frozen=True)
+class _Side:
+    """An index's images of which a file is there, by their ids, and these files."""
+
+    images: dict[str, ImageRecord] = field(default_factory=dict)
+    files: dict[str, tuple[File, ...]] = field(default_factory=dict)
+    unseen: int = 0
+
+    @classmethod
+    def of(cls, index: Index, skipped: Skipped) -> _Side:
+        files, images, unseen = Files(index, skipped, own=False), {}, 0
+        for record in records(index):
+            if files.of(record):
+                images[record.id] = record
+            else:
+                unseen += 1
+        return cls(images, {name: files.of(record) for name, record in images.items()}, unseen)
+
+
+def compare_indexes(index: Index, other: Index, tiers: Sequence[Tier], *, skipped: Skipped) -> Comparison:
+    """What an index shares with another one, the surest tier first, each tier's largest files first.
+
+    Nothing is changed. Uploads and links count: nothing is to go. Raises RuleInvalid for tiers that are not sure, and
+    where both are one index.
+    """
+    if index.path.resolve() == other.path.resolve():
+        raise RuleInvalid(f"{other.path} is the same index. Name another one to compare with.")
+    if unsure := [tier for tier in tiers if tier not in SURE]:
+        raise RuleInvalid(
+            f"Two indexes are compared by bytes and pixels only, not by {', '.join(unsure)}. To find more, build one "
+            f"index of both folders, and run: lookalike dups INDEX --tier {unsure[0]}"
+        )
+    skipped = once(skipped)
+    here, there = _Side.of(index, skipped), _Side.of(other, skipped)
+    found = [*_same_bytes(here, there)] if "bytes" in tiers else []
+    if "pixels" in tiers:
+        found += _same_pixels(here, there, skipped)
+    roots = [Path(root).resolve() for root in other.catalog.roots()]
+    shared = [
+        Shared(tier=tier, files=ones, others=others, extra=_extra(ones, others, roots)) for tier, ones, others in found
+    ]
+    shared.sort(key=lambda one: (tiers.index(one.tier), -max(file.location.size for file in one.files)))
+    return Comparison(shared=shared, images=len(there.images), unseen=here.unseen + there.unseen)
+
+
+Found = tuple[Tier, tuple[File, ...], tuple[File, ...]]
+
+
+def _same_bytes(here: _Side, there: _Side) -> Iterator[Found]:
+    for name, files in here.files.items():
+        if name in there.files:
+            yield "bytes", files, there.files[name]
+
+
+def _same_pixels(here: _Side, there: _Side, skipped: Skipped) -> Iterator[Found]:
+    by_size: defaultdict[tuple[int, int], list[tuple[_Side, ImageRecord]]] = defaultdict(list)
+    for side in (here, there):
+        for record in side.images.values():
+            if record.facts.phash is not None:
+                by_size[record.facts.width, record.facts.height].append((side, record))
+    for held in by_size.values():
+        by_pixels: defaultdict[str, list[tuple[_Side, ImageRecord]]] = defaultdict(list)
+        hashes = [record.facts.phash or 0 for _, record in held]
+        for number in with_a_near_hash(hashes, [side is here for side, _ in held]):
+            side, record = held[number]
+            pixels = digest(side.files[record.id], skipped)
+            if pixels is not None:
+                by_pixels[pixels].append(held[number])
+        for same in by_pixels.values():
+            ones, others = (
+                tuple(file for at, record in same if at is side for file in side.files[record.id])
+                for side in (here, there)
+            )
+            if ones and others and len({record.id for _, record in same}) > 1:
+                yield "pixels", ones, others
+
+
+def _extra(files: Sequence[File], others: Sequence[File], roots: Sequence[Path]) -> tuple[File, ...]:
+    """Files that are none of the other index's, by whatever name."""
+    taken = {_identity(file.path) for file in others} | {None}
+    return tuple(
+        file
+        for file in files
+        if _identity(file.path) not in taken and not any(file.path.resolve().is_relative_to(root) for root in roots)
+    )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What a file is by all of its names; None where it is gone."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return facts.st_dev, facts.st_ino
