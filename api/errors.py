@@ -12,6 +12,7 @@ ApiError
     ├── QuestionUnreadable   a part of a question that is not JSON
     ├── QuestionInvalid      a question that is well formed and cannot be meant
     ├── FileGone        an image's file is gone, or has changed
+    ├── GroupsMissing   nobody has looked for duplicates of this kind yet
     ├── MapMissing      no map of a space was made yet
     └── SpaceInvalid    layers or a pooling that the index's model does not offer
 """
@@ -91,6 +92,16 @@ class FileGone(ServingError):
 
 class SpaceInvalid(ServingError):
     """A space that the index's model cannot give; the message says what there is."""
+
+
+class GroupsMissing(ServingError):
+    """A kind of duplicates that nobody has looked for."""
+
+    def __init__(self, tier: str) -> None:
+        super().__init__(
+            "Nobody has looked for duplicates of this kind yet. Where the index is, run: "
+            f"lookalike dups INDEX --tier {tier}"
+        )
 
 
 class MapMissing(ServingError):

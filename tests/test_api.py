@@ -314,6 +314,8 @@ def test_the_openapi_description_is_complete(http: httpx.Client) -> None:
         ("delete", "/session"),
         ("get", "/v1/images"),
         ("get", "/v1/map"),
+        ("get", "/v1/duplicates"),
+        ("post", "/v1/duplicates/decisions"),
         ("post", "/v1/images"),
         ("get", "/v1/images/{id}"),
         ("patch", "/v1/images/{id}"),

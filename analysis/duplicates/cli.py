@@ -255,9 +255,14 @@ def _decided(
     from analysis.duplicates.decided import spare
     from analysis.duplicates.find import find
     from analysis.duplicates.keep import DEFAULT_RULES, check_patterns, decide, parse_rules
+    from analysis.duplicates.kept import keep_groups
 
     rules = parse_rules(DEFAULT_RULES if keep is None else keep, protect)
     groups = find(index, tiers, skipped=leave)
+    try:
+        keep_groups(index, tiers, groups)
+    except OSError as error:  # of a disk that is full, or another user's
+        warn(f"The groups are not kept for servers: {error.strerror or error}")
     check_patterns(rules, groups)
     return [*spare(decide(groups, rules, protect), rules)]
 

@@ -138,6 +138,7 @@ _STATUS: dict[type[Exception], tuple[HTTPStatus, str]] = {
     errors.QuestionInvalid: (HTTPStatus.UNPROCESSABLE_ENTITY, "invalid"),
     errors.SpaceInvalid: (HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-space"),
     errors.FileGone: (HTTPStatus.NOT_FOUND, "file-gone"),
+    errors.GroupsMissing: (HTTPStatus.NOT_FOUND, "no-groups"),
     errors.MapMissing: (HTTPStatus.NOT_FOUND, "no-map"),
     search_errors.UnknownImage: (HTTPStatus.NOT_FOUND, "unknown-image"),
     search_errors.UnknownSpace: (HTTPStatus.NOT_FOUND, "unknown-space"),

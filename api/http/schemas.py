@@ -6,10 +6,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from analysis.duplicates.groups import Tier
+from analysis.duplicates.kept import GroupPage
+from analysis.duplicates.shown import group_to_json
 from api.serving.questions import (
     Name,
 )
 from api.serving.service import SpaceState
+from search.catalog.decisions import MAX_IMAGES
 from search.recipe import Pooling
 from search.types import ImageRecord
 
@@ -224,6 +228,58 @@ class MapAnswer(BaseModel):
     clusters: list[MapCluster] = Field(description="The largest first.")
     outliers: list[str] = Field(description="Ids of images like no others, the most isolated first, at most 100.")
     points: list[MapPoint]
+
+
+class DuplicateFile(BaseModel):
+    """A file of a group of duplicates."""
+
+    id: str
+    paths: list[str] = Field(description="One: each file of an image is an entry.")
+    score: float = Field(description="How surely its image belongs to the group, 0 to 1.")
+    keep: bool = Field(description="False: it is extra, and may go.")
+    why: str | None = Field(description="Why it is kept.")
+
+
+class DuplicateGroup(BaseModel):
+    """Files that are duplicates of one another, as `lookalike dups --json` lists them."""
+
+    tier: Tier
+    images: list[DuplicateFile]
+
+
+class DuplicatesAnswer(BaseModel):
+    """One page of groups."""
+
+    groups: list[DuplicateGroup] = Field(description="May be fewer than `limit`, or none, before the last page.")
+    found_at: str | None = Field(description="When they were found (UTC); null: now.")
+    next_cursor: str | None = Field(description="Pass it as `cursor` for the next page; null on the last.")
+
+    @classmethod
+    def of(cls, page: GroupPage) -> DuplicatesAnswer:
+        """The answer for a page."""
+        groups = [group_to_json(one, {str(file.path) for file in one.goes}) for one in page.decisions]
+        return cls(
+            groups=[DuplicateGroup.model_validate(group) for group in groups],
+            found_at=page.found_at,
+            next_cursor=None if page.more is None else str(page.more),
+        )
+
+
+class DecisionRequest(Request):
+    """A decision about images: they are no duplicates of one another, or that is taken back."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"images": [EXAMPLE_ID, EXAMPLE_ID]}]})
+
+    images: list[ImageId] = Field(
+        min_length=2, max_length=MAX_IMAGES, description="Ids. One given twice: all of its copies are wanted."
+    )
+    decision: Literal["not-duplicates", "undecided"] = "not-duplicates"
+
+
+class DecisionAnswer(BaseModel):
+    """A decision was stored."""
+
+    pairs: int = Field(description="Pairs of images of which this was not known before.")
 
 
 class IndexAnswer(BaseModel):

@@ -22,6 +22,7 @@ from api import metrics
 from api.errors import NotReady, Overloaded, SpaceInvalid
 from api.serving import activity
 from api.serving.batching import Stage
+from api.serving.duplicates import Duplicates
 from api.serving.embedding import Embedded, Embedding
 from api.serving.filling import Filling, new_space
 from api.serving.gate import Gate
@@ -108,6 +109,7 @@ class Service:
         self._observer = Observer(name, index)
         self.pictures = Pictures(index, self.embedding)
         self.maps = Maps(index)
+        self.duplicates = Duplicates(index)
         self._checking: asyncio.Task[None] | None = None
         self._checked = 0.0
         metrics.REPLACED.labels(name).set_function(lambda: self.embedding.replaced)
@@ -121,12 +123,9 @@ class Service:
         self.filling.close()
         for pool in (self._searchers, self._readers, self._adder, self._writer, self._publisher):
             pool.shutdown()
-        self.pictures.close()
-        self.maps.close()
-        self._searching.close()
-        self._observer.close()
-        self.embedding.close()
-        self.index.close()
+        stages = (self.pictures.close, self.maps.close, self.duplicates.close, self._searching.close)
+        for close in (*stages, self._observer.close, self.embedding.close, self.index.close):
+            close()
 
     async def check(self) -> None:
         """Take a picture through everything that a search needs. Raises NotReady where it is not answered in

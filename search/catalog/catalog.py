@@ -243,6 +243,13 @@ class Catalog(StoredSpaces):
         more = rowids[limit - 1] if len(rowids) > limit else None
         return [records[rowid] for rowid in rowids[:limit] if rowid in records], more
 
+    def with_copies(self, after: int, limit: int) -> list[int]:
+        """The rowids of up to `limit` images of several files after the rowid `after`, ascending."""
+        here = select(locations.c.image).where(locations.c.image > after).group_by(locations.c.image)
+        with self.reading() as connection:
+            query = here.having(func.count() > 1).order_by(locations.c.image).limit(limit)
+            return [*connection.execute(query).scalars()]
+
     def roots(self, *, failed: bool = False) -> list[str]:
         """Every root under which an image was seen; failed: or a file that could not be indexed."""
         queries = [select(table.c.root).distinct() for table in (locations, failures)[: 1 + failed]]

@@ -1,0 +1,191 @@
+"""Promises of duplicates over HTTP: as the command lists them, of what is there now, and without what was decided."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from albums import Album
+from conftest import FakeEncoder, run_cli
+from fastapi import FastAPI
+from PIL import Image
+
+from analysis.duplicates.find import Files
+from analysis.duplicates.groups import File, Group
+from analysis.duplicates.kept import keep_groups
+from analysis.labels import records
+from api.http import problems
+from api.http.routes.duplicates import router
+from api.http.schemas import DuplicatesAnswer
+from api.serving import duplicates
+from api.serving.service import Service
+from api.settings import Settings
+from indexer.pictures.worker import Workers
+from search.index import Index
+
+Ask = Callable[..., httpx.Response]
+UNKNOWN = "0" * 64
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> Album:
+    """Five pictures, each with a copy, and one of them as BMP and TIFF too."""
+    made = Album(tmp_path)
+    made.draw(*(f"{number}.png" for number in range(5)))
+    for number in range(5):
+        shutil.copyfile(made.photos / f"{number}.png", made.photos / f"{number} copy.png")
+    for kind in ("bmp", "tif"):
+        Image.open(made.photos / "0.png").save(made.photos / f"0.{kind}")
+    made.build()
+    return made
+
+
+@pytest.fixture
+def service(album: Album, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
+    """The album's index, served without decoding anything."""
+    monkeypatch.setattr(Workers, "start", lambda *_: None)
+    one = Service("test", album.index, FakeEncoder(), Settings())
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def app(service: Service) -> FastAPI:
+    """Serves duplicates only."""
+    made = FastAPI()
+    made.include_router(router)
+    problems.install(made)
+    made.state.services = {"test": service}
+    return made
+
+
+@pytest.fixture
+def ask(app: FastAPI) -> Ask:
+    """Sends a request."""
+
+    async def send(method: str, path: str, **sent: Any) -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as http:
+            return await http.request(method, f"/v1/duplicates{path}", **sent)
+
+    return lambda method, path="", **sent: asyncio.run(send(method, path, **sent))
+
+
+def names(answer: httpx.Response) -> list[dict[str, bool]]:
+    """Of each group, the files and which of them stays."""
+    page = DuplicatesAnswer.model_validate_json(answer.content)
+    return [{Path(one.paths[0]).name: one.keep for one in group.images} for group in page.groups]
+
+
+def test_equal_files_are_listed_page_by_page_without_any_command(ask: Ask, album: Album) -> None:
+    seen, cursor = [], "0"
+    for _ in range(3):
+        answer = ask("GET", params={"limit": 2, "cursor": cursor})
+        seen += names(answer)
+        assert answer.json()["found_at"] is None
+        cursor = answer.json()["next_cursor"]
+    assert cursor is None
+    assert sorted(sorted(group) for group in seen) == [[f"{n} copy.png", f"{n}.png"] for n in range(5)]
+    assert all(sorted(group.values()) == [False, True] for group in seen)
+    (album.photos / "3 copy.png").unlink()
+    assert len(names(ask("GET"))) == 4, "a file that is gone is nobody's copy"
+
+
+def test_other_kinds_are_what_the_command_found_last(ask: Ask, album: Album) -> None:
+    refused = ask("GET", params={"tier": "pixels"})
+    assert (refused.status_code, refused.json()["code"]) == (404, "no-groups")
+    assert "lookalike dups INDEX --tier pixels" in refused.json()["detail"]
+    run_cli("dups", album.index.path)
+    answer = ask("GET", params={"tier": "pixels"})
+    assert [sorted(group) for group in names(answer)] == [["0 copy.png", "0.bmp", "0.png", "0.tif"]]
+    assert answer.json()["found_at"].endswith("+00:00")
+    with album.index.writer() as writer:
+        writer.remove([album.hit("0.bmp").id])
+    assert [sorted(group) for group in names(ask("GET", params={"tier": "pixels"}))] == [
+        ["0 copy.png", "0.png", "0.tif"]
+    ]
+
+
+def held(index: Index) -> dict[str, File]:
+    """The first file of each image, by its name."""
+    files = Files(index, lambda *_: None)
+    return {files.of(one)[0].path.name: files.of(one)[0] for one in records(index)}
+
+
+def test_photos_are_split_by_decisions_that_came_later(ask: Ask, album: Album) -> None:
+    there = held(album.index)
+    first, *others = (there[name] for name in sorted(there))
+    scores = {file.image.id: 0.9 - number / 10 for number, file in enumerate(others)}
+    keep_groups(album.index, ["photo"], [Group(tier="photo", files=(first, *others), scores=scores)])
+    whole = ask("GET", params={"tier": "photo"}).json()["groups"][0]["images"]
+    assert all(one["keep"] for one in whole)
+    decided = {"images": [first.image.id, others[0].image.id]}
+    assert ask("POST", "/decisions", json=decided).json() == {"pairs": 1}
+    (left,) = names(ask("GET", params={"tier": "photo"}))
+    assert first.path.name in left
+    assert others[0].path.name not in left
+    assert others[1].path.name in left
+    assert ask("POST", "/decisions", json={**decided, "decision": "undecided"}).json() == {"pairs": 1}
+    assert ask("GET", params={"tier": "photo"}).json()["groups"][0]["images"] == whole
+
+
+def test_wanted_copies_are_listed_no_more(ask: Ask, album: Album) -> None:
+    name = album.hit("4.png").id
+    assert ask("POST", "/decisions", json={"images": [name, name]}).json() == {"pairs": 1}
+    assert ask("POST", "/decisions", json={"images": [name, name]}).json() == {"pairs": 0}
+    assert len(names(ask("GET"))) == 4
+    assert [(one.one, one.other) for one in album.index.catalog.decisions()] == [(name, name)]
+
+
+def test_decisions_that_cannot_be_meant_are_refused(ask: Ask, album: Album) -> None:
+    name = album.hit("4.png").id
+    for body, status, code in (
+        ({"images": [name, UNKNOWN]}, 404, "unknown-image"),
+        ({"images": [name]}, 422, "invalid"),
+        ({"images": [name, "short"]}, 422, "invalid"),
+        ({"images": [name] * 101}, 422, "invalid"),
+        ({"images": [name, name], "decision": "keep"}, 422, "invalid"),
+        ({"images": [name, name], "surprise": 1}, 422, "invalid"),
+    ):
+        answer = ask("POST", "/decisions", json=body)
+        assert (answer.status_code, answer.json()["code"]) == (status, code), body
+    assert ask("GET", params={"tier": "copies"}).status_code == 422
+    assert ask("GET", params={"cursor": "x"}).status_code == 422
+    assert album.index.catalog.decisions() == []
+
+
+def test_groups_that_cannot_be_read_count_as_none(ask: Ask, album: Album) -> None:
+    keep_groups(album.index, ["photo"], [])
+    assert ask("GET", params={"tier": "photo"}).json()["groups"] == []
+    for data in (b"", b"{", b'{"format": 2, "found_at": ""}', b'{"format": 1, "found_at": ""}\n[1]', b"\xff"):
+        (album.index.path / "groups" / "photo.json").write_bytes(data)
+        assert ask("GET", params={"tier": "photo"}).status_code == 404, data
+
+
+def test_whoever_waits_for_a_slow_disk_is_in_nobodys_way(
+    service: Service, app: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached, free, page = threading.Event(), threading.Event(), duplicates.live_page
+
+    def slow(*words: Any) -> Any:
+        reached.set()
+        assert free.wait(20)
+        return page(*words)
+
+    async def both() -> int:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as http:
+            waiting = asyncio.create_task(http.get("/v1/duplicates"))
+            assert await asyncio.to_thread(reached.wait, 20)
+            try:
+                assert await asyncio.wait_for(service.read(lambda index: index.info().images), 5) == 7
+            finally:
+                free.set()
+            return (await waiting).status_code
+
+    monkeypatch.setattr(duplicates, "live_page", slow)
+    assert asyncio.run(both()) == 200
