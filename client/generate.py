@@ -1,4 +1,4 @@
-"""Write `_client.py`, the synchronous client, from `_async_client.py`: run after every change there.
+"""Write the synchronous client, `_client.py` and `_connection.py`, from `_async_*.py`: run after every change there.
 
 python client/generate.py
 """
@@ -15,6 +15,8 @@ import unasync
 PACKAGE = Path(__file__).parent / "lookalike_client"
 NAMES = {
     "AsyncClient": "Client",
+    "AsyncConnection": "Connection",
+    "_async_connection": "_connection",
     "AsyncBaseTransport": "BaseTransport",
     "aclose": "close",
     "apart_async": "apart",
@@ -23,18 +25,22 @@ NAMES = {
 }
 
 
-def generated() -> str:
-    """The text that `_client.py` has to hold."""
+FILES = ("_client.py", "_connection.py")
+
+
+def generated(name: str) -> str:
+    """The text that one of FILES has to hold."""
     with tempfile.TemporaryDirectory() as folder:
-        source, made = Path(folder, "_async_client.py"), Path(folder, "_client.py")
-        source.write_bytes((PACKAGE / "_async_client.py").read_bytes())
-        unasync.unasync_files([str(source)], [unasync.Rule("/_async_client.py", "/_client.py", NAMES)])
+        source, made = Path(folder, f"_async{name}"), Path(folder, name)
+        source.write_bytes((PACKAGE / source.name).read_bytes())
+        unasync.unasync_files([str(source)], [unasync.Rule(f"/{source.name}", f"/{name}", NAMES)])
         text = made.read_text(encoding="utf-8")
     for words in (["check", "--select", "I", "--fix"], ["format"]):
-        command = [sys.executable, "-m", "ruff", *words, "--quiet", "--stdin-filename", PACKAGE / "_client.py", "-"]
+        command = [sys.executable, "-m", "ruff", *words, "--quiet", "--stdin-filename", PACKAGE / name, "-"]
         text = subprocess.run(command, input=text, capture_output=True, check=True, encoding="utf-8").stdout
     return text
 
 
 if __name__ == "__main__":
-    (PACKAGE / "_client.py").write_text(generated(), encoding="utf-8")
+    for name in FILES:
+        (PACKAGE / name).write_text(generated(name), encoding="utf-8")

@@ -409,3 +409,30 @@ def test_settings_that_cannot_be_meant_are_refused_and_keys_not_shown() -> None:
     client = Client("http://user:passw0rd@host/", api_key="s3cret")
     assert "s3cret" not in repr(client)
     assert "passw0rd" not in repr(client)
+
+
+def test_duplicates_are_read_page_after_page() -> None:
+    file = {"id": ID, "paths": ["/a.png"], "score": 1, "keep": True, "why": "older"}
+    pages = [
+        {"groups": [{"tier": "photo", "images": [file, file | {"keep": False, "why": None}]}], "next_cursor": "50"},
+        {"groups": [], "next_cursor": None},
+    ]
+    api = Recorder(*(ok({**page, "found_at": None}) for page in pages))
+    (group,) = api.client.duplicates("photo", page_size=2, index="i")
+    assert group.tier == "photo"
+    assert [(one.paths, one.keep, one.why) for one in group.images] == [
+        (("/a.png",), True, "older"),
+        (("/a.png",), False, None),
+    ]
+    assert [dict(request.url.params) for request in api.requests] == [
+        {"tier": "photo", "limit": "2", "index": "i"},
+        {"tier": "photo", "cursor": "50", "limit": "2", "index": "i"},
+    ]
+
+
+def test_a_decision_names_ids() -> None:
+    api = Recorder(ok({"pairs": 1}))
+    api.client.decide([ID, OTHER], index="i")
+    assert api.line == ("POST", "/v1/duplicates/decisions")
+    assert api.query == {"index": "i"}
+    assert api.json == {"images": [ID, OTHER], "decision": "not-duplicates"}

@@ -325,6 +325,18 @@ def test_what_cannot_be_meant_is_refused_by_the_server(client: Client, query: Pa
         assert caught.value.code != "unknown", number
 
 
+def test_duplicates_are_listed_and_decided(client: Client, server: Server) -> None:
+    ids = [id_of(photo) for photo in sorted(server.photos.rglob("*.png"))[:2]]
+    assert [*client.duplicates()] == []
+    with pytest.raises(NotFound) as caught:
+        [*client.duplicates("photo")]
+    assert caught.value.code == "no-groups"
+    client.decide(ids)
+    client.decide(ids, "undecided")
+    with pytest.raises(NotFound):
+        client.decide([ids[0], "0" * 64])
+
+
 @pytest.mark.slow
 def test_documentation_runs(server: Server, query: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -87,4 +87,5 @@ def test_the_synchronous_client_is_made_of_the_asynchronous_one(monkeypatch: pyt
     monkeypatch.syspath_prepend(CLIENT)
     import generate
 
-    assert (CLIENT / "lookalike_client" / "_client.py").read_text(encoding="utf-8") == generate.generated()
+    for name in generate.FILES:
+        assert (CLIENT / "lookalike_client" / name).read_text(encoding="utf-8") == generate.generated(name)

@@ -34,6 +34,8 @@ from lookalike_client._errors import (
 from lookalike_client._images import ImageInput
 from lookalike_client._many import Outcome
 from lookalike_client._models import (
+    DuplicateFile,
+    DuplicateGroup,
     Hit,
     Image,
     ImageMap,
@@ -55,6 +57,8 @@ __all__ = [
     "ConnectionFailed",
     "DeadlineExceeded",
     "DiskFull",
+    "DuplicateFile",
+    "DuplicateGroup",
     "Forbidden",
     "Hit",
     "Image",

@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 import httpx
 
 from lookalike_client._errors import APIError, ProtocolError, error_class
-from lookalike_client._models import Hit, Image, ImageMap, IndexInfo, SearchResult, SpaceInfo
+from lookalike_client._models import DuplicateGroup, Hit, Image, ImageMap, IndexInfo, SearchResult, SpaceInfo
 
 PROBLEM = "application/problem+json"
 UNKNOWN = "unknown"
@@ -31,6 +31,14 @@ class Page:
     """Some of the images, and where to go on; None after the last."""
 
     images: list[Image]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DuplicatePage:
+    """Some groups of duplicates, and where to go on; None after the last."""
+
+    groups: list[DuplicateGroup]
     next_cursor: str | None
 
 
@@ -57,6 +65,20 @@ def page(response: httpx.Response) -> Page:
         images=[_read(Image, entry) for entry in _take(data, "images", list)],
         next_cursor=_take_or_none(data, "next_cursor", str),
     )
+
+
+def duplicates(response: httpx.Response) -> DuplicatePage:
+    """Parse the answer of listing duplicates."""
+    data = _json(response)
+    return DuplicatePage(
+        groups=[_read(DuplicateGroup, group) for group in _take(data, "groups", list)],
+        next_cursor=_take_or_none(data, "next_cursor", str),
+    )
+
+
+def decision(response: httpx.Response) -> None:
+    """Parse the answer of a decision about duplicates. Its count of pairs is 0 where the call had to be repeated."""
+    _take(_json(response), "pairs", int)
 
 
 def embeddings(response: httpx.Response, *, count: int) -> list[list[float]]:

@@ -8,23 +8,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import replace
-from types import TracebackType
-from typing import Any, Literal, Self
-
-import httpx
+from typing import Any, Literal
 
 from lookalike_client import _calls
-from lookalike_client._attempts import Attempts
-from lookalike_client._calls import Answer, Box, Call, SearchOptions
+from lookalike_client._async_connection import AsyncConnection
+from lookalike_client._calls import Box, Call, SearchOptions
 from lookalike_client._errors import APIError, ConnectionFailed, TimedOut
 from lookalike_client._images import ImageInput
-from lookalike_client._many import Outcome, Progress, apart_async, run_many_async, sleep_async
-from lookalike_client._models import Image, ImageMap, IndexInfo, Part, SearchResult, SpaceInfo
+from lookalike_client._many import Outcome, Progress, apart_async, run_many_async
+from lookalike_client._models import DuplicateGroup, Image, ImageMap, IndexInfo, Part, SearchResult, SpaceInfo
 from lookalike_client._notebook import Pictures
-from lookalike_client._server import checked_url, headers, shown
 
 
-class AsyncClient:
+class AsyncClient(AsyncConnection):
     """A Lookalike server. Close the client after use, or use it in a `with` block: connections are kept and used again.
 
     Any number of threads may share a `Client`, any number of tasks of one event loop an `AsyncClient`.
@@ -46,38 +42,6 @@ class AsyncClient:
     or index that it does not know), and OSError, TypeError or ValueError for what is wrong with an argument. Raises
     ValueError itself for a base_url, api_key or retries that cannot be meant.
     """
-
-    def __init__(
-        self,
-        base_url: str = "http://localhost:8000",
-        *,
-        api_key: str | None = None,
-        timeout: float | httpx.Timeout = 30.0,
-        retries: int = 2,
-        transport: httpx.AsyncBaseTransport | None = None,
-    ) -> None:
-        if retries < 0:
-            raise ValueError(f"retries is 0 or more; found {retries}.")
-        url = checked_url(base_url)
-        self._server = shown(url)
-        self._retries = retries
-        self._sleep = sleep_async
-        self._http = httpx.AsyncClient(base_url=url, headers=headers(api_key), timeout=timeout, transport=transport)
-
-    async def close(self) -> None:
-        """Close the connections. The client cannot be used afterwards."""
-        await self._http.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._server!r})"
 
     async def search(
         self,
@@ -253,6 +217,36 @@ class AsyncClient:
                 return
             cursor = page.next_cursor
 
+    async def duplicates(
+        self, tier: str = "bytes", *, page_size: int = 50, index: str | None = None
+    ) -> AsyncIterator[DuplicateGroup]:
+        """Groups of duplicates of a kind, read from the server `page_size` at a time while you iterate.
+
+        tier: `bytes`, as they are now; `pixels`, `photo`, `moment` or `alike`, as `lookalike dups` found them last.
+        Raises NotFound, also where it never looked for this kind, Unprocessable.
+        """
+        cursor = None
+        while True:
+            page = await self._run(_calls.duplicates(tier=tier, cursor=cursor, page_size=page_size, index=index))
+            for group in page.groups:
+                yield group
+            if page.next_cursor is None:
+                return
+            cursor = page.next_cursor
+
+    async def decide(
+        self,
+        images: Iterable[str],
+        decision: Literal["not-duplicates", "undecided"] = "not-duplicates",
+        index: str | None = None,
+    ) -> None:
+        """Remember, by their ids, that images are no duplicates of one another, also after later builds; `undecided`
+        takes that back. An id given twice: all of its copies are wanted.
+
+        Raises NotFound, Unprocessable, Forbidden, Unavailable, DiskFull.
+        """
+        await self._run(_calls.decide(images, decision=decision, index=index))
+
     async def embed(
         self, images: ImageInput | Iterable[ImageInput], *, space: str | None = None, index: str | None = None
     ) -> list[list[float]]:
@@ -332,18 +326,3 @@ class AsyncClient:
 
     async def _found(self, call: Call[SearchResult], index: str | None) -> SearchResult:
         return replace(await self._run(call), _pictures=Pictures(self._http, index))
-
-    async def _run(self, call: Call[Answer], *, retries: int | None = None) -> Answer:
-        attempts = Attempts(call, retries=self._retries if retries is None else retries, server=self._server)
-        while True:
-            request = call.request(self._http)
-            try:
-                response = await self._http.send(request)
-            except httpx.HTTPError as failure:
-                wait = attempts.after_failure(failure)
-            else:
-                again = attempts.after_answer(response)
-                if again is None:
-                    return attempts.answer(response)
-                wait = again
-            await self._sleep(wait)

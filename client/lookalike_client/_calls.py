@@ -201,6 +201,23 @@ def image_map(*, space: str | None, index: str | None) -> Call[ImageMap]:
     return Call(method="GET", path="/v1/map", params=_given({"space": space, "index": index}), parse=_answers.image_map)
 
 
+def duplicates(*, tier: str, cursor: str | None, page_size: int, index: str | None) -> Call[_answers.DuplicatePage]:
+    """One page of groups of duplicates."""
+    params = _given({"tier": tier, "cursor": cursor, "limit": str(operator.index(page_size)), "index": index})
+    return Call(method="GET", path="/v1/duplicates", params=params, parse=_answers.duplicates)
+
+
+def decide(images: Iterable[str], *, decision: str, index: str | None) -> Call[None]:
+    """Call images no duplicates, or take that back."""
+    return Call(
+        method="POST",
+        path="/v1/duplicates/decisions",
+        params=_given({"index": index}),
+        json={"images": [*images], "decision": decision},
+        parse=_answers.decision,
+    )
+
+
 def indexes() -> Call[list[IndexInfo]]:
     """List what is served."""
     return Call(method="GET", path="/v1/indexes", parse=_answers.indexes)

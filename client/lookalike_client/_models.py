@@ -222,6 +222,27 @@ class ImageMap:
     points: tuple[MapPoint, ...] = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DuplicateFile:
+    """A file of a group of duplicates: the id of its image, and its path, the only one of `paths`. `score`: how surely
+    it belongs to the group, 0..1. `keep`: False where it is extra. `why` it is kept; None where no rule says.
+    """
+
+    id: str
+    paths: tuple[str, ...]
+    score: float
+    keep: bool
+    why: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DuplicateGroup:
+    """Files that are duplicates of one another. `tier`: `bytes`, `pixels`, `photo`, `moment` or `alike`."""
+
+    tier: str
+    images: tuple[DuplicateFile, ...]
+
+
 def _file_name(hit: Hit) -> str:
     name = hit.id[:12] if hit.path is None else re.split(r"[/\\]", hit.path)[-1]  # the server may be a Windows machine
     name = _printable(name)
