@@ -5,13 +5,23 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from albums import Album, noise
-from conftest import run_cli
+from conftest import recipe, run_cli, vectors
 from PIL import Image
+from test_photo import scene
+
+from analysis.duplicates.across import OTHER, near_vectors
+from analysis.duplicates.candidates import NEIGHBOURS
+from search.index import Index
+from search.recipe import TransformSpec
+from search.types import Encoding, Space
+from search.vectors import normalise
 
 
 @pytest.fixture
@@ -90,8 +100,53 @@ def test_people_read_how_much_is_shared_and_what_was_not_compared(sides: tuple[A
 
 def test_what_cannot_be_compared_is_refused(sides: tuple[Album, Album]) -> None:
     train, test = (side.index.path for side in sides)
-    refused = run_cli("dups", train, "--against", test, "--tier", "photo", check=2).stderr
-    assert "build one index of both folders" in refused
+    refused = run_cli("dups", train, "--against", test, "--tier", "alike", check=2).stderr
+    assert "Build one index of both folders" in refused
     assert "same index" in run_cli("dups", train, "--against", train, check=2).stderr
     for words in (("--apply", "delete"), ("--keep", "oldest"), ("--protect", "x"), ("--undo", "x"), ("--decisions",)):
         assert "only lists" in run_cli("dups", train, "--against", test, *words, check=2).stderr
+
+
+def test_a_photo_is_found_in_another_index_smaller_and_turned(tmp_path: Path) -> None:
+    for name in ("train", "test"):
+        (tmp_path / name).mkdir()
+    train, test = Album(tmp_path / "train"), Album(tmp_path / "test")
+    for number in range(3):
+        scene(number).save(train.photos / f"{number}.png")
+    scene(1).resize((300, 225)).save(test.photos / "smaller.png")
+    scene(2).transpose(Image.Transpose.ROTATE_90).save(test.photos / "turned.png")
+    scene(3).save(test.photos / "another.png")
+    train.build()
+    test.build()
+    answer = compared(train, test, "--tier", "photo")
+    assert sorted([Path(it["paths"][0]).name for it in one["images"]] for one in answer["groups"]) == [
+        ["1.png", "smaller.png"],
+        ["2.png", "turned.png"],
+    ]
+    assert answer["against"]["found"] == 2
+    assert all(it["keep"] for one in answer["groups"] for it in one["images"]), "of photos nothing is extra"
+
+
+def test_vectors_of_another_index_go_through_this_ones_whitening(make_index: Callable[..., Index]) -> None:
+    data = vectors(60)
+    whitening = TransformSpec(kind="whitening", floor=0.03, max_dim=20)
+    here = make_index(data, name="here.index", transform=whitening)
+    moved = normalise(data[40:] + 0.05 * vectors(20, seed=5))
+    there = make_index(np.concatenate([vectors(5, seed=9), moved]), name="there.index")
+    pairs = {(int(one), int(other) - OTHER) for found in near_vectors(here, there) for one, other in found}
+    assert {(number + 41, number + 6) for number in range(20)} <= pairs
+    assert len(pairs) == 25 * NEIGHBOURS
+
+
+def test_photos_of_spaces_without_a_common_recipe_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    train = Album(tmp_path / "train")
+    train.draw("a.png")
+    train.build()
+    space = Space(name="layer2", recipe=recipe(weights="b"), encoding=Encoding())
+    with Index.create(tmp_path / "other.index", [space]):
+        pass
+    refused = run_cli(
+        "dups", train.index.path, "--against", tmp_path / "other.index", "--tier", "photo", check=2
+    ).stderr
+    assert "same model and layers" in refused

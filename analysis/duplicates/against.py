@@ -7,19 +7,23 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from analysis.duplicates.across import OTHER, photos_across
 from analysis.duplicates.find import Files, digest, once, with_a_near_hash
 from analysis.duplicates.groups import SURE, File, Tier
-from analysis.duplicates.reading import Skipped
+from analysis.duplicates.reading import Reduced, Skipped
 from analysis.errors import RuleInvalid
 from analysis.labels import records
 from search.index import Index
 from search.types import ImageRecord
 
+COMPARED: tuple[Tier, ...] = (*SURE, "photo")
+"""Tiers by which two indexes are compared."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Shared:
-    """Files of an index that are duplicates of others, of the other index. extra: those that are no file of the other
-    index, nor lie in a folder of it."""
+    """Files of an index that are duplicates of others, of the other index. extra: those that may go, of equal ones: no
+    file of the other index, nor in a folder of it."""
 
     tier: Tier
     files: tuple[File, ...]
@@ -64,24 +68,30 @@ class _Side:
 def compare_indexes(index: Index, other: Index, tiers: Sequence[Tier], *, skipped: Skipped) -> Comparison:
     """What an index shares with another one, the surest tier first, each tier's largest files first.
 
-    Nothing is changed. Uploads and links count: nothing is to go. Raises RuleInvalid for tiers that are not sure, and
-    where both are one index.
+    Nothing is changed. Uploads and links count: nothing is to go. Raises RuleInvalid for `moment` and `alike`, where
+    both are one index, and for photos where no space of both has one recipe.
     """
     if index.path.resolve() == other.path.resolve():
         raise RuleInvalid(f"{other.path} is the same index. Name another one to compare with.")
-    if unsure := [tier for tier in tiers if tier not in SURE]:
+    if unlike := [tier for tier in tiers if tier not in COMPARED]:
         raise RuleInvalid(
-            f"Two indexes are compared by bytes and pixels only, not by {', '.join(unsure)}. To find more, build one "
-            f"index of both folders, and run: lookalike dups INDEX --tier {unsure[0]}"
+            f"Two indexes are compared by {', '.join(COMPARED)} only, not by {', '.join(unlike)}. Build one index of "
+            f"both folders, and run: lookalike dups INDEX --tier {unlike[0]}"
         )
     skipped = once(skipped)
     here, there = _Side.of(index, skipped), _Side.of(other, skipped)
     found = [*_same_bytes(here, there)] if "bytes" in tiers else []
     if "pixels" in tiers:
         found += _same_pixels(here, there, skipped)
+    if "photo" in tiers:
+        known = [{file.image.id for file in (*ones, *others)} for _, ones, others in found]
+        for ones, others in _same_photos(index, other, here, there, skipped):
+            if not any({file.image.id for file in (*ones, *others)} <= ids for ids in known):
+                found.append(("photo", ones, others))
     roots = [Path(root).resolve() for root in other.catalog.roots()]
     shared = [
-        Shared(tier=tier, files=ones, others=others, extra=_extra(ones, others, roots)) for tier, ones, others in found
+        Shared(tier=tier, files=ones, others=others, extra=_extra(ones, others, roots) if tier in SURE else ())
+        for tier, ones, others in found
     ]
     shared.sort(key=lambda one: (tiers.index(one.tier), -max(file.location.size for file in one.files)))
     return Comparison(shared=shared, images=len(there.images), unseen=here.unseen + there.unseen)
@@ -117,6 +127,23 @@ def _same_pixels(here: _Side, there: _Side, skipped: Skipped) -> Iterator[Found]
             )
             if ones and others and len({record.id for _, record in same}) > 1:
                 yield "pixels", ones, others
+
+
+def _same_photos(
+    index: Index, other: Index, here: _Side, there: _Side, skipped: Skipped
+) -> Iterator[tuple[tuple[File, ...], tuple[File, ...]]]:
+    files: dict[int, tuple[File, ...]] = {}
+    for one, side, offset in ((index, here, 0), (other, there, OTHER)):
+        rowids = one.catalog.rowids(name for name, record in side.images.items() if record.facts.phash is not None)
+        files |= {rowid + offset: side.files[name] for name, rowid in rowids.items()}
+    images = {rowid: held[0].image for rowid, held in files.items()}
+    pictures = Reduced(files.__getitem__, skipped)
+    for group in photos_across(index, other, images, pictures.of):
+        ones, others = (
+            tuple(file for rowid in group if (rowid >= OTHER) is second for file in files[rowid])
+            for second in (False, True)
+        )
+        yield ones, others
 
 
 def _extra(files: Sequence[File], others: Sequence[File], roots: Sequence[Path]) -> tuple[File, ...]:

@@ -62,7 +62,7 @@ def comparison_to_json(found: Comparison, against: Path) -> dict[str, Any]:
                     "paths": [str(file.path)],
                     "score": 1.0,
                     "keep": there or str(file.path) not in extra,
-                    "why": f"in {against}" if there or str(file.path) not in extra else None,
+                    "why": f"in {against}" if there else None,
                     "against": there,
                 }
                 for there, files in ((False, one.files), (True, one.others))
