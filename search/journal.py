@@ -1,4 +1,4 @@
-"""Journals of runs over duplicates: JSON lines, each on the disk before what it tells of is begun; erased images go."""
+"""Journals of runs over duplicates: JSON lines, each on the disk before what it tells of is begun. Erased images go."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from search.types import JsonObject, absolute
 
 FOLDER = "duplicates"
 """In an index: the journal of each run of `dups --apply`, `RUN.jsonl`. docs/format.md specifies the lines."""
+GROUPS = "groups"
+"""In an index: the groups that `dups` found last, `TIER.json`, a line of ids and scores each after the first line."""
 OVER = ("finished", "undone")
 """States in which nothing of a run is under way."""
 LAST = 100
@@ -124,6 +126,21 @@ def strike(folder: Path, images: Set[str], paths: Set[str] = frozenset()) -> Non
         changed[path] = struck
     for path, struck in changed.items():
         write(path, struck)
+
+
+def strike_groups(folder: Path, images: Set[str]) -> None:
+    """Forget images in the groups of a folder: they are in none any more. images: ids. Raises StorageFailed."""
+    for path in sorted(folder.glob("*.json")):
+        with reading_errors(path):
+            head, *lines = path.read_bytes().split(b"\n")
+        if any(image.encode() in line for line in lines for image in images):
+            try:
+                groups = [[one for one in json.loads(line) if one[0] not in images] for line in lines]
+            except (ValueError, TypeError, LookupError):  # not as we write it: nobody reads it either
+                groups = []
+            kept = (json.dumps(group, separators=(",", ":")).encode() for group in groups if len(group) > 1)
+            with storage_errors(path):
+                write_whole(path, b"\n".join([head, *kept]), durable=True)
 
 
 def _struck(entries: list[JsonObject], images: Set[str], paths: Set[str]) -> list[JsonObject]:

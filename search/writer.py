@@ -10,7 +10,7 @@ from search.catalog.space_changes import CHUNK
 from search.catalog.transaction import Transaction
 from search.errors import UnknownImage
 from search.generations.kinds import check_kinds
-from search.journal import FOLDER, strike
+from search.journal import FOLDER, GROUPS, strike, strike_groups
 from search.types import ImageRecord, JsonObject, Space
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class Writer:
         ids, root = list(image_ids), str(self.index.uploads)
         if erase:  # before the commit: where this ends early, to erase again finds them still
             strike(self.index.path / FOLDER, frozenset(ids))
+            strike_groups(self.index.path / GROUPS, frozenset(ids))
         with self.transaction() as transaction:
             uploads = transaction.paths_of(ids, root)
             removed = transaction.remove(ids, erase=erase)

@@ -167,6 +167,10 @@ def test_a_read_key_reads_and_a_write_key_writes(serve: Serve) -> None:
         check_problem(http.post("/v1/images", files=upload(picture()), headers=read), 403, "read-only-key")
         check_problem(http.delete(f"/v1/images/{image_id(3)}", headers=read), 403, "read-only-key")
         check_problem(http.patch(f"/v1/images/{image_id(3)}", json={"labels": []}, headers=read), 403, "read-only-key")
+        assert http.get("/v1/duplicates", headers=read).status_code == 200
+        pair = {"images": [image_id(3), image_id(4)]}
+        check_problem(http.post("/v1/duplicates/decisions", json=pair, headers=read), 403, "read-only-key")
+        assert http.post("/v1/duplicates/decisions", json=pair, headers=bearer("change")).status_code == 200
         assert http.post("/v1/images", files=upload(picture()), headers=bearer("change")).status_code == 201
 
 

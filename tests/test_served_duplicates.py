@@ -18,7 +18,7 @@ from PIL import Image
 
 from analysis.duplicates.find import Files
 from analysis.duplicates.groups import File, Group
-from analysis.duplicates.kept import keep_groups
+from analysis.duplicates.kept import keep_groups, kept_groups
 from analysis.labels import records
 from api.http import problems
 from api.http.routes.duplicates import router
@@ -109,6 +109,31 @@ def test_other_kinds_are_what_the_command_found_last(ask: Ask, album: Album) -> 
     assert [sorted(group) for group in names(ask("GET", params={"tier": "pixels"}))] == [
         ["0 copy.png", "0.png", "0.tif"]
     ]
+
+
+def test_erased_images_are_in_no_kept_group(album: Album) -> None:
+    there = held(album.index)
+    groups = [
+        Group(tier="photo", files=tuple(there[name] for name in names))
+        for names in (("0 copy.png", "0.bmp", "0.tif"), ("1 copy.png", "2 copy.png"))
+    ]
+    keep_groups(album.index, ["photo", "alike"], groups)
+    erased = [there[name].image.id for name in ("0.bmp", "2 copy.png")]
+    run_cli("remove", album.index.path, "--erase", *erased)
+    kept = kept_groups(album.index, "photo")
+    assert kept is not None
+    assert [[name for name, _ in group] for group in kept.groups] == [
+        [there[name].image.id for name in ("0 copy.png", "0.tif")]
+    ]
+    text = (album.index.path / "groups" / "photo.json").read_text()
+    assert not any(name in text for name in erased)
+
+
+def test_a_listing_does_not_need_a_place_to_keep_it(album: Album) -> None:
+    (album.index.path / "groups").write_text("in the way")
+    ended = run_cli("dups", album.index.path)
+    assert "groups: 7 extra files" in ended.stdout
+    assert "not kept for servers" in ended.stderr
 
 
 def held(index: Index) -> dict[str, File]:

@@ -14,6 +14,7 @@ from analysis.duplicates.groups import SURE, Decision, Group, Tier
 from analysis.duplicates.keep import DEFAULT_RULES, decide, parse_rules
 from search.files import write_whole
 from search.index import Index
+from search.journal import GROUPS
 from search.types import ImageRecord
 
 FORMAT = 1
@@ -127,7 +128,7 @@ def _apart(members: Mapping[int, float], records: Mapping[int, ImageRecord], apa
 
 
 def _file(index: Index, tier: Tier) -> Path:
-    return index.path / "groups" / f"{tier}.json"
+    return index.path / GROUPS / f"{tier}.json"
 
 
 def _line(value: object) -> str:
