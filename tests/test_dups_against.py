@@ -124,6 +124,7 @@ def test_a_photo_is_found_in_another_index_smaller_and_turned(tmp_path: Path) ->
         ["2.png", "turned.png"],
     ]
     assert answer["against"]["found"] == 2
+    assert all(0.5 < min(it["score"] for it in one["images"]) <= 1 for one in answer["groups"])
     assert all(it["keep"] for one in answer["groups"] for it in one["images"]), "of photos nothing is extra"
 
 

@@ -24,8 +24,8 @@ Images = Mapping[int, ImageRecord]
 
 def photos_across(
     index: Index, other: Index, images: Images, picture: Callable[[int], Small | None]
-) -> Iterator[list[int]]:
-    """Groups of images that are one photo, with images of both indexes. Raises RuleInvalid.
+) -> Iterator[dict[int, float]]:
+    """Groups of images that are one photo, with images of both indexes, and how surely each is. Raises RuleInvalid.
 
     images: by their rowids, those of the other index with OTHER added. picture: reads one; None: it cannot.
     """
@@ -36,7 +36,7 @@ def photos_across(
         return photo_groups(some, pairs[np.isin(pairs, [*some]).all(axis=1)], picture)
 
     for medoid, members in split(images, grouped, apart):
-        group = [medoid, *members]
+        group = {medoid: 1.0, **members}
         if min(group) < OTHER <= max(group):
             yield group
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from analysis.duplicates.across import OTHER, photos_across
@@ -23,12 +23,18 @@ COMPARED: tuple[Tier, ...] = (*SURE, "photo")
 @dataclass(frozen=True, kw_only=True)
 class Shared:
     """Files of an index that are duplicates of others, of the other index. extra: those that may go, of equal ones: no
-    file of the other index, nor in a folder of it."""
+    file of the other index, nor in a folder of it. scores: as in `Group`."""
 
     tier: Tier
     files: tuple[File, ...]
     others: tuple[File, ...]
-    extra: tuple[File, ...]
+    extra: tuple[File, ...] = ()
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def ids(self) -> set[str]:
+        """The ids of its images, of both indexes."""
+        return {file.image.id for file in (*self.files, *self.others)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,29 +90,22 @@ def compare_indexes(index: Index, other: Index, tiers: Sequence[Tier], *, skippe
     if "pixels" in tiers:
         found += _same_pixels(here, there, skipped)
     if "photo" in tiers:
-        known = [{file.image.id for file in (*ones, *others)} for _, ones, others in found]
-        for ones, others in _same_photos(index, other, here, there, skipped):
-            if not any({file.image.id for file in (*ones, *others)} <= ids for ids in known):
-                found.append(("photo", ones, others))
+        known = [one.ids for one in found]
+        photos = _same_photos(index, other, here, there, skipped)
+        found += [one for one in photos if not any(one.ids <= ids for ids in known)]
     roots = [Path(root).resolve() for root in other.catalog.roots()]
-    shared = [
-        Shared(tier=tier, files=ones, others=others, extra=_extra(ones, others, roots) if tier in SURE else ())
-        for tier, ones, others in found
-    ]
+    shared = [replace(one, extra=_extra(one, roots)) if one.tier in SURE else one for one in found]
     shared.sort(key=lambda one: (tiers.index(one.tier), -max(file.location.size for file in one.files)))
     return Comparison(shared=shared, images=len(there.images), unseen=here.unseen + there.unseen)
 
 
-Found = tuple[Tier, tuple[File, ...], tuple[File, ...]]
-
-
-def _same_bytes(here: _Side, there: _Side) -> Iterator[Found]:
+def _same_bytes(here: _Side, there: _Side) -> Iterator[Shared]:
     for name, files in here.files.items():
         if name in there.files:
-            yield "bytes", files, there.files[name]
+            yield Shared(tier="bytes", files=files, others=there.files[name])
 
 
-def _same_pixels(here: _Side, there: _Side, skipped: Skipped) -> Iterator[Found]:
+def _same_pixels(here: _Side, there: _Side, skipped: Skipped) -> Iterator[Shared]:
     by_size: defaultdict[tuple[int, int], list[tuple[_Side, ImageRecord]]] = defaultdict(list)
     for side in (here, there):
         for record in side.images.values():
@@ -126,12 +125,10 @@ def _same_pixels(here: _Side, there: _Side, skipped: Skipped) -> Iterator[Found]
                 for side in (here, there)
             )
             if ones and others and len({record.id for _, record in same}) > 1:
-                yield "pixels", ones, others
+                yield Shared(tier="pixels", files=ones, others=others)
 
 
-def _same_photos(
-    index: Index, other: Index, here: _Side, there: _Side, skipped: Skipped
-) -> Iterator[tuple[tuple[File, ...], tuple[File, ...]]]:
+def _same_photos(index: Index, other: Index, here: _Side, there: _Side, skipped: Skipped) -> Iterator[Shared]:
     files: dict[int, tuple[File, ...]] = {}
     for one, side, offset in ((index, here, 0), (other, there, OTHER)):
         rowids = one.catalog.rowids(name for name, record in side.images.items() if record.facts.phash is not None)
@@ -143,15 +140,16 @@ def _same_photos(
             tuple(file for rowid in group if (rowid >= OTHER) is second for file in files[rowid])
             for second in (False, True)
         )
-        yield ones, others
+        scores = {images[rowid].id: sure for rowid, sure in group.items()}
+        yield Shared(tier="photo", files=ones, others=others, scores=scores)
 
 
-def _extra(files: Sequence[File], others: Sequence[File], roots: Sequence[Path]) -> tuple[File, ...]:
+def _extra(one: Shared, roots: Sequence[Path]) -> tuple[File, ...]:
     """Files that are none of the other index's, by whatever name."""
-    taken = {_identity(file.path) for file in others} | {None}
+    taken = {_identity(file.path) for file in one.others} | {None}
     return tuple(
         file
-        for file in files
+        for file in one.files
         if _identity(file.path) not in taken and not any(file.path.resolve().is_relative_to(root) for root in roots)
     )
 

@@ -60,7 +60,7 @@ def comparison_to_json(found: Comparison, against: Path) -> dict[str, Any]:
                 {
                     "id": file.image.id,
                     "paths": [str(file.path)],
-                    "score": 1.0,
+                    "score": round(one.scores.get(file.image.id, 1.0), 4),
                     "keep": there or str(file.path) not in extra,
                     "why": f"in {against}" if there else None,
                     "against": there,
