@@ -33,13 +33,14 @@ class Pictures:
             except UnknownImage:
                 paths = ()
             self._known[image] = {
-                "source": next(filter(None, map(_data_uri, paths)), ""),
+                "source": next(filter(None, map(data_uri, paths)), ""),
                 "path": paths[0] if paths else image,
             }
         return self._known[image]
 
 
-def _data_uri(path: str) -> str:
+def data_uri(path: str) -> str:
+    """A small picture of a file as a data URI, empty where it cannot be read."""
     try:
         small = thumbnail(Path(path).read_bytes(), THUMBNAIL, limits=DecodeLimits())
     except (OSError, ImageRejected):

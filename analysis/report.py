@@ -94,7 +94,8 @@ def template(name: str) -> Template:
 
 def check_folder(out: Path) -> None:
     """Look before long work whether a report can be written. Raises ReportFailed."""
-    if out.is_dir() or not os.access(out.parent, os.W_OK):
+    parent = next(one for one in out.absolute().parents if one.exists())  # `write` makes those below it
+    if out.is_dir() or not parent.is_dir() or not os.access(parent, os.W_OK):
         raise ReportFailed(f"The report {out} cannot be written. Name another file, such as report.html.")
 
 

@@ -220,7 +220,7 @@ def test_apply_adds_the_recommended_space_and_undo_goes_back(path: Path, tmp_pat
 def test_a_report_that_cannot_be_written_is_refused_before_anything_is_measured(path: Path) -> None:
     for photo in path.with_name("photos").rglob("*.png"):
         photo.unlink()
-    ended = run_cli("tune", path, "--report", path / "none" / "out.html", check=74)
+    ended = run_cli("tune", path, "--report", path / "catalog.sqlite" / "new" / "out.html", check=74)
     assert "cannot be written" in ended.stderr
 
 

@@ -53,6 +53,9 @@ def duplicates(
     protect: Annotated[
         list[str] | None, typer.Option(metavar="GLOB", help="Files that stay in any case; repeat for several.")
     ] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="OUT.html", help="Write the groups with their pictures.")
+    ] = None,
     apply: Annotated[
         str | None,
         typer.Option(metavar="move=FOLDER|hardlink|reflink|delete", help="Let the extra files go.  [only list them]"),
@@ -73,14 +76,16 @@ def duplicates(
     """List duplicate pictures, and say which file to keep, and why. Nothing is changed without --apply."""
     modes = {"--undo": undo, "--not-duplicates": not_duplicates, "--forget": forget, "--decisions": decisions}
     chosen = [name for name, given in modes.items() if given]
-    if len(chosen) > 1 or (chosen and (tier or keep or protect or apply)):
+    if len(chosen) > 1 or (chosen and (tier or keep or protect or apply or report)):
         raise typer.BadParameter("This goes with no other option, but with --json and --yes.", param_hint=chosen[0])
     if images and not (not_duplicates or forget):
         raise typer.BadParameter(f"Say what {images[0]} is named for: --not-duplicates or --forget.")
     if against is not None:
         if chosen or keep or protect or apply:
-            raise typer.BadParameter("This only lists: it goes with --tier and --json.", param_hint="--against")
-        _compare(directory, against, _tiers(tier), as_json)
+            raise typer.BadParameter(
+                "This only lists: it goes with --tier, --report and --json.", param_hint="--against"
+            )
+        _compare(directory, against, _tiers(tier), report, as_json)
     elif undo is not None:
         _undo(directory, undo, yes, as_json)
     elif not_duplicates:
@@ -90,7 +95,9 @@ def duplicates(
     elif decisions:
         list_decisions(directory, as_json)
     else:
-        _find(directory, tier, keep, protect or (), apply, yes=yes, as_json=as_json)
+        if report and apply:
+            raise typer.BadParameter("This only lists: write it before --apply.", param_hint="--report")
+        _find(directory, tier, keep, protect or (), apply, report, yes=yes, as_json=as_json)
 
 
 def _find(
@@ -99,6 +106,7 @@ def _find(
     keep: str | None,
     protect: Sequence[str],
     apply: str | None,
+    report: Path | None,
     *,
     yes: bool,
     as_json: bool,
@@ -125,11 +133,17 @@ def _find(
             if stopped is not None:
                 warn(f"The run {stopped.name} was interrupted. To go on: {stopped.request.words}")
                 warn(f"To take back what it did: --undo {stopped.name}")
+            _check(report)
             decisions = _decided(index, tiers, keep, protect, leave)
             if as_json:
                 print_json(groups_to_json(decisions, None, left))
             else:
                 print_groups(decisions)
+            if report is not None:
+                from analysis.duplicates.report import write_groups
+
+                write_groups(decisions, directory, report)
+                warn(f"Report: {report}")
             return
         writer = stack.enter_context(index.writer())  # nobody builds, or lets go, from the first look to the last step
         request = _request(index, action, folder, tiers, keep, protect)
@@ -152,17 +166,30 @@ def _find(
     _end(run, left, as_json=as_json, back=False)
 
 
-def _compare(directory: Path, against: Path, tiers: Sequence[Tier], as_json: bool) -> None:
+def _check(report: Path | None) -> None:
+    if report is not None:
+        from analysis.report import check_folder
+
+        check_folder(report)
+
+
+def _compare(directory: Path, against: Path, tiers: Sequence[Tier], report: Path | None, as_json: bool) -> None:
     from analysis.duplicates.against import compare_indexes
     from analysis.duplicates.shown import comparison_to_json, print_comparison
     from search.index import Index
 
+    _check(report)
     with Index.open(directory) as index, Index.open(against) as other:
         found = compare_indexes(index, other, tiers, skipped=lambda path, why: warn(f"left: {path}: {why}"))
     if as_json:
         print_json(comparison_to_json(found, against))
     else:
         print_comparison(found, directory, against)
+    if report is not None:
+        from analysis.duplicates.report import write_comparison
+
+        write_comparison(found, directory, against, report)
+        warn(f"Report: {report}")
     if found.unseen:
         warn(
             f"{plural(found.unseen, 'image')} not compared: their files are gone, or have changed since the last build"
