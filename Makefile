@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PYTEST ?= $(BIN)/python -m pytest
+WORKERS ?= 2
+PYTEST = -m pytest -n $(WORKERS) --dist worksteal
 
 .PHONY: help demo setup check test format reference lint spelling types imports tests coverage bench-embedding torture
 
@@ -17,7 +18,7 @@ setup: $(STAMP) ## Install into $(VENV)
 	@echo "Installed. To use it: . $(VENV)/bin/activate && lookalike --help"
 
 check: lint spelling types imports ## Every check but slow tests: under three minutes
-	$(PYTEST) -m "not slow"
+	$(BIN)/python $(PYTEST) -m "not slow"
 
 test: lint spelling types imports coverage ## Every check, and branch coverage with its floor
 
@@ -60,11 +61,11 @@ types: $(STAMP)
 imports: $(STAMP)
 	$(BIN)/lint-imports
 
-tests: $(STAMP) ## All tests, without coverage
-	$(PYTEST)
+tests: $(STAMP) ## All tests, without coverage, by WORKERS processes
+	$(BIN)/python $(PYTEST)
 
 coverage: $(STAMP)
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run $(PYTEST)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report

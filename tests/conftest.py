@@ -33,6 +33,7 @@ from search.types import Encoding, ImageFacts, Location, NewImage, Space
 from search.vectors import normalise
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may ask a model hub
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # a thread that waits leaves its core to the other tests
 
 DIM = 32
 

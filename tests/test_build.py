@@ -244,7 +244,7 @@ def test_what_takes_too_long_is_told_with_what_to_do(
 
 
 def wait_for_images(index: Path, count: int, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300  # beside other tests, on a busy machine
     while time.monotonic() < deadline and process.poll() is None:
         try:
             # closed at once: held open past a kill, it would hide a commit that had reached only the log
@@ -282,7 +282,7 @@ def test_ctrl_c_keeps_what_is_done_and_the_next_build_does_the_rest(
     process = start_build(many_photos, index, checkpoint)
     wait_for_images(index, 10, process)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 130, err
     assert "Traceback" not in err
     first = json.loads(out)["embedded"]

@@ -437,9 +437,9 @@ def test_limits_are_checked_before_pixels_are_read() -> None:
 @pytest.mark.parametrize("size", [(1, 60_000), (60_000, 2)])
 def test_extreme_shapes_are_decoded_in_bounded_time(size: tuple[int, int]) -> None:
     data = saved(Image.new("RGB", size, "navy"))
-    began = time.perf_counter()
+    began = time.thread_time()  # of this processor's work: the machine may be busy
     pixels = decode(data, (replace(CROP, resize=256, size=224),), limits=LIMITS).pixels
-    assert time.perf_counter() - began < 0.5
+    assert time.thread_time() - began < 0.5
     assert (pixels == (0, 0, 128)).all()
 
 

@@ -80,9 +80,9 @@ def test_any_aspect_takes_bounded_time_and_memory(size: tuple[int, int], geometr
     image = Image.new("RGB", size, (200, 100, 50))
     to_input(image, preprocessing(geometry))
     tracemalloc.start()
-    began = time.perf_counter()
+    began = time.thread_time()  # of this processor's work: the machine may be busy
     pixels = to_input(image, preprocessing(geometry))
-    seconds = time.perf_counter() - began
+    seconds = time.thread_time() - began
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert pixels.shape == (224, 224, 3)
