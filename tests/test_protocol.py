@@ -150,14 +150,14 @@ def test_a_request_that_does_not_come_closes_the_connection(client: Client, said
     client.say(said)
     heard, seconds = client.until_closed()
     check_problem(heard, 408, "too-slow")
-    assert 0.3 < seconds < 1.5
+    assert 0.3 < seconds < 4
 
 
 def test_headers_that_trickle_close_the_connection(client: Client) -> None:
     client.say("GET / HTTP/1.1\r\n")
     began = time.monotonic()
     assert client.is_cut_off(saying="A: b\r\n", times=100, pause=0.05)
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 4
 
 
 @pytest.mark.slow
@@ -208,7 +208,7 @@ def test_who_stops_sending_after_the_answer_is_closed(server: uvicorn.Server, cl
     assert client.answer() == (200, b"/early 0")
     heard, seconds = client.until_closed()
     assert heard == b""
-    assert seconds < 1.5
+    assert seconds < 4
     assert gone(server)
 
 
@@ -279,7 +279,7 @@ def test_requests_without_end_in_one_packet_are_cut_off(server: uvicorn.Server, 
     client.say("GET /late HTTP/1.1\r\nHost: x\r\n\r\n" * 1000)
     heard, seconds = client.until_closed()
     assert heard.count(b"HTTP/1.1 200") <= 1
-    assert seconds < 1.5
+    assert seconds < 4
     assert gone(server)
 
 
