@@ -1,4 +1,4 @@
-"""Copies of pictures: 27 kinds of edits at three strengths, for `duplicates.py`; and pictures that are not copies."""
+"""Copies of pictures: 27 kinds of edits at three strengths, for `duplicates.py`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from PIL import Image, ImageChops, ImageDraw, ImageEnhance, ImageFilter, ImageOps
+from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 
 Edit = Callable[[Image.Image, float], Image.Image]
 """Edits a picture at a strength, whose meaning is the edit's own."""
@@ -22,7 +22,8 @@ def _scaled(image: Image.Image, wide: float, high: float) -> Image.Image:
     return image.resize((max(8, round(image.width * wide)), max(8, round(image.height * high))))
 
 
-def _cropped(image: Image.Image, left: float, top: float, right: float, bottom: float) -> Image.Image:
+def cropped(image: Image.Image, left: float, top: float, right: float, bottom: float) -> Image.Image:
+    """A picture without shares of its width and height at each side."""
     width, height = image.size
     box = (round(left * width), round(top * height), round((1 - right) * width), round((1 - bottom) * height))
     return image.crop(box)
@@ -30,10 +31,11 @@ def _cropped(image: Image.Image, left: float, top: float, right: float, bottom: 
 
 def _centre(image: Image.Image, area: float) -> Image.Image:
     cut = (1 - area**0.5) / 2
-    return _cropped(image, cut, cut, cut, cut)
+    return cropped(image, cut, cut, cut, cut)
 
 
-def _gamma(image: Image.Image, exponent: float) -> Image.Image:
+def gamma(image: Image.Image, exponent: float) -> Image.Image:
+    """A picture whose levels, 0..1, are raised to a power."""
     return image.point([round(255 * (value / 255) ** exponent) for value in range(256)] * 3)
 
 
@@ -150,7 +152,7 @@ COPIES: Mapping[str, tuple[Edit, tuple[float, float, float]]] = {
     ),
     "noisy": (_noisy, (8, 16, 32)),
     "brighter": (lambda image, factor: ImageEnhance.Brightness(image).enhance(factor), (1.2, 1.35, 1.5)),
-    "darker": (_gamma, (1.3, 1.7, 2.2)),
+    "darker": (gamma, (1.3, 1.7, 2.2)),
     "contrast": (lambda image, factor: ImageEnhance.Contrast(image).enhance(factor), (1.3, 0.6, 1.8)),
     "paler": (lambda image, factor: ImageEnhance.Color(image).enhance(factor), (0.6, 0.3, 0)),
     "brown": (_sepia, (0.4, 0.7, 1)),
@@ -165,7 +167,7 @@ COPIES: Mapping[str, tuple[Edit, tuple[float, float, float]]] = {
     "on a page": (_on_page, (0.85, 0.7, 0.5)),
     "squared": (_squared, (255, 0, 128)),
     "cut, middle": (_centre, (0.85, 0.65, 0.45)),
-    "cut, one side": (lambda image, share: _cropped(image, share, 0, 0, share / 2), (0.1, 0.2, 0.33)),
+    "cut, one side": (lambda image, share: cropped(image, share, 0, 0, share / 2), (0.1, 0.2, 0.33)),
     "mirrored": (_mirrored, (0, 2, 1)),
     "turned": (_turned, (1, 2, 3)),
     "turned a little": (_slanted, (2, 5, 10)),
@@ -177,79 +179,3 @@ def copy(image: Image.Image, kind: str, strength: int) -> Image.Image:
     """An edited copy of an RGB picture: one of COPIES, at its first, second or third strength."""
     edit, strengths = COPIES[kind]
     return edit(image, strengths[strength])
-
-
-def burst(photo: Image.Image, subject: Image.Image, frames: int, seed: int) -> list[Image.Image]:
-    """Frames that a camera takes one after the other: 640 pixels wide, of a hand that is not still and a subject that
-    moves, each with its own noise. photo: RGB, of 1,000 pixels or more; subject: RGBA."""
-    generator = np.random.default_rng(seed)
-    side = photo.width / 640
-    place = generator.uniform(0.25, 0.55, 2)
-    step = generator.uniform(0.02, 0.06, 2) * generator.choice([-1, 1], 2)
-    taken = []
-    for number in range(frames):
-        scene = photo.copy()
-        figure = subject.rotate(float(generator.normal(0, 3)), Image.Resampling.BICUBIC)
-        size = round(0.3 * scene.height * (1 + 0.02 * number))
-        figure = ImageOps.contain(figure, (size, size))
-        at = place + step * number
-        scene.paste(figure, (round(at[0] * scene.width), round(at[1] * scene.height)), figure)
-        shake = generator.normal(0, 3 * side, 2)
-        angle = float(generator.normal(0, 0.4))
-        held = ImageChops.offset(scene.rotate(angle, Image.Resampling.BICUBIC), round(shake[0]), round(shake[1]))
-        seen = _cropped(held, 0.04, 0.04, 0.04, 0.04)
-        seen = seen.resize((640, round(640 * seen.height / seen.width)))
-        taken.append(_noise_of_sensor(_gamma(seen, float(generator.uniform(0.97, 1.03))), generator))
-    return taken
-
-
-def another_day(photo: Image.Image, subjects: tuple[Image.Image, Image.Image], seed: int) -> list[Image.Image]:
-    """The same place twice, from nearly the same spot: other light, another subject elsewhere, other noise."""
-    generator = np.random.default_rng(seed)
-    taken = []
-    for subject in subjects:
-        scene = photo.copy()
-        figure = ImageOps.contain(subject, (round(0.4 * scene.height),) * 2)
-        at = generator.uniform(0.1, 0.6, 2) * scene.size
-        scene.paste(figure, (round(at[0]), round(at[1])), figure)
-        cut = generator.uniform(0.0, 0.1, 4)
-        seen = _cropped(scene, *cut.tolist())
-        seen = seen.resize((640, round(640 * photo.height / photo.width)))
-        start, end = generator.uniform(0.7, 1.25, 2).tolist()
-        light = np.linspace(start, end, seen.width)[None, :, None]
-        tint = generator.uniform(0.9, 1.1, 3)
-        lit = Image.fromarray((np.asarray(seen) * light * tint).clip(0, 255).astype(np.uint8))
-        taken.append(_noise_of_sensor(lit, generator))
-    return taken
-
-
-def _noise_of_sensor(image: Image.Image, generator: np.random.Generator) -> Image.Image:
-    noise = generator.normal(0, 4, (image.height, image.width, 3))
-    return Image.fromarray((np.asarray(image) + noise).clip(0, 255).astype(np.uint8))
-
-
-def screenshot(lines: int, seed: int) -> Image.Image:
-    """A window of one program, with its own text: lines, buttons and bars that are always the same, other words."""
-    generator = np.random.default_rng(seed)
-    image = Image.new("RGB", (640, 400), "white")
-    draw = ImageDraw.Draw(image)
-    draw.rectangle((0, 0, 640, 28), fill=(60, 80, 120))
-    draw.rectangle((0, 28, 120, 400), fill=(230, 230, 235))
-    for number, name in enumerate(("Inbox", "Sent", "Drafts", "Archive", "Spam", "Trash")):
-        draw.text((12, 40 + 24 * number), name, fill="black", font_size=13)
-    for number in range(lines):
-        words = "".join(generator.choice([*"aeiou lmnrst ."], 60).tolist())
-        draw.text((132, 40 + 20 * number), words, fill="black", font_size=12)
-    return image
-
-
-def series(subject: int, seed: int) -> Image.Image:
-    """A drawing of a series: one frame and style, another sign in it."""
-    generator = np.random.default_rng(seed)
-    image = Image.new("RGB", (400, 400), "white")
-    draw = ImageDraw.Draw(image)
-    hue = tuple(generator.integers(40, 220, 3).tolist())
-    draw.ellipse((10, 10, 390, 390), fill="white", outline=hue, width=30)
-    draw.rectangle((80, 300, 320, 330), fill=hue)
-    draw.text((200, 190), str(subject), fill="black", anchor="mm", font_size=150)
-    return image

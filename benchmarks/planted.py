@@ -35,7 +35,7 @@ def speed(count: int, seed: int = 0) -> None:
         index, rowids, hashes = made(vectors, Path(folder), seed)
         with index:
             started = time.perf_counter()
-            pairs = candidate_pairs(index, rowids, hashes)
+            pairs = candidate_pairs(index, [*zip(rowids, hashes, strict=True)])
             candidates = time.perf_counter() - started
             place = {rowid: number for number, rowid in enumerate(rowids)}
 

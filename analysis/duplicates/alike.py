@@ -28,7 +28,8 @@ ALIKE_BY_CHANCE = 0.1
 def moments(index: Index, images: Mapping[int, ImageRecord]) -> Groups:
     """Groups of images that one camera took within MOMENT_SECONDS of the medoid, and that look alike."""
     neighbours = index.neighbours(NEIGHBOURS)
-    least = neighbours.least(MOMENT_RATE) if neighbours.has_rates else -1.0
+    known = neighbours.least(MOMENT_RATE)
+    least = -1.0 if known is None else known
 
     def certain(one: int, other: int) -> float:
         return _cosine(neighbours, one, other, least) if _is_one_moment(images[one], images[other]) else 0.0
@@ -39,15 +40,17 @@ def moments(index: Index, images: Mapping[int, ImageRecord]) -> Groups:
 def lookalikes(index: Index, images: Mapping[int, ImageRecord], *, among: int) -> Groups:
     """Groups of images that are nearer to the medoid than ALIKE_BY_CHANCE of `among` images are by chance."""
     neighbours = index.neighbours(NEIGHBOURS)
-    least = neighbours.least(ALIKE_BY_CHANCE / max(1, among))
+    known = neighbours.least(ALIKE_BY_CHANCE / max(1, len(images)))
+    least = neighbours.copy_cosine if known is None else known
     pairs = _proved(neighbours, images, least)
     return around_medoids(pairs, lambda one, other: _cosine(neighbours, one, other, least))
 
 
 def _cosine(neighbours: Neighbours, one: int, other: int, least: float) -> float:
-    """The cosine of two images; 0 where it is less than `least` when normalised."""
+    """The cosine of two images; 0 where it is less than `least` when normalised by the one with more that is near."""
     cosine = neighbours.cosine(one, other)
-    return min(1.0, cosine) if cosine > 0 and cosine - neighbours.shifts(np.array([one]))[0] >= least else 0.0
+    shift = float(neighbours.shifts(np.array([one, other])).max())
+    return min(1.0, cosine) if cosine > 0 and cosine - shift >= least else 0.0
 
 
 def _is_one_moment(one: ImageRecord, other: ImageRecord) -> bool:
@@ -64,8 +67,9 @@ def _proved(
     belong: Callable[[ImageRecord, ImageRecord], bool] | None = None,
 ) -> Iterator[tuple[int, int, float]]:
     for ones, others, cosines in neighbours.pairs():
-        asked, places = np.unique(ones, return_inverse=True)
-        near = (cosines > 0) & (cosines - neighbours.shifts(asked)[places] >= least)
+        asked, places = np.unique(np.concatenate([ones, others]), return_inverse=True)
+        shifts = neighbours.shifts(asked)[places].reshape(2, -1).max(axis=0)
+        near = (cosines > 0) & (cosines - shifts >= least)
         for one, other, cosine in zip(ones[near].tolist(), others[near].tolist(), cosines[near].tolist(), strict=True):
             if one not in images or other not in images:
                 continue

@@ -23,18 +23,19 @@ BESIDE = 8
 """Hashes that each is compared with in an order by one of these parts: blank pictures all have the same."""
 
 
-def candidate_pairs(index: Index, rowids: Sequence[int], hashes: Sequence[int]) -> NDArray[np.int64]:
+def candidate_pairs(index: Index, hashes: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
     """Pairs of images to compare, (p, 2) rowids, ascending, each pair once, the smaller rowid first.
 
-    rowids: of the images that can be compared; hashes: their perceptual hashes, signed. Memory grows with the number of
-    images, by some 100 bytes for each, never with its square.
+    hashes: rowids of the images that can be compared, and their perceptual hashes, signed; one may have several, as
+    that of what is left of it without plain borders. Memory grows with the number of images, by some 100 bytes for
+    each, never with its square.
     """
-    known = np.array(sorted(rowids), dtype=np.int64)
-    found = [np.empty((0, 2), dtype=np.int64), *_near_vectors(index, known)]
-    order = np.argsort(np.array(rowids, dtype=np.int64))
-    found.append(known[_near_hashes(np.array(hashes, dtype=np.int64).view(np.uint64)[order])])
-    pairs: NDArray[np.int64] = np.unique(np.sort(np.concatenate(found), axis=1), axis=0)
-    return pairs
+    rowids = np.array([rowid for rowid, _ in hashes], dtype=np.int64)
+    bits = np.array([bits for _, bits in hashes], dtype=np.int64).view(np.uint64)
+    near = [np.empty((0, 2), dtype=np.int64), *_near_vectors(index, np.unique(rowids)), rowids[_near_hashes(bits)]]
+    pairs = np.unique(np.sort(np.concatenate(near), axis=1), axis=0)
+    apart: NDArray[np.int64] = pairs[pairs[:, 0] != pairs[:, 1]]
+    return apart
 
 
 def _near_vectors(index: Index, known: Rowids) -> Iterator[NDArray[np.int64]]:

@@ -285,7 +285,7 @@ def _decided(
     from analysis.duplicates.kept import keep_groups
 
     rules = parse_rules(DEFAULT_RULES if keep is None else keep, protect)
-    groups = find(index, tiers, skipped=leave)
+    groups = find(index, tiers, skipped=leave, rules=rules)
     try:
         keep_groups(index, tiers, groups)
     except OSError as error:  # of a disk that is full, or another user's

@@ -17,7 +17,9 @@ from analysis.duplicates.alike import Groups, lookalikes, moments
 from analysis.duplicates.candidates import candidate_pairs
 from analysis.duplicates.decided import Apart, split, undecided
 from analysis.duplicates.groups import File, Group, Tier
-from analysis.duplicates.photo import photo_groups
+from analysis.duplicates.keep import DEFAULT_RULES, Rule, choose, of_photo, parse_rules
+from analysis.duplicates.medoids import Members
+from analysis.duplicates.photo import Groups, photo_groups
 from analysis.duplicates.reading import Reduced, Skipped, read
 from analysis.labels import records
 from indexer.pictures.decode import DecodeLimits
@@ -37,8 +39,9 @@ BITS_PER_SAMPLE = 258
 """The tag of a TIFF."""
 
 
-def find(index: Index, tiers: Sequence[Tier], *, skipped: Skipped) -> list[Group]:
-    """The groups of each tier, the surest tier first, each tier's largest files first.
+def find(index: Index, tiers: Sequence[Tier], *, skipped: Skipped, rules: Sequence[Rule] = ()) -> list[Group]:
+    """The groups of each tier, the surest tier first, each tier's largest files first. rules: of what is kept, as all
+    files of a photo are compared with that; DEFAULT_RULES where there are none.
 
     Only files of the user's own that are as the index knows them are in a group: no uploads, and no links. Images that
     the user called no duplicates are in no group together; of equal ones, see `Group.wanted`.
@@ -54,7 +57,9 @@ def find(index: Index, tiers: Sequence[Tier], *, skipped: Skipped) -> list[Group
         equal += [*_same_pixels(images, files, skipped)]
     groups = [left for group in equal if (left := undecided(group, apart)) is not None]
     if {"photo", "moment", "alike"} & {*tiers}:
-        groups += [*_alike(index, images, tiers, files, skipped, apart, equal)]
+        pixels = [group for group in equal if group.tier == "pixels"]
+        rules = rules or parse_rules(DEFAULT_RULES)
+        groups += [*_alike(index, images, tiers, files, skipped, apart, pixels, rules)]
     return sorted(groups, key=lambda group: (tiers.index(group.tier), -max(one.location.size for one in group.files)))
 
 
@@ -132,39 +137,58 @@ def _alike(
     skipped: Skipped,
     apart: Apart,
     equal: Sequence[Group],
+    rules: Sequence[Rule],
 ) -> Iterator[Group]:
     """Groups of the tiers in which images are compared by what they show. equal: groups of equal pixels, which are not
     the same photo once more."""
     there = {record.id: record for record in images if not record.missing and record.facts.phash is not None}
     by_rowid = {rowid: there[name] for name, rowid in index.catalog.rowids(there).items()}
     if "photo" in tiers:
-        hashes = [record.facts.phash or 0 for record in by_rowid.values()]
-        pairs = candidate_pairs(index, [*by_rowid], hashes)
-        pictures = Reduced(lambda rowid: files.of(by_rowid[rowid]), skipped)
         known = [{file.image.id for file in group.files} for group in equal]
-
-        def photos(some: Mapping[int, ImageRecord]) -> Groups:
-            return photo_groups(some, pairs[np.isin(pairs, [*some]).all(axis=1)], pictures.of)
-
-        for group in _grouped("photo", split(by_rowid, photos, apart), by_rowid, files):
+        for group in _grouped("photo", _photos(index, by_rowid, files, skipped, rules, unlike), by_rowid, files):
             if not any({file.image.id for file in group.files} <= names for names in known):
                 yield group
     if "moment" in tiers:
-        yield from _grouped("moment", split(by_rowid, partial(moments, index), apart), by_rowid, files)
+        yield from _grouped("moment", ((*one, {}) for one in moments(index, by_rowid, unlike)), by_rowid, files)
     if "alike" in tiers:
-        alike = partial(lookalikes, index, among=len(by_rowid))
-        yield from _grouped("alike", split(by_rowid, alike, apart), by_rowid, files)
+        yield from _grouped("alike", ((*one, {}) for one in lookalikes(index, by_rowid, unlike)), by_rowid, files)
 
 
 def _grouped(
-    tier: Tier, found: Iterable[tuple[int, dict[int, float]]], images: Mapping[int, ImageRecord], files: Files
+    tier: Tier,
+    found: Iterable[tuple[int, Members, Mapping[int, int]]],
+    images: Mapping[int, ImageRecord],
+    files: Files,
 ) -> Iterator[Group]:
-    """Groups of what is there of medoids and their members."""
-    for medoid, members in found:
-        held = tuple(file for rowid in (medoid, *members) for file in files.of(images[rowid]))
-        scores = {images[rowid].id: sure for rowid, sure in members.items()}
+    """Groups of what is there of the images that groups are around, and their members."""
+    for centre, members, shown in found:
+        held = tuple(file for rowid in (centre, *members) for file in files.of(images[rowid]))
         if len({file.image.id for file in held}) > 1:
-            yield Group(tier=tier, files=held, scores=scores)
+            yield Group(
+                tier=tier,
+                files=held,
+                scores={images[rowid].id: sure for rowid, sure in members.items()},
+                centre=images[centre].id,
+                shown={images[rowid].id: rank for rowid, rank in shown.items()},
+            )
+
+
+def _photos(
+    index: Index, images: Mapping[int, ImageRecord], files: Files, skipped: Skipped, rules: Sequence[Rule]
+) -> Groups:
+    pictures = Reduced(lambda rowid: files.of(images[rowid]), skipped)
+
+    def choose_image(shown: Mapping[int, int]) -> int:
+        """The rowid of the image to keep."""
+        rowids = {images[rowid].id: rowid for rowid in shown}
+        held = [file for rowid in shown for file in files.of(images[rowid])]
+        ranks = {name: shown[rowid] for name, rowid in rowids.items()}
+        return rowids[choose(held, of_photo(rules, ranks))[0].image.id]
+
+    hashes = [(rowid, record.facts.phash or 0) for rowid, record in images.items()]
+    bare = ((rowid, pictures.bare_hash(rowid)) for rowid in images)
+    hashes += [(rowid, bits) for rowid, bits in bare if bits is not None]
+    return photo_groups(images, candidate_pairs(index, hashes), pictures, choose_image)
 
 
 def with_a_near_hash(hashes: Sequence[int], sides: Sequence[bool] | None = None) -> list[int]:

@@ -39,13 +39,16 @@ class File:
 class Group:
     """Files that are duplicates of one another, two or more, no two of them one file by another name.
 
-    scores: by image id, how surely it belongs to the group, 0..1; 1 where it is not there. wanted: ids of images that
-    the user called no duplicates: equal as they are, all stay.
+    scores: by image id, how surely it belongs to the group, 0..1; 1 where it is not there. centre: the image that all
+    others were compared with, None where any two were. shown: by image id, how much of a photo it shows, from 0; of
+    other tiers nothing is known. wanted: ids of images that the user called no duplicates: equal as they are, all stay.
     """
 
     tier: Tier
     files: tuple[File, ...]
     scores: Mapping[str, float] = field(default_factory=dict)
+    centre: str | None = None
+    shown: Mapping[str, int] = field(default_factory=dict)
     wanted: frozenset[str] = frozenset()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -11,6 +11,7 @@ from analysis.duplicates.groups import SURE, Decision, File, Group
 from analysis.errors import RuleInvalid
 
 DEFAULT_RULES = "resolution,metadata,oldest,bytes"
+RESOLUTION = "resolution"
 FORMATS = ("gif", "bmp", "jpeg", "webp", "heic", "heif", "avif", "jxl", "png", "tiff")
 """From what keeps least of a picture to what keeps most; a format that is not here comes before them."""
 
@@ -31,7 +32,7 @@ def _known_facts(file: File) -> float:
 
 
 RULES = {
-    "resolution": Rule("more pixels", lambda file: file.image.facts.width * file.image.facts.height),
+    RESOLUTION: Rule("more pixels", lambda file: file.image.facts.width * file.image.facts.height),
     "format": Rule(
         "the better format",
         lambda file: FORMATS.index(file.image.facts.format) if file.image.facts.format in FORMATS else -1,
@@ -40,6 +41,13 @@ RULES = {
     "bytes": Rule("the larger file", lambda file: file.location.size),
     "oldest": Rule("older", lambda file: -file.location.mtime_ns),
 }
+
+
+def of_photo(rules: Sequence[Rule], shown: Mapping[str, int]) -> list[Rule]:
+    """Rules for the files of one photo: what shows more of it comes first, not what has more pixels of a frame, or of
+    an enlarged copy. shown: by image id, how much of the photo it shows."""
+    more = Rule("more of the photo", lambda file: shown.get(file.image.id, 0))
+    return [more if rule is RULES[RESOLUTION] else rule for rule in rules]
 
 
 def parse_rules(text: str, protect: Sequence[str] = ()) -> list[Rule]:
@@ -92,7 +100,7 @@ def decide(groups: Iterable[Group], rules: Sequence[Rule], protect: Sequence[str
     """
     decisions = []
     for group in groups:
-        keep, why = choose(group.files, rules)
+        keep, why = _kept(group, rules)
         safe = tuple(file for file in group.files if any(matches(file, pattern) for pattern in protect))
         goes = tuple(
             file
@@ -103,6 +111,17 @@ def decide(groups: Iterable[Group], rules: Sequence[Rule], protect: Sequence[str
         )
         decisions.append(Decision(group=group, keep=keep, why=why, goes=goes, protected=safe))
     return decisions
+
+
+def _kept(group: Group, rules: Sequence[Rule]) -> tuple[File, str]:
+    """The file to keep of a group, and why: of the image that all others were proved against, where there is one."""
+    if not group.shown or group.centre is None:
+        return choose(group.files, rules)
+    keep, why = choose(group.files, of_photo(rules, group.shown))
+    if keep.image.id == group.centre:
+        return keep, why
+    held = [file for file in group.files if file.image.id == group.centre]
+    return choose(held, rules)[0], "all others were compared with it"
 
 
 def choose(files: Sequence[File], rules: Sequence[Rule]) -> tuple[File, str]:

@@ -1,27 +1,72 @@
-"""The same photo: candidates that a comparison of their pictures proves, in groups around a medoid."""
+"""The same photo: candidates that a comparison of their pictures proves, in groups around the one to keep."""
 
 from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from analysis.duplicates.agreement import certainty
 from analysis.duplicates.alignment import places
+from analysis.duplicates.detail import is_enlarged
 from analysis.duplicates.fine import contradicts
-from analysis.duplicates.medoids import around_medoids
-from analysis.duplicates.small import Small
+from analysis.duplicates.medoids import Members, around_medoids
+from analysis.duplicates.small import Place, Small
 from search.types import ImageRecord
+
+ALL_OF_IT = 0.93
+"""Share of the largest area, or of the most pixels, with which a picture shows as much of a photo as another."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Match:
+    """Two pictures that are one photo. sure: the share of their blocks that agree; area: of the photo that the first
+    shows, as a multiple of what the second does, both without plain borders."""
+
+    sure: float
+    area: float
+
+
+class Pictures(Protocol):
+    """The pictures of images, by their rowids."""
+
+    def of(self, rowid: int) -> Small | None:
+        """An image's reduced picture; None where it cannot be compared."""
+
+    def full(self, rowid: int) -> Image.Image | None:
+        """It at full size, upright in RGB; None where it cannot be read any more."""
+
+
+Groups = list[tuple[int, Members, Mapping[int, int]]]
+"""The rowid of each group's image to keep, the others with their certainty, and how much of the photo each shows."""
 
 
 def compare(one: Small, other: Small) -> float:
     """How surely two pictures are one photo: 0, or the share of their blocks that agree."""
+    found = match(one, other)
+    return 0.0 if found is None else found.sure
+
+
+def match(one: Small, other: Small) -> Match | None:
+    """Lay two pictures over one another; None where that does not prove that they are one photo."""
     for place in places(one, other):
         if (sure := certainty(place)) > 0:
-            return 0.0 if contradicts(place) else sure
-    return 0.0
+            if contradicts(place):
+                return None
+            area = _area(place)
+            return Match(sure=sure, area=area if place.whole is one else 1 / area)
+    return None
+
+
+def _area(place: Place) -> float:
+    """The whole's area, as a multiple of the part's, both without plain borders."""
+    determinant = abs(float(np.linalg.det(place.matrix[:, :2])))
+    return determinant * place.whole.boxed_share / place.part.boxed_share
 
 
 def may_be_one(one: ImageRecord, other: ImageRecord) -> bool:
@@ -52,15 +97,55 @@ def in_order(pairs: NDArray[np.int64]) -> list[tuple[int, int]]:
 
 
 def photo_groups(
-    images: Mapping[int, ImageRecord], pairs: NDArray[np.int64], picture: Callable[[int], Small | None]
-) -> list[tuple[int, dict[int, float]]]:
-    """The groups of images that are one photo. pairs: candidates (p, 2); picture: reads an image, None: it cannot."""
+    images: Mapping[int, ImageRecord],
+    pairs: NDArray[np.int64],
+    pictures: Pictures,
+    choose: Callable[[Mapping[int, int]], int],
+) -> Groups:
+    """The groups of images that are one photo. pairs: candidates (p, 2); choose: which image to keep of those that are
+    given with how much of the photo each shows, from 0: the largest number shows all that there is."""
+    areas: dict[tuple[int, int], float] = {}
+    shown: dict[int, Mapping[int, int]] = {}
 
     def certain(one: int, other: int) -> float:
         if not may_be_one(images[one], images[other]):
             return 0.0
-        first, second = picture(one), picture(other)
-        return 0.0 if first is None or second is None else compare(first, second)
+        first, second = pictures.of(one), pictures.of(other)
+        found = None if first is None or second is None else match(first, second)
+        if found is None:
+            return 0.0
+        areas[one, other] = found.area
+        return found.sure
+
+    def centre(medoid: int, members: Mapping[int, float]) -> int:
+        area = {one: areas[one, medoid] if one < medoid else 1 / areas[medoid, one] for one in members}
+        ranks = _ranks({medoid: 1.0, **area}, images, pictures)
+        chosen = choose(ranks)
+        shown[chosen] = ranks
+        return chosen
 
     proved = ((one, other, certain(one, other)) for one, other in in_order(pairs))
-    return around_medoids((pair for pair in proved if pair[2] > 0), certain)
+    times = {rowid: record.facts.taken_at for rowid, record in images.items() if record.facts.taken_at is not None}
+    found = around_medoids((pair for pair in proved if pair[2] > 0), certain, centre=centre, marks=times)
+    return [(one, members, {image: shown[one][image] for image in (one, *members)}) for one, members in found]
+
+
+def _ranks(areas: Mapping[int, float], images: Mapping[int, ImageRecord], pictures: Pictures) -> dict[int, int]:
+    """How much of a photo each image shows: 0 a part of it, 1 all of it, 2 in the finest detail too."""
+    most = max(areas.values())
+    pixels = {}  # without plain borders
+    for one, area in areas.items():
+        small, facts = pictures.of(one), images[one].facts
+        if small is not None and area >= ALL_OF_IT * most:
+            pixels[one] = facts.width * facts.height * small.boxed_share
+    finest = min(pixels.values(), default=0.0)
+    enlarged = set()
+    for one in sorted(pixels, key=lambda one: pixels[one]):
+        if finest < ALL_OF_IT * pixels[one]:
+            full = pictures.full(one)
+            if full is None or is_enlarged(full, (finest / pixels[one]) ** 0.5):
+                enlarged.add(one)
+                continue
+        finest = max(finest, pixels[one])
+    fine = {one for one in pixels.keys() - enlarged if pixels[one] >= ALL_OF_IT * finest}
+    return {one: (one in pixels) + (one in fine) for one in areas}

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from io import BytesIO
+from functools import partial
 
 from PIL import Image
 
 from analysis.duplicates.groups import File
 from analysis.duplicates.small import FINE_SIDE, Small
-from indexer.errors import ImageRejected
-from indexer.pictures.decode import DecodeLimits, open_upright
+from indexer.pictures.decode import DecodeLimits, check_size, open_upright
+from indexer.pictures.plugins import open_picture
 
 Skipped = Callable[[str, str], None]
 """Told of a file that is left out, and why."""
@@ -55,30 +55,40 @@ class Reduced:
         if rowid in self._kept:
             self._kept.move_to_end(rowid)
             return self._kept[rowid]
-        data = read(self._files_of(rowid), self._skipped)
-        small = None if data is None else _small(data)
-        if small is None:
+        picture = self._picture(rowid, FINE_SIDE)
+        if picture is None:
             self._unread.add(rowid)
             return None
-        self._kept[rowid] = small
+        small = self._kept[rowid] = Small.of(picture)
         if len(self._kept) > KEPT:
             self._kept.popitem(last=False)
         return small
 
+    def bare_hash(self, rowid: int) -> int | None:
+        """The perceptual hash of what is left of an image without plain borders; None where it has none, or where it
+        cannot be compared."""
+        small = self.of(rowid)
+        return None if small is None else small.bare_hash
 
-def _small(data: bytes) -> Small | None:
-    try:
-        with Image.open(BytesIO(data)) as opened:
-            frames = 1 if opened.format == "MPO" else getattr(opened, "n_frames", 1)
-            if opened.format not in ONE_FRAME and not _is_plain_tiff(opened):
+    def full(self, rowid: int) -> Image.Image | None:
+        """An image's picture at full size; None where it cannot be compared."""
+        return self._picture(rowid, None)
+
+    def _picture(self, rowid: int, at_least: int | None) -> Image.Image | None:
+        data = read(self._files_of(rowid), self._skipped)
+        try:
+            if data is None or not _is_one_picture(data):
                 return None
-        if frames > 1:
+            return open_upright(data, limits=LIMITS, at_least=at_least, whole=True)
+        except Exception:  # whatever Pillow raises: a file that is not whole
             return None
-        return Small.of(open_upright(data, limits=LIMITS, at_least=FINE_SIDE))
-    except ImageRejected:
-        return None
-    except Exception:  # whatever Pillow raises: a file that is not whole
-        return None
+
+
+def _is_one_picture(data: bytes) -> bool:
+    """Whether one picture is all that a file shows. Raises whatever Pillow does."""
+    with open_picture(data, check=partial(check_size, LIMITS)) as opened:
+        frames = 1 if opened.format == "MPO" else getattr(opened, "n_frames", 1)
+        return frames == 1 and (opened.format in ONE_FRAME or _is_plain_tiff(opened))
 
 
 def _is_plain_tiff(opened: Image.Image) -> bool:

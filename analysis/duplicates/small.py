@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from indexer.pictures.facts import perceptual_hash
 
 Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
@@ -23,6 +26,10 @@ FINE_SIDE = 384
 """Pixels of the longer side of what fine detail is compared by."""
 SQUARE = 32
 """Pixels a side of the square in which whole pictures are laid over one another."""
+MIN_BOX = 16
+"""Pixels of its shorter side with which what is left without borders has a hash."""
+BLURRED = 1.5
+"""Pixels that a border takes of what is left without it."""
 MIN_EDGE = 3.0
 """Root of a difference of colour below which a border is of one colour."""
 STRONGEST_EDGE = 200.0
@@ -65,6 +72,24 @@ class Small:
         if not len(rows):
             return 0, len(self.edges), 0, self.edges.shape[1]
         return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+
+    @property
+    def boxed_share(self) -> float:
+        """The share of the picture, 0..1, that the `box` is, without the pixels in which its borders are blurred."""
+        shares: list[float] = []
+        for (low, high), side in zip((self.box[:2], self.box[2:]), self.edges.shape, strict=True):
+            shares.append(max(1.0, high - low - BLURRED * (low > 0) - BLURRED * (high < side)) / side)
+        return math.prod(shares)
+
+    @property
+    def bare_hash(self) -> int | None:
+        """The perceptual hash of the `box`; None where that is all of the picture, or nearly nothing."""
+        (height, width), (top, bottom, left, right) = self.edges.shape, self.box
+        top, left = (side + math.ceil(BLURRED) * (side > 0) for side in (top, left))
+        bottom, right = bottom - math.ceil(BLURRED) * (bottom < height), right - math.ceil(BLURRED) * (right < width)
+        if min(bottom - top, right - left) < MIN_BOX or (bottom - top, right - left) == (height, width):
+            return None
+        return perceptual_hash(Image.fromarray(self.pixels[top:bottom, left:right]))
 
     @cached_property
     def square(self) -> Floats:

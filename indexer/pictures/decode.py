@@ -21,7 +21,7 @@ from indexer.omissions import APPLE_DOUBLE, APPLE_DOUBLE_MAGIC, EMPTY
 from indexer.pictures.colour import to_rgb
 from indexer.pictures.facts import camera, gps, perceptual_hash, taken_at
 from indexer.pictures.formats import HEADER_BYTES, NOT_SUPPORTED, how_to_read, is_read, kind_of
-from indexer.pictures.load import load
+from indexer.pictures.load import TRUNCATED, load
 from indexer.pictures.preprocess import Inputs, needed_size, to_inputs
 from indexer.pictures.profile import to_srgb
 from indexer.pictures.unread import unread_kind
@@ -161,14 +161,17 @@ def _open_part(data: bytes, limits: DecodeLimits, at_least: int, box: Box | None
     return opened, opened.image if box is None else _cut(opened, box)
 
 
-def open_upright(data: bytes, *, limits: DecodeLimits, at_least: int | None) -> Image.Image:
+def open_upright(data: bytes, *, limits: DecodeLimits, at_least: int | None, whole: bool = False) -> Image.Image:
     """The picture upright and in RGB, without metadata.
 
     at_least: a JPEG may be decoded at half, a quarter or an eighth of its size, as long as both sides keep this many
-    pixels; None means full size. Raises ImageRejected.
+    pixels; None means full size. whole: a file that has lost its end is rejected too. Raises ImageRejected.
     """
     with _rejecting(data):
-        return _open(data, limits, at_least, None).image
+        opened = _open(data, limits, at_least, None)
+        if whole and opened.missing is not None:
+            raise ImageRejected(TRUNCATED)
+        return opened.image
 
 
 def thumbnail(data: bytes, size: int, *, limits: DecodeLimits, box: Box | None = None) -> bytes:
@@ -190,7 +193,7 @@ def _open(data: bytes, limits: DecodeLimits, at_least: int | None, box: Box | No
     if len(data) > limits.max_bytes:
         raise ImageRejected(f"{len(data):,} bytes{TOO_LARGE} {limits.max_bytes:,}")
     loaded = load(
-        data, check=partial(_check_size, limits), at_least=at_least, part=None if box is None else min(box[2:])
+        data, check=partial(check_size, limits), at_least=at_least, part=None if box is None else min(box[2:])
     )
     image, full = loaded.image, loaded.full
     drafted = image.size != full
@@ -208,7 +211,8 @@ def _open(data: bytes, limits: DecodeLimits, at_least: int | None, box: Box | No
     return _Opened(image=upright, width=width, height=height, format=format_name, exif=exif, missing=loaded.missing)
 
 
-def _check_size(limits: DecodeLimits, size: tuple[int, int]) -> None:
+def check_size(limits: DecodeLimits, size: tuple[int, int]) -> None:
+    """Raise ImageRejected where a picture of (width, height) pixels is larger than the limits, or has no pixels."""
     width, height = size
     if max(size) > limits.max_side or width * height > limits.max_pixels:
         raise ImageRejected(
@@ -287,7 +291,7 @@ def _reason(data: bytes, error: Exception) -> str:
         how = how_to_read(kind)
         return f"{NOT_SUPPORTED}{kind}; {how}" if how else f"{NOT_SUPPORTED}{kind}"
     if "truncated" in str(error).lower():
-        return "truncated: the file ends before the picture does"
+        return TRUNCATED
     if unread := unread_kind(data):
         return f"{NOT_SUPPORTED}{unread}"
     return "damaged: it cannot be decoded"

@@ -19,6 +19,7 @@ from indexer.pictures.tiff import exif_of, is_deep, is_tiff, open_page, pages, p
 
 MAX_MISSING = 0.5
 """The share of a picture that its file may have lost."""
+TRUNCATED = "truncated: the file ends before the picture does"
 _BANDS = 64
 """In which a picture is looked through for the rows that are missing, from the bottom."""
 _GREY = range(126, 130)
@@ -61,7 +62,7 @@ def load(data: bytes, *, check: Callable[[Size], None], at_least: int | None, pa
         if found is None:
             raise
         if (found.missing or 0) >= MAX_MISSING:
-            raise ImageRejected("truncated: the file ends before the picture does") from error
+            raise ImageRejected(TRUNCATED) from error
         return found
 
 

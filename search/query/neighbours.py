@@ -31,15 +31,14 @@ class Neighbours:
         return self.snapshot.spaces[self.space].base
 
     @property
-    def has_rates(self) -> bool:
-        """Whether the false-match rates of the space's scores are known."""
-        return self._base is not None and self._base.false_matches is not None
+    def copy_cosine(self) -> float:
+        """The least cosine of a near copy."""
+        return self.snapshot.spaces[self.space].transform.copy_cosine
 
-    def least(self, rate: float) -> float:
-        """The least score (a cosine less its `shifts`) with a false-match rate; where rates are not known, a near
-        copy's cosine."""
+    def least(self, rate: float) -> float | None:
+        """The least score (a cosine less its `shifts`) with a false-match rate; None where rates are not known."""
         if self._base is None or self._base.false_matches is None:
-            return self.snapshot.spaces[self.space].transform.copy_cosine
+            return None
         return self._base.false_matches.score(rate)
 
     def shifts(self, rowids: Rowids) -> Vectors:
