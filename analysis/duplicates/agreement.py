@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from analysis.duplicates.alignment import is_whole
 from analysis.duplicates.blocks import BLOCK, blocks, correlations, cut, soft, warp
 from analysis.duplicates.colours import follow_one_rule
-from analysis.duplicates.small import Floats, Matrix, Place
+from analysis.duplicates.small import Floats, Place
 
 Blocks = NDArray[np.bool_]
 
@@ -123,7 +124,7 @@ def _is_copy(compared: Compared) -> bool:
         return False
     if compared.both(everywhere) <= max(allowed, MAX_CHANGED * differing) and agrees.sum() >= MIN_SHARE * count:
         return True
-    zone = min(_zones(shown.shape), key=lambda one: compared.both(~one) + 0.01 * compared.count(~one))
+    zone = min(zones(shown.shape), key=lambda one: compared.both(~one) + 0.01 * compared.count(~one))
     return (
         (agrees & ~zone).sum() >= MIN_BLOCKS_BESIDE
         and compared.count(~zone) <= allowed
@@ -145,7 +146,7 @@ def _positions(shape: tuple[int, ...]) -> NDArray[np.float64]:
     return positions
 
 
-def _zones(shape: tuple[int, ...]) -> list[Blocks]:
+def zones(shape: tuple[int, ...]) -> list[Blocks]:
     """Where a caption or a logo may be: along each edge, and in each corner."""
     y, x = _positions(shape)
     edges = [y < EDGE, y > 1 - EDGE, x < SIDE_EDGE, x > 1 - SIDE_EDGE]
@@ -167,7 +168,7 @@ def _compared(place: Place) -> Compared | None:
     other, inside = warp(part.pixels, place.matrix, shape)
     other = cut(other)
     here = _without_rim(blocks(cut(inside).astype(np.float32)) >= 0.9 * PIXELS)
-    if not _is_whole(place.matrix):
+    if not is_whole(place.matrix):
         here[0] = here[-1] = here[:, 0] = here[:, -1] = False  # a frame may reach into them
     if here.sum() < MIN_BLOCKS:
         return None
@@ -203,12 +204,6 @@ def _compared(place: Place) -> Compared | None:
         other_colours=_means(other),
         inside=here,
     )
-
-
-def _is_whole(matrix: Matrix) -> bool:
-    """Whether the borders of the whole and of the part lie over one another, but for a hundredth."""
-    corners = np.array([[0, 0, 1], [1, 0, 1], [0, 1, 1], [1, 1, 1]])
-    return bool(np.abs(corners @ matrix.T - corners[:, :2]).max() < 0.01)
 
 
 def _without_rim(inside: Blocks) -> Blocks:

@@ -75,6 +75,12 @@ def _between_boxes(one: Small, other: Small) -> Matrix:
     return np.array(rows)
 
 
+def is_whole(matrix: Matrix) -> bool:
+    """Whether the borders of the whole and of the part lie over one another, but for a hundredth."""
+    corners = np.array([[0, 0, 1], [1, 0, 1], [0, 1, 1], [1, 1, 1]])
+    return bool(np.abs(corners @ matrix.T - corners[:, :2]).max() < 0.01)
+
+
 def refined(place: Place, rounds: tuple[tuple[int, int], ...]) -> Place:
     """A place corrected by where blocks match best, as long as that improves it. Its score is 0 where too few match."""
     part, matrix, last = place.part.oriented(place.turn), place.matrix, len(rounds) - 1

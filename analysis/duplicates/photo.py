@@ -13,6 +13,7 @@ from PIL import Image
 
 from analysis.duplicates.agreement import certainty
 from analysis.duplicates.alignment import places
+from analysis.duplicates.changes import changed
 from analysis.duplicates.detail import is_enlarged
 from analysis.duplicates.fine import contradicts
 from analysis.duplicates.medoids import Members, around_medoids
@@ -56,7 +57,7 @@ def match(one: Small, other: Small) -> Match | None:
     """Lay two pictures over one another; None where that does not prove that they are one photo."""
     for place in places(one, other):
         if (sure := certainty(place)) > 0:
-            if contradicts(place):
+            if contradicts(place) or changed(place):
                 return None
             area = _area(place)
             return Match(sure=sure, area=area if place.whole is one else 1 / area)

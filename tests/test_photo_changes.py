@@ -1,0 +1,115 @@
+"""Promises of `dups`: what came, went, or was written into one of two pictures makes them two photos."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+from test_photo import figure, noisy, scene, small
+
+from analysis.duplicates.photo import compare
+
+Pair = tuple[Image.Image, Image.Image]
+
+
+def words(seed: int, letters: int) -> str:
+    return "".join(np.random.default_rng(seed).choice([*"aeiou lmnrst"], letters).tolist())
+
+
+def form(*answers: tuple[int, str]) -> Image.Image:
+    """A form of twelve rows, filled in where there are answers."""
+    image = Image.new("RGB", (600, 780), "white")
+    draw = ImageDraw.Draw(image)
+    draw.text((40, 20), "APPLICATION FOR A PERMIT", fill="black", font_size=26)
+    for row in range(12):
+        draw.rectangle((40, 80 + 56 * row, 560, 124 + 56 * row), outline="black", width=2)
+        draw.text((46, 83 + 56 * row), words(row, 22), fill="black", font_size=13)
+    for row, answer in answers:
+        draw.text((80, 96 + 56 * row), answer, fill=(20, 30, 140), font_size=24)
+    return image
+
+
+def page(seed: int, grey: int = 0) -> Image.Image:
+    """A page of 75 lines, all equally long."""
+    image = Image.new("RGB", (850, 1_100), "white")
+    draw = ImageDraw.Draw(image)
+    draw.text((60, 30), "ANNUAL REPORT", fill="black", font_size=26)
+    for row in range(75):
+        for column in range(12):
+            draw.text(
+                (60 + 61 * column, 80 + 13 * row), words(1000 * seed + 12 * row + column, 9), (grey,) * 3, font_size=11
+            )
+    return image
+
+
+def captioned(image: Image.Image, text: str, *, bar: bool) -> Image.Image:
+    drawn = image.copy()
+    draw = ImageDraw.Draw(drawn)
+    if bar:
+        draw.rectangle((0, 250, 400, 300), fill="black")
+    draw.text((200, 254), text, "white", font_size=36, anchor="ma", stroke_width=0 if bar else 3, stroke_fill="black")
+    return drawn
+
+
+def with_somebody(image: Image.Image, left: int, top: int, side: int) -> Image.Image:
+    """A picture with a figure in it, so many pixels wide."""
+    layer = image.copy()
+    figure(ImageDraw.Draw(layer), left, top, "green")
+    drawn = image.copy()
+    cut = layer.crop((left + 5, top, left + 66, top + 111))
+    drawn.paste(cut.resize((side, round(side * 1.8))), (left, top))
+    return drawn
+
+
+def frames(one: Image.Image, other: Image.Image) -> Pair:
+    return noisy(one, 3), noisy(other, 3, seed=1)
+
+
+TWO_PHOTOS: dict[str, Callable[[int], Pair]] = {
+    "a form, empty and filled in": lambda seed: (
+        form(),
+        form(*((row, words(50 + row + seed, 20)) for row in range(12))),
+    ),
+    "one answer in a form": lambda seed: (form(), form((6 + seed, "Lucy van Pelt"))),
+    "a form that is signed": lambda seed: (form(), form((11, "Lucy van Pelt"))),
+    "two pages of small text": lambda seed: (page(seed), page(seed + 2)),
+    "two pages of pale small text": lambda seed: (page(seed, 150), page(seed + 2, 150)),
+    "two captions": lambda seed: (
+        captioned(scene(seed), "holidays 2026", bar=True),
+        captioned(scene(seed), "my cousin's dog", bar=True),
+    ),
+    "two inscriptions": lambda seed: (
+        captioned(scene(seed), "WHEN IT RAINS", bar=False),
+        captioned(scene(seed), "NOBODY KNOWS", bar=False),
+    ),
+    "somebody who came": lambda seed: frames(scene(seed), with_somebody(scene(seed), 90, 90, 50)),
+    "a small thing that came": lambda seed: frames(scene(seed), with_somebody(scene(seed), 120, 120, 22)),
+    "a small thing that moved": lambda seed: frames(
+        with_somebody(scene(seed), 90, 120, 22), with_somebody(scene(seed), 130, 140, 22)
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", TWO_PHOTOS)
+def test_what_came_or_was_written_makes_another_photo(kind: str) -> None:
+    for seed in range(2):
+        one, other = TWO_PHOTOS[kind](seed)
+        assert compare(small(one), small(other)) == 0, seed
+        assert compare(small(other), small(one)) == 0, seed
+
+
+@pytest.mark.parametrize("bar", [True, False])
+def test_a_caption_that_only_one_has_leaves_the_photo_the_same(bar: bool) -> None:
+    for seed in range(2):
+        one, other = small(scene(seed)), small(captioned(scene(seed), "HOLIDAYS 2026", bar=bar))
+        assert compare(one, other) > 0, seed
+        assert compare(other, one) > 0, seed
+
+
+@pytest.mark.parametrize("image", [form((3, "Lucy van Pelt"), (5, "Third Street 7")), page(3)])
+def test_a_page_made_smaller_is_the_same_one(image: Image.Image) -> None:
+    smaller = image.resize((image.width // 2, image.height // 2))
+    assert compare(small(image), small(smaller)) > 0
+    assert compare(small(smaller), small(image)) > 0
