@@ -1,7 +1,7 @@
 """How surely `lookalike dups` finds copies of photos: beside perceptual hashes and cosines, and how long it takes.
 
     python benchmarks/duplicates.py SETS [--originals N] [--distractors N] [--hard N] [--photos FOLDER]
-        [--also PACKAGES] [--index FOLDER]
+        [--also PACKAGES] [--index FOLDER] [--sample N]
     python benchmarks/duplicates.py --speed N
 
 SETS is the folder in which Debian's packages openclipart-png, tuxpaint-stamps-default and scratch were unpacked
@@ -34,11 +34,11 @@ import json
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,7 @@ def main() -> None:
     parser.add_argument("--photos", type=Path)
     parser.add_argument("--also", type=Path, help="a site-packages folder with imagehash and pdqhash")
     parser.add_argument("--index", type=Path, help="where pictures and their index are kept, for the next time")
+    parser.add_argument("--sample", type=int, help="ask only so many of the questions, chosen at random")
     parser.add_argument("--speed", type=int, help="only this: vectors with planted groups")
     asked = parser.parse_args()
     print(f"{machine()}\n", flush=True)
@@ -112,6 +113,9 @@ def main() -> None:
             (work / "embedded").touch()
         print(f"{len(references):,} references, {len(questions):,} questions, embedded in "
               f"{time.perf_counter() - started:.0f} s\n", flush=True)  # fmt: skip
+        if asked.sample:
+            chosen = np.random.default_rng(4).permutation(len(questions))[: asked.sample]
+            questions = [questions[number] for number in sorted(chosen.tolist())]
         with Index.open(work / "copies.index") as index, tempfile.TemporaryDirectory() as albums:
             measure(index, references, questions, Path(albums))
 
@@ -263,13 +267,18 @@ def photo(
     numbers = {known[path].id: number for number, path in enumerate(references)}
     found: list[tuple[int, int, float]] = []
     candidates: list[set[int]] = [set() for _ in questions]
-    order = {kind: number for number, kind in enumerate(COPIES)}
-    turns = [3 * order[one.kind] + one.strength if one.answer else number % (3 * len(order))
-             for number, one in enumerate(questions)]  # fmt: skip
+    earlier: Counter[Path | None] = Counter()
+    turns = []
+    for question in questions:
+        turns.append(earlier[question.answer] // ALBUM if question.answer else earlier[None])
+        earlier[question.answer] += 1
+    last = max((turn for turn, one in zip(turns, questions, strict=True) if one.answer), default=0) + 1
+    albums: dict[int, list[int]] = {}
+    for number, turn in enumerate(turns):
+        albums.setdefault(turn % last, []).append(number)
     with ProcessPoolExecutor() as pool:
         bare = dict(zip(known, pool.map(bare_hash, known, chunksize=50), strict=True))
-        for turn, some in groupby(sorted(range(len(questions)), key=lambda one: turns[one] // ALBUM),
-                                  key=lambda one: turns[one] // ALBUM):  # fmt: skip
+        for turn, some in sorted(albums.items()):
             asking = {known[questions[one].file].id: one for one in some}
             paths = [*references, *(questions[one].file for one in asking.values())]
             pairs = pairs_in_album(index, known, paths, bare, folder / f"{turn}.index")
