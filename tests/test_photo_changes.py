@@ -31,16 +31,19 @@ def form(*answers: tuple[int, str]) -> Image.Image:
     return image
 
 
-def page(seed: int, grey: int = 0) -> Image.Image:
-    """A page of 75 lines, all equally long."""
+def page(seed: int, rows: int = 75, grey: int = 0) -> Image.Image:
+    """A page of so many lines, all equally long."""
     image = Image.new("RGB", (850, 1_100), "white")
     draw = ImageDraw.Draw(image)
     draw.text((60, 30), "ANNUAL REPORT", fill="black", font_size=26)
-    for row in range(75):
-        for column in range(12):
-            draw.text(
-                (60 + 61 * column, 80 + 13 * row), words(1000 * seed + 12 * row + column, 9), (grey,) * 3, font_size=11
-            )
+    step = 980 / rows
+    for row in range(rows):
+        text = words(1000 * seed + row, round(1_500 / step))
+        line = Image.new("L", (1_200, 24))
+        ImageDraw.Draw(line).text((0, 0), text, fill=255, font_size=20)
+        left, _, right, _ = line.getbbox() or (0, 0, 1_200, 24)
+        line = line.crop((left, 0, right, 24)).resize((730, round(1.2 * step)), Image.Resampling.BOX)
+        image.paste((grey,) * 3, (60, round(80 + step * row)), line)
     return image
 
 
@@ -75,7 +78,7 @@ TWO_PHOTOS: dict[str, Callable[[int], Pair]] = {
     "one answer in a form": lambda seed: (form(), form((6 + seed, "Lucy van Pelt"))),
     "a form that is signed": lambda seed: (form(), form((11, "Lucy van Pelt"))),
     "two pages of small text": lambda seed: (page(seed), page(seed + 2)),
-    "two pages of pale small text": lambda seed: (page(seed, 150), page(seed + 2, 150)),
+    "two pages of pale small text": lambda seed: (page(seed, 140, 160), page(seed + 2, 140, 160)),
     "two captions": lambda seed: (
         captioned(scene(seed), "holidays 2026", bar=True),
         captioned(scene(seed), "my cousin's dog", bar=True),

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from analysis.duplicates.agreement import Blocks, zones
 from analysis.duplicates.alignment import corrected, is_whole
 from analysis.duplicates.blocks import BLOCK, blocks, correlations, cut, soft, warp
-from analysis.duplicates.small import Floats, Place, turned
+from analysis.duplicates.small import Floats, Matrix, Place, turned
 
 PIXELS = BLOCK * BLOCK
 MIN_VARIANCE = 40.0
@@ -24,13 +24,12 @@ CHANGED = 0.5
 """Correlation of a block, below which it shows something else."""
 NOISE = 6.0
 """It also varies so many times more than what three quarters of the blocks leave unexplained."""
-APART, MIN_APART = 32.0, 4
+APART, MIN_APART = 24.0, 4
 """Levels by which pixels of such a block differ, from its mean, and how many do."""
 MIN_CLUSTER = 2
 """Blocks beside one another that make a change."""
-LIGHT, DARK, PLAIN = 170, 85, 4.0
-"""Levels beyond which all that a block showed may be white or black in a brighter or darker copy; the variance that is
-left of it there."""
+CLIPPED, STRONGER = (4, 251), 1.07
+"""Levels beyond which a colour may have been cut off in a copy with so many times the contrast."""
 MIN_CELLS = 4
 """Of nine cells, those in which a watermark shows."""
 DIFFERENT, EQUAL = 40.0, 20.0
@@ -85,8 +84,8 @@ def _laid(place: Place) -> Laid:
         warped, inside = warp(other, matrix, one.shape, 1)
         second = soft(warped)
         best = np.abs(correlations(first, second * inside, 1, floor)).max(axis=(0, 1))
-        tried.append((float(best.sum()), best, second, inside))
-    _, best, second, inside = max(tried, key=lambda one: one[0])
+        tried.append((float(best.sum()), matrix, best, second, inside))
+    _, matrix, best, second, inside = max(tried, key=lambda one: one[0])
     second, inside = second[1:-1, 1:-1], inside[1:-1, 1:-1]
     here = _without_rim(blocks(cut(inside).astype(np.float32)) >= PIXELS - 1, is_whole(place.matrix))
     variance, other_variance = _variance(first), _variance(second)
@@ -100,25 +99,20 @@ def _laid(place: Place) -> Laid:
     left = (1 - best**2) * varies
     noise = float(np.percentile(left[shown], 75)) if shown.any() else 0.0
     found = shown & (best < CHANGED) & (varies > NOISE * noise)
-    found &= ~_burnt(first, second, variance, other_variance) & ~_burnt(second, first, other_variance, variance)
+    if max(slope, 1 / slope) > STRONGER:
+        found &= ~_clipped(place, matrix, slope, one.shape)
     apart = np.abs(_centred(first) - np.float32(slope) * _centred(second))
     found &= blocks((apart > APART).astype(np.float32)) >= MIN_APART
     return Laid(one=first, other=np.float32(slope) * second + np.float32(shift), inside=inside, changed=found)
 
 
-def _burnt(one: Floats, other: Floats, variance: Floats, other_variance: Floats) -> Blocks:
-    """Blocks that are nearly white or black in one picture, and plain white or black in the other."""
-    low, high = _extrema(one)
-    mean = blocks(cut(other)) / PIXELS
-    plain = (other_variance < PLAIN) & (variance > other_variance)
-    burnt: Blocks = plain & (((mean > 250) & (low > LIGHT)) | ((mean < 5) & (high < DARK)))
-    return burnt
-
-
-def _extrema(values: Floats) -> tuple[Floats, Floats]:
-    held = cut(values)
-    grid = held.reshape(held.shape[0] // BLOCK, BLOCK, held.shape[1] // BLOCK, BLOCK)
-    return grid.min(axis=(1, 3)), grid.max(axis=(1, 3))
+def _clipped(place: Place, matrix: Matrix, slope: float, shape: tuple[int, ...]) -> Blocks:
+    """Blocks that the picture with more contrast cannot show, as one of their colours is at its end."""
+    stronger, where = (place.whole, np.eye(2, 3)) if slope > 1 else (place.part.oriented(place.turn), matrix)
+    pixels = stronger.pixels
+    ends = np.asarray(((pixels < CLIPPED[0]) | (pixels > CLIPPED[1])).any(axis=2), dtype=np.float32)
+    clipped: Blocks = blocks(cut(warp(ends, where, shape)[0])) > PIXELS / 2
+    return clipped
 
 
 def _variance(values: Floats) -> Floats:

@@ -13,30 +13,33 @@ from numpy.typing import NDArray
 
 from analysis.duplicates.alignment import corrected
 from analysis.duplicates.blocks import BLOCK, blocks, correlations, cut, soft, warp
-from analysis.duplicates.small import Floats, Place, turned
+from analysis.duplicates.small import Floats, Matrix, Place, turned
 
 PIXELS = BLOCK * BLOCK
-MIN_VARIANCE = 60.0
-"""Variance of a block's mixed differences, in levels squared, with which it is sharp."""
+LEVELS = ((60.0, 12, 0.25), (25.0, 150, 0.5))
+"""Variance of a block's mixed differences, in levels squared, with which it is sharp; how many must be so in both
+pictures, and the share of them that may contradict. That of a copy made a fifth as large is .2, that of two pages of
+text .7. Small pale text is seen at the second level only, where noise and poor compression are seen too."""
 CONTRADICTS = 0.4
 """Correlation of a block that is sharp in both pictures, below which they show something else there."""
-MIN_SHARP, MAX_SHARE = 12, 0.25
-"""Blocks that must be sharp in both pictures, and the share of them that may contradict: that of a copy made a fifth
-as large is .2, that of two pages of text .7."""
 
 
 def contradicts(place: Place) -> bool:
     """Whether two pictures that lie over one another differ in what both show sharply."""
     one = place.whole.fine.astype(np.float32)
     other = np.ascontiguousarray(turned(place.part.fine, place.turn)).astype(np.float32)
-    detail = _mixed(one)
-    matrix = corrected(place.matrix, detail, other, _mixed, (2, 2), floor=MIN_VARIANCE / 2 * PIXELS)
+    return any(_contradicts(place.matrix, one, other, *level) for level in LEVELS)
+
+
+def _contradicts(matrix: Matrix, one: Floats, other: Floats, variance: float, least: int, share: float) -> bool:
+    detail, floor = _mixed(one), variance / 2 * PIXELS
+    matrix = corrected(matrix, detail, other, _mixed, (2, 2), floor=floor)
     warped, inside = warp(other, matrix, one.shape, 1)
     found = _mixed(warped) * inside
-    best = correlations(detail, found, 1, floor=MIN_VARIANCE / 2 * PIXELS).max(axis=(0, 1))
+    best = correlations(detail, found, 1, floor=floor).max(axis=(0, 1))
     covered = blocks(cut(inside[1:-1, 1:-1]).astype(np.float32)) >= 0.9 * PIXELS
-    sharp = covered & (_strength(detail) > MIN_VARIANCE) & (_strength(found[1:-1, 1:-1]) > MIN_VARIANCE)
-    return bool(sharp.sum() >= MIN_SHARP and (best[sharp] < CONTRADICTS).mean() > MAX_SHARE)
+    sharp = covered & (_strength(detail) > variance) & (_strength(found[1:-1, 1:-1]) > variance)
+    return bool(sharp.sum() >= least and (best[sharp] < CONTRADICTS).mean() > share)
 
 
 def _mixed(values: NDArray[Any]) -> Floats:
