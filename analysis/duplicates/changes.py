@@ -66,11 +66,12 @@ def changed(place: Place) -> bool:
     clusters = _clusters(laid.changed)
     if not clusters.any() or (clusters.sum() <= MIN_CLUSTER and not _far_apart(laid, clusters)):
         return False
-    is_page = _is_page(laid.one) or _is_page(laid.other)
+    if _is_page(laid.one) or _is_page(laid.other):
+        return True
     zone = min(zones(clusters.shape), key=lambda one: int((clusters & ~one).sum()))
-    if not is_page and not (clusters & ~zone).any():
+    if not (clusters & ~zone).any():
         return not _is_painted(laid, clusters)
-    return _cells(clusters) < MIN_CELLS or not _covers_ink(laid)
+    return _cells(clusters) < MIN_CELLS
 
 
 def _laid(place: Place) -> Laid:
@@ -238,15 +239,3 @@ def _marks(ink: NDArray[np.bool_]) -> int:
         own = largest
     sizes = np.bincount(own.ravel())[1:]
     return int(((sizes > 0) & (sizes <= MARK)).sum())
-
-
-def _covers_ink(laid: Laid) -> bool:
-    """Whether what was added all over lies on what the picture shows as on its ground, as a watermark does: what is
-    filled in on a form lies beside the print."""
-    differs = laid.inside & (np.abs(laid.one - laid.other) > EQUAL)
-    both = [_ink(laid.one), _ink(laid.other)]
-    share, ink = max(both, key=lambda one: one[0])
-    if share < GROUND:
-        return True
-    on, beside = laid.inside & ink, laid.inside & ~ink
-    return bool(differs[on].mean() >= 0.5 * differs[beside].mean()) if on.any() and beside.any() else False
