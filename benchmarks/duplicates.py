@@ -39,6 +39,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,8 @@ from search.vectors import normalise
 Vectors = NDArray[np.float32]
 
 LAYER, WIDTH = 11, 384
+SAME_DRAWING = 1.0
+"""Mean difference of levels, at 16 x 16 pixels, up to which another file is the same drawing as an original."""
 ALBUM = 3
 """Edits of each original in an album: with their original, fewer than the neighbours that are looked at."""
 HASHES: dict[str, Callable[[Any, Image.Image], NDArray[np.bool_]]] = {
@@ -139,7 +142,13 @@ def drawings(sets: Path, originals: int, distractors: int) -> tuple[list[Path], 
         if len(chosen) < originals:
             chosen.setdefault(series_of[files[number]], files[number])
     others = [files[number] for number in order if series_of[files[number]] not in chosen]
-    return [*chosen.values()], others[:distractors]
+    seen = np.stack([_tiny(path) for path in chosen.values()])
+    different = (path for path in others if np.abs(seen - _tiny(path)).mean(axis=1).min() > SAME_DRAWING)
+    return [*chosen.values()], [*islice(different, distractors)]
+
+
+def _tiny(path: Path) -> Vectors:
+    return np.asarray(opened(path).resize((16, 16)), dtype=np.float32).ravel()
 
 
 def edited(originals: Sequence[Path], folder: Path) -> Iterator[tuple[Path, list[Question]]]:
@@ -174,7 +183,7 @@ def hard(sets: Path, photos: Path | None, count: int, folder: Path) -> Iterator[
             if not all(file.exists() for file in files):
                 for file, picture in zip(files, make(), strict=True):
                     picture.save(file)
-            yield files[0], Question(file=files[1], kind=kind, strength=0, answer=None)
+            yield files[0], Question(file=files[1], kind=kind, strength=0, answer=None, beside=files[0])
 
 
 def measure(index: Index, references: Sequence[Path], questions: Sequence[Question], folder: Path) -> None:
@@ -190,15 +199,20 @@ def measure(index: Index, references: Sequence[Path], questions: Sequence[Questi
         numbers.get(known[one.file].id, set()) | (set() if one.answer is None else numbers[known[one.answer].id])
         for one in questions
     ]
+    alike = {path: number for number, path in enumerate(references) if path.parent.name == "hard"}
+    left_out = [
+        set() if one.beside is None else {number for path, number in alike.items() if path != one.beside}
+        for one in questions
+    ]
     methods: dict[str, Found] = {}
     for name, (asking, held) in embeddings(index, known, questions, references):
-        methods[name] = by_product(asking, held, right)
+        methods[name] = by_product(asking, held, right, left_out)
     for name, (asking, held) in hashed(questions, references):
-        methods[name] = by_product(asking, held, right)
+        methods[name] = by_product(asking, held, right, left_out)
     started = time.perf_counter()
     found, candidates = photo(index, known, questions, references, folder)
     seconds = time.perf_counter() - started
-    methods["photo"] = Found.of(found, right)
+    methods["photo"] = Found.of(found, right, left_out)
     tables(methods, "photo", right, questions)
     told: dict[str, list[bool]] = {}
     for question, answers, near in zip(questions, right, candidates, strict=True):

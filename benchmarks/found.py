@@ -19,12 +19,14 @@ ROWS = 1_000
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """A picture that asks. answer: the file of its original, None of a hard negative; kind, strength: of its edit."""
+    """A picture that asks. answer: the file of its original, None of a hard negative; kind, strength: of its edit;
+    beside: of a hard negative, the picture that it is alike. Other hard negatives may be of the same photo."""
 
     file: Path
     kind: str
     strength: int
     answer: Path | None
+    beside: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +38,16 @@ class Found:
     right: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, pairs: Iterable[tuple[int, int, float]], right: Sequence[set[int]]) -> Found:
-        """Of (question, reference, score). right: the right references of each question."""
-        rows = [(question, score, reference in right[question]) for question, reference, score in pairs]
+    def of(
+        cls, pairs: Iterable[tuple[int, int, float]], right: Sequence[set[int]], left_out: Sequence[set[int]]
+    ) -> Found:
+        """Of (question, reference, score). right: the right references of each question; left_out: those that do not
+        count, as they may be right."""
+        rows = [
+            (question, score, reference in right[question])
+            for question, reference, score in pairs
+            if reference not in left_out[question]
+        ]
         asked, scores, correct = zip(*rows, strict=True) if rows else ((), (), ())
         return cls(
             questions=np.array(asked, dtype=np.int64),
@@ -70,7 +79,12 @@ class Found:
         return np.unique(self.questions[~self.right & (self.scores >= least)])
 
 
-def by_product(questions: NDArray[np.float32], references: NDArray[np.float32], right: Sequence[set[int]]) -> Found:
+def by_product(
+    questions: NDArray[np.float32],
+    references: NDArray[np.float32],
+    right: Sequence[set[int]],
+    left_out: Sequence[set[int]],
+) -> Found:
     """Pairs by the products of their vectors, (n, dim) each: all right ones, and KEPT of the others."""
     pairs: list[tuple[int, int, float]] = []
     for start in range(0, len(questions), ROWS):
@@ -80,7 +94,7 @@ def by_product(questions: NDArray[np.float32], references: NDArray[np.float32], 
             number = start + row
             chosen = {*places} | right[number]
             pairs += [(number, place, float(products[row, place])) for place in chosen]
-    return Found.of(pairs, right)
+    return Found.of(pairs, right, left_out)
 
 
 def tables(methods: Mapping[str, Found], listed: str, right: Sequence[set[int]], questions: Sequence[Question]) -> None:
