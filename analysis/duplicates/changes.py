@@ -32,6 +32,8 @@ CLIPPED, STRONGER = (4, 251), 1.07
 """Levels beyond which a colour may have been cut off in a copy with so many times the contrast."""
 MIN_CELLS = 4
 """Of nine cells, those in which a watermark shows."""
+FAINT, FEW = 70.0, 0.05
+"""Levels that a watermark changes, but for so few pixels."""
 DIFFERENT, EQUAL = 40.0, 20.0
 """Levels by which pixels differ that were painted over; by which others do."""
 AROUND = 15
@@ -71,7 +73,7 @@ def changed(place: Place) -> bool:
     zone = min(zones(clusters.shape), key=lambda one: int((clusters & ~one).sum()))
     if not (clusters & ~zone).any():
         return not _is_painted(laid, clusters)
-    return _cells(clusters) < MIN_CELLS
+    return _cells(clusters) < MIN_CELLS or not _is_faint(laid, clusters)
 
 
 def _laid(place: Place) -> Laid:
@@ -151,8 +153,19 @@ def _clusters(chosen: Blocks) -> Blocks:
 
 def _far_apart(laid: Laid, clusters: Blocks) -> bool:
     """Whether pixels there are DIFFERENT."""
-    apart = cut(np.abs(laid.one - laid.other) * laid.inside)
-    return bool((apart * np.repeat(np.repeat(clusters, BLOCK, axis=0), BLOCK, axis=1)).max() > DIFFERENT)
+    return bool(_apart_in(laid, clusters).max() > DIFFERENT)
+
+
+def _is_faint(laid: Laid, clusters: Blocks) -> bool:
+    """Whether hardly a pixel differs more than what is seen through can."""
+    return bool((_apart_in(laid, clusters) > FAINT).mean() < FEW)
+
+
+def _apart_in(laid: Laid, clusters: Blocks) -> Floats:
+    """By how many levels the pixels of these blocks differ, (n,)."""
+    chosen = np.repeat(np.repeat(clusters, BLOCK, axis=0), BLOCK, axis=1)
+    apart: Floats = cut(np.abs(laid.one - laid.other) * laid.inside)[chosen]
+    return apart
 
 
 def _cells(chosen: Blocks) -> int:
