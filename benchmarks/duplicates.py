@@ -29,28 +29,26 @@ mate-backgrounds, other photos, from seed 0 on.
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from alike_pictures import pairs_of
 from copies import COPIES, copy
 from edits import opened
 from found import Found, Question, by_product, tables
+from hashes import hashed
 from machine import machine
 from numpy.typing import NDArray
-from PIL import Image
 from planted import speed
 from relevance import build
 from scores import records, renewed
@@ -69,13 +67,6 @@ SAME_DRAWING = 1.0
 """Mean difference of levels, at 16 x 16 pixels, up to which another file is the same drawing as an original."""
 ALBUM = 3
 """Edits of each original in an album: with their original, fewer than the neighbours that are looked at."""
-HASHES: dict[str, Callable[[Any, Image.Image], NDArray[np.bool_]]] = {
-    "imagehash.phash": lambda module, image: module.phash(image).hash.ravel(),
-    "imagehash.dhash": lambda module, image: module.dhash(image).hash.ravel(),
-    "imagehash.whash": lambda module, image: module.whash(image).hash.ravel(),
-    "imagehash.average_hash": lambda module, image: module.average_hash(image).hash.ravel(),
-    "pdqhash.compute": lambda module, image: module.compute(np.asarray(image))[0].astype(np.bool_),
-}
 
 
 def main() -> None:
@@ -189,30 +180,37 @@ def hard(sets: Path, photos: Path | None, count: int, folder: Path) -> Iterator[
 def measure(index: Index, references: Sequence[Path], questions: Sequence[Question], folder: Path) -> None:
     """Print what each method finds."""
     known = {Path(path): record for record in records(index) for path in record.paths}
-    questions = [one for one in questions if one.file in known]
+    # An edit that leaves nothing to change is its original, or another edit: equal bytes are another tier.
+    seen = {known[path].id for path in references if path in known}
+    asking: list[Question] = []
+    for one in questions:
+        if one.file in known and known[one.file].id not in seen:
+            seen.add(known[one.file].id)
+            asking.append(one)
+    questions = asking
     references = [path for path in references if path in known]
     numbers: dict[str, set[int]] = {}
     for number, path in enumerate(references):
         numbers.setdefault(known[path].id, set()).add(number)
-    # An edit that leaves nothing to change is its original: equal bytes are another tier.
-    right = [
-        numbers.get(known[one.file].id, set()) | (set() if one.answer is None else numbers[known[one.answer].id])
-        for one in questions
-    ]
+    right = [set() if one.answer is None else numbers[known[one.answer].id] for one in questions]
     alike = {path: number for number, path in enumerate(references) if path.parent.name == "hard"}
     left_out = [
         set() if one.beside is None else {number for path, number in alike.items() if path != one.beside}
         for one in questions
     ]
     methods: dict[str, Found] = {}
-    for name, (asking, held) in embeddings(index, known, questions, references):
-        methods[name] = by_product(asking, held, right, left_out)
-    for name, (asking, held) in hashed(questions, references):
-        methods[name] = by_product(asking, held, right, left_out)
+    for name, (asked, held) in (*embeddings(index, known, questions, references), *hashed(questions, references)):
+        methods[name] = by_product(asked, held, right, left_out)
     started = time.perf_counter()
     found, candidates = photo(index, known, questions, references, folder)
     seconds = time.perf_counter() - started
     methods["photo"] = Found.of(found, right, left_out)
+    for number, place, _ in found:
+        if place not in right[number] | left_out[number]:
+            print(
+                f"wrong: {questions[number].kind}, {questions[number].file.name}: {references[place].name}",
+                file=sys.stderr,
+            )
     tables(methods, "photo", right, questions)
     told: dict[str, list[bool]] = {}
     for question, answers, near in zip(questions, right, candidates, strict=True):
@@ -246,28 +244,6 @@ def embeddings(
         return normalise(np.stack(whole))
 
     yield "layer 11", (plain(files), plain(references))
-
-
-def hashed(questions: Sequence[Question], references: Sequence[Path]) -> Iterator[tuple[str, tuple[Vectors, Vectors]]]:
-    """Bits as -1 and 1, divided so that a product is 1 where all are equal, of the packages that are there."""
-    pictures = [one.file for one in questions] + [*references]
-    names = []
-    for name in HASHES:
-        try:
-            importlib.import_module(name.split(".")[0])
-            names.append(name)
-        except ImportError:
-            print(f"{name.split('.')[0]} is not installed", file=sys.stderr)
-    made = [_bits(path, names) for path in pictures]
-    for number, name in enumerate(names):
-        bits = np.stack([one[number] for one in made]).astype(np.float32) * 2 - 1
-        bits /= np.sqrt(bits.shape[1])
-        yield name, (bits[: len(questions)], bits[len(questions) :])
-
-
-def _bits(path: Path, names: Sequence[str]) -> list[NDArray[np.bool_]]:
-    image = opened(path)
-    return [HASHES[name](importlib.import_module(name.split(".")[0]), image) for name in names]
 
 
 def photo(
