@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from datetime import datetime
 
 import numpy as np
@@ -25,8 +25,9 @@ ALIKE_BY_CHANCE = 0.1
 """Images that may be as near to an image by chance as those listed with it."""
 
 
-def moments(index: Index, images: Mapping[int, ImageRecord]) -> Groups:
-    """Groups of images that one camera took within MOMENT_SECONDS of the medoid, and that look alike."""
+def moments(index: Index, images: Mapping[int, ImageRecord], apart: Mapping[int, Set[int]]) -> Groups:
+    """Groups of images that one camera took within MOMENT_SECONDS of the medoid, and that look alike. apart: as in
+    `around_medoids`."""
     neighbours = index.neighbours(NEIGHBOURS)
     known = neighbours.least(MOMENT_RATE)
     least = -1.0 if known is None else known
@@ -34,16 +35,17 @@ def moments(index: Index, images: Mapping[int, ImageRecord]) -> Groups:
     def certain(one: int, other: int) -> float:
         return _cosine(neighbours, one, other, least) if _is_one_moment(images[one], images[other]) else 0.0
 
-    return around_medoids(_proved(neighbours, images, least, _is_one_moment), certain)
+    return around_medoids(_proved(neighbours, images, least, _is_one_moment), certain, apart=apart)
 
 
-def lookalikes(index: Index, images: Mapping[int, ImageRecord], *, among: int) -> Groups:
-    """Groups of images that are nearer to the medoid than ALIKE_BY_CHANCE of `among` images are by chance."""
+def lookalikes(index: Index, images: Mapping[int, ImageRecord], apart: Mapping[int, Set[int]]) -> Groups:
+    """Groups of images that are nearer to the medoid than ALIKE_BY_CHANCE images are by chance. apart: as in
+    `around_medoids`."""
     neighbours = index.neighbours(NEIGHBOURS)
     known = neighbours.least(ALIKE_BY_CHANCE / max(1, len(images)))
     least = neighbours.copy_cosine if known is None else known
     pairs = _proved(neighbours, images, least)
-    return around_medoids(pairs, lambda one, other: _cosine(neighbours, one, other, least))
+    return around_medoids(pairs, lambda one, other: _cosine(neighbours, one, other, least), apart=apart)
 
 
 def _cosine(neighbours: Neighbours, one: int, other: int, least: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
@@ -26,6 +27,16 @@ class Apart:
 
     def __call__(self, one: str, other: str) -> bool:
         return (min(one, other), max(one, other)) in self._pairs
+
+    def among(self, images: Mapping[int, ImageRecord]) -> dict[int, set[int]]:
+        """For each of these images, by their rowids, those that it is apart from."""
+        rowids = {record.id: rowid for rowid, record in images.items()}
+        found: defaultdict[int, set[int]] = defaultdict(set)
+        for one, other in self._pairs:
+            if one != other and one in rowids and other in rowids:
+                found[rowids[one]].add(rowids[other])
+                found[rowids[other]].add(rowids[one])
+        return found
 
     def all(self, ids: Iterable[str]) -> bool:
         """Whether all of these images are apart; of one image, whether its copies are wanted."""

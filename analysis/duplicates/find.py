@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from io import BytesIO
 from pathlib import Path
 
@@ -13,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from analysis.duplicates.alike import Groups, lookalikes, moments
+from analysis.duplicates.alike import lookalikes, moments
 from analysis.duplicates.candidates import candidate_pairs
-from analysis.duplicates.decided import Apart, split, undecided
+from analysis.duplicates.decided import Apart, undecided
 from analysis.duplicates.groups import File, Group, Tier
 from analysis.duplicates.keep import DEFAULT_RULES, Rule, choose, of_photo, parse_rules
 from analysis.duplicates.medoids import Members
@@ -143,6 +142,7 @@ def _alike(
     the same photo once more."""
     there = {record.id: record for record in images if not record.missing and record.facts.phash is not None}
     by_rowid = {rowid: there[name] for name, rowid in index.catalog.rowids(there).items()}
+    unlike = apart.among(by_rowid)
     if "photo" in tiers:
         known = [{file.image.id for file in group.files} for group in equal]
         for group in _grouped("photo", _photos(index, by_rowid, files, skipped, rules, unlike), by_rowid, files):
@@ -174,7 +174,12 @@ def _grouped(
 
 
 def _photos(
-    index: Index, images: Mapping[int, ImageRecord], files: Files, skipped: Skipped, rules: Sequence[Rule]
+    index: Index,
+    images: Mapping[int, ImageRecord],
+    files: Files,
+    skipped: Skipped,
+    rules: Sequence[Rule],
+    apart: Mapping[int, Set[int]],
 ) -> Groups:
     pictures = Reduced(lambda rowid: files.of(images[rowid]), skipped)
 
@@ -188,7 +193,7 @@ def _photos(
     hashes = [(rowid, record.facts.phash or 0) for rowid, record in images.items()]
     bare = ((rowid, pictures.bare_hash(rowid)) for rowid in images)
     hashes += [(rowid, bits) for rowid, bits in bare if bits is not None]
-    return photo_groups(images, candidate_pairs(index, hashes), pictures, choose_image)
+    return photo_groups(images, candidate_pairs(index, hashes), pictures, choose_image, apart)
 
 
 def with_a_near_hash(hashes: Sequence[int], sides: Sequence[bool] | None = None) -> list[int]:

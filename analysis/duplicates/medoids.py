@@ -25,8 +25,8 @@ def around_medoids(
     The medoid is the free image with the most free partners. Each member is proved against it: `certain` is asked for
     those that are no pair yet, reached by way of members. centre: chooses another image of a group to be its centre;
     members that are not proved against that one are free again. marks: images with two different ones are never in one
-    group. apart: for an image those that are never in its group: of two such members, the one that is asked first stays.
-    The time grows with the pairs, but for a logarithm.
+    group. apart: for an image those that are never in a group with it; of two such members, the one that is asked first
+    stays. The time grows with the pairs, but for a logarithm.
     """
     stars = _Stars(pairs, certain, marks or {}, apart or {})
     groups = []

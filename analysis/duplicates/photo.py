@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -102,9 +102,11 @@ def photo_groups(
     pairs: NDArray[np.int64],
     pictures: Pictures,
     choose: Callable[[Mapping[int, int]], int],
+    apart: Mapping[int, Set[int]],
 ) -> Groups:
     """The groups of images that are one photo. pairs: candidates (p, 2); choose: which image to keep of those that are
-    given with how much of the photo each shows, from 0: the largest number shows all that there is."""
+    given with how much of the photo each shows, from 0: the largest number shows all that there is. apart: as
+    in `around_medoids`."""
     areas: dict[tuple[int, int], float] = {}
     shown: dict[int, Mapping[int, int]] = {}
 
@@ -127,7 +129,7 @@ def photo_groups(
 
     proved = ((one, other, certain(one, other)) for one, other in in_order(pairs))
     times = {rowid: record.facts.taken_at for rowid, record in images.items() if record.facts.taken_at is not None}
-    found = around_medoids((pair for pair in proved if pair[2] > 0), certain, centre=centre, marks=times)
+    found = around_medoids((pair for pair in proved if pair[2] > 0), certain, centre=centre, marks=times, apart=apart)
     return [(one, members, {image: shown[one][image] for image in (one, *members)}) for one, members in found]
 
 
