@@ -7,8 +7,7 @@
 SETS is the folder in which Debian's packages openclipart-png, tuxpaint-stamps-default and scratch were unpacked
 (`dpkg -x PACKAGE.deb SETS`), FOLDER has photos (those of mate-backgrounds; else those of scratch). Each original, a
 drawing of openclipart, is edited in every way and strength of benchmarks/copies.py. Edits ask for their originals among
-these and other drawings: none of the others is of the same folder and has the same first word in its name as an
-original, as variants of one drawing have. Hard negatives are pairs of pictures of benchmarks/alike_pictures.py: the
+these and other drawings, none of which is a variant of an original by its name. Hard negatives are pairs of pictures of benchmarks/alike_pictures.py: the
 first of each is among the references, the other one asks.
 
 Questions are asked in albums of all references and ALBUM edits of each original, so that a copy has not 80 others
@@ -63,6 +62,8 @@ from search.vectors import normalise
 Vectors = NDArray[np.float32]
 
 LAYER, WIDTH = 11, 384
+ORIGINALS_SEED = 7
+"""Another one than while the comparison was written."""
 SAME_DRAWING = 1.0
 """Mean difference of levels, at 16 x 16 pixels, up to which another file is the same drawing as an original."""
 ALBUM = 3
@@ -124,18 +125,27 @@ def check_made(work: Path, asked: Sequence[int | str]) -> None:
 
 
 def drawings(sets: Path, originals: int, distractors: int) -> tuple[list[Path], list[Path]]:
-    """Originals to be edited, no two of one folder and first word, and others that share that with none of them."""
+    """Originals to be edited, and other drawings; no two originals are variants of one drawing, nor is any of the
+    others of an original: in one folder with the same first word, or in folders side by side with the same other words,
+    as `white/white_s_8` and `bordered/bordered_s_8`."""
     files = sorted((sets / "usr/share/openclipart/png").rglob("*.png"))
-    order = np.random.default_rng(2).permutation(len(files)).tolist()
-    series_of = {path: (path.parent, path.stem.split("_")[0].rstrip("0123456789")) for path in files}
-    chosen: dict[tuple[Path, str], Path] = {}
+    order = np.random.default_rng(ORIGINALS_SEED).permutation(len(files)).tolist()
+    chosen: list[Path] = []
+    taken = set[tuple[Path, str]]()
     for number in order:
-        if len(chosen) < originals:
-            chosen.setdefault(series_of[files[number]], files[number])
-    others = [files[number] for number in order if series_of[files[number]] not in chosen]
-    seen = np.stack([_tiny(path) for path in chosen.values()])
+        names = _series(files[number])
+        if len(chosen) < originals and taken.isdisjoint(names):
+            chosen.append(files[number])
+            taken |= names
+    others = [files[number] for number in order if taken.isdisjoint(_series(files[number]))]
+    seen = np.stack([_tiny(path) for path in chosen])
     different = (path for path in others if np.abs(seen - _tiny(path)).mean(axis=1).min() > SAME_DRAWING)
-    return [*chosen.values()], [*islice(different, distractors)]
+    return chosen, [*islice(different, distractors)]
+
+
+def _series(path: Path) -> set[tuple[Path, str]]:
+    first, _, rest = path.stem.partition("_")
+    return {(path.parent, first.rstrip("0123456789")), *([(path.parent.parent, f"_{rest}")] if rest else [])}
 
 
 def _tiny(path: Path) -> Vectors:
