@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import json
 import sys
@@ -19,6 +20,8 @@ import lookalike_client
 import pytest
 from lookalike_client import (
     Client,
+    DeadlineExceeded,
+    SpaceInfo,
 )
 
 CLIENT = Path(lookalike_client.__file__).parents[1]
@@ -49,6 +52,14 @@ FACTS = {
     "missing": False,
 }
 IMAGE = {key: value for key, value in HIT.items() if key not in ("score", "fmr", "copies", "copy_count")} | FACTS
+
+
+def add_patiently(client: Client, layers: int | list[int], **options: Any) -> SpaceInfo:
+    """Add a space. On a busy machine that takes longer than a request may, and goes on: then it is asked again."""
+    for _ in range(5):
+        with contextlib.suppress(DeadlineExceeded):
+            return client.add_space(layers, **options)
+    return client.add_space(layers, **options)
 
 
 class Blocking:

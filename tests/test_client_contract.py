@@ -16,7 +16,7 @@ import httpx
 import lookalike_client
 import numpy as np
 import pytest
-from client_kit import DOCS
+from client_kit import DOCS, add_patiently
 from conftest import Server, run_cli
 from lookalike_client import (
     BadRequest,
@@ -344,6 +344,8 @@ def test_documentation_runs(server: Server, query: Path, tmp_path: Path, monkeyp
         opened.convert("RGB").save("query.jpg")
     Path("new.png").write_bytes(picture(2))
     run_cli("map", server.index)
+    with Client(server.url, api_key=server.api_key) as client:
+        add_patiently(client, 2)
     names: dict[str, Any] = {}
     try:
         for block in re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL):

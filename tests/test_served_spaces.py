@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from client_kit import add_patiently
 from conftest import (
     FakeEncoder,
     Server,
@@ -75,7 +76,7 @@ def test_a_space_is_added_filled_made_the_default_and_dropped_while_searches_go_
         (first,) = client.spaces()
         assert (first.default, first.complete, first.filling, first.count) == (True, True, False, first.images)
         before = client.search(query)
-        added = client.add_space(1, pooling="mean")
+        added = add_patiently(client, 1, pooling="mean")
         assert (added.name, added.default, added.images) == ("layer1-mean", False, first.images)
         counts = []
         while not (state := by_name(client)["layer1-mean"]).complete:
@@ -160,6 +161,9 @@ def test_spaces_that_another_process_adds_are_answered_and_taken_into_uploads(se
 
 @pytest.mark.slow
 def test_an_asynchronous_client_has_the_same_calls(server: Server) -> None:
+    with Client(server.url, api_key=server.api_key) as first:
+        add_patiently(first, [0, 1])
+
     async def ask() -> list[str]:
         async with AsyncClient(server.url, api_key=server.api_key) as client:
             await client.add_space([0, 1])
@@ -209,7 +213,7 @@ def test_uploads_are_taken_while_a_space_is_filled(server: Server) -> None:
         draw_picture("purple", "stripes", number, size=900).save(server.photos / f"more-{number}.png")
     run_cli("build", server.photos, "--index", server.index)
     with Client(server.url, api_key=server.api_key) as client:
-        client.add_space(1)
+        add_patiently(client, 1)
         added = [client.add(draw_picture("black", "square", number, size=100 + number)).id for number in range(20)]
         wait_until(lambda: by_name(client)["layer1"].complete, 120)
         space = by_name(client)["layer1"]
