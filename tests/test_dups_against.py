@@ -16,11 +16,11 @@ from conftest import recipe, run_cli, vectors
 from PIL import Image
 from test_photo import scene
 
-from analysis.duplicates.across import OTHER, near_vectors
+from analysis.duplicates.across import OTHER, connected, near_vectors
 from analysis.duplicates.candidates import NEIGHBOURS
 from search.index import Index
 from search.recipe import TransformSpec
-from search.types import Encoding, Space
+from search.types import Encoding, Location, Space
 from search.vectors import normalise
 
 
@@ -151,3 +151,61 @@ def test_photos_of_spaces_without_a_common_recipe_are_refused(tmp_path: Path) ->
         "dups", train.index.path, "--against", tmp_path / "other.index", "--tier", "photo", check=2
     ).stderr
     assert "same model and layers" in refused
+
+
+def test_decisions_do_not_hide_photos_that_two_indexes_share(tmp_path: Path) -> None:
+    for name in ("train", "test"):
+        (tmp_path / name).mkdir()
+    train, test = Album(tmp_path / "train"), Album(tmp_path / "test")
+    scene(1).save(train.photos / "one.png")
+    for folder in (train, test):
+        shutil.copyfile(train.photos / "one.png", folder.photos / "two.png")
+    scene(2).save(train.photos / "big.png")
+    scene(2).resize((300, 225)).save(train.photos / "middle.png")
+    scene(2).resize((200, 150)).save(test.photos / "small.png")
+    train.build()
+    test.build()
+    before = compared(train, test, "--tier", "photo")
+    assert [len(one["images"]) for one in before["groups"]] == [3, 3]
+    for names in (("one.png", "two.png"), ("big.png", "middle.png")):
+        run_cli("dups", train.index.path, *(train.photos / name for name in names), "--not-duplicates")
+    assert compared(train, test, "--tier", "photo") == before
+
+
+def test_every_proved_pair_of_two_indexes_is_in_a_group() -> None:
+    proved = [(0, 100, 0.9), (0, 101, 0.7), (0, 103, 0.9), (1, 100, 0.8), (1, 102, 0.6), (2, 104, 0.5)]
+    assert connected(proved) == [
+        {0: 0.9, 100: 0.9, 101: 0.7, 103: 0.9, 1: 0.8, 102: 0.6},
+        {2: 0.5, 104: 0.5},
+    ]
+
+
+def test_an_index_without_images_shares_no_photos(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    train = Album(tmp_path / "train")
+    train.draw("a.png")
+    train.build()
+    with Index.create(tmp_path / "none.index", train.index.spaces):
+        pass
+    answer = json.loads(
+        run_cli("dups", train.index.path, "--against", tmp_path / "none.index", "--tier", "photo", "--json").stdout
+    )
+    assert (answer["groups"], answer["against"]["found"]) == ([], 0)
+
+
+def test_uploads_and_links_are_found_and_are_never_extra(sides: tuple[Album, Album]) -> None:
+    train, test = sides
+    uploads = train.index.uploads
+    (train.photos / "linked.png").symlink_to(train.photos / "a.png")
+    train.build()
+    uploads.mkdir()
+    shutil.copyfile(train.photos / "b.png", uploads / "b.png")
+    facts = (uploads / "b.png").stat()
+    there = Location(root=str(uploads), path="b.png", mtime_ns=facts.st_mtime_ns, size=facts.st_size)
+    with train.index.writer() as writer, writer.transaction() as transaction:
+        transaction.locate(train.hit("b.png").id, there)
+        transaction.forget_paths(str(train.photos), ["b.png"])
+    answer = compared(train, test)
+    extra = [Path(it["paths"][0]) for one in answer["groups"] for it in one["images"] if not it["keep"]]
+    assert answer["against"]["found"] == 3
+    assert extra == [train.photos / "a.png"], "neither a link to it, nor an upload"

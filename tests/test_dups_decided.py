@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from PIL import Image
 from test_photo import scene
 
 from analysis.duplicates.decided import Apart, split
+from analysis.duplicates.medoids import around_medoids
 from analysis.labels import records
 from search.catalog.decisions import NotDuplicates
 from search.index import Index
@@ -24,6 +26,7 @@ from search.types import ImageFacts, ImageRecord
 from search.upkeep.backup import backup
 from search.upkeep.verify import verify
 
+pytest_plugins = ("duplicates_fixtures",)
 MakeIndex = Callable[..., Index]
 
 
@@ -72,19 +75,54 @@ def test_photos_called_no_duplicates_are_in_no_group_together(sizes: Album) -> N
     assert [sorted(files) for _, files in groups(album, "photo")] == [["p200.jpg", "p300.jpg", "p400.jpg"]]
 
 
-def test_members_that_are_apart_find_groups_of_their_own() -> None:
+def blank(count: int) -> dict[int, ImageRecord]:
+    """Images of which nothing counts but their ids: their numbers."""
     facts = ImageFacts(width=1, height=1, format="png", bytes=1)
-    images = {
+    return {
         number: ImageRecord(id=str(number), facts=facts, paths=(), path_count=0, missing=False, labels=(), metadata={})
-        for number in range(6)
+        for number in range(count)
     }
 
-    def grouped(some: Any) -> list[tuple[int, dict[int, float]]]:
+
+def test_members_that_are_apart_find_groups_of_their_own() -> None:
+    def grouped(some: Any, _: Any) -> list[tuple[int, dict[int, float]]]:
         first, *others = sorted(some)
         return [(first, {other: 1 - other / 10 for other in others})] if others else []
 
     apart = Apart([("0", "1"), ("0", "2"), ("2", "3"), ("1", "5"), ("2", "5")])
-    assert [*split(images, grouped, apart)] == [(0, {3: 0.7, 4: 0.6, 5: 0.5}), (1, {2: 0.8})]
+    assert [*split(blank(6), grouped, apart)] == [(0, {3: 0.7, 4: 0.6, 5: 0.5}), (1, {2: 0.8})]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "apart", "groups"),
+    [
+        ([(0, 1), (0, 2), (1, 3)], [(0, 1)], [(0, {2: 0.9}), (1, {3: 0.9})]),  # 3 never was in a group with 0
+        ([(0, 1), (0, 2), (1, 3)], [(0, 1), (0, 2)], [(1, {3: 0.9})]),  # nothing stays with 0
+        ([(0, 1), (0, 2), (1, 3)], [], [(0, {1: 0.9, 2: 0.9})]),
+        ([(0, 1)], [(0, 1)], []),
+    ],
+)
+def test_members_that_are_apart_are_looked_for_beside_images_of_no_group(
+    pairs: list[tuple[int, int]], apart: list[tuple[int, int]], groups: list[Any]
+) -> None:
+    def grouped(some: Any, left: Any) -> list[tuple[int, dict[int, float]]]:
+        there = [one for one in pairs if {*one} <= {*some} and (left is None or {*one} & {*left})]
+        return around_medoids(((*one, 0.9) for one in there), lambda *_: 0.0)
+
+    assert [*split(blank(4), grouped, Apart((str(one), str(other)) for one, other in apart))] == groups
+
+
+def test_decisions_about_a_large_group_cost_no_square() -> None:
+    members = {number: 1.0 for number in range(1, 20_000)}
+    images, apart = blank(20_000), Apart([("1", "3"), ("a", "b")])
+    began = time.process_time()
+    ((_, stays), *_), whole = (
+        [*split(images, lambda _, left: [(0, members)] * (left is None), one)] for one in (apart, Apart([]))
+    )
+    assert {*members} - {*stays} == {3}
+    assert whole == [(0, members)]
+    assert apart.named(record.id for record in images.values()) == {"1", "3"}
+    assert time.process_time() - began < 2
 
 
 def test_equal_pixels_that_are_wanted_stay_and_others_go(album: Album) -> None:
@@ -93,7 +131,7 @@ def test_equal_pixels_that_are_wanted_stay_and_others_go(album: Album) -> None:
     ((tier, files),) = groups(album, "pixels")
     assert (tier, files) == ("pixels", {"a.png": False, "copy.png": False, "a.bmp": True, "a.tif": True})
     shown = run_cli("dups", album.index.path, "--tier", "pixels").stdout
-    assert "(called no duplicate)" in shown
+    assert "(named in a decision)" in shown
     dups(album, photos / "a.bmp", photos / "a.tif", photos / "a.png", "--not-duplicates")
     assert groups(album, "pixels") == []
 
@@ -107,6 +145,39 @@ def test_wanted_copies_of_one_image_are_not_extra(album: Album) -> None:
     moved = album.photos.parent / "gone"
     run_cli("dups", album.index.path, "--apply", f"move={moved}")
     assert {path.name for path in moved.rglob("*.*")} == {"a.bmp", "a.tif"}
+
+
+@pytest.mark.parametrize("other", ["a.bmp", "alone.png"])
+def test_every_file_of_a_named_picture_stays(album: Album, other: str) -> None:
+    photos = album.photos
+    dups(album, photos / "copy.png", photos / other, "--not-duplicates")
+    stays = {path.name for path in photos.iterdir()} - ({"a.tif"} if other == "a.bmp" else {"a.bmp", "a.tif"})
+    listed = dups(album)["groups"]
+    assert [group["tier"] for group in listed] == ["pixels"], "its copies are wanted too"
+    for it in listed[0]["images"]:
+        assert it["keep"] is (Path(it["paths"][0]).name in stays), it
+        assert it["keep"] or it["why"] is None, "no reason to keep what may go"
+    dups(album, "--apply", "delete", "--yes")
+    assert {path.name for path in photos.iterdir()} == stays
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+def test_a_resumed_run_leaves_what_was_called_no_duplicate_since(
+    album: Album, interrupt: Callable[[int], None], steps: int
+) -> None:
+    photos = album.photos
+    interrupt(steps)
+    run_cli("dups", album.index.path, "--apply", "delete", "--yes", check=130)
+    there = {path.name for path in photos.iterdir()}
+    assert len(there) == 5 - steps
+    (left, *_) = sorted(there & {"a.bmp", "a.tif"})
+    dups(album, photos / left, photos / "a.png", "--not-duplicates")
+    interrupt(-1)
+    ended = run_cli("dups", album.index.path, "--apply", "delete", "--yes", "--json", check=3)
+    skipped = {Path(one["path"]).name: one["why"] for one in json.loads(ended.stdout)["run"]["skipped"]}
+    assert skipped[left] == "it was called no duplicate since"
+    assert {left, "a.png", "alone.png"} <= {path.name for path in photos.iterdir()}
+    assert {"copy.png", *skipped} & there <= {path.name for path in photos.iterdir()}
 
 
 def test_decisions_outlive_removal_and_a_later_build(sizes: Album) -> None:

@@ -1,16 +1,16 @@
-"""The same photo in two indexes: candidates of one index searched in the other, and proved as within one."""
+"""The same photo in two indexes: candidates of one index searched in the other, and each pair proved."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from analysis.duplicates.candidates import BESIDE, MAX_BITS, NEIGHBOURS, turned_hashes
-from analysis.duplicates.decided import Apart, split
 from analysis.duplicates.find import CELLS
-from analysis.duplicates.photo import photo_groups
+from analysis.duplicates.photo import compare, in_order, may_be_one
 from analysis.duplicates.small import Small
 from analysis.errors import RuleInvalid
 from search.catalog.catalog import NEWEST
@@ -27,24 +27,45 @@ def photos_across(
 ) -> Iterator[dict[int, float]]:
     """Groups of images that are one photo, with images of both indexes, and how surely each is. Raises RuleInvalid.
 
-    images: by their rowids, those of the other index with OTHER added. picture: reads one; None: it cannot.
+    Every proved pair of an image and one of the other index is in a group: a group around a medoid could leave one out,
+    and with it a test image that was trained with. images: by their rowids, those of the other index with OTHER added.
+    picture: reads one; None: it cannot.
     """
-    pairs = _pairs(index, other, images)
-    apart = Apart((held.one, held.other) for one in (index, other) for held in one.catalog.decisions())
+    proved = []
+    for one, like in in_order(_pairs(index, other, images)):
+        if may_be_one(images[one], images[like]):
+            first, second = picture(one), picture(like)
+            sure = 0.0 if first is None or second is None else compare(first, second)
+            if sure > 0:
+                proved.append((one, like, sure))
+    return iter(connected(proved))
 
-    def grouped(some: Images) -> list[tuple[int, dict[int, float]]]:
-        return photo_groups(some, pairs[np.isin(pairs, [*some]).all(axis=1)], picture)
 
-    for medoid, members in split(images, grouped, apart):
-        group = {medoid: 1.0, **members}
-        if min(group) < OTHER <= max(group):
-            yield group
+def connected(pairs: Sequence[tuple[int, int, float]]) -> list[dict[int, float]]:
+    """The groups that pairs (one, other, certainty) make, directly or by way of others: the certainty of each member is
+    that of its surest pair."""
+    partners: defaultdict[int, dict[int, float]] = defaultdict(dict)
+    for one, other, sure in pairs:
+        partners[one][other] = partners[other][one] = sure
+    seen, groups = set[int](), []
+    for start in partners:
+        group, queue = dict[int, float](), [start]
+        while queue:
+            one = queue.pop()
+            if one not in seen:
+                seen.add(one)
+                group[one] = max(partners[one].values())
+                queue += partners[one]
+        if group:
+            groups.append(group)
+    return groups
 
 
 def _pairs(index: Index, other: Index, images: Images) -> NDArray[np.int64]:
     """Candidates, (p, 2): an image of the index, and one of the other."""
     known = np.array([*images], dtype=np.int64)
-    near = np.concatenate([*near_vectors(index, other), *_near_hashes(images)])
+    none = np.empty((0, 2), dtype=np.int64)
+    near = np.concatenate([none, *near_vectors(index, other), *_near_hashes(images)])
     unique: NDArray[np.int64] = np.unique(near[np.isin(near, known).all(axis=1)], axis=0)
     return unique
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from analysis.duplicates.across import OTHER, photos_across
 from analysis.duplicates.find import Files, digest, once, with_a_near_hash
 from analysis.duplicates.groups import SURE, File, Tier
+from analysis.duplicates.plan import lies_in
 from analysis.duplicates.reading import Reduced, Skipped
 from analysis.errors import RuleInvalid
 from analysis.labels import records
@@ -74,7 +75,7 @@ class _Side:
 def compare_indexes(index: Index, other: Index, tiers: Sequence[Tier], *, skipped: Skipped) -> Comparison:
     """What an index shares with another one, the surest tier first, each tier's largest files first.
 
-    Nothing is changed. Uploads and links count: nothing is to go. Raises RuleInvalid for `moment` and `alike`, where
+    Nothing is changed. Uploads and links are found, and are never extra. Raises RuleInvalid for `moment` and `alike`, where
     both are one index, and for photos where no space of both has one recipe.
     """
     if index.path.resolve() == other.path.resolve():
@@ -93,8 +94,9 @@ def compare_indexes(index: Index, other: Index, tiers: Sequence[Tier], *, skippe
         known = [one.ids for one in found]
         photos = _same_photos(index, other, here, there, skipped)
         found += [one for one in photos if not any(one.ids <= ids for ids in known)]
-    roots = [Path(root).resolve() for root in other.catalog.roots()]
-    shared = [replace(one, extra=_extra(one, roots)) if one.tier in SURE else one for one in found]
+    roots = [Path(root) for root in other.catalog.roots()]
+    own = Files(index, lambda *_: None)
+    shared = [replace(one, extra=_extra(one, own, roots)) if one.tier in SURE else one for one in found]
     shared.sort(key=lambda one: (tiers.index(one.tier), -max(file.location.size for file in one.files)))
     return Comparison(shared=shared, images=len(there.images), unseen=here.unseen + there.unseen)
 
@@ -144,13 +146,15 @@ def _same_photos(index: Index, other: Index, here: _Side, there: _Side, skipped:
         yield Shared(tier="photo", files=ones, others=others, scores=scores)
 
 
-def _extra(one: Shared, roots: Sequence[Path]) -> tuple[File, ...]:
-    """Files that are none of the other index's, by whatever name."""
+def _extra(one: Shared, own: Files, roots: Sequence[Path]) -> tuple[File, ...]:
+    """Files that are the user's own, and none of the other index's, by whatever name."""
     taken = {_identity(file.path) for file in one.others} | {None}
     return tuple(
         file
         for file in one.files
-        if _identity(file.path) not in taken and not any(file.path.resolve().is_relative_to(root) for root in roots)
+        if _identity(file.path) not in taken
+        and file in own.of(file.image)
+        and not any(lies_in(file.path, root) for root in roots)
     )
 
 

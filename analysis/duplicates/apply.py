@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
+from analysis.duplicates.decided import Apart
 from analysis.duplicates.files import (
     FileLeft,
     Halfway,
@@ -84,6 +85,7 @@ class Applying:
         """Take every step that is not taken yet. Raises RunInvalid (a drive is missing), RunStopped, StorageFailed."""
         run = self._run
         self._devices = check_places(run, self._writer.index.catalog)
+        apart = Apart.of(self._writer.index, {step.image for step in run.steps if step is not None})
         with Journal(run.path) as journal:
             merge(self._writer, journal, run)
             for number, step in enumerate(run.steps):
@@ -95,6 +97,8 @@ class Applying:
                     return
                 with self._each(journal, number, step):
                     if not (number in run.begun and self._was_done(number, step)):
+                        if apart.named([step.image]):  # after the run was planned: no plan lets such an image go
+                            raise FileLeft("it was called no duplicate since")
                         journal.note({"begin": number})
                         self._take(number, step)
                     run.done.add(number)

@@ -1,11 +1,10 @@
-"""What the user decided: images that are no duplicates of one another are in no group together, or all stay."""
+"""What the user decided: images that are not duplicates are in no group together, or all stay."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
-from itertools import combinations
 
 from analysis.duplicates.alike import Groups
 from analysis.duplicates.groups import Decision, Group
@@ -15,61 +14,76 @@ from search.types import ImageRecord
 
 
 class Apart:
-    """Whether the user called two images, by their ids, no duplicates."""
+    """The images that the user called not duplicates, by their ids."""
 
     def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
-        self._pairs = frozenset(pairs)
+        """pairs: an image twice means that its copies are wanted."""
+        self._partners: defaultdict[str, set[str]] = defaultdict(set)
+        for one, other in pairs:
+            self._partners[one].add(other)
+            self._partners[other].add(one)
 
     @classmethod
-    def of(cls, index: Index) -> Apart:
-        """The decisions of an index."""
-        return cls((held.one, held.other) for held in index.catalog.decisions())
+    def of(cls, index: Index, ids: Iterable[str] | None = None) -> Apart:
+        """The decisions of an index. ids: only those that name one of these images."""
+        return cls((held.one, held.other) for held in index.catalog.decisions(ids))
 
-    def __call__(self, one: str, other: str) -> bool:
-        return (min(one, other), max(one, other)) in self._pairs
+    def __bool__(self) -> bool:
+        return bool(self._partners)
+
+    def partners(self, name: str) -> Set[str]:
+        """The images that one is not a duplicate of; itself, where its copies are wanted."""
+        return self._partners.get(name, set())
 
     def among(self, images: Mapping[int, ImageRecord]) -> dict[int, set[int]]:
         """For each of these images, by their rowids, those that it is apart from."""
         rowids = {record.id: rowid for rowid, record in images.items()}
-        found: defaultdict[int, set[int]] = defaultdict(set)
-        for one, other in self._pairs:
-            if one != other and one in rowids and other in rowids:
-                found[rowids[one]].add(rowids[other])
-                found[rowids[other]].add(rowids[one])
+        found = {}
+        for name in self.named(rowids):
+            if unlike := {rowids[other] for other in self.partners(name) if other != name and other in rowids}:
+                found[rowids[name]] = unlike
         return found
 
     def all(self, ids: Iterable[str]) -> bool:
-        """Whether all of these images are apart; of one image, whether its copies are wanted."""
-        names = [*dict.fromkeys(ids)]
-        return self(names[0], names[0]) if len(names) == 1 else all(self(*pair) for pair in combinations(names, 2))
+        """Whether each two of these images are apart; of one image, whether a decision names it."""
+        names = {*ids}
+        if len(names) == 1:
+            return bool(self.named(names))
+        return all(names - {name} <= self.partners(name) for name in names)
 
-    def any(self, ids: Iterable[str]) -> frozenset[str]:
-        """Those of these images that are apart from another one of them, or whose copies are wanted."""
-        names = [*dict.fromkeys(ids)]
-        pairs = [*combinations(names, 2), *((name, name) for name in names)] if self._pairs else []
-        return frozenset(name for pair in pairs if self(*pair) for name in pair)
+    def named(self, ids: Iterable[str]) -> frozenset[str]:
+        """Those of these images that a decision names, whatever the other image is."""
+        return frozenset(name for name in ids if name in self._partners)
 
 
 def split(
-    images: Mapping[int, ImageRecord], grouped: Callable[[Mapping[int, ImageRecord]], Groups], apart: Apart
+    images: Mapping[int, ImageRecord],
+    grouped: Callable[[Mapping[int, ImageRecord], Set[int] | None], Groups],
+    apart: Apart,
 ) -> Iterator[tuple[int, dict[int, float]]]:
-    """The groups of images, by their rowids, without two that are apart. grouped: finds the groups of some images.
+    """The groups of images, by their rowids, without two that are apart.
 
-    Of two members that are apart, the surer one stays with the medoid; groups are looked for among all others again.
+    Of two members that are apart, the surer one stays with the medoid. Then groups are looked for among all images that
+    are in none yet. grouped: finds the groups of some images; if a set is given, only by way of one of its images:
+    no others can make a new group.
     """
-    while images:
-        left = {}
-        for medoid, members in grouped(images):
-            stays = {medoid: 1.0}
-            for one in sorted(members, key=lambda one: (-members[one], one)):
-                if any(apart(images[one].id, images[other].id) for other in stays):
-                    left[one] = images[one]
-                else:
+    free, left = dict(images), None
+    while left is None or left:
+        gone = set()
+        for medoid, members in grouped(free, left):
+            stays, held = {}, {images[medoid].id}
+            for one in sorted(members, key=lambda one: (-members[one], one)) if apart else members:
+                name = images[one].id
+                if apart.partners(name).isdisjoint(held):
                     stays[one] = members[one]
-            del stays[medoid]
+                    held.add(name)
+                else:
+                    gone.add(one)
+            for one in (medoid, *stays):  # a medoid with which nothing stays is apart from all that it could be with
+                free.pop(one, None)
             if stays:
                 yield medoid, stays
-        images = left
+        left = gone
 
 
 def spare(decisions: Iterable[Decision], rules: Sequence[Rule]) -> Iterator[Decision]:
@@ -86,6 +100,7 @@ def spare(decisions: Iterable[Decision], rules: Sequence[Rule]) -> Iterator[Deci
 
 
 def undecided(group: Group, apart: Apart) -> Group | None:
-    """A group of equal files or pixels, with the images that the user wants; None where these are all."""
+    """A group of equal files or pixels, with the images that the user wants: all that a decision names, since either
+    file of equal ones may be the one that was named. None where each two of them are apart."""
     ids = [file.image.id for file in group.files]
-    return None if apart.all(ids) else replace(group, wanted=apart.any(ids))
+    return None if apart.all(ids) else replace(group, wanted=apart.named(ids))

@@ -43,7 +43,7 @@ def find(index: Index, tiers: Sequence[Tier], *, skipped: Skipped, rules: Sequen
     files of a photo are compared with that; DEFAULT_RULES where there are none.
 
     Only files of the user's own that are as the index knows them are in a group: no uploads, and no links. Images that
-    the user called no duplicates are in no group together; of equal ones, see `Group.wanted`.
+    the user called not duplicates are in no group together; of equal ones, see `Group.wanted`.
     """
     images, apart = [*records(index)], Apart.of(index)
     skipped = once(skipped)

@@ -41,7 +41,7 @@ class Group:
 
     scores: by image id, how surely it belongs to the group, 0..1; 1 where it is not there. centre: the image that all
     others were compared with, None where any two were. shown: by image id, how much of a photo it shows, from 0; of
-    other tiers nothing is known. wanted: ids of images that the user called no duplicates: equal as they are, all stay.
+    other tiers nothing is known. wanted: ids of images that a decision of the user names: equal as they are, all stay.
     """
 
     tier: Tier
@@ -55,7 +55,7 @@ class Group:
 @dataclass(frozen=True, kw_only=True)
 class Decision:
     """A group, the file of it to keep, and why; `goes`: the files that need not stay; `protected`: those that must;
-    `wanted`: those that the user called no duplicates."""
+    `wanted`: those of images that a decision names."""
 
     group: Group
     keep: File
@@ -69,5 +69,5 @@ class Decision:
         if file in self.protected:
             return "protected"
         if file in self.wanted:
-            return "called no duplicate"
+            return "named in a decision"
         return self.why if file is self.keep else None

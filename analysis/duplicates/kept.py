@@ -123,7 +123,7 @@ def _apart(members: Mapping[int, float], records: Mapping[int, ImageRecord], apa
         medoid, *others = members
         whole = [(medoid, {rowid: members[rowid] for rowid in others})]
         images = {rowid: records[rowid] for rowid in members}
-        for first, stays in split(images, lambda _: [whole.pop()] if whole else [], apart):
+        for first, stays in split(images, lambda *_: [whole.pop()] if whole else [], apart):
             yield [first, *stays]
 
 

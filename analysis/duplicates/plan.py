@@ -153,14 +153,14 @@ def target_folder(index: Index, named: Path) -> str:
     places |= {str(index.path.resolve()): "is the index"}
     made = {Path(folder, Path(root).name) for root in places}
     for place, what in places.items():
-        if any(_lies_in(one, Path(place)) for one in (folder, *made)):
+        if any(lies_in(one, Path(place)) for one in (folder, *made)):
             raise RunInvalid(f"{folder} lies in {place}, which {what}. Name a folder elsewhere.")
-        if _lies_in(Path(place), folder):
+        if lies_in(Path(place), folder):
             raise RunInvalid(f"{place}, which {what}, lies in {folder}. Name a folder elsewhere.")
     return str(folder)
 
 
-def _lies_in(path: Path, folder: Path) -> bool:
+def lies_in(path: Path, folder: Path) -> bool:
     """Whether a path is a folder or lies in it."""
     real = path.resolve()
     if real.is_relative_to(folder.resolve()):

@@ -294,10 +294,13 @@ class Catalog(StoredSpaces):
             yield from paths
             last = paths[-1]
 
-    def decisions(self) -> list[NotDuplicates]:
-        """Pairs of images that are no duplicates, the oldest decision first; also of images that were removed."""
+    def decisions(self, ids: Iterable[str] | None = None) -> list[NotDuplicates]:
+        """Pairs of images that are not duplicates, the oldest decision first; also of images that were removed.
+
+        ids: only pairs that name one of these images.
+        """
         with self.reading() as connection:
-            return read_decisions(connection)
+            return read_decisions(connection, ids)
 
     def failures(self, root: str | None = None, paths: Sequence[str] | None = None) -> list[Failure]:
         """Files that could not be indexed, by path: all, those under a root, or those of these paths."""

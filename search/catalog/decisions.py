@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import combinations
 from typing import NamedTuple
 
-from sqlalchemy import Connection, bindparam, delete, select
+from sqlalchemy import Connection, bindparam, delete, func, select, union
 from sqlalchemy.dialects.sqlite import insert
 
 from search.catalog.lookup import Lookup
@@ -18,6 +19,10 @@ MAX_IMAGES = 100
 _ADD = insert(decisions).on_conflict_do_nothing()
 _FORGET_PAIR = delete(decisions).where(decisions.c.one == bindparam("a"), decisions.c.other == bindparam("b"))
 _FORGET_IMAGE = delete(decisions).where((decisions.c.one == bindparam("id")) | (decisions.c.other == bindparam("id")))
+
+_IDS = select(func.json_each(bindparam("ids")).table_valued("value").c.value)
+_NAMED = union(*(select(decisions).where(column.in_(_IDS)) for column in (decisions.c.one, decisions.c.other)))
+"""By the primary key, and by the index on `other`: no other pairs are read."""
 
 
 class NotDuplicates(NamedTuple):
@@ -59,8 +64,11 @@ def _pairs(image_ids: Iterable[str]) -> Iterator[tuple[str, str]]:
     return iter(dict.fromkeys(combinations(sorted(image_ids), 2)))
 
 
-def read_decisions(connection: Connection) -> list[NotDuplicates]:
-    """All pairs, the oldest first."""
-    query = select(decisions.c.one, decisions.c.other, decisions.c.decided_at)
-    rows = connection.execute(query.order_by(decisions.c.decided_at, decisions.c.one, decisions.c.other))
-    return [NotDuplicates(*row) for row in rows]
+def read_decisions(connection: Connection, ids: Iterable[str] | None = None) -> list[NotDuplicates]:
+    """All pairs, or those that name one of these images; the oldest first."""
+    columns = (decisions.c.one, decisions.c.other, decisions.c.decided_at)
+    if ids is None:
+        rows = connection.execute(select(*columns))
+    else:
+        rows = connection.execute(_NAMED, {"ids": json.dumps([*ids])})
+    return sorted((NotDuplicates(*row) for row in rows), key=lambda held: (held.decided_at, held.one, held.other))
