@@ -273,15 +273,18 @@ def _resolve(index: Index, name: str) -> str | None:
 
 
 def _strike(index: Index, names: Sequence[str]) -> None:
-    """Forget images in the journals of runs over duplicates, by ids or paths that the index may not know any more."""
-    from search.journal import FOLDER, strike
+    """Forget images in the journals of runs over duplicates, by ids or paths that the index may not know any more; and
+    in groups, all that the index does not know."""
+    from search.journal import FOLDER, GROUPS, strike, strike_groups
 
     paths = set()
     for path in (Path(name) for name in names if "\0" not in name):
         paths.add(str(path.absolute()))
         with suppress(OSError, RuntimeError):  # links in a circle, a path that is too long
             paths.add(str(path.resolve()))
-    strike(index.path / FOLDER, {name.lower() for name in names}, paths)
+    ids = {name.lower() for name in names}
+    strike(index.path / FOLDER, ids, paths)
+    strike_groups(index.path / GROUPS, ids, index.catalog.rowids)
 
 
 def _barred(index: Index, name: str) -> list[Location]:

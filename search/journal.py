@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Set
+import re
+from collections.abc import Callable, Container, Set
 from pathlib import Path
 from types import TracebackType
 
@@ -18,6 +19,7 @@ GROUPS = "groups"
 """In an index: the groups that `dups` found last, `TIER.json`, a line of ids and scores each after the first line."""
 OVER = ("finished", "undone")
 """States in which nothing of a run is under way."""
+_ID = re.compile(rb"[0-9a-f]{64}")
 LAST = 100
 """Bytes at a journal's end that hold its last line, if that is a state."""
 
@@ -128,19 +130,23 @@ def strike(folder: Path, images: Set[str], paths: Set[str] = frozenset()) -> Non
         write(path, struck)
 
 
-def strike_groups(folder: Path, images: Set[str]) -> None:
-    """Forget images in the groups of a folder: they are in none any more. images: ids. Raises StorageFailed."""
+def strike_groups(folder: Path, images: Set[str], known: Callable[[Set[str]], Container[str]]) -> None:
+    """Forget images in the groups of a folder, and those that the index does not have any more.
+
+    An empty id takes their place: groups keep their numbers, and show that their first image is gone. images: ids.
+    known: those of some ids that the index has. Only for who holds the index's lock. Raises StorageFailed.
+    """
+    for draft in folder.glob(".*.tmp"):  # of a process that was killed
+        with storage_errors(draft):
+            draft.unlink(missing_ok=True)
     for path in sorted(folder.glob("*.json")):
         with reading_errors(path):
-            head, *lines = path.read_bytes().split(b"\n")
-        if any(image.encode() in line for line in lines for image in images):
-            try:
-                groups = [[one for one in json.loads(line) if one[0] not in images] for line in lines]
-            except (ValueError, TypeError, LookupError):  # not as we write it: nobody reads it either
-                groups = []
-            kept = (json.dumps(group, separators=(",", ":")).encode() for group in groups if len(group) > 1)
+            data = path.read_bytes()
+        ids = {found.decode() for found in _ID.findall(data)}
+        there = known(ids - images)
+        if any(name in images or name not in there for name in ids):
             with storage_errors(path):
-                write_whole(path, b"\n".join([head, *kept]), durable=True)
+                write_whole(path, _ID.sub(lambda it: it[0] if it[0].decode() in there else b"", data), durable=True)
 
 
 def _struck(entries: list[JsonObject], images: Set[str], paths: Set[str]) -> list[JsonObject]:

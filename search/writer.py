@@ -43,7 +43,7 @@ class Writer:
         ids, root = list(image_ids), str(self.index.uploads)
         if erase:  # before the commit: where this ends early, to erase again finds them still
             strike(self.index.path / FOLDER, frozenset(ids))
-            strike_groups(self.index.path / GROUPS, frozenset(ids))
+            strike_groups(self.index.path / GROUPS, frozenset(ids), self.index.catalog.rowids)
         with self.transaction() as transaction:
             uploads = transaction.paths_of(ids, root)
             removed = transaction.remove(ids, erase=erase)

@@ -113,12 +113,11 @@ def test_members_that_are_apart_are_looked_for_beside_images_of_no_group(
 
 
 def test_decisions_about_a_large_group_cost_no_square() -> None:
-    members = {number: 1.0 for number in range(1, 20_000)}
+    members = dict.fromkeys(range(1, 20_000), 1.0)
     images, apart = blank(20_000), Apart([("1", "3"), ("a", "b")])
     began = time.process_time()
-    ((_, stays), *_), whole = (
-        [*split(images, lambda _, left: [(0, members)] * (left is None), one)] for one in (apart, Apart([]))
-    )
+    (_, stays), *_ = split(images, lambda _, left: [(0, members)] * (left is None), apart)
+    whole = [*split(images, lambda *_: [(0, members)], Apart([]))]
     assert {*members} - {*stays} == {3}
     assert whole == [(0, members)]
     assert apart.named(record.id for record in images.values()) == {"1", "3"}

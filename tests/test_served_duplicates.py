@@ -14,10 +14,11 @@ import pytest
 from albums import Album
 from conftest import FakeEncoder, run_cli
 from fastapi import FastAPI
+from filelock import FileLock
 from PIL import Image
 
 from analysis.duplicates.find import Files
-from analysis.duplicates.groups import File, Group
+from analysis.duplicates.groups import File, Group, Tier
 from analysis.duplicates.kept import keep_groups, kept_groups
 from analysis.labels import records
 from api.http import problems
@@ -31,6 +32,7 @@ from search.index import Index
 
 Ask = Callable[..., httpx.Response]
 UNKNOWN = "0" * 64
+KEPT: tuple[Tier, ...] = ("pixels", "photo")
 
 
 @pytest.fixture
@@ -111,22 +113,51 @@ def test_other_kinds_are_what_the_command_found_last(ask: Ask, album: Album) -> 
     ]
 
 
-def test_erased_images_are_in_no_kept_group(album: Album) -> None:
+def test_erased_images_are_in_no_kept_group(ask: Ask, album: Album) -> None:
     there = held(album.index)
     groups = [
-        Group(tier="photo", files=tuple(there[name] for name in names))
-        for names in (("0 copy.png", "0.bmp", "0.tif"), ("1 copy.png", "2 copy.png"))
+        Group(tier=tier, files=tuple(there[name] for name in names))
+        for tier in KEPT
+        for names in (("0.bmp", "0 copy.png", "0.tif"), ("1 copy.png", "2 copy.png"), ("3 copy.png", "0.tif", "0.bmp"))
     ]
-    keep_groups(album.index, ["photo", "alike"], groups)
+    keep_groups(album.index, KEPT, groups)
+    folder = album.index.path / "groups"
+    (folder / ".photo.json.0.tmp").write_bytes((folder / "photo.json").read_bytes())
     erased = [there[name].image.id for name in ("0.bmp", "2 copy.png")]
-    run_cli("remove", album.index.path, "--erase", *erased)
+    run_cli("remove", album.index.path, album.photos / "0.bmp")
+    run_cli("remove", album.index.path, "--erase", album.photos / "0.bmp", there["2 copy.png"].image.id)
+    assert [path.name for path in sorted(folder.iterdir())] == ["photo.json", "pixels.json"]
+    assert not any(name in path.read_text() for name in erased for path in folder.iterdir())
     kept = kept_groups(album.index, "photo")
     assert kept is not None
-    assert [[name for name, _ in group] for group in kept.groups] == [
-        [there[name].image.id for name in ("0 copy.png", "0.tif")]
-    ]
-    text = (album.index.path / "groups" / "photo.json").read_text()
-    assert not any(name in text for name in erased)
+    assert [len(group) for group in kept.groups] == [3, 2, 3], "numbers and places are as they were"
+    assert [sorted(group) for group in names(ask("GET", params={"tier": "photo"}))] == [
+        ["0.tif", "3 copy.png", "3.png"]
+    ], "none without the image that the others were proved against"
+    assert len(names(ask("GET", params={"tier": "pixels"}))) == 2
+
+
+def test_images_erased_while_duplicates_are_looked_for_are_not_kept(album: Album) -> None:
+    there = held(album.index)
+    found = Group(tier="photo", files=tuple(there[name] for name in ("0 copy.png", "0.bmp")))
+    erased = there["0.bmp"].image.id
+    run_cli("remove", album.index.path, "--erase", erased)
+    keep_groups(album.index, ["photo"], [found])
+    assert erased not in (album.index.path / "groups" / "photo.json").read_text()
+    with FileLock(album.index.path / "lock"):
+        ended = run_cli("dups", album.index.path, "--tier", "pixels")
+    assert "not kept for servers: Another process is writing" in ended.stderr
+    assert "Same pixels" in ended.stdout
+    assert not (album.index.path / "groups" / "pixels.json").exists()
+
+
+def test_a_photo_whose_medoid_is_gone_is_not_listed(ask: Ask, album: Album) -> None:
+    there = held(album.index)
+    files = tuple(there[name] for name in ("0.bmp", "0 copy.png", "0.tif"))
+    keep_groups(album.index, ["photo"], [Group(tier="photo", files=files)])
+    assert len(names(ask("GET", params={"tier": "photo"}))) == 1
+    (album.photos / "0.bmp").unlink()
+    assert names(ask("GET", params={"tier": "photo"})) == []
 
 
 def test_a_listing_does_not_need_a_place_to_keep_it(album: Album) -> None:

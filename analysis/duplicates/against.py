@@ -75,8 +75,8 @@ class _Side:
 def compare_indexes(index: Index, other: Index, tiers: Sequence[Tier], *, skipped: Skipped) -> Comparison:
     """What an index shares with another one, the surest tier first, each tier's largest files first.
 
-    Nothing is changed. Uploads and links are found, and are never extra. Raises RuleInvalid for `moment` and `alike`, where
-    both are one index, and for photos where no space of both has one recipe.
+    Nothing is changed. Uploads and links are found, and are never extra. Raises RuleInvalid for `moment` and `alike`,
+    where both are one index, and for photos where no space of both has one recipe.
     """
     if index.path.resolve() == other.path.resolve():
         raise RuleInvalid(f"{other.path} is the same index. Name another one to compare with.")

@@ -283,13 +283,14 @@ def _decided(
     from analysis.duplicates.find import find
     from analysis.duplicates.keep import DEFAULT_RULES, check_patterns, decide, parse_rules
     from analysis.duplicates.kept import keep_groups
+    from search.errors import IndexLocked, StorageFailed
 
     rules = parse_rules(DEFAULT_RULES if keep is None else keep, protect)
     groups = find(index, tiers, skipped=leave, rules=rules)
     try:
         keep_groups(index, tiers, groups)
-    except OSError as error:  # of a disk that is full, or another user's
-        warn(f"The groups are not kept for servers: {error.strerror or error}")
+    except (IndexLocked, StorageFailed, OSError) as error:  # of a disk that is full, or another user's
+        warn(f"The groups are not kept for servers: {getattr(error, 'strerror', None) or error}")
     check_patterns(rules, groups)
     return [*spare(decide(groups, rules, protect), rules)]
 

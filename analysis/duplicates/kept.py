@@ -43,14 +43,23 @@ class GroupPage:
 
 
 def keep_groups(index: Index, tiers: Iterable[Tier], groups: Iterable[Group]) -> None:
-    """Keep the groups of these tiers, but for equal bytes, in place of those before. Raises OSError."""
+    """Keep the groups of these tiers, but for equal bytes, in place of those before.
+
+    Takes the index's lock, without waiting for it: what is erased meanwhile would come back. An image that was removed
+    since it was looked at is an empty id. Raises IndexLocked, IndexMoved, StorageFailed, OSError.
+    """
     lines = {tier: [_line({"format": FORMAT, "found_at": _now()})] for tier in tiers if tier != LIVE}
-    for group in groups:
-        if group.tier in lines:
-            scores = {file.image.id: round(group.scores.get(file.image.id, 1.0), 4) for file in group.files}
-            lines[group.tier].append(_line([*scores.items()]))
-    for tier, held in lines.items():
-        write_whole(_file(index, tier), "\n".join(held).encode(), durable=False)
+    kept = [group for group in groups if group.tier in lines]
+    if not lines:
+        return
+    with index.writer():
+        known = index.catalog.rowids({file.image.id for group in kept for file in group.files})
+        for group in kept:
+            ids = dict.fromkeys(file.image.id for file in group.files)
+            scores = [(name if name in known else "", round(group.scores.get(name, 1.0), 4)) for name in ids]
+            lines[group.tier].append(_line(scores))
+        for tier, held in lines.items():
+            write_whole(_file(index, tier), "\n".join(held).encode(), durable=False)
 
 
 def kept_groups(index: Index, tier: Tier) -> Kept | None:
@@ -97,14 +106,17 @@ def _decided(index: Index, tier: Tier, held: Sequence[Sequence[Member]]) -> list
 
 
 def _groups(index: Index, tier: Tier, held: Sequence[Sequence[Member]]) -> Iterator[Group]:
-    """The groups that kept members make today: of files that are there, and not of images that were called no
-    duplicates since."""
-    files, apart = Files(index, lambda *_: None), Apart.of(index)
-    rowids = index.catalog.rowids({name for group in held for name, _ in group})
+    """The groups that kept members make today: of files that are there, and not of images that were called not
+    duplicates since. Without the image that the others were proved against there is no group, unless all are equal."""
+    ids = {name for group in held for name, _ in group}
+    files, apart = Files(index, lambda *_: None), Apart.of(index, ids)
+    rowids = index.catalog.rowids(ids)
     records = index.catalog.records(rowids.values())
     for members in held:
         there = {rowids[name]: score for name, score in members if rowids.get(name) in records}
         there = {rowid: score for rowid, score in there.items() if files.of(records[rowid])}
+        if tier not in SURE and rowids.get(members[0][0]) not in there:
+            continue
         for part in [[*there]] if tier in SURE else _apart(there, records, apart):
             group = Group(
                 tier=tier,
