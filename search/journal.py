@@ -144,9 +144,14 @@ def strike_groups(folder: Path, images: Set[str], known: Callable[[Set[str]], Co
             data = path.read_bytes()
         ids = {found.decode() for found in _ID.findall(data)}
         there = known(ids - images)
-        if any(name in images or name not in there for name in ids):
+        struck = _without(data, {name for name in ids if name in images or name not in there})
+        if struck != data:
             with storage_errors(path):
-                write_whole(path, _ID.sub(lambda it: it[0] if it[0].decode() in there else b"", data), durable=True)
+                write_whole(path, struck, durable=True)
+
+
+def _without(data: bytes, images: Set[str]) -> bytes:
+    return _ID.sub(lambda found: b"" if found[0].decode() in images else found[0], data)
 
 
 def _struck(entries: list[JsonObject], images: Set[str], paths: Set[str]) -> list[JsonObject]:

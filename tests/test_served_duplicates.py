@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from fastapi import FastAPI
 from filelock import FileLock
 from PIL import Image
 
+from analysis.duplicates import kept
 from analysis.duplicates.find import Files
 from analysis.duplicates.groups import File, Group, Tier
 from analysis.duplicates.kept import keep_groups, kept_groups
@@ -85,13 +87,13 @@ def names(answer: httpx.Response) -> list[dict[str, bool]]:
 
 
 def test_equal_files_are_listed_page_by_page_without_any_command(ask: Ask, album: Album) -> None:
-    seen, cursor = [], "0"
-    for _ in range(3):
-        answer = ask("GET", params={"limit": 2, "cursor": cursor})
+    seen, cursor = [], dict[str, str]()
+    for number in range(3):
+        answer = ask("GET", params={"limit": 2, **cursor})
         seen += names(answer)
         assert answer.json()["found_at"] is None
-        cursor = answer.json()["next_cursor"]
-    assert cursor is None
+        cursor = {"cursor": answer.json()["next_cursor"]}
+        assert (cursor["cursor"] is None) is (number == 2)
     assert sorted(sorted(group) for group in seen) == [[f"{n} copy.png", f"{n}.png"] for n in range(5)]
     assert all(sorted(group.values()) == [False, True] for group in seen)
     (album.photos / "3 copy.png").unlink()
@@ -128,9 +130,9 @@ def test_erased_images_are_in_no_kept_group(ask: Ask, album: Album) -> None:
     run_cli("remove", album.index.path, "--erase", album.photos / "0.bmp", there["2 copy.png"].image.id)
     assert [path.name for path in sorted(folder.iterdir())] == ["photo.json", "pixels.json"]
     assert not any(name in path.read_text() for name in erased for path in folder.iterdir())
-    kept = kept_groups(album.index, "photo")
-    assert kept is not None
-    assert [len(group) for group in kept.groups] == [3, 2, 3], "numbers and places are as they were"
+    left = kept_groups(album.index, "photo")
+    assert left is not None
+    assert [len(group) for group in left.groups] == [3, 2, 3], "numbers and places are as they were"
     assert [sorted(group) for group in names(ask("GET", params={"tier": "photo"}))] == [
         ["0.tif", "3 copy.png", "3.png"]
     ], "none without the image that the others were proved against"
@@ -149,6 +151,46 @@ def test_images_erased_while_duplicates_are_looked_for_are_not_kept(album: Album
     assert "not kept for servers: Another process is writing" in ended.stderr
     assert "Same pixels" in ended.stdout
     assert not (album.index.path / "groups" / "pixels.json").exists()
+
+
+def test_pages_go_on_where_they_were_or_begin_again(ask: Ask, album: Album) -> None:
+    there = held(album.index)
+    some = [there[name] for name in ("0 copy.png", "1 copy.png", "2 copy.png", "3 copy.png")]
+    groups = [Group(tier="photo", files=pair) for pair in combinations(some, 2)]
+
+    def page(**words: Any) -> httpx.Response:
+        return ask("GET", params={"tier": "photo", "limit": 2, **words})
+
+    keep_groups(album.index, ["photo"], groups)
+    first = page()
+    cursor = first.json()["next_cursor"]
+    run_cli("remove", album.index.path, "--erase", some[2].image.id)
+    second = page(cursor=cursor)
+    assert [sorted(group) for group in names(second)] == [["0 copy.png", "0.png", "3 copy.png", "3.png"]]
+    third = page(cursor=second.json()["next_cursor"])
+    assert [sorted(group) for group in names(third)] == [["1 copy.png", "1.png", "3 copy.png", "3.png"]]
+    for words in ({"tier": "bytes"}, {"cursor": ask("GET", params={"limit": 1}).json()["next_cursor"]}):
+        refused = page(**{"cursor": cursor, **words})
+        assert (refused.status_code, refused.json()["code"]) == (422, "invalid")
+        assert "Begin again without a cursor" in refused.json()["detail"]
+    keep_groups(album.index, ["photo"], groups[1:])
+    assert page(cursor=cursor).status_code == 422
+
+
+def test_groups_and_pages_have_a_bound(ask: Ask, album: Album, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = held(album.index)
+    files = tuple(there[f"{number} copy.png"] for number in range(5))
+    keep_groups(album.index, ["photo"], [Group(tier="photo", files=files)] * 3)
+    monkeypatch.setattr(kept, "MAX_FILES", 3)
+    monkeypatch.setattr(kept, "PAGE_FILES", 5)
+    page = ask("GET", params={"tier": "photo"}).json()
+    assert [len(group["images"]) for group in page["groups"]] == [3, 3]
+    last = ask("GET", params={"tier": "photo", "cursor": page["next_cursor"]}).json()
+    assert ([len(group["images"]) for group in last["groups"]], last["next_cursor"]) == ([3], None)
+    for number in range(6):
+        shutil.copyfile(album.photos / "0.bmp", album.photos / f"more{number}.bmp")
+    album.build()
+    assert max(len(group) for group in names(ask("GET"))) == 3
 
 
 def test_a_photo_whose_medoid_is_gone_is_not_listed(ask: Ask, album: Album) -> None:

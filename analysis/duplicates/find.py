@@ -6,6 +6,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -76,16 +77,16 @@ def once(skipped: Skipped) -> Skipped:
 
 class Files:
     """The files of images, each looked at once. own: only those that the user may want to let go, neither uploads nor
-    links."""
+    links. most: of an image."""
 
-    def __init__(self, index: Index, skipped: Skipped, *, own: bool = True) -> None:
-        self._index, self._skipped, self._own = index, skipped, own
+    def __init__(self, index: Index, skipped: Skipped, *, own: bool = True, most: int | None = None) -> None:
+        self._index, self._skipped, self._own, self._most = index, skipped, own, most
         self._known: dict[str, tuple[File, ...]] = {}
 
     def of(self, record: ImageRecord) -> tuple[File, ...]:
         """The files of an image that are on the disk: of several names of one file, the first."""
         if record.id not in self._known:
-            self._known[record.id] = tuple(self._found(record))
+            self._known[record.id] = tuple(islice(self._found(record), self._most))
         return self._known[record.id]
 
     def _found(self, record: ImageRecord) -> Iterator[File]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +22,10 @@ FORMAT = 1
 """Of the files; one of another format counts as none."""
 LIVE: Tier = "bytes"
 """The tier that the catalog knows: nothing is kept of it."""
+MAX_FILES = 200
+"""Files of a group that are looked at for a page, and listed."""
+PAGE_FILES = 2_000
+"""Files after which a page ends."""
 Member = tuple[str, float]
 """An image's id, and how surely it belongs to its group."""
 
@@ -35,10 +40,10 @@ class Kept:
 
 @dataclass(frozen=True, kw_only=True)
 class GroupPage:
-    """Some groups of a tier, with what to keep of each. more: where to go on. found_at: None where that is now."""
+    """Some groups of a tier, with what to keep of each. cursor: of the next page. found_at: None where that is now."""
 
     decisions: Sequence[Decision]
-    more: int | None
+    cursor: str | None
     found_at: str | None
 
 
@@ -87,46 +92,73 @@ def stamp(index: Index, tier: Tier) -> tuple[int, int] | None:
 def live_page(index: Index, after: int, limit: int) -> GroupPage:
     """Groups of equal bytes: of up to `limit` images of several files after the rowid `after`."""
     rowids = index.catalog.with_copies(after, limit + 1)
-    records = index.catalog.records(rowids[:limit])
-    held = [[(record.id, 1.0)] for record in records.values()]
-    more = rowids[limit - 1] if len(rowids) > limit else None
-    return GroupPage(decisions=_decided(index, LIVE, held), more=more, found_at=None)
+    names = index.catalog.ids(rowids[:limit])
+    decisions, used = _decided(index, LIVE, [[(names.get(rowid, ""), 1.0)] for rowid in rowids[:limit]])
+    more = _cursor(LIVE, None, rowids[used - 1]) if used < len(rowids) else None
+    return GroupPage(decisions=decisions, cursor=more, found_at=None)
 
 
 def kept_page(index: Index, tier: Tier, kept: Kept, after: int, limit: int) -> GroupPage:
     """What is left of up to `limit` kept groups after the first `after`: of images and files that are there."""
-    more = after + limit if len(kept.groups) > after + limit else None
-    decisions = _decided(index, tier, kept.groups[after : after + limit])
-    return GroupPage(decisions=decisions, more=more, found_at=kept.found_at)
+    decisions, used = _decided(index, tier, kept.groups[after : after + limit])
+    more = _cursor(tier, kept.found_at, after + used) if after + used < len(kept.groups) else None
+    return GroupPage(decisions=decisions, cursor=more, found_at=kept.found_at)
 
 
-def _decided(index: Index, tier: Tier, held: Sequence[Sequence[Member]]) -> list[Decision]:
+def place(cursor: str, tier: Tier, found_at: str | None) -> int | None:
+    """Where a page begins by the cursor of the one before; None where that was of another tier, or of other groups."""
+    number = cursor.rpartition("-")[2]
+    return int(number) if cursor == _cursor(tier, found_at, int(number)) else None
+
+
+def _cursor(tier: Tier, found_at: str | None, number: int) -> str:
+    return f"{tier}-{re.sub('[^0-9]', '', found_at or '')}-{number}"
+
+
+def _decided(index: Index, tier: Tier, held: Sequence[Sequence[Member]]) -> tuple[list[Decision], int]:
+    """Decisions about kept groups, up to PAGE_FILES, and how many of the groups these are."""
     rules = parse_rules(DEFAULT_RULES)
-    return [*spare(decide(_groups(index, tier, held), rules), rules)]
+    groups, looked = [], 0
+    for used, some in enumerate(_groups(index, tier, held)):
+        if looked >= PAGE_FILES:
+            break
+        groups += some
+        looked += sum(len(group.files) for group in some)
+    else:
+        used = len(held)
+    return [*spare(decide(groups, rules), rules)], used
 
 
-def _groups(index: Index, tier: Tier, held: Sequence[Sequence[Member]]) -> Iterator[Group]:
-    """The groups that kept members make today: of files that are there, and not of images that were called not
-    duplicates since. Without the image that the others were proved against there is no group, unless all are equal."""
-    ids = {name for group in held for name, _ in group}
-    files, apart = Files(index, lambda *_: None), Apart.of(index, ids)
+def _groups(index: Index, tier: Tier, held: Sequence[Sequence[Member]]) -> Iterator[list[Group]]:
+    """The groups that the members of each kept one make today: of up to MAX_FILES files that are there, and not of
+    images that were called not duplicates since. Without the image that the others were proved against there is no
+    group, unless all are equal."""
+    cut = [members[:MAX_FILES] for members in held]
+    ids = {name for group in cut for name, _ in group}
+    files, apart = Files(index, lambda *_: None, most=MAX_FILES), Apart.of(index, ids)
     rowids = index.catalog.rowids(ids)
-    records = index.catalog.records(rowids.values())
-    for members in held:
-        there = {rowids[name]: score for name, score in members if rowids.get(name) in records}
-        there = {rowid: score for rowid, score in there.items() if files.of(records[rowid])}
-        if tier not in SURE and rowids.get(members[0][0]) not in there:
-            continue
-        for part in [[*there]] if tier in SURE else _apart(there, records, apart):
-            group = Group(
+    for members in cut:
+        records = index.catalog.records(rowids[name] for name, _ in members if name in rowids)
+        there: dict[int, float] = {}
+        left = MAX_FILES
+        for name, score in members:
+            record = records.get(rowids.get(name, 0))
+            if record is not None and left > 0 and files.of(record):
+                there[rowids[name]] = score
+                left -= len(files.of(record))
+        whole = tier in SURE
+        parts = [[*there]] if whole else [] if rowids.get(members[0][0]) not in there else _apart(there, records, apart)
+        made = (
+            Group(
                 tier=tier,
-                files=tuple(file for rowid in part for file in files.of(records[rowid])),
+                files=tuple(file for rowid in part for file in files.of(records[rowid]))[:MAX_FILES],
                 scores={records[rowid].id: there[rowid] for rowid in part},
             )
-            if len(group.files) > 1 and (len(part) > 1 or tier == LIVE):
-                left = undecided(group, apart) if tier in SURE else group
-                if left is not None:
-                    yield left
+            for part in parts
+            if len(part) > 1 or tier == LIVE
+        )
+        several = (group for group in made if len(group.files) > 1)
+        yield [one for group in several if (one := undecided(group, apart) if whole else group) is not None]
 
 
 def _apart(members: Mapping[int, float], records: Mapping[int, ImageRecord], apart: Apart) -> Iterator[list[int]]:
@@ -148,4 +180,4 @@ def _line(value: object) -> str:
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

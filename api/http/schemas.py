@@ -261,12 +261,12 @@ class DuplicatesAnswer(BaseModel):
         return cls(
             groups=[DuplicateGroup.model_validate(group) for group in groups],
             found_at=page.found_at,
-            next_cursor=None if page.more is None else str(page.more),
+            next_cursor=page.cursor,
         )
 
 
 class DecisionRequest(Request):
-    """A decision about images: they are no duplicates of one another, or that is taken back."""
+    """A decision about images: they are not duplicates of each other, or that is taken back."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"images": [EXAMPLE_ID, EXAMPLE_ID]}]})
 

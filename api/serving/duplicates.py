@@ -6,8 +6,8 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
 from analysis.duplicates.groups import Tier
-from analysis.duplicates.kept import LIVE, GroupPage, Kept, kept_groups, kept_page, live_page, stamp
-from api.errors import GroupsMissing
+from analysis.duplicates.kept import LIVE, GroupPage, Kept, kept_groups, kept_page, live_page, place, stamp
+from api.errors import GroupsMissing, QuestionInvalid
 from search.index import Index
 
 
@@ -27,13 +27,13 @@ class Duplicates:
         """Finish what is under way."""
         self._thread.shutdown()
 
-    async def page(self, tier: Tier, after: int, limit: int) -> GroupPage:
-        """Up to `limit` groups of a tier after a place that the page before named. Raises GroupsMissing."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._page, tier, after, limit)
+    async def page(self, tier: Tier, cursor: str | None, limit: int) -> GroupPage:
+        """Up to `limit` groups of a tier. cursor: of the page before. Raises GroupsMissing, QuestionInvalid."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._page, tier, cursor, limit)
 
-    def _page(self, tier: Tier, after: int, limit: int) -> GroupPage:
+    def _page(self, tier: Tier, cursor: str | None, limit: int) -> GroupPage:
         if tier == LIVE:
-            return live_page(self._index, after, limit)
+            return live_page(self._index, _after(cursor, tier, None), limit)
         now = stamp(self._index, tier)
         if tier not in self._kept or self._kept[tier][0] != now:
             self._kept.pop(tier, None)
@@ -41,4 +41,15 @@ class Duplicates:
             if kept is None:
                 raise GroupsMissing(tier)
             self._kept[tier] = (now, kept)
-        return kept_page(self._index, tier, self._kept[tier][1], after, limit)
+        held = self._kept[tier][1]
+        return kept_page(self._index, tier, held, _after(cursor, tier, held.found_at), limit)
+
+
+def _after(cursor: str | None, tier: Tier, found_at: str | None) -> int:
+    after = 0 if cursor is None else place(cursor, tier, found_at)
+    if after is None:
+        raise QuestionInvalid(
+            "This cursor is of another kind of duplicates, or they were found again since that page. Begin again "
+            "without a cursor."
+        )
+    return after

@@ -17,11 +17,13 @@ router = APIRouter(prefix="/v1/duplicates", tags=["duplicates"], route_class=Che
 async def list_duplicates(
     service: Chosen,
     tier: Annotated[Tier, Query(description="The kind of duplicates.")] = "bytes",
-    cursor: Annotated[str | None, Query(pattern=r"^\d{1,18}$", description="`next_cursor` of the page before.")] = None,
+    cursor: Annotated[
+        str | None, Query(pattern=r"^[a-z]+-\d{0,30}-\d{1,18}$", description="`next_cursor` of the page before.")
+    ] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> DuplicatesAnswer:
     """Groups of duplicates, a page at a time: `bytes` as they are now, others as `lookalike dups` found them last."""
-    return DuplicatesAnswer.of(await service.duplicates.page(tier, int(cursor or 0), limit))
+    return DuplicatesAnswer.of(await service.duplicates.page(tier, cursor, limit))
 
 
 @router.post("/decisions", responses=answers(404, 413, 507))
