@@ -59,7 +59,7 @@ class Writer:
         return removed
 
     def set_not_duplicates(self, image_ids: Sequence[str]) -> int:
-        """Remember that images are no duplicates of one another, also once they are removed, and come back.
+        """Remember that images are not duplicates of each other, also once they are removed, and come back.
 
         An id given twice: that its copies are wanted. Returns how many pairs are new. Raises UnknownImage.
         """
@@ -70,7 +70,7 @@ class Writer:
             return transaction.set_not_duplicates(image_ids)
 
     def clear_not_duplicates(self, image_ids: Sequence[str]) -> int:
-        """Forget that images are no duplicates of one another; of a single one, of any other.
+        """Forget that images are not duplicates of each other; of a single one, of any other.
 
         Returns how many pairs there were.
         """

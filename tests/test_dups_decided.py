@@ -208,13 +208,40 @@ def test_decisions_are_listed_and_forgotten_of_removed_images_too(album: Album) 
     assert len(dups(album, "--decisions")["decisions"]) == 1
 
 
+def test_answers_say_all_that_was_decided_and_what_stays(album: Album) -> None:
+    photos, index = album.photos, album.index.path
+    files = [photos / name for name in ("a.png", "copy.png", "a.bmp")]
+    told = run_cli("dups", index, *files, "--not-duplicates").stdout.splitlines()
+    assert told == [
+        "These 2 images are not duplicates of each other.",
+        "Of 1 image you named equal files. All of them are wanted: from now on none is extra.",
+    ]
+    assert run_cli("dups", index, *files[1:], "--forget").stdout.splitlines() == [
+        "1 decision forgotten.",
+        "1 decision about these images stays. To forget all of one image's, name it alone.",
+    ]
+    assert run_cli("dups", index, files[0], "--forget").stdout == "1 decision forgotten.\n"
+
+
+def test_many_decisions_are_listed_in_part(make_index: MakeIndex) -> None:
+    index = make_index(vectors(12))
+    with index.writer() as writer:
+        writer.set_not_duplicates([image_id(number) for number in range(12)])
+    shown = run_cli("dups", index.path, "--decisions").stdout.splitlines()
+    assert shown[-2:] == ["... and 16 more pairs; --json lists all", "66 pairs of images that are not duplicates."]
+    assert len(shown) == 2 * 50 + 2
+    of_one = index.catalog.decisions([image_id(3)])
+    assert len(of_one) == 11
+    assert all(image_id(3) in held for held in of_one)
+
+
 def test_words_that_say_nothing_are_refused(album: Album) -> None:
     photos = album.photos
     assert "Name two images" in dups(album, photos / "a.png", "--not-duplicates", check=2)
     assert "no image" in dups(album, photos / "a.png", photos / "missing.png", "--not-duplicates", check=2)
     assert "no image" in dups(album, photos / "missing.png", "--forget", check=2)
-    assert "named for" in dups(album, photos / "a.png", check=2)
-    assert "no other option" in dups(album, photos / "a.png", "--forget", "--tier", "bytes", check=2)
+    assert "was named without either" in dups(album, photos / "a.png", check=2)
+    assert "works only alone" in dups(album, photos / "a.png", "--forget", "--tier", "bytes", check=2)
     told = run_cli("dups", photos / "a.png", photos / "a.bmp", "--not-duplicates", check=2).stderr
     assert "Name the index first" in told
     assert album.index.catalog.decisions() == []
@@ -244,7 +271,7 @@ def test_verify_finds_decisions_that_are_about_no_images(make_index: MakeIndex) 
     connection.close()
     (index.path / "catalog.sqlite.sums").unlink()
     with Index.open(index.path, writable=True) as opened:
-        assert "1 decisions are not about two images" in [one.problem for one in verify(opened).findings]
+        assert "1 stored pair of images is malformed" in [one.problem for one in verify(opened).findings]
 
 
 def test_an_index_of_the_format_before_has_no_decisions_and_takes_some(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -34,7 +33,7 @@ from analysis.duplicates.files import (
     sync_folder,
     there,
 )
-from analysis.duplicates.places import check_places, missing, mounted
+from analysis.duplicates.places import BROKEN_DISK, check_places, missing, mounted
 from analysis.duplicates.plan import Request, Step
 from analysis.duplicates.runs import Run, new_run
 from analysis.duplicates.told import merge, tell, unmerge
@@ -43,12 +42,6 @@ from search.errors import StorageFailed
 from search.files import make_folder, storage_errors, sync
 from search.journal import Journal
 from search.writer import Writer
-
-BROKEN_DISK = (
-    *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ENODEV, errno.ENXIO),
-    *(errno.ESTALE, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ETIMEDOUT),
-)
-"""Errors that concern the disk, or the way to it, and not one file: the run stops."""
 
 
 def begin(writer: Writer, request: Request, steps: Sequence[Step]) -> Run:

@@ -65,21 +65,21 @@ def duplicates(
         False
     ),
     not_duplicates: Annotated[
-        bool, typer.Option("--not-duplicates", help="Remember that these images are no duplicates of one another.")
+        bool, typer.Option("--not-duplicates", help="Remember that these images are not duplicates of each other.")
     ] = False,
     forget: Annotated[
-        bool, typer.Option("--forget", help="Forget that these images, or one and any other, are no duplicates.")
+        bool, typer.Option("--forget", help="Forget decisions among these images; of a single image, all of them.")
     ] = False,
-    decisions: Annotated[bool, typer.Option("--decisions", help="List which images are called no duplicates.")] = False,
+    decisions: Annotated[bool, typer.Option("--decisions", help="List which images are not duplicates.")] = False,
     as_json: Json = False,
 ) -> None:
     """List duplicate pictures, and say which file to keep, and why. Nothing is changed without --apply."""
     modes = {"--undo": undo, "--not-duplicates": not_duplicates, "--forget": forget, "--decisions": decisions}
     chosen = [name for name, given in modes.items() if given]
     if len(chosen) > 1 or (chosen and (tier or keep or protect or apply or report)):
-        raise typer.BadParameter("This goes with no other option, but with --json and --yes.", param_hint=chosen[0])
+        raise typer.BadParameter("This works only alone, or with --json.", param_hint=chosen[0])
     if images and not (not_duplicates or forget):
-        raise typer.BadParameter(f"Say what {images[0]} is named for: --not-duplicates or --forget.")
+        raise typer.BadParameter(f"Add --not-duplicates or --forget: {images[0]} was named without either.")
     if against is not None:
         if chosen or keep or protect or apply:
             raise typer.BadParameter(

@@ -1,4 +1,4 @@
-"""What `dups` does with decisions: it remembers, lists and forgets that images are no duplicates."""
+"""What `dups` does with decisions: it remembers, lists and forgets that images are not duplicates."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ if TYPE_CHECKING:
 
 NOTED = "--not-duplicates"
 FORGOTTEN = "--forget"
+SHOWN = 50
+"""Pairs printed; `--json` has all."""
 
 
 def remember_decision(directory: Path, names: Sequence[str], as_json: bool) -> None:
-    """Remember that images are no duplicates of one another; of one that is named twice, that its copies are wanted."""
+    """Remember that images are not duplicates of each other; of one that is named twice, that its copies are wanted."""
     from search.catalog.decisions import MAX_IMAGES
     from search.index import Index
 
@@ -30,28 +32,34 @@ def remember_decision(directory: Path, names: Sequence[str], as_json: bool) -> N
         pairs = writer.set_not_duplicates(ids)
     if as_json:
         print_json({"images": ids, "pairs": pairs})
-    elif len({*ids}) == 1:
-        say("These files are equal. All of them are wanted: from now on none is extra.")
-    else:
-        say(f"{plural(len({*ids}), 'image')}: no duplicates of one another.")
+        return
+    if len({*ids}) > 1:
+        say(f"These {len({*ids})} images are not duplicates of each other.")
+    if twice := len({name for name in ids if ids.count(name) > 1}):
+        which = "These files are equal." if len({*ids}) == 1 else f"Of {plural(twice, 'image')} you named equal files."
+        say(f"{which} All of them are wanted: from now on none is extra.")
 
 
 def forget_decisions(directory: Path, names: Sequence[str], as_json: bool) -> None:
-    """Forget that images are no duplicates of one another; of a single one, of any other."""
+    """Forget that images are not duplicates of each other; of a single one, of any other."""
     from search.index import Index
 
     _check_named(directory, names, FORGOTTEN)
     with Index.open(directory, writable=True) as index, index.writer() as writer:
         ids = [_image(index, name, removed=True) for name in names]
         pairs = writer.clear_not_duplicates(ids)
+        left = len(index.catalog.decisions(ids))
     if as_json:
         print_json({"images": ids, "pairs": pairs})
     else:
         say(f"{plural(pairs, 'decision')} forgotten.")
+        if left:
+            stay = "stays" if left == 1 else "stay"
+            say(f"{plural(left, 'decision')} about these images {stay}. To forget all of one image's, name it alone.")
 
 
 def list_decisions(directory: Path, as_json: bool) -> None:
-    """Print which images are no duplicates of one another."""
+    """Print which images are not duplicates of each other."""
     from search.index import Index
 
     with Index.open(directory) as index:
@@ -65,14 +73,16 @@ def list_decisions(directory: Path, as_json: bool) -> None:
         ]
         print_json({"decisions": shown})
         return
-    for held in decisions:
+    for held in decisions[:SHOWN]:
         first, second = (paths.get(name) or [f"{name} (not in the index now)"] for name in held[:2])
         if held.one == held.other:
             say(f"{held.decided_at[:10]}  {first[0]}  and its copies")
         else:
             say(f"{held.decided_at[:10]}  {first[0]}")
             say(f"            {second[0]}")
-    say(f"{plural(len(decisions), 'pair')} of images called no duplicates.")
+    if len(decisions) > SHOWN:
+        say(f"... and {plural(len(decisions) - SHOWN, 'more pair')}; --json lists all")
+    say(f"{plural(len(decisions), 'pair')} of images that are not duplicates.")
 
 
 def _check_named(directory: Path, names: Sequence[str], option: str) -> None:

@@ -118,14 +118,13 @@ def _cursor(tier: Tier, found_at: str | None, number: int) -> str:
 def _decided(index: Index, tier: Tier, held: Sequence[Sequence[Member]]) -> tuple[list[Decision], int]:
     """Decisions about kept groups, up to PAGE_FILES, and how many of the groups these are."""
     rules = parse_rules(DEFAULT_RULES)
-    groups, looked = [], 0
-    for used, some in enumerate(_groups(index, tier, held)):
+    groups, used, looked = list[Group](), 0, 0
+    for some in _groups(index, tier, held):
+        groups += some
+        used += 1
+        looked += sum(len(group.files) for group in some)
         if looked >= PAGE_FILES:
             break
-        groups += some
-        looked += sum(len(group.files) for group in some)
-    else:
-        used = len(held)
     return [*spare(decide(groups, rules), rules)], used
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -15,6 +16,12 @@ from search.catalog.catalog import Catalog
 
 CHECKED_FILES = 1_000
 """Files of a root of which one must be there, where the root's device has another number than before."""
+
+BROKEN_DISK = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ENODEV, errno.ENXIO),
+    *(errno.ESTALE, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ETIMEDOUT),
+)
+"""Errors that concern the disk, or the way to it, and not one file: the run stops."""
 
 
 def check_places(run: Run, catalog: Catalog) -> dict[Path, int]:

@@ -208,7 +208,7 @@ def duplicates(*, tier: str, cursor: str | None, page_size: int, index: str | No
 
 
 def decide(images: Iterable[str], *, decision: str, index: str | None) -> Call[None]:
-    """Call images no duplicates, or take that back."""
+    """Call images not duplicates, or take that back."""
     return Call(
         method="POST",
         path="/v1/duplicates/decisions",

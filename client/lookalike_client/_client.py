@@ -236,7 +236,7 @@ class Client(Connection):
         decision: Literal["not-duplicates", "undecided"] = "not-duplicates",
         index: str | None = None,
     ) -> None:
-        """Remember, by their ids, that images are no duplicates of one another, also after later builds; `undecided`
+        """Remember, by their ids, that images are not duplicates of each other, also after later builds; `undecided`
         takes that back. An id given twice: all of its copies are wanted.
 
         Raises NotFound, Unprocessable, Forbidden, Unavailable, DiskFull.

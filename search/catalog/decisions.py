@@ -1,4 +1,4 @@
-"""Pairs of images that the user called no duplicates, by their content: they outlive removal, and a later build."""
+"""Pairs of images that the user called not duplicates, by their content: they outlive removal, and a later build."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NAMED = union(*(select(decisions).where(column.in_(_IDS)) for column in (decisi
 
 
 class NotDuplicates(NamedTuple):
-    """Two images that are no duplicates of one another, by their ids, the smaller first; or one image twice: its copies
+    """Two images that are not duplicates of each other, by their ids, the smaller first; or one image twice: its copies
     are wanted. decided_at: ISO 8601, UTC."""
 
     one: str
@@ -38,7 +38,7 @@ class DecisionChanges(Lookup):
     """The part of a write transaction that holds decisions."""
 
     def set_not_duplicates(self, image_ids: Iterable[str]) -> int:
-        """Note that images are no duplicates of one another; an id given twice: that its copies are wanted.
+        """Note that images are not duplicates of each other; an id given twice: that its copies are wanted.
 
         Returns how many pairs are new.
         """
@@ -49,7 +49,7 @@ class DecisionChanges(Lookup):
         )
 
     def clear_not_duplicates(self, image_ids: Sequence[str]) -> int:
-        """Forget that images are no duplicates of one another; of a single one, of any other.
+        """Forget that images are not duplicates of each other; of a single one, of any other.
 
         Returns how many pairs there were.
         """

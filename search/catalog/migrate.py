@@ -75,7 +75,7 @@ def _from_3(operations: Operations) -> None:
 
 
 def _from_4(operations: Operations) -> None:
-    """Pairs of images that are no duplicates are remembered."""
+    """Pairs of images that are not duplicates are remembered."""
     decisions.create(operations.get_bind())
 
 

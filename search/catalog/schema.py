@@ -124,7 +124,7 @@ tombstones = Table(
     Column("barred", Integer, nullable=False),  # 1: removed by the user, and kept away until `--readd`
 )
 
-decisions = Table(  # pairs that are no duplicates, by content: no reference to `images`, which come and go
+decisions = Table(  # pairs that are not duplicates, by content: no reference to `images`, which come and go
     "decisions",
     tables,
     Column("one", Text, primary_key=True),

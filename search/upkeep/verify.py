@@ -104,7 +104,8 @@ def _catalog(index: Index, result: Verification) -> Iterator[Finding]:
         if count := connection.execute(
             select(func.count()).where(~and_(*ids, decisions.c.one <= decisions.c.other))
         ).scalar_one():
-            yield Finding(problem=f"{count:,} decisions are not about two images", advice=RESTORE)
+            pairs = "pair of images is" if count == 1 else "pairs of images are"
+            yield Finding(problem=f"{count:,} stored {pairs} malformed", advice=RESTORE)
         of_images = select(func.sum(func.json_array_length(images.c.labels)))
         for_filters = select(func.count()).select_from(select(labels.c.label, labels.c.image).distinct().subquery())
         if (connection.execute(of_images).scalar() or 0) != connection.execute(for_filters).scalar():

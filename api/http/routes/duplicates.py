@@ -28,7 +28,7 @@ async def list_duplicates(
 
 @router.post("/decisions", responses=answers(404, 413, 507))
 async def decide(service: Chosen, body: DecisionRequest) -> DecisionAnswer:
-    """Remember that images are no duplicates of one another, also after later builds; or take that back."""
+    """Remember that images are not duplicates of each other, also after later builds; or take that back."""
     if body.decision == "undecided":
         pairs = await service.write(lambda writer: writer.clear_not_duplicates(body.images))
     else:
