@@ -29,6 +29,8 @@ from lookalike_client import (
 )
 from PIL import Image as Pillow
 
+from search.index import Index
+
 pytestmark = pytest.mark.usefixtures("kind")
 
 
@@ -331,10 +333,14 @@ def test_duplicates_are_listed_and_decided(client: Client, server: Server) -> No
     with pytest.raises(NotFound) as caught:
         [*client.duplicates("photo")]
     assert caught.value.code == "no-groups"
-    client.decide(ids)
-    client.decide(ids, "undecided")
-    with pytest.raises(NotFound):
-        client.decide([ids[0], "0" * 64])
+    with Index.open(server.index) as index:
+        client.decide(ids)
+        assert [{*held[:2]} for held in index.catalog.decisions()] == [{*ids}]
+        client.decide([one.upper() for one in ids], "undecided")
+        assert index.catalog.decisions() == []
+        with pytest.raises(NotFound):
+            client.decide([ids[0], "0" * 64])
+        assert index.catalog.decisions() == []
 
 
 @pytest.mark.slow

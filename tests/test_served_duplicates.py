@@ -235,7 +235,7 @@ def test_photos_are_split_by_decisions_that_came_later(ask: Ask, album: Album) -
 def test_wanted_copies_are_listed_no_more(ask: Ask, album: Album) -> None:
     name = album.hit("4.png").id
     assert ask("POST", "/decisions", json={"images": [name, name]}).json() == {"pairs": 1}
-    assert ask("POST", "/decisions", json={"images": [name, name]}).json() == {"pairs": 0}
+    assert ask("POST", "/decisions", json={"images": [name.upper(), name]}).json() == {"pairs": 0}
     assert len(names(ask("GET"))) == 4
     assert [(one.one, one.other) for one in album.index.catalog.decisions()] == [(name, name)]
 
