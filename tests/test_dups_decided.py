@@ -6,7 +6,6 @@ import hashlib
 import json
 import shutil
 import sqlite3
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from conftest import image_id, run_cli, vectors
 from PIL import Image
 from test_photo import scene
 
-from analysis.duplicates.decided import Apart, split
+from analysis.duplicates.decided import Apart
 from analysis.duplicates.medoids import around_medoids
 from analysis.labels import records
 from search.catalog.decisions import NotDuplicates
@@ -84,44 +83,29 @@ def blank(count: int) -> dict[int, ImageRecord]:
     }
 
 
-def test_members_that_are_apart_find_groups_of_their_own() -> None:
-    def grouped(some: Any, _: Any) -> list[tuple[int, dict[int, float]]]:
-        first, *others = sorted(some)
-        return [(first, {other: 1 - other / 10 for other in others})] if others else []
-
-    apart = Apart([("0", "1"), ("0", "2"), ("2", "3"), ("1", "5"), ("2", "5")])
-    assert [*split(blank(6), grouped, apart)] == [(0, {3: 0.7, 4: 0.6, 5: 0.5}), (1, {2: 0.8})]
-
-
 @pytest.mark.parametrize(
-    ("pairs", "apart", "groups"),
+    ("apart", "groups"),
     [
-        ([(0, 1), (0, 2), (1, 3)], [(0, 1)], [(0, {2: 0.9}), (1, {3: 0.9})]),  # 3 never was in a group with 0
-        ([(0, 1), (0, 2), (1, 3)], [(0, 1), (0, 2)], [(1, {3: 0.9})]),  # nothing stays with 0
-        ([(0, 1), (0, 2), (1, 3)], [], [(0, {1: 0.9, 2: 0.9})]),
-        ([(0, 1)], [(0, 1)], []),
+        ([(0, 1)], [(0, {2: 0.9}), (1, {3: 0.9})]),  # 3 never was in a group with 0
+        ([(0, 1), (0, 2)], [(1, {3: 0.9})]),  # nothing stays with 0
+        ([(1, 2)], [(0, {1: 0.9})]),
+        ([], [(0, {1: 0.9, 2: 0.9})]),
+        ([(4, 5), (0, 0)], [(0, {1: 0.9, 2: 0.9})]),  # one is not there; copies of 0 are wanted
     ],
 )
-def test_members_that_are_apart_are_looked_for_beside_images_of_no_group(
-    pairs: list[tuple[int, int]], apart: list[tuple[int, int]], groups: list[Any]
-) -> None:
-    def grouped(some: Any, left: Any) -> list[tuple[int, dict[int, float]]]:
-        there = [one for one in pairs if {*one} <= {*some} and (left is None or {*one} & {*left})]
-        return around_medoids(((*one, 0.9) for one in there), lambda *_: 0.0)
-
-    assert [*split(blank(4), grouped, Apart((str(one), str(other)) for one, other in apart))] == groups
+def test_members_that_are_apart_find_groups_of_their_own(apart: list[tuple[int, int]], groups: list[Any]) -> None:
+    pairs = [(0, 1, 0.9), (0, 2, 0.9), (1, 3, 0.9)]
+    unlike = Apart((str(one), str(other)) for one, other in apart).among(blank(5))
+    assert around_medoids(pairs, lambda *_: 0.0, apart=unlike) == groups
 
 
-def test_decisions_about_a_large_group_cost_no_square() -> None:
-    members = dict.fromkeys(range(1, 20_000), 1.0)
-    images, apart = blank(20_000), Apart([("1", "3"), ("a", "b")])
-    began = time.process_time()
-    (_, stays), *_ = split(images, lambda _, left: [(0, members)] * (left is None), apart)
-    whole = [*split(images, lambda *_: [(0, members)], Apart([]))]
-    assert {*members} - {*stays} == {3}
-    assert whole == [(0, members)]
+def test_a_decision_parts_two_of_a_large_group() -> None:
+    count = 20_000
+    images, apart = blank(count), Apart([("1", "3"), ("a", "b")])
+    pairs = [(0, one, 1.0) for one in range(1, count)]
+    ((_, stays),) = around_medoids(pairs, lambda *_: 0.0, apart=apart.among(images))
+    assert {*range(1, count)} - {*stays} == {3}
     assert apart.named(record.id for record in images.values()) == {"1", "3"}
-    assert time.process_time() - began < 2
 
 
 def test_equal_pixels_that_are_wanted_stay_and_others_go(album: Album) -> None:

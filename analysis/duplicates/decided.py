@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 
-from analysis.duplicates.alike import Groups
 from analysis.duplicates.groups import Decision, Group
 from analysis.duplicates.keep import Rule, choose
 from search.index import Index
@@ -54,36 +53,6 @@ class Apart:
     def named(self, ids: Iterable[str]) -> frozenset[str]:
         """Those of these images that a decision names, whatever the other image is."""
         return frozenset(name for name in ids if name in self._partners)
-
-
-def split(
-    images: Mapping[int, ImageRecord],
-    grouped: Callable[[Mapping[int, ImageRecord], Set[int] | None], Groups],
-    apart: Apart,
-) -> Iterator[tuple[int, dict[int, float]]]:
-    """The groups of images, by their rowids, without two that are apart.
-
-    Of two members that are apart, the surer one stays with the medoid. Then groups are looked for among all images that
-    are in none yet. grouped: finds the groups of some images; if a set is given, only by way of one of its images:
-    no others can make a new group.
-    """
-    free, left = dict(images), None
-    while left is None or left:
-        gone = set()
-        for medoid, members in grouped(free, left):
-            stays, held = {}, {images[medoid].id}
-            for one in sorted(members, key=lambda one: (-members[one], one)) if apart else members:
-                name = images[one].id
-                if apart.partners(name).isdisjoint(held):
-                    stays[one] = members[one]
-                    held.add(name)
-                else:
-                    gone.add(one)
-            for one in (medoid, *stays):  # a medoid with which nothing stays is apart from all that it could be with
-                free.pop(one, None)
-            if stays:
-                yield medoid, stays
-        left = gone
 
 
 def spare(decisions: Iterable[Decision], rules: Sequence[Rule]) -> Iterator[Decision]:

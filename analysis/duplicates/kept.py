@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from analysis.duplicates.decided import Apart, spare, split, undecided
+from analysis.duplicates.decided import Apart, spare, undecided
 from analysis.duplicates.find import Files
 from analysis.duplicates.groups import SURE, Decision, Group, Tier
 from analysis.duplicates.keep import DEFAULT_RULES, decide, parse_rules
@@ -119,19 +119,20 @@ def _decided(index: Index, tier: Tier, held: Sequence[Sequence[Member]]) -> tupl
     """Decisions about kept groups, up to PAGE_FILES, and how many of the groups these are."""
     rules = parse_rules(DEFAULT_RULES)
     groups, used, looked = list[Group](), 0, 0
-    for some in _groups(index, tier, held):
-        groups += some
+    for group in _groups(index, tier, held):
         used += 1
-        looked += sum(len(group.files) for group in some)
+        if group is not None:
+            groups.append(group)
+            looked += len(group.files)
         if looked >= PAGE_FILES:
             break
     return [*spare(decide(groups, rules), rules)], used
 
 
-def _groups(index: Index, tier: Tier, held: Sequence[Sequence[Member]]) -> Iterator[list[Group]]:
-    """The groups that the members of each kept one make today: of up to MAX_FILES files that are there, and not of
-    images that were called not duplicates since. Without the image that the others were proved against there is no
-    group, unless all are equal."""
+def _groups(index: Index, tier: Tier, held: Sequence[Sequence[Member]]) -> Iterator[Group | None]:
+    """The group that the members of each kept one make today, None where there is none: of up to MAX_FILES files that
+    are there, and not of images that were called not duplicates since. Without the image that the others were proved
+    against there is none, unless all are equal."""
     cut = [members[:MAX_FILES] for members in held]
     ids = {name for group in cut for name, _ in group}
     files, apart = Files(index, lambda *_: None, most=MAX_FILES), Apart.of(index, ids)
@@ -146,28 +147,30 @@ def _groups(index: Index, tier: Tier, held: Sequence[Sequence[Member]]) -> Itera
                 there[rowids[name]] = score
                 left -= len(files.of(record))
         whole = tier in SURE
-        parts = [[*there]] if whole else [] if rowids.get(members[0][0]) not in there else _apart(there, records, apart)
-        made = (
-            Group(
-                tier=tier,
-                files=tuple(file for rowid in part for file in files.of(records[rowid]))[:MAX_FILES],
-                scores={records[rowid].id: there[rowid] for rowid in part},
-            )
-            for part in parts
-            if len(part) > 1 or tier == LIVE
+        if not whole:
+            there = there if rowids.get(members[0][0]) in there else {}
+        part = [*there] if whole or not there else _together(there, records, apart)
+        names = [records[rowid].id for rowid in part]
+        group = Group(
+            tier=tier,
+            files=tuple(file for rowid in part for file in files.of(records[rowid]))[:MAX_FILES],
+            scores={records[rowid].id: there[rowid] for rowid in part},
+            centre=names[0] if names and tier == "photo" else None,
+            shown=dict.fromkeys(names if tier == "photo" else (), 0),
         )
-        several = (group for group in made if len(group.files) > 1)
-        yield [one for group in several if (one := undecided(group, apart) if whole else group) is not None]
+        left_of_it = undecided(group, apart) if whole and names else group
+        yield left_of_it if len(group.files) > 1 and (len(part) > 1 or tier == LIVE) else None
 
 
-def _apart(members: Mapping[int, float], records: Mapping[int, ImageRecord], apart: Apart) -> Iterator[list[int]]:
-    """A group without members that are apart from others: those are proved against its medoid alone."""
-    if len(members) > 1:
-        medoid, *others = members
-        whole = [(medoid, {rowid: members[rowid] for rowid in others})]
-        images = {rowid: records[rowid] for rowid in members}
-        for first, stays in split(images, lambda *_: [whole.pop()] if whole else [], apart):
-            yield [first, *stays]
+def _together(members: Mapping[int, float], records: Mapping[int, ImageRecord], apart: Apart) -> list[int]:
+    """The members of a group, its centre first, without those that are apart from others: the surer ones stay."""
+    unlike = apart.among({rowid: records[rowid] for rowid in members})
+    centre, *others = members
+    stays = {centre}
+    for one in sorted(others, key=lambda one: -members[one]):
+        if unlike.get(one, set()).isdisjoint(stays):
+            stays.add(one)
+    return [one for one in members if one in stays]
 
 
 def _file(index: Index, tier: Tier) -> Path:

@@ -84,7 +84,7 @@ class _Stars:
             if mark is not None and other_mark is not None and mark != other_mark:
                 continue
             unlike = self._apart.get(one, frozenset())
-            if centre in unlike or not unlike.isdisjoint(members):
+            if centre in unlike or any(other in members for other in unlike):
                 continue
             if (sure := self._sure(one, centre)) <= 0:
                 continue
