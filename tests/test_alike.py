@@ -29,7 +29,7 @@ def crowded() -> NDArray[np.float32]:
 def test_both_images_of_a_pair_are_nearer_than_by_chance(make_index: Callable[..., Index]) -> None:
     index = make_index(crowded())
     rowids = index.catalog.rowids(record.id for record in records(index))
-    groups = lookalikes(index, {rowids[record.id]: record for record in records(index)})
+    groups = lookalikes(index, {rowids[record.id]: record for record in records(index)}, {})
     neighbours = index.neighbours(1)
     least = neighbours.least(ALIKE_BY_CHANCE / COUNT)
     assert least is not None

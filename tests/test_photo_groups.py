@@ -65,10 +65,10 @@ def test_what_is_kept_is_proved_against_every_member() -> None:
     left, right = whole.crop((0, 0, 210, 300)), whole.crop((190, 0, 400, 300))
     pictures = Pictures(whole, left, right)
     assert match(small(left), small(right)) is None
-    ((kept, members, _),) = photo_groups(pictures.records(), every_pair(3), pictures, largest)
+    ((kept, members, _),) = photo_groups(pictures.records(), every_pair(3), pictures, largest, {})
     assert (kept, sorted(members)) == (0, [1, 2])
     ((kept, members, _),) = photo_groups(
-        pictures.records(), every_pair(3), pictures, lambda shown: 1 if 1 in shown else 0
+        pictures.records(), every_pair(3), pictures, lambda shown: 1 if 1 in shown else 0, {}
     )
     assert (kept, sorted(members)) == (1, [0])  # not the other cut, which shares nothing with it
 
@@ -80,7 +80,7 @@ def test_no_pixels_of_a_frame_or_of_enlarging_make_a_copy_the_better_one(
 ) -> None:
     pair = [scene(1), edit(scene(1))]
     pictures = Pictures(*pair if first else reversed(pair))
-    ((_, _, shown),) = photo_groups(pictures.records(), every_pair(2), pictures, largest)
+    ((_, _, shown),) = photo_groups(pictures.records(), every_pair(2), pictures, largest, {})
     assert shown[0 if first else 1] == 2
 
 
@@ -88,21 +88,21 @@ def test_no_pixels_of_a_frame_or_of_enlarging_make_a_copy_the_better_one(
 def test_the_whole_is_kept_and_not_an_enlarged_part_of_it(first: bool) -> None:
     pair = [scene(2), scene(2).crop((60, 30, 380, 280)).resize((1280, 1000))]
     pictures = Pictures(*pair if first else reversed(pair))
-    ((kept, _, shown),) = photo_groups(pictures.records(), every_pair(2), pictures, largest)
+    ((kept, _, shown),) = photo_groups(pictures.records(), every_pair(2), pictures, largest, {})
     assert kept == (0 if first else 1)
     assert sorted(shown.values()) == [0, 2]
 
 
 def test_a_sharper_copy_shows_more_than_a_smaller_one() -> None:
     pictures = Pictures(scene(3).resize((200, 150)), scene(3))
-    ((kept, _, shown),) = photo_groups(pictures.records(), every_pair(2), pictures, largest)
+    ((kept, _, shown),) = photo_groups(pictures.records(), every_pair(2), pictures, largest, {})
     assert (kept, shown) == (1, {0: 1, 1: 2})
 
 
 def test_no_two_times_are_in_one_group() -> None:
     pictures = Pictures(*[scene(0)] * 3)
     images = pictures.records(None, "2026-05-01T10:00:00", "2026-05-01T10:00:03")
-    ((kept, members, _),) = photo_groups(images, every_pair(3), pictures, lambda shown: 0)
+    ((kept, members, _),) = photo_groups(images, every_pair(3), pictures, lambda shown: 0, {})
     assert {kept, *members} in ({0, 1}, {0, 2})
 
 
