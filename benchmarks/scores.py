@@ -83,7 +83,8 @@ class Pool:
 
     def __init__(self, sets: Path, path: Path) -> None:
         """Builds what is not there yet."""
-        drawings = sorted((sets / "usr/share/openclipart/png").rglob("*.png"))
+        # Some are links, which builds of listed files follow only within a folder.
+        drawings = [one.resolve() for one in sorted((sets / "usr/share/openclipart/png").rglob("*.png"))]
         stamps = [
             one for one in sorted((sets / "usr/share/tuxpaint/stamps").rglob("*.png")) if "_mirror" not in one.name
         ]
