@@ -12,6 +12,9 @@ from albums import Album
 from conftest import run_cli
 from PIL import Image
 
+from analysis.duplicates.groups import PROMISES
+from analysis.duplicates.report import Shown, _write
+
 
 @pytest.fixture
 def album(tmp_path: Path) -> Album:
@@ -82,3 +85,9 @@ def test_a_report_says_that_there_are_none(tmp_path: Path) -> None:
     run_cli("dups", album.index.path, "--report", tmp_path / "none.html")
     assert figures(tmp_path / "none.html") == []
     assert "No duplicates." in (tmp_path / "none.html").read_text()
+
+
+def test_the_surest_kind_comes_first(tmp_path: Path) -> None:
+    groups = [Shown(tier=tier, pictures=()) for tier in PROMISES]
+    _write(groups, "Duplicates", "", tmp_path / "all.html")
+    assert re.findall(r'<h2 id="(\w+)">', (tmp_path / "all.html").read_text()) == [*PROMISES]
