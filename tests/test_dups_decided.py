@@ -228,6 +228,7 @@ def test_words_that_say_nothing_are_refused(album: Album) -> None:
     assert "works only alone" in dups(album, photos / "a.png", "--forget", "--tier", "bytes", check=2)
     told = run_cli("dups", photos / "a.png", photos / "a.bmp", "--not-duplicates", check=2).stderr
     assert "Name the index first" in told
+    assert "a.bmp --not-duplicates" in " ".join(told.split()), "all of the command, to be copied"
     assert album.index.catalog.decisions() == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -87,7 +88,8 @@ def list_decisions(directory: Path, as_json: bool) -> None:
 
 def _check_named(directory: Path, names: Sequence[str], option: str) -> None:
     if directory.is_file() or (not names and not (directory / "catalog.sqlite").exists()):
-        raise typer.BadParameter(f"Name the index first: lookalike dups {default_index()} {option} {directory}")
+        words = shlex.join([default_index().as_posix(), directory.as_posix(), *names])
+        raise typer.BadParameter(f"Name the index first: lookalike dups {words} {option}")
     if not names:
         raise typer.BadParameter(f"Name images by their path or id: lookalike dups {directory} {option} ID|PATH ...")
 
