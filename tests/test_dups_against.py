@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from albums import Album, noise
 from conftest import recipe, run_cli, vectors
-from PIL import Image
-from test_photo import scene
+from PIL import Image, ImageOps
+from test_photo import on_a_page, scene
 
 from analysis.duplicates.across import OTHER, connected, near_vectors
 from analysis.duplicates.candidates import NEIGHBOURS
@@ -126,6 +126,25 @@ def test_a_photo_is_found_in_another_index_smaller_and_turned(tmp_path: Path) ->
     assert answer["against"]["found"] == 2
     assert all(0.5 < min(it["score"] for it in one["images"]) <= 1 for one in answer["groups"])
     assert all(it["keep"] for one in answer["groups"] for it in one["images"]), "of photos nothing is extra"
+
+
+def test_a_framed_photo_is_found_in_another_index_by_what_is_left_without_the_frame(tmp_path: Path) -> None:
+    for name in ("train", "test"):
+        (tmp_path / name).mkdir()
+    train, test = Album(tmp_path / "train"), Album(tmp_path / "test")
+    for number in range(60):  # nearer by their vectors, which are of no use here
+        Image.new("RGB", (40, 40), (4 * number, 0, 0)).save(train.photos / f"red{number}.png")
+    scene(3).save(train.photos / "plain.png")
+    on_a_page(scene(2)).save(train.photos / "page.png")
+    ImageOps.expand(scene(3), 90, "navy").save(test.photos / "framed.png")
+    scene(2).save(test.photos / "bare.png")
+    train.build()
+    test.build()
+    answer = compared(train, test, "--tier", "photo")
+    assert sorted([Path(it["paths"][0]).name for it in one["images"]] for one in answer["groups"]) == [
+        ["page.png", "bare.png"],
+        ["plain.png", "framed.png"],
+    ]
 
 
 def test_vectors_of_another_index_go_through_this_ones_whitening(make_index: Callable[..., Index]) -> None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.duplicates.candidates import BESIDE, MAX_BITS, NEIGHBOURS, turned_hashes
-from analysis.duplicates.find import CELLS
+from analysis.duplicates.candidates import NEIGHBOURS, comparable_hashes, near_across
 from analysis.duplicates.photo import compare, in_order, may_be_one
-from analysis.duplicates.small import Small
+from analysis.duplicates.reading import Reduced
 from analysis.errors import RuleInvalid
 from search.catalog.catalog import NEWEST
 from search.index import Index
@@ -22,19 +21,17 @@ OTHER = 1 << 48
 Images = Mapping[int, ImageRecord]
 
 
-def photos_across(
-    index: Index, other: Index, images: Images, picture: Callable[[int], Small | None]
-) -> Iterator[dict[int, float]]:
+def photos_across(index: Index, other: Index, images: Images, pictures: Reduced) -> Iterator[dict[int, float]]:
     """Groups of images that are one photo, with images of both indexes, and how surely each is. Raises RuleInvalid.
 
     Every proved pair of an image and one of the other index is in a group: a group around a medoid could leave one out,
-    and with it a test image that was trained with. images: by their rowids, those of the other index with OTHER added.
-    picture: reads one; None: it cannot.
+    and with it a test image that was trained with. images: by their rowids, those of the other index with OTHER added,
+    and so are those of `pictures`.
     """
     proved = []
-    for one, like in in_order(_pairs(index, other, images)):
+    for one, like in in_order(_pairs(index, other, images, pictures)):
         if may_be_one(images[one], images[like]):
-            first, second = picture(one), picture(like)
+            first, second = pictures.of(one), pictures.of(like)
             sure = 0.0 if first is None or second is None else compare(first, second)
             if sure > 0:
                 proved.append((one, like, sure))
@@ -61,11 +58,13 @@ def connected(pairs: Sequence[tuple[int, int, float]]) -> list[dict[int, float]]
     return groups
 
 
-def _pairs(index: Index, other: Index, images: Images) -> NDArray[np.int64]:
+def _pairs(index: Index, other: Index, images: Images, pictures: Reduced) -> NDArray[np.int64]:
     """Candidates, (p, 2): an image of the index, and one of the other."""
     known = np.array([*images], dtype=np.int64)
-    none = np.empty((0, 2), dtype=np.int64)
-    near = np.concatenate([none, *near_vectors(index, other), *_near_hashes(images)])
+    vectors = [*near_vectors(index, other)]  # before any picture is read: without a space of both it ends here
+    hashes = comparable_hashes(images, pictures.bare_hash)
+    sides = ([held for held in hashes if (held[0] >= OTHER) is second] for second in (False, True))
+    near = np.concatenate([*vectors, near_across(*sides)])
     unique: NDArray[np.int64] = np.unique(near[np.isin(near, known).all(axis=1)], axis=0)
     return unique
 
@@ -91,27 +90,3 @@ def _spaces(index: Index, other: Index) -> tuple[Space, Space]:
         "compared. Build both with the same model and layers (lookalike spaces INDEX add ...), or one index of both "
         "folders."
     )
-
-
-def _near_hashes(images: Images) -> Iterator[NDArray[np.int64]]:
-    """For each image of the other index those whose perceptual hashes are nearest, in any orientation."""
-    sides = [[rowid for rowid in sorted(images) if (rowid >= OTHER) is there] for there in (False, True)]
-    here, there = (_hashes([images[rowid] for rowid in side]) for side in sides)
-    if not len(here) or not len(there):
-        return
-    ones, others = (np.array(side, dtype=np.int64) for side in sides)
-    turned, nearest = turned_hashes(here), min(BESIDE, len(here))
-    rows = max(1, CELLS // len(here))
-    for start in range(0, len(there), rows):
-        asked = there[start : start + rows, None]
-        bits = np.bitwise_count(asked ^ turned[0][None])
-        for hashes in turned[1:]:
-            np.minimum(bits, np.bitwise_count(asked ^ hashes[None]), out=bits)
-        places = np.argpartition(bits, nearest - 1, axis=1)[:, :nearest]
-        near = np.take_along_axis(bits, places, axis=1) <= MAX_BITS
-        pairs = np.stack([ones[places], np.broadcast_to(others[start : start + rows, None], places.shape)], axis=-1)
-        yield pairs[near]
-
-
-def _hashes(images: Sequence[ImageRecord]) -> NDArray[np.uint64]:
-    return np.array([record.facts.phash or 0 for record in images], dtype=np.int64).view(np.uint64)

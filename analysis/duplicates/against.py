@@ -137,7 +137,7 @@ def _same_photos(index: Index, other: Index, here: _Side, there: _Side, skipped:
         files |= {rowid + offset: side.files[name] for name, rowid in rowids.items()}
     images = {rowid: held[0].image for rowid, held in files.items()}
     pictures = Reduced(files.__getitem__, skipped)
-    for group in photos_across(index, other, images, pictures.of):
+    for group in photos_across(index, other, images, pictures):
         ones, others = (
             tuple(file for rowid in group if (rowid >= OTHER) is second for file in files[rowid])
             for second in (False, True)

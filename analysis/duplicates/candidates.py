@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from search.index import Index
+from search.types import ImageRecord
 
 Rowids = NDArray[np.int64]
 Hashes = NDArray[np.uint64]
@@ -20,7 +21,20 @@ MAX_BITS = 10
 WORD, WORDS = 16, 4
 """Bits of a part of a hash, and how many there are: candidates have one in common."""
 BESIDE = 8
-"""Hashes that each is compared with in an order by one of these parts: blank pictures all have the same."""
+"""Hashes that each is compared with in an order by one of these parts, or the nearest of another index that are looked
+at: blank pictures all have the same."""
+CELLS = 1 << 24
+"""Pairs of hashes of two indexes that are compared at once: 128 MB."""
+
+
+def comparable_hashes(
+    images: Mapping[int, ImageRecord], bare_hash: Callable[[int], int | None]
+) -> list[tuple[int, int]]:
+    """Rowids and perceptual hashes, signed: of each image, and of what is left of it without plain borders. bare_hash:
+    that of a rowid; None where the image has no such borders."""
+    whole = [(rowid, record.facts.phash or 0) for rowid, record in images.items()]
+    bare = ((rowid, bare_hash(rowid)) for rowid in images)
+    return whole + [(rowid, bits) for rowid, bits in bare if bits is not None]
 
 
 def candidate_pairs(index: Index, hashes: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
@@ -30,8 +44,7 @@ def candidate_pairs(index: Index, hashes: Sequence[tuple[int, int]]) -> NDArray[
     that of what is left of it without plain borders. Memory grows with the number of images, by some 100 bytes for
     each, never with its square.
     """
-    rowids = np.array([rowid for rowid, _ in hashes], dtype=np.int64)
-    bits = np.array([bits for _, bits in hashes], dtype=np.int64).view(np.uint64)
+    rowids, bits = _split(hashes)
     near = [np.empty((0, 2), dtype=np.int64), *_near_vectors(index, np.unique(rowids)), rowids[_near_hashes(bits)]]
     pairs = np.unique(np.sort(np.concatenate(near), axis=1), axis=0)
     apart: NDArray[np.int64] = pairs[pairs[:, 0] != pairs[:, 1]]
@@ -61,6 +74,36 @@ def _near_hashes(hashes: Hashes) -> NDArray[np.int64]:
             found.append(pairs[pairs[:, 0] != pairs[:, 1]])
         turned = (turned << np.uint64(WORD)) | (turned >> np.uint64(64 - WORD))
     return np.concatenate(found)
+
+
+def near_across(hashes: Sequence[tuple[int, int]], others: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
+    """Pairs of an image and another, (p, 2) rowids: for each of the others the images whose hashes are nearest, in any
+    orientation. hashes, others: rowids and hashes, as of `candidate_pairs`.
+
+    All are compared with all, which finds more than an order by parts of the hashes does.
+    """
+    found = [np.empty((0, 2), dtype=np.int64)]
+    if not hashes or not others:
+        return found[0]
+    ones, here = _split(hashes)
+    rowids, there = _split(others)
+    turned, nearest = turned_hashes(here), min(BESIDE, len(here))
+    rows = max(1, CELLS // len(here))
+    for start in range(0, len(there), rows):
+        asked = there[start : start + rows, None]
+        bits = np.bitwise_count(asked ^ turned[0][None])
+        for turn in turned[1:]:
+            np.minimum(bits, np.bitwise_count(asked ^ turn[None]), out=bits)
+        places = np.argpartition(bits, nearest - 1, axis=1)[:, :nearest]
+        near = np.take_along_axis(bits, places, axis=1) <= MAX_BITS
+        pairs = np.stack([ones[places], np.broadcast_to(rowids[start : start + rows, None], places.shape)], axis=-1)
+        found.append(pairs[near])
+    return np.concatenate(found)
+
+
+def _split(hashes: Sequence[tuple[int, int]]) -> tuple[Rowids, Hashes]:
+    rowids = np.array([rowid for rowid, _ in hashes], dtype=np.int64)
+    return rowids, np.array([bits for _, bits in hashes], dtype=np.int64).view(np.uint64)
 
 
 def turned_hashes(hashes: Hashes) -> list[Hashes]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from analysis.duplicates.alike import lookalikes, moments
-from analysis.duplicates.candidates import candidate_pairs
+from analysis.duplicates.candidates import CELLS, candidate_pairs, comparable_hashes
 from analysis.duplicates.decided import Apart, undecided
 from analysis.duplicates.groups import File, Group, Tier
 from analysis.duplicates.keep import DEFAULT_RULES, Rule, choose, of_photo, parse_rules
@@ -29,8 +29,6 @@ from search.types import ImageRecord
 MAX_PIXEL_BITS = 8
 """Bits by which the perceptual hashes of equal pixels may differ: a large JPEG is hashed as it decodes at half its
 size, and a PNG of the same pixels is not. Beyond, two images are not compared."""
-CELLS = 1 << 24
-"""Pairs of hashes that are compared at once: 128 MB."""
 PROVED = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 """Kinds, by Pillow's names, whose pixels are all that they show. A raw file is shown by its preview."""
 EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
@@ -191,9 +189,7 @@ def _photos(
         ranks = {name: shown[rowid] for name, rowid in rowids.items()}
         return rowids[choose(held, of_photo(rules, ranks))[0].image.id]
 
-    hashes = [(rowid, record.facts.phash or 0) for rowid, record in images.items()]
-    bare = ((rowid, pictures.bare_hash(rowid)) for rowid in images)
-    hashes += [(rowid, bits) for rowid, bits in bare if bits is not None]
+    hashes = comparable_hashes(images, pictures.bare_hash)
     return photo_groups(images, candidate_pairs(index, hashes), pictures, choose_image, apart)
 
 
