@@ -184,12 +184,52 @@ def test_decisions_are_listed_and_forgotten_of_removed_images_too(album: Album) 
     removed = hashlib.sha256((photos / "a.bmp").read_bytes()).hexdigest()
     run_cli("remove", album.index.path, photos / "a.bmp")
     listed = dups(album, "--decisions")["decisions"]
-    assert sorted(sorted(len(one["paths"]) for one in held["images"]) for held in listed) == [[0, 1], [2, 2]]
+    found = sorted((held["kind"], sorted(len(one["paths"]) for one in held["images"])) for held in listed)
+    assert found == [("copies-wanted", [2]), ("not-duplicates", [0, 1])]
     shown = run_cli("dups", album.index.path, "--decisions").stdout
     assert f"{removed} (not in the index now)" in shown
-    assert "copy.png  and its copies" in shown or "a.png  and its copies" in shown
+    assert ".png  (all copies are wanted)\n" in shown
+    assert shown.splitlines()[-2:] == [
+        "1 pair of images that are not duplicates.",
+        "1 image of which all copies are wanted.",
+    ]
     assert dups(album, removed, "--forget")["pairs"] == 1
     assert len(dups(album, "--decisions")["decisions"]) == 1
+    assert "pair" not in run_cli("dups", album.index.path, "--decisions").stdout
+    dups(album, photos / "a.png", "--forget")
+    assert run_cli("dups", album.index.path, "--decisions").stdout == "No decisions.\n"
+
+
+def test_a_listing_says_what_stays_by_decisions_and_how_to_take_them_back(album: Album, tmp_path: Path) -> None:
+    photos, index = album.photos, album.index.path
+    assert dups(album)["spared"] == []
+    dups(album, photos / "a.bmp", photos / "alone.png", "--not-duplicates")
+    dups(album, photos / "a.tif", photos / "alone.png", "--not-duplicates")
+    told = run_cli("dups", index, "--tier", "pixels").stdout.splitlines()[-1]
+    assert told.startswith("2 files stay because decisions name their pictures.")
+    assert f"lookalike dups {index} --decisions" in told
+    for name in ("a.bmp", "a.tif"):
+        dups(album, photos / name, "--forget")
+    dups(album, photos / "copy.png", photos / "alone.png", "--not-duplicates")
+    (spared,) = dups(album, "--tier", "bytes")["spared"]
+    told = run_cli("dups", index, "--tier", "bytes", "--report", tmp_path / "dups.html").stdout
+    why = "1 file stays because a decision names it. To take that back:"
+    command = f"lookalike dups {index} {spared['paths'][0]} --forget"
+    assert told == f"No other duplicates.\n{why} {command}\n"
+    assert f"<p>{why} {command}</p>" in (tmp_path / "dups.html").read_text()
+    ended = run_cli("dups", index, "--tier", "bytes", "--apply", "delete", "--yes").stdout
+    assert ended == f"{why} {command}\nThere is nothing to let go.\n"
+    run_cli(*command.split()[1:])
+    assert (len(dups(album)["groups"]), dups(album)["spared"]) == (2, [])
+
+
+def test_all_copies_of_one_picture_are_wanted(album: Album) -> None:
+    photos, index = album.photos, album.index.path
+    told = run_cli("dups", index, photos / "copy.png", "--not-duplicates").stdout
+    assert told == "All files of this image are wanted: from now on none is extra.\n"
+    assert groups(album) == [("pixels", {"a.png": True, "copy.png": True, "a.bmp": False, "a.tif": False})]
+    assert dups(album, photos / "a.png", "--not-duplicates")["pairs"] == 0, "it is the same image"
+    assert dups(album, photos / "a.png", photos / "copy.png", "--forget")["pairs"] == 1
 
 
 def test_answers_say_all_that_was_decided_and_what_stays(album: Album) -> None:
@@ -197,8 +237,8 @@ def test_answers_say_all_that_was_decided_and_what_stays(album: Album) -> None:
     files = [photos / name for name in ("a.png", "copy.png", "a.bmp")]
     told = run_cli("dups", index, *files, "--not-duplicates").stdout.splitlines()
     assert told == [
-        "These 2 images are not duplicates of each other.",
-        "Of 1 image you named equal files. All of them are wanted: from now on none is extra.",
+        "These 2 images are not duplicates of each other. From now on no file of theirs is extra.",
+        "Of 1 image you named equal files: that copies are wanted is a decision of its own.",
     ]
     assert run_cli("dups", index, *files[1:], "--forget").stdout.splitlines() == [
         "1 decision forgotten.",
@@ -212,7 +252,8 @@ def test_many_decisions_are_listed_in_part(make_index: MakeIndex) -> None:
     with index.writer() as writer:
         writer.set_not_duplicates([image_id(number) for number in range(12)])
     shown = run_cli("dups", index.path, "--decisions").stdout.splitlines()
-    assert shown[-2:] == ["... and 16 more pairs; --json lists all", "66 pairs of images that are not duplicates."]
+    more, counted = "... and 16 more decisions; --json lists all", "66 pairs of images that are not duplicates."
+    assert shown[-2:] == [more, counted]
     assert len(shown) == 2 * 50 + 2
     of_one = index.catalog.decisions([image_id(3)])
     assert len(of_one) == 11
@@ -221,7 +262,7 @@ def test_many_decisions_are_listed_in_part(make_index: MakeIndex) -> None:
 
 def test_words_that_say_nothing_are_refused(album: Album) -> None:
     photos = album.photos
-    assert "Name two images" in dups(album, photos / "a.png", "--not-duplicates", check=2)
+    assert "up to 100 images" in dups(album, *[photos / "a.png"] * 101, "--not-duplicates", check=2)
     assert "no image" in dups(album, photos / "a.png", photos / "missing.png", "--not-duplicates", check=2)
     assert "no image" in dups(album, photos / "missing.png", "--forget", check=2)
     assert "was named without either" in dups(album, photos / "a.png", check=2)

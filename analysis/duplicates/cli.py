@@ -14,6 +14,7 @@ from analysis.duplicates.decided_cli import forget_decisions, list_decisions, re
 from search.console import DEFAULT_INDEX, EXIT_REJECTED, Json, default_index, file_size, plural, print_json, say, warn
 
 if TYPE_CHECKING:
+    from analysis.duplicates.decided import Listing
     from analysis.duplicates.groups import Decision, Tier
     from analysis.duplicates.plan import Request
     from analysis.duplicates.runs import Run
@@ -65,12 +66,17 @@ def duplicates(
         False
     ),
     not_duplicates: Annotated[
-        bool, typer.Option("--not-duplicates", help="Remember that these images are not duplicates of each other.")
+        bool,
+        typer.Option(
+            "--not-duplicates",
+            help="Remember that these images are not duplicates of each other, and no file of theirs is extra; of one "
+            "image, that its copies are wanted.",
+        ),
     ] = False,
     forget: Annotated[
         bool, typer.Option("--forget", help="Forget decisions among these images; of a single image, all of them.")
     ] = False,
-    decisions: Annotated[bool, typer.Option("--decisions", help="List which images are not duplicates.")] = False,
+    decisions: Annotated[bool, typer.Option("--decisions", help="List what was decided by --not-duplicates.")] = False,
     as_json: Json = False,
 ) -> None:
     """List duplicate pictures, and say which file to keep, and why. Nothing is changed without --apply."""
@@ -80,6 +86,10 @@ def duplicates(
         raise typer.BadParameter("This works only alone, or with --json.", param_hint=chosen[0])
     if images and not (not_duplicates or forget):
         raise typer.BadParameter(f"Add --not-duplicates or --forget: {images[0]} was named without either.")
+    if report is not None:
+        from analysis.report import check_folder
+
+        check_folder(report)
     if against is not None:
         if chosen or keep or protect or apply:
             raise typer.BadParameter(
@@ -111,8 +121,9 @@ def _find(
     yes: bool,
     as_json: bool,
 ) -> None:
+    from analysis.duplicates.decided import Listing
     from analysis.duplicates.runs import continued, unfinished
-    from analysis.duplicates.shown import groups_to_json, print_groups
+    from analysis.duplicates.shown import groups_to_json, print_groups, spared_files
     from analysis.errors import RunStopped
     from search.errors import StorageFailed
     from search.index import Index
@@ -133,44 +144,37 @@ def _find(
             if stopped is not None:
                 warn(f"The run {stopped.name} was interrupted. To go on: {stopped.request.words}")
                 warn(f"To take back what it did: --undo {stopped.name}")
-            _check(report)
-            decisions = _decided(index, tiers, keep, protect, leave)
+            found = _listed(index, tiers, keep, protect, leave)
             if as_json:
-                print_json(groups_to_json(decisions, None, left))
+                print_json(groups_to_json(found, None, left))
             else:
-                print_groups(decisions)
+                print_groups(found, directory)
             if report is not None:
                 from analysis.duplicates.report import write_groups
 
-                write_groups(decisions, directory, report)
+                write_groups(found, directory, report)
                 warn(f"Report: {report}")
             return
         writer = stack.enter_context(index.writer())  # nobody builds, or lets go, from the first look to the last step
         request = _request(index, action, folder, tiers, keep, protect)
-        run = continued(index, request)
+        run, found = continued(index, request), Listing(decisions=[])
         if run is None:
-            decisions = _decided(index, tiers, keep, protect, leave)
-            run = _begun(writer, request, decisions, leave, yes=yes, as_json=as_json)
+            found = _listed(index, tiers, keep, protect, leave)
+            if found.spared and not as_json:
+                say(spared_files(found.spared, directory))
+            run = _begun(writer, request, found.decisions, leave, yes=yes, as_json=as_json)
         else:
             warn(f"The run {run.name} was interrupted, and goes on. Nothing new is looked for.")
-            decisions = []
         try:
             if run is not None:
                 _carry_out(writer, run, back=False)
         except (RunStopped, StorageFailed):
             if as_json:
-                print_json(groups_to_json(decisions, run, left))
+                print_json(groups_to_json(found, run, left))
             raise
         if as_json:
-            print_json(groups_to_json(decisions, run, left))
+            print_json(groups_to_json(found, run, left))
     _end(run, left, as_json=as_json, back=False)
-
-
-def _check(report: Path | None) -> None:
-    if report is not None:
-        from analysis.report import check_folder
-
-        check_folder(report)
 
 
 def _compare(directory: Path, against: Path, tiers: Sequence[Tier], report: Path | None, as_json: bool) -> None:
@@ -178,7 +182,6 @@ def _compare(directory: Path, against: Path, tiers: Sequence[Tier], report: Path
     from analysis.duplicates.shown import comparison_to_json, print_comparison
     from search.index import Index
 
-    _check(report)
     with Index.open(directory) as index, Index.open(against) as other:
         found = compare_indexes(index, other, tiers, skipped=lambda path, why: warn(f"left: {path}: {why}"))
     if as_json:
@@ -276,12 +279,10 @@ def _tiers(chosen: Sequence[str] | None) -> list[Tier]:
     return [name for name in PROMISES if name in (chosen or SURE)]
 
 
-def _decided(
-    index: Index, tiers: Sequence[Tier], keep: str | None, protect: Sequence[str], leave: Leave
-) -> list[Decision]:
-    from analysis.duplicates.decided import spare
+def _listed(index: Index, tiers: Sequence[Tier], keep: str | None, protect: Sequence[str], leave: Leave) -> Listing:
+    from analysis.duplicates.decided import listing
     from analysis.duplicates.find import find
-    from analysis.duplicates.keep import DEFAULT_RULES, check_patterns, decide, parse_rules
+    from analysis.duplicates.keep import DEFAULT_RULES, check_patterns, parse_rules
     from analysis.duplicates.kept import keep_groups
     from search.errors import IndexLocked, StorageFailed
 
@@ -292,7 +293,7 @@ def _decided(
     except (IndexLocked, StorageFailed, OSError) as error:  # of a disk that is full, or another user's
         warn(f"The groups are not kept for servers: {getattr(error, 'strerror', None) or error}")
     check_patterns(rules, groups)
-    return [*spare(decide(groups, rules, protect), rules)]
+    return listing(groups, rules, protect)
 
 
 def _action(text: str | None) -> tuple[Any, Path | None]:

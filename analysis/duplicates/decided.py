@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from analysis.duplicates.groups import Decision, Group
-from analysis.duplicates.keep import Rule, choose
+from analysis.duplicates.groups import Decision, File, Group
+from analysis.duplicates.keep import Rule, choose, decide
 from search.index import Index
 from search.types import ImageRecord
 
@@ -55,7 +55,25 @@ class Apart:
         return frozenset(name for name in ids if name in self._partners)
 
 
-def spare(decisions: Iterable[Decision], rules: Sequence[Rule]) -> Iterator[Decision]:
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """Groups that are listed, with what to keep of each. spared: files that would be extra if no decision named
+    them."""
+
+    decisions: Sequence[Decision]
+    spared: Sequence[File] = ()
+
+
+def listing(groups: Sequence[Group], rules: Sequence[Rule], protect: Sequence[str] = ()) -> Listing:
+    """What to keep of each group that is not settled. protect: as of `decide`."""
+    before = decide(groups, rules, protect)
+    decisions = [*_spare((one for one in before if not one.group.settled), rules)]
+    goes = {file.path for one in decisions for file in one.goes}
+    spared = {file.path: file for one in before for file in one.goes if file.path not in goes}
+    return Listing(decisions=decisions, spared=[*spared.values()])
+
+
+def _spare(decisions: Iterable[Decision], rules: Sequence[Rule]) -> Iterator[Decision]:
     """Decisions in which the images that the user wants all stay."""
     for decision in decisions:
         files = decision.group.files
@@ -68,8 +86,8 @@ def spare(decisions: Iterable[Decision], rules: Sequence[Rule]) -> Iterator[Deci
         yield decision
 
 
-def undecided(group: Group, apart: Apart) -> Group | None:
+def with_decisions(group: Group, apart: Apart) -> Group:
     """A group of equal files or pixels, with the images that the user wants: all that a decision names, since either
-    file of equal ones may be the one that was named. None where each two of them are apart."""
+    file of equal ones may be the one that was named."""
     ids = [file.image.id for file in group.files]
-    return None if apart.all(ids) else replace(group, wanted=apart.named(ids))
+    return replace(group, wanted=apart.named(ids), settled=apart.all(ids))

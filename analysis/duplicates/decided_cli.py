@@ -17,28 +17,30 @@ if TYPE_CHECKING:
 NOTED = "--not-duplicates"
 FORGOTTEN = "--forget"
 SHOWN = 50
-"""Pairs printed; `--json` has all."""
+"""Decisions printed; `--json` has all."""
 
 
 def remember_decision(directory: Path, names: Sequence[str], as_json: bool) -> None:
-    """Remember that images are not duplicates of each other; of one that is named twice, that its copies are wanted."""
+    """Remember that images are not duplicates of each other; of a single one, or of one that is named twice, that its
+    copies are wanted."""
     from search.catalog.decisions import MAX_IMAGES
     from search.index import Index
 
     _check_named(directory, names, NOTED)
-    if not 2 <= len(names) <= MAX_IMAGES:
-        raise typer.BadParameter(f"Name two images, or more, up to {MAX_IMAGES}.", param_hint=NOTED)
+    if len(names) > MAX_IMAGES:
+        raise typer.BadParameter(f"Name up to {MAX_IMAGES} images at once.", param_hint=NOTED)
     with Index.open(directory, writable=True) as index, index.writer() as writer:
         ids = [_image(index, name) for name in names]
-        pairs = writer.set_not_duplicates(ids)
+        pairs = writer.set_not_duplicates(ids if len(ids) > 1 else ids * 2)
     if as_json:
         print_json({"images": ids, "pairs": pairs})
         return
-    if len({*ids}) > 1:
-        say(f"These {len({*ids})} images are not duplicates of each other.")
+    if len({*ids}) == 1:
+        say("All files of this image are wanted: from now on none is extra.")
+        return
+    say(f"These {len({*ids})} images are not duplicates of each other. From now on no file of theirs is extra.")
     if twice := len({name for name in ids if ids.count(name) > 1}):
-        which = "These files are equal." if len({*ids}) == 1 else f"Of {plural(twice, 'image')} you named equal files."
-        say(f"{which} All of them are wanted: from now on none is extra.")
+        say(f"Of {plural(twice, 'image')} you named equal files: that copies are wanted is a decision of its own.")
 
 
 def forget_decisions(directory: Path, names: Sequence[str], as_json: bool) -> None:
@@ -60,7 +62,7 @@ def forget_decisions(directory: Path, names: Sequence[str], as_json: bool) -> No
 
 
 def list_decisions(directory: Path, as_json: bool) -> None:
-    """Print which images are not duplicates of each other."""
+    """Print which images are not duplicates of each other, and of which all copies are wanted."""
     from search.index import Index
 
     with Index.open(directory) as index:
@@ -69,7 +71,11 @@ def list_decisions(directory: Path, as_json: bool) -> None:
         paths = {record.id: [*record.paths] for record in index.catalog.records(rowids.values()).values()}
     if as_json:
         shown = [
-            {"images": [{"id": name, "paths": paths.get(name, [])} for name in held[:2]], "decided_at": held.decided_at}
+            {
+                "kind": "copies-wanted" if held.one == held.other else "not-duplicates",
+                "images": [{"id": name, "paths": paths.get(name, [])} for name in dict.fromkeys(held[:2])],
+                "decided_at": held.decided_at,
+            }
             for held in decisions
         ]
         print_json({"decisions": shown})
@@ -77,13 +83,19 @@ def list_decisions(directory: Path, as_json: bool) -> None:
     for held in decisions[:SHOWN]:
         first, second = (paths.get(name) or [f"{name} (not in the index now)"] for name in held[:2])
         if held.one == held.other:
-            say(f"{held.decided_at[:10]}  {first[0]}  and its copies")
+            say(f"{held.decided_at[:10]}  {first[0]}  (all copies are wanted)")
         else:
             say(f"{held.decided_at[:10]}  {first[0]}")
             say(f"            {second[0]}")
     if len(decisions) > SHOWN:
-        say(f"... and {plural(len(decisions) - SHOWN, 'more pair')}; --json lists all")
-    say(f"{plural(len(decisions), 'pair')} of images that are not duplicates.")
+        say(f"... and {plural(len(decisions) - SHOWN, 'more decision')}; --json lists all")
+    wanted = sum(held.one == held.other for held in decisions)
+    if pairs := len(decisions) - wanted:
+        say(f"{plural(pairs, 'pair')} of images that are not duplicates.")
+    if wanted:
+        say(f"{plural(wanted, 'image')} of which all copies are wanted.")
+    if not decisions:
+        say("No decisions.")
 
 
 def _check_named(directory: Path, names: Sequence[str], option: str) -> None:

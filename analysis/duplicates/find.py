@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 
 from analysis.duplicates.alike import lookalikes, moments
 from analysis.duplicates.candidates import CELLS, candidate_pairs, comparable_hashes
-from analysis.duplicates.decided import Apart, undecided
+from analysis.duplicates.decided import Apart, with_decisions
 from analysis.duplicates.groups import File, Group, Tier
 from analysis.duplicates.keep import DEFAULT_RULES, Rule, choose, of_photo, parse_rules
 from analysis.duplicates.medoids import Members
@@ -42,7 +42,7 @@ def find(index: Index, tiers: Sequence[Tier], *, skipped: Skipped, rules: Sequen
     files of a photo are compared with that; DEFAULT_RULES where there are none.
 
     Only files of the user's own that are as the index knows them are in a group: no uploads, and no links. Images that
-    the user called not duplicates are in no group together; of equal ones, see `Group.wanted`.
+    the user called not duplicates are in no group together; of equal ones, see `wanted` and `settled` of `Group`.
     """
     images, apart = [*records(index)], Apart.of(index)
     skipped = once(skipped)
@@ -53,7 +53,7 @@ def find(index: Index, tiers: Sequence[Tier], *, skipped: Skipped, rules: Sequen
         equal += [Group(tier="bytes", files=same) for same in held if len(same) > 1]
     if "pixels" in tiers:
         equal += [*_same_pixels(images, files, skipped)]
-    groups = [left for group in equal if (left := undecided(group, apart)) is not None]
+    groups = [with_decisions(group, apart) for group in equal]
     if {"photo", "moment", "alike"} & {*tiers}:
         pixels = [group for group in equal if group.tier == "pixels"]
         rules = rules or parse_rules(DEFAULT_RULES)

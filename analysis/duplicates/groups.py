@@ -42,6 +42,7 @@ class Group:
     scores: by image id, how surely it belongs to the group, 0..1; 1 where it is not there. centre: the image that all
     others were compared with, None where any two were. shown: by image id, how much of a photo it shows, from 0; of
     other tiers nothing is known. wanted: ids of images that a decision of the user names: equal as they are, all stay.
+    settled: decisions part each two of its images, or name its only one, so that it is not listed.
     """
 
     tier: Tier
@@ -50,6 +51,7 @@ class Group:
     centre: str | None = None
     shown: Mapping[str, int] = field(default_factory=dict)
     wanted: frozenset[str] = frozenset()
+    settled: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

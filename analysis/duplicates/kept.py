@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from analysis.duplicates.decided import Apart, spare, undecided
+from analysis.duplicates.decided import Apart, listing, with_decisions
 from analysis.duplicates.find import Files
 from analysis.duplicates.groups import SURE, Decision, Group, Tier
-from analysis.duplicates.keep import DEFAULT_RULES, decide, parse_rules
+from analysis.duplicates.keep import DEFAULT_RULES, parse_rules
 from search.files import write_whole
 from search.index import Index
 from search.journal import GROUPS
@@ -54,7 +54,7 @@ def keep_groups(index: Index, tiers: Iterable[Tier], groups: Iterable[Group]) ->
     since it was looked at is an empty id. Raises IndexLocked, IndexMoved, StorageFailed, OSError.
     """
     lines = {tier: [_line({"format": FORMAT, "found_at": _now()})] for tier in tiers if tier != LIVE}
-    kept = [group for group in groups if group.tier in lines]
+    kept = [group for group in groups if group.tier in lines and not group.settled]
     if not lines:
         return
     with index.writer():
@@ -126,7 +126,7 @@ def _decided(index: Index, tier: Tier, held: Sequence[Sequence[Member]]) -> tupl
             looked += len(group.files)
         if looked >= PAGE_FILES:
             break
-    return [*spare(decide(groups, rules), rules)], used
+    return [*listing(groups, rules).decisions], used
 
 
 def _groups(index: Index, tier: Tier, held: Sequence[Sequence[Member]]) -> Iterator[Group | None]:
@@ -158,8 +158,8 @@ def _groups(index: Index, tier: Tier, held: Sequence[Sequence[Member]]) -> Itera
             centre=names[0] if names and tier == "photo" else None,
             shown=dict.fromkeys(names if tier == "photo" else (), 0),
         )
-        left_of_it = undecided(group, apart) if whole and names else group
-        yield left_of_it if len(group.files) > 1 and (len(part) > 1 or tier == LIVE) else None
+        group = with_decisions(group, apart) if whole and names else group
+        yield group if len(group.files) > 1 and (len(part) > 1 or tier == LIVE) and not group.settled else None
 
 
 def _together(members: Mapping[int, float], records: Mapping[int, ImageRecord], apart: Apart) -> list[int]:

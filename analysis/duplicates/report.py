@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analysis.duplicates.against import Comparison
-from analysis.duplicates.groups import PROMISES, SURE, Decision, File, Tier
-from analysis.duplicates.shown import extras
+from analysis.duplicates.decided import Listing
+from analysis.duplicates.groups import PROMISES, SURE, File, Tier
+from analysis.duplicates.shown import extras, spared_files
 from analysis.pictures import data_uri
 from analysis.report import template, write
 from search.console import file_size, plural
@@ -49,9 +50,9 @@ class Shown:
     pictures: Sequence[Picture]
 
 
-def write_groups(decisions: Sequence[Decision], index: Path, out: Path) -> None:
+def write_groups(found: Listing, index: Path, out: Path) -> None:
     """Write an index's groups as an HTML file that needs no other. Raises ReportFailed where it cannot be written."""
-    going = extras(decisions)
+    going = extras(found.decisions)
     groups = [
         Shown(
             tier=decision.group.tier,
@@ -65,10 +66,10 @@ def write_groups(decisions: Sequence[Decision], index: Path, out: Path) -> None:
                 for file in sorted(decision.group.files, key=lambda file: file is not decision.keep)
             ],
         )
-        for decision in decisions
+        for decision in found.decisions
     ]
     said = f"{plural(len(going), 'file')} may go, {file_size(sum(going.values()))}."
-    _write(groups, f"Duplicates in {index.name}", said, out)
+    _write(groups, f"Duplicates in {index.name}", said, out, spared=spared_files(found.spared, index))
 
 
 def write_comparison(found: Comparison, index: Path, against: Path, out: Path) -> None:
@@ -94,10 +95,11 @@ def write_comparison(found: Comparison, index: Path, against: Path, out: Path) -
     _write(groups, f"What {against.name} shares with {index.name}", said, out)
 
 
-def _write(groups: Sequence[Shown], title: str, said: str, out: Path) -> None:
+def _write(groups: Sequence[Shown], title: str, said: str, out: Path, *, spared: str = "") -> None:
     text = template("duplicates/report.html").render(
         title=title,
         said=said,
+        spared=spared,
         tiers=_counts(groups),
         groups=groups[:PICTURED],
         more=len(groups) - len(groups[:PICTURED]),

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from analysis.duplicates.against import Comparison
-from analysis.duplicates.groups import PROMISES, Decision
+from analysis.duplicates.decided import Listing
+from analysis.duplicates.groups import PROMISES, Decision, File
 from analysis.duplicates.runs import Run
 from search.console import file_size, plural, say
 
@@ -22,13 +23,14 @@ def extras(decisions: Sequence[Decision]) -> dict[str, int]:
     return {str(file.path): file.location.size for decision in decisions for file in decision.goes}
 
 
-def groups_to_json(decisions: Sequence[Decision], run: Run | None, left: Sequence[tuple[str, str]]) -> dict[str, Any]:
+def groups_to_json(found: Listing, run: Run | None, left: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """What `--json` prints. run: what was done; left: files that were left before, and why."""
-    going = extras(decisions)
+    going = extras(found.decisions)
     return {
-        "groups": [group_to_json(decision, going) for decision in decisions],
+        "groups": [group_to_json(decision, going) for decision in found.decisions],
         "images": len(going),
         "bytes": sum(going.values()),
+        "spared": [{"id": file.image.id, "paths": [str(file.path)]} for file in found.spared],
         "run": None if run is None else run_to_json(run, left, back=False),
     }
 
@@ -123,8 +125,24 @@ def sentence(run: Run, *, back: bool) -> str:
     return f"{done}. To take it back: lookalike dups {shlex.quote(str(run.path.parent.parent))} --undo {run.name}"
 
 
-def print_groups(decisions: Sequence[Decision]) -> None:
+def spared_files(spared: Sequence[File], index: Path) -> str:
+    """That files stay because decisions name them, and how to take that back; empty where none does."""
+    if not spared:
+        return ""
+    stay = "1 file stays because a decision names it." if len(spared) == 1 else f"{len(spared):,} files stay because "
+    place, path = (shlex.quote(str(one)) for one in (index, spared[0].path))
+    if len({file.image.id for file in spared}) == 1:
+        stay += "" if len(spared) == 1 else "a decision names their picture."
+        return f"{stay} To take that back: lookalike dups {place} {path} --forget"
+    return (
+        f"{stay}decisions name their pictures. To list these: lookalike dups {place} --decisions. To forget those "
+        f"about one picture: lookalike dups {place} {path} --forget"
+    )
+
+
+def print_groups(found: Listing, index: Path) -> None:
     """Print groups, the kept file of each first."""
+    decisions = found.decisions
     going, shown = extras(decisions), ""
     for decision in decisions[:SHOWN_GROUPS]:
         if decision.group.tier != shown:
@@ -141,4 +159,6 @@ def print_groups(decisions: Sequence[Decision]) -> None:
     if going:
         say("Nothing was changed. To move the extra files away: --apply move=FOLDER")
     if not decisions:
-        say("No duplicates.")
+        say("No other duplicates." if found.spared else "No duplicates.")
+    if found.spared:
+        say(spared_files(found.spared, index))
