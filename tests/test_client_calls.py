@@ -414,12 +414,13 @@ def test_settings_that_cannot_be_meant_are_refused_and_keys_not_shown() -> None:
 def test_duplicates_are_read_page_after_page() -> None:
     file = {"id": ID, "paths": ["/a.png"], "score": 1, "keep": True, "why": "older"}
     pages = [
-        {"groups": [{"tier": "photo", "images": [file, file | {"keep": False, "why": None}]}], "next_cursor": "50"},
+        {"groups": [{"tier": "photo", "images": [file, file | {"keep": False, "why": None}], "file_count": 3}]},
         {"groups": [], "next_cursor": None},
     ]
-    api = Recorder(*(ok({**page, "found_at": None}) for page in pages))
+    found_at = "2026-11-30T08:05:42.123+00:00"
+    api = Recorder(*(ok({"next_cursor": "50", "found_at": found_at, **page}) for page in pages))
     (group,) = api.client.duplicates("photo", page_size=2, index="i")
-    assert group.tier == "photo"
+    assert (group.tier, group.file_count, group.found_at) == ("photo", 3, found_at)
     assert [(one.paths, one.keep, one.why) for one in group.images] == [
         (("/a.png",), True, "older"),
         (("/a.png",), False, None),

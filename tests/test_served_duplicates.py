@@ -184,13 +184,17 @@ def test_groups_and_pages_have_a_bound(ask: Ask, album: Album, monkeypatch: pyte
     monkeypatch.setattr(kept, "MAX_FILES", 3)
     monkeypatch.setattr(kept, "PAGE_FILES", 5)
     page = ask("GET", params={"tier": "photo"}).json()
-    assert [len(group["images"]) for group in page["groups"]] == [3, 3]
+    assert [(len(group["images"]), group["file_count"]) for group in page["groups"]] == [(3, 10), (3, 10)]
     last = ask("GET", params={"tier": "photo", "cursor": page["next_cursor"]}).json()
     assert ([len(group["images"]) for group in last["groups"]], last["next_cursor"]) == ([3], None)
     for number in range(6):
         shutil.copyfile(album.photos / "0.bmp", album.photos / f"more{number}.bmp")
     album.build()
-    assert max(len(group) for group in names(ask("GET"))) == 3
+    listed = ask("GET").json()["groups"]
+    assert {(len(group["images"]), group["file_count"]) for group in listed} == {(2, 2), (3, 7)}
+    keep_groups(album.index, ["photo"], [Group(tier="photo", files=(*files[:2], there["0.bmp"]))])
+    (group,) = ask("GET", params={"tier": "photo"}).json()["groups"]
+    assert (len(group["images"]), group["file_count"]) == (3, 11), "two files twice, and one with six copies"
 
 
 def test_a_photo_whose_medoid_is_gone_is_not_listed(ask: Ask, album: Album) -> None:

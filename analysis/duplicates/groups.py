@@ -43,6 +43,7 @@ class Group:
     others were compared with, None where any two were. shown: by image id, how much of a photo it shows, from 0; of
     other tiers nothing is known. wanted: ids of images that a decision of the user names: equal as they are, all stay.
     settled: decisions part each two of its images, or name its only one, so that it is not listed.
+    unlisted: how many more files a large group has on a server, which has not looked at them.
     """
 
     tier: Tier
@@ -52,6 +53,7 @@ class Group:
     shown: Mapping[str, int] = field(default_factory=dict)
     wanted: frozenset[str] = frozenset()
     settled: bool = False
+    unlisted: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

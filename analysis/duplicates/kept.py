@@ -133,33 +133,47 @@ def _groups(index: Index, tier: Tier, held: Sequence[Sequence[Member]]) -> Itera
     """The group that the members of each kept one make today, None where there is none: of up to MAX_FILES files that
     are there, and not of images that were called not duplicates since. Without the image that the others were proved
     against there is none, unless all are equal."""
-    cut = [members[:MAX_FILES] for members in held]
-    ids = {name for group in cut for name, _ in group}
+    ids = {name for members in held for name, _ in members[:MAX_FILES]}
     files, apart = Files(index, lambda *_: None, most=MAX_FILES), Apart.of(index, ids)
     rowids = index.catalog.rowids(ids)
-    for members in cut:
-        records = index.catalog.records(rowids[name] for name, _ in members if name in rowids)
+    for members in held:
+        looked, beyond = members[:MAX_FILES], members[MAX_FILES:]
+        records = index.catalog.records(rowids[name] for name, _ in looked if name in rowids)
         there: dict[int, float] = {}
-        left = MAX_FILES
-        for name, score in members:
+        left, unlisted = MAX_FILES, _files_of(index, [name for name, _ in beyond])
+        for name, score in looked:
             record = records.get(rowids.get(name, 0))
-            if record is not None and left > 0 and files.of(record):
+            if record is None:
+                continue
+            if left <= 0:
+                unlisted += record.path_count
+            elif found := files.of(record):
                 there[rowids[name]] = score
-                left -= len(files.of(record))
+                left -= len(found)
+                unlisted += max(0, record.path_count - MAX_FILES) if len(found) == MAX_FILES else 0
         whole = tier in SURE
         if not whole:
             there = there if rowids.get(members[0][0]) in there else {}
         part = [*there] if whole or not there else _together(there, records, apart)
         names = [records[rowid].id for rowid in part]
+        some = tuple(file for rowid in part for file in files.of(records[rowid]))
         group = Group(
             tier=tier,
-            files=tuple(file for rowid in part for file in files.of(records[rowid]))[:MAX_FILES],
+            files=some[:MAX_FILES],
+            unlisted=unlisted + len(some[MAX_FILES:]),
             scores={records[rowid].id: there[rowid] for rowid in part},
             centre=names[0] if names and tier == "photo" else None,
             shown=dict.fromkeys(names if tier == "photo" else (), 0),
         )
         group = with_decisions(group, apart) if whole and names else group
         yield group if len(group.files) > 1 and (len(part) > 1 or tier == LIVE) and not group.settled else None
+
+
+def _files_of(index: Index, ids: Sequence[str]) -> int:
+    """How many files the catalog knows of these images."""
+    rowids = [*index.catalog.rowids(ids).values()] if ids else []
+    chunks = (rowids[start : start + PAGE_FILES] for start in range(0, len(rowids), PAGE_FILES))
+    return sum(record.path_count for chunk in chunks for record in index.catalog.records(chunk).values())
 
 
 def _together(members: Mapping[int, float], records: Mapping[int, ImageRecord], apart: Apart) -> list[int]:

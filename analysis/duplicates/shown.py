@@ -49,6 +49,7 @@ def group_to_json(decision: Decision, going: Container[str]) -> dict[str, Any]:
             }
             for file in decision.group.files
         ],
+        "file_count": len(decision.group.files) + decision.group.unlisted,
     }
 
 

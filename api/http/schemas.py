@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from analysis.duplicates.groups import Tier
-from analysis.duplicates.kept import GroupPage
+from analysis.duplicates.kept import MAX_FILES, GroupPage
 from analysis.duplicates.shown import group_to_json
 from api.serving.questions import (
     Name,
@@ -244,7 +244,8 @@ class DuplicateGroup(BaseModel):
     """Files that are duplicates of one another, as `lookalike dups --json` lists them."""
 
     tier: Tier
-    images: list[DuplicateFile]
+    images: list[DuplicateFile] = Field(description=f"An entry for each of up to {MAX_FILES} files.")
+    file_count: int = Field(description="How many files the group has; those beyond are counted without a look.")
 
 
 class DuplicatesAnswer(BaseModel):

@@ -6,7 +6,7 @@ What we do not know in an answer is passed over, so that a newer server can say 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cache
@@ -70,8 +70,10 @@ def page(response: httpx.Response) -> Page:
 def duplicates(response: httpx.Response) -> DuplicatePage:
     """Parse the answer of listing duplicates."""
     data = _json(response)
+    found_at = _take_or_none(data, "found_at", str)
+    groups = [_read(DuplicateGroup, group) for group in _take(data, "groups", list)]
     return DuplicatePage(
-        groups=[_read(DuplicateGroup, group) for group in _take(data, "groups", list)],
+        groups=[replace(group, found_at=found_at) for group in groups],
         next_cursor=_take_or_none(data, "next_cursor", str),
     )
 

@@ -237,10 +237,16 @@ class DuplicateFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DuplicateGroup:
-    """Files that are duplicates of one another. `tier`: `bytes`, `pixels`, `photo`, `moment` or `alike`."""
+    """Files that are duplicates of one another. `tier`: `bytes`, `pixels`, `photo`, `moment` or `alike`.
+
+    `images`: an entry for each of up to 200 files, of `file_count`. `found_at`: when `lookalike dups` found the group,
+    ISO 8601, UTC; None: as it is now.
+    """
 
     tier: str
     images: tuple[DuplicateFile, ...]
+    file_count: int
+    found_at: str | None = None
 
 
 def _file_name(hit: Hit) -> str:
