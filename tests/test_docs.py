@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -224,14 +225,19 @@ def test_the_readmes_blocks_print_what_it_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    here = README.replace("/home/ann/lookalike", str(ROOT)).replace(" data/", f" {ROOT}/data/")
-    shell = re.findall(r"```\n(\$ lookalike .*?)```", here, re.DOTALL)
+    here = README.replace("/home/ann/lookalike/data", f"{ROOT}/data").replace(" data/", f" {ROOT}/data/")
+    here = here.replace("/home/ann/lookalike", str(tmp_path))
+    shell = re.findall(r"```\n(\$ (?:lookalike|cp) .*?)```", here, re.DOTALL)
     commands = [part.splitlines() for block in shell for part in re.split(r"^\$ lookalike ", block, flags=re.M)[1:]]
-    assert [lines[0].split()[0] for lines in commands] == ["build", "search", "serve"]
-    for command, *said in commands[:2]:
+    assert [lines[0].split()[0] for lines in commands] == ["build", "search", "serve", "build", "dups"]
+
+    def check(command: str, *said: str) -> None:
         ended = run_cli(*command.split())
         printed = [line for line in (ended.stdout + ended.stderr).splitlines() if "dinov2" not in line]
         assert sorted(map(alike, printed)) == sorted(map(alike, said))
+
+    for lines in commands[:2]:
+        check(*lines)
     (code, said_by_code), *_ = re.findall(r"```python\n(.*?)```\n\n```\n(.*?)```", here, re.DOTALL)
     process, url = start_server(tmp_path / "lookalike.index")
     try:
@@ -241,3 +247,7 @@ def test_the_readmes_blocks_print_what_it_says(
         ]
     finally:
         assert stop_server(process) == 0
+    (copy,) = re.findall(r"^\$ cp (\S+) (\S+)$", here, re.M)
+    shutil.copyfile(*copy)
+    for lines in commands[3:]:
+        check(*lines)

@@ -206,14 +206,14 @@ def test_a_listing_says_what_stays_by_decisions_and_how_to_take_them_back(album:
     dups(album, photos / "a.bmp", photos / "alone.png", "--not-duplicates")
     dups(album, photos / "a.tif", photos / "alone.png", "--not-duplicates")
     told = run_cli("dups", index, "--tier", "pixels").stdout.splitlines()[-1]
-    assert told.startswith("2 files stay because decisions name their pictures.")
-    assert f"lookalike dups {index} --decisions" in told
+    assert told.startswith("2 files stay because a decision names their pictures.")
+    assert f"To list decisions: lookalike dups {index} --decisions. To take back those about a picture:" in told
     for name in ("a.bmp", "a.tif"):
         dups(album, photos / name, "--forget")
     dups(album, photos / "copy.png", photos / "alone.png", "--not-duplicates")
     (spared,) = dups(album, "--tier", "bytes")["spared"]
     told = run_cli("dups", index, "--tier", "bytes", "--report", tmp_path / "dups.html").stdout
-    why = "1 file stays because a decision names it. To take that back:"
+    why = "1 file stays because a decision names its picture. To take that back:"
     command = f"lookalike dups {index} {spared['paths'][0]} --forget"
     assert told == f"No other duplicates.\n{why} {command}\n"
     assert f"<p>{why} {command}</p>" in (tmp_path / "dups.html").read_text()

@@ -130,15 +130,14 @@ def spared_files(spared: Sequence[File], index: Path) -> str:
     """That files stay because decisions name them, and how to take that back; empty where none does."""
     if not spared:
         return ""
-    stay = "1 file stays because a decision names it." if len(spared) == 1 else f"{len(spared):,} files stay because "
+    alone = len(spared) == 1
+    why = f"because a decision names {'its picture' if alone else 'their pictures'}."
     place, path = (shlex.quote(str(one)) for one in (index, spared[0].path))
+    forget = f"lookalike dups {place} {path} --forget"
+    said = f"{plural(len(spared), 'file')} {'stays' if alone else 'stay'} {why}"
     if len({file.image.id for file in spared}) == 1:
-        stay += "" if len(spared) == 1 else "a decision names their picture."
-        return f"{stay} To take that back: lookalike dups {place} {path} --forget"
-    return (
-        f"{stay}decisions name their pictures. To list these: lookalike dups {place} --decisions. To forget those "
-        f"about one picture: lookalike dups {place} {path} --forget"
-    )
+        return f"{said} To take that back: {forget}"
+    return f"{said} To list decisions: lookalike dups {place} --decisions. To take back those about a picture: {forget}"
 
 
 def print_groups(found: Listing, index: Path) -> None:
