@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -142,9 +143,31 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+SHARED_IMAGES = 1_000
+"""Images from which on an index is made once for all tests, and copied: to make it takes seconds."""
+
+
+@pytest.fixture(scope="session")
+def made_indexes(tmp_path_factory: pytest.TempPathFactory) -> Callable[[object, Callable[[Path], None]], Path]:
+    """The index that was made for a key, to be copied; where there is none yet, it is made."""
+    folder, made = tmp_path_factory.mktemp("made"), dict[object, Path]()
+
+    def find(key: object, make: Callable[[Path], None]) -> Path:
+        if key not in made:
+            path = folder / f"{len(made)}.index"
+            make(path)
+            made[key] = path
+        return made[key]
+
+    return find
+
+
 @pytest.fixture
-def make_index(tmp_path: Path) -> Iterator[Callable[..., Index]]:
-    """Makes an index of the first `count` numbered images with these vectors."""
+def make_index(
+    tmp_path: Path, made_indexes: Callable[[object, Callable[[Path], None]], Path]
+) -> Iterator[Callable[..., Index]]:
+    """Makes an index of the first `count` numbered images with these vectors. A large one is a copy of one that was
+    made so before; fresh: not so, because the test has patched what makes it."""
     opened: list[Index] = []
 
     def make(
@@ -154,18 +177,28 @@ def make_index(tmp_path: Path) -> Iterator[Callable[..., Index]]:
         name: str = "test.index",
         policy: Policy = DEFAULT_POLICY,
         transform: TransformSpec = IDENTITY,
+        fresh: bool = False,
     ) -> Index:
         made_of = recipe(dim=data.shape[1])
         space = Space(name="layer2", recipe=made_of, encoding=Encoding(), transform=transform)
-        index = Index.create(tmp_path / name, [space], policy=policy)
-        opened.append(index)
-        with index.writer() as writer:
-            with writer.transaction() as transaction:
-                for number, vector in enumerate(data):
-                    transaction.add(new_image(number, vector))
-            if publish:
-                index.publish()
-        return index
+
+        def create(path: Path) -> Index:
+            index = Index.create(path, [space], policy=policy)
+            opened.append(index)
+            with index.writer() as writer:
+                with writer.transaction() as transaction:
+                    for number, vector in enumerate(data):
+                        transaction.add(new_image(number, vector))
+                if publish:
+                    index.publish()
+            return index
+
+        if fresh or len(data) < SHARED_IMAGES:
+            return create(tmp_path / name)
+        key = (data.shape, hashlib.sha256(data.tobytes()).digest(), publish, policy, transform)
+        shutil.copytree(made_indexes(key, lambda path: create(path).close()), tmp_path / name)
+        opened.append(Index.open(tmp_path / name, writable=True, policy=policy))
+        return opened[-1]
 
     yield make
     for index in opened:

@@ -146,7 +146,7 @@ def test_a_filter_too_narrow_for_walks_is_searched_exactly(
         return (np.full_like(met, -1) if alive.mean() < 0.2 else met), missing
 
     monkeypatch.setattr(recall_module, "graph_candidates", lost)  # what is measured before it is published
-    index = make_index(data)
+    index = make_index(data, fresh=True)
     assert structure(index)["search"]["one_in"] == 4
     with mock.patch.object(Graph, "search", side_effect=AssertionError("it walks")):
         answers = found(index, queries, matching=parse_filter({"width": {"lt": 700}}))
@@ -630,7 +630,7 @@ def test_what_was_measured_of_another_walk_is_measured_again(
 ) -> None:
     with monkeypatch.context() as before:
         before.setattr(space_draft, "SEARCH_METHOD", {})
-        index = make_index(clusters(2000))
+        index = make_index(clusters(2000), fresh=True)
         assert index.publish() == "000001"
     assert index.publish() == "000002"
     assert index.publish() == "000002"

@@ -344,6 +344,7 @@ def test_duplicates_are_listed_and_decided(client: Client, server: Server) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["sync"], indirect=True)  # the page names its clients itself
 def test_documentation_runs(server: Server, query: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with Pillow.open(query) as opened:
