@@ -96,14 +96,14 @@ def blank(count: int) -> dict[int, ImageRecord]:
 def test_members_that_are_apart_find_groups_of_their_own(apart: list[tuple[int, int]], groups: list[Any]) -> None:
     pairs = [(0, 1, 0.9), (0, 2, 0.9), (1, 3, 0.9)]
     unlike = Apart((str(one), str(other)) for one, other in apart).among(blank(5))
-    assert around_medoids(pairs, lambda *_: 0.0, apart=unlike) == groups
+    assert around_medoids(pairs, lambda _, others: [0.0] * len(others), apart=unlike) == groups
 
 
 def test_a_decision_parts_two_of_a_large_group() -> None:
     count = 20_000
     images, apart = blank(count), Apart([("1", "3"), ("a", "b")])
     pairs = [(0, one, 1.0) for one in range(1, count)]
-    ((_, stays),) = around_medoids(pairs, lambda *_: 0.0, apart=apart.among(images))
+    ((_, stays),) = around_medoids(pairs, lambda _, others: [0.0] * len(others), apart=apart.among(images))
     assert {*range(1, count)} - {*stays} == {3}
     assert apart.named(record.id for record in images.values()) == {"1", "3"}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -204,9 +204,9 @@ def test_a_chain_of_small_changes_is_not_one_group() -> None:
     chain = [(number, number + 1, 0.9) for number in range(40)]
     asked = []
 
-    def certain(one: int, other: int) -> float:
-        asked.append((one, other))
-        return 0.9 if abs(one - other) <= 2 else 0.0
+    def certain(one: int, others: Sequence[int]) -> list[float]:
+        asked.extend((one, other) for other in others)
+        return [0.9 if abs(one - other) <= 2 else 0.0 for other in others]
 
     groups = around_medoids(chain, certain)
     assert max(len(members) for _, members in groups) <= 4
@@ -227,10 +227,10 @@ def test_planted_groups_are_found_whole() -> None:
         pairs += [(one, other, 1.0) for other in picked if other != one]
     asked = 0
 
-    def certain(one: int, other: int) -> float:
+    def certain(one: int, others: Sequence[int]) -> list[float]:
         nonlocal asked
-        asked += 1
-        return float(group[one] == group[other])
+        asked += len(others)
+        return [float(group[one] == group[other]) for other in others]
 
     found = around_medoids(pairs, certain)
     assert sorted(1 + len(members) for _, members in found) == sizes

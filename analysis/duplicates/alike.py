@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from datetime import datetime
 
 import numpy as np
@@ -32,8 +32,10 @@ def moments(index: Index, images: Mapping[int, ImageRecord], apart: Mapping[int,
     known = neighbours.least(MOMENT_RATE)
     least = -1.0 if known is None else known
 
-    def certain(one: int, other: int) -> float:
-        return _cosine(neighbours, one, other, least) if _is_one_moment(images[one], images[other]) else 0.0
+    def certain(one: int, others: Sequence[int]) -> list[float]:
+        moment = (_is_one_moment(images[one], images[other]) for other in others)
+        cosines = _cosines(neighbours, one, others, least)
+        return [cosine if same else 0.0 for cosine, same in zip(cosines, moment, strict=True)]
 
     return around_medoids(_proved(neighbours, images, least, _is_one_moment), certain, apart=apart)
 
@@ -45,14 +47,18 @@ def lookalikes(index: Index, images: Mapping[int, ImageRecord], apart: Mapping[i
     known = neighbours.least(ALIKE_BY_CHANCE / max(1, len(images)))
     least = neighbours.copy_cosine if known is None else known
     pairs = _proved(neighbours, images, least)
-    return around_medoids(pairs, lambda one, other: _cosine(neighbours, one, other, least), apart=apart)
+    return around_medoids(pairs, lambda one, others: _cosines(neighbours, one, others, least), apart=apart)
 
 
-def _cosine(neighbours: Neighbours, one: int, other: int, least: float) -> float:
-    """The cosine of two images; 0 where it is less than `least` when normalised by the one with more that is near."""
-    cosine = neighbours.cosine(one, other)
-    shift = float(neighbours.shifts(np.array([one, other])).max())
-    return min(1.0, cosine) if cosine > 0 and cosine - shift >= least else 0.0
+def _cosines(neighbours: Neighbours, one: int, others: Sequence[int], least: float) -> list[float]:
+    """The cosine of an image and each of others; 0 where it is less than `least` when normalised by the one of the two
+    with more that is near."""
+    rowids = np.array([one, *others])
+    cosines = neighbours.cosines(np.full(len(others), one), rowids[1:])
+    shifts = neighbours.shifts(rowids)
+    near = (cosines > 0) & (cosines - np.maximum(shifts[0], shifts[1:]) >= least)
+    found: list[float] = np.where(near, np.minimum(cosines, 1), 0).tolist()
+    return found
 
 
 def _is_one_moment(one: ImageRecord, other: ImageRecord) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
-from collections.abc import Callable, Mapping, Set
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -76,25 +76,27 @@ def may_be_one(one: ImageRecord, other: ImageRecord) -> bool:
     return None in times or times[0] == times[1]
 
 
-def in_order(pairs: NDArray[np.int64]) -> list[tuple[int, int]]:
-    """Pairs (p, 2) in an order in which the same images come up soon again: neighbours of neighbours, breadth first."""
-    partners: defaultdict[int, list[int]] = defaultdict(list)
-    for one, other in pairs.tolist():
-        partners[one].append(other)
-        partners[other].append(one)
-    ordered, seen = [], set()
-    for start in sorted(partners):
-        queue = deque([start] if start not in seen else [])
-        seen.add(start)
+def in_order(pairs: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Pairs (p, 2), the smaller rowid first, in an order in which the same images come up soon again: neighbours of
+    neighbours, breadth first. Memory grows with them by some 100 bytes for each."""
+    images, places = np.unique(pairs, return_inverse=True)
+    one, other = places.reshape(-1, 2).T
+    ends = np.concatenate([other, one])
+    order = np.argsort(ends, kind="stable")
+    partners = np.concatenate([one, other])[order]
+    begins = np.searchsorted(ends, np.arange(len(images) + 1), sorter=order).tolist()
+    rowids, seen = images.tolist(), bytearray(len(images))
+    for start in range(len(images)):
+        queue = deque([start] if not seen[start] else [])
+        seen[start] = True
         while queue:
-            one = queue.popleft()
-            for other in partners[one]:
-                if other not in seen:
-                    seen.add(other)
-                    queue.append(other)
-                if one < other:
-                    ordered.append((one, other))
-    return ordered
+            at = queue.popleft()
+            for near in partners[begins[at] : begins[at + 1]].tolist():
+                if not seen[near]:
+                    seen[near] = True
+                    queue.append(near)
+                if at < near:
+                    yield rowids[at], rowids[near]
 
 
 def photo_groups(
@@ -129,7 +131,11 @@ def photo_groups(
 
     proved = ((one, other, certain(one, other)) for one, other in in_order(pairs))
     times = {rowid: record.facts.taken_at for rowid, record in images.items() if record.facts.taken_at is not None}
-    found = around_medoids((pair for pair in proved if pair[2] > 0), certain, centre=centre, marks=times, apart=apart)
+
+    def each(medoid: int, others: Sequence[int]) -> Iterator[float]:
+        return (certain(*sorted((medoid, one))) for one in others)
+
+    found = around_medoids((pair for pair in proved if pair[2] > 0), each, centre=centre, marks=times, apart=apart)
     return [(one, members, {image: shown[one][image] for image in (one, *members)}) for one, members in found]
 
 

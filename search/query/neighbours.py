@@ -56,7 +56,8 @@ class Neighbours:
         """Each image's k nearest others, the pairs of one image together, found by the space's graph, or where there is
         none, by comparing all, or by cells (MAX_COMPARED).
 
-        No more than a batch of vectors is in memory where there is a graph; else all of the space.
+        No more than a batch of vectors is in memory where there is a graph, or where the newest generation has all
+        images and no two of them have equal vectors; else all of the space.
         """
         rowids = self.snapshot.all_rowids(self.space)
         for start, (found, cosines) in self._nearest(rowids):
@@ -73,17 +74,28 @@ class Neighbours:
                 queries = self.snapshot.vectors(self.space, rowids[start : start + BATCH])
                 yield start, self.snapshot.nearest(self.space, queries, self.k + 1)
             return
-        vectors = self.snapshot.vectors(self.space, rowids)
+        vectors = self._vectors(rowids)
         by_cells = nearest_by_cells(vectors, self.k + 1) if len(rowids) > MAX_COMPARED else None
         for start in starts:
             if by_cells is None:
                 places = exact(vectors, vectors[start : start + BATCH], self.k + 1)
                 yield start, (rowids[places], scores(vectors, vectors[start : start + BATCH], places))
             else:
-                places, cosines = (found[start : start + BATCH] for found in by_cells)
-                yield start, (np.where(places < 0, -1, rowids[places]), cosines)
+                places = by_cells[0][start : start + BATCH]
+                yield start, (np.where(places < 0, -1, rowids[places]), by_cells[1][start : start + BATCH])
 
-    def cosine(self, one: int, other: int) -> float:
-        """The cosine of two images that were found."""
-        first, second = self.snapshot.vectors(self.space, np.array([one, other]))
-        return float(first @ second)
+    def _vectors(self, rowids: Rowids) -> Vectors:
+        """The vectors of all images, (n, dim): mapped where a generation holds just them."""
+        base = self._base
+        if base is not None and base.groups is None and np.array_equal(base.rowids, rowids):
+            return base.vectors
+        return self.snapshot.vectors(self.space, rowids)
+
+    def cosines(self, ones: Rowids, others: Rowids) -> Vectors:
+        """The cosines of pairs of images that were found, (p,) float32, by their rowids, (p,) each."""
+        found = np.empty(len(ones), dtype=np.float32)
+        for start in range(0, len(ones), BATCH):
+            pairs = slice(start, start + BATCH)
+            one, other = np.split(self.snapshot.vectors(self.space, np.concatenate([ones[pairs], others[pairs]])), 2)
+            np.einsum("ij,ij->i", one, other, out=found[pairs])
+        return found
