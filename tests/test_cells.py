@@ -1,4 +1,4 @@
-"""Promises of neighbours that are looked for by cells: nearly all are found, always the same, and copies like others."""
+"""Promises of neighbours that are looked for by cells: nearly all are found, and the same each time."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,15 +42,16 @@ def candidate_pairs(index: Index, hashes: Sequence[tuple[int, int]]) -> NDArray[
     """Pairs of images to compare, (p, 2) rowids, ascending, each pair once, the smaller rowid first.
 
     hashes: rowids of the images that can be compared, and their perceptual hashes, signed; one may have several, as
-    that of what is left of it without plain borders. Memory grows with the number of images, by some 100 bytes for
-    each, never with its square.
+    that of what is left of it without plain borders. Memory grows with the number of images, by some kilobytes
+    for each, never with its square.
     """
     rowids, bits = _split(hashes)
     known = np.unique(rowids)
-    near = [*_near_vectors(index, known), np.searchsorted(known, rowids)[_near_hashes(bits)]]
-    one, other = np.concatenate(near).T
-    # One number for each pair, not two: to sort rows takes twenty times as long.
-    pairs = np.unique(np.minimum(one, other) * len(known) + np.maximum(one, other))
+    near = chain([np.searchsorted(known, rowids)[_near_hashes(bits)]], _near_vectors(index, known))
+    # One number for each pair: to sort rows takes twenty times as long, and twice the memory.
+    pairs = np.concatenate([places.min(axis=1) * len(known) + places.max(axis=1) for places in near])
+    pairs.sort()
+    pairs = pairs[np.diff(pairs, prepend=-1) > 0]
     places = np.stack(np.divmod(pairs, max(1, len(known))), axis=1)
     apart: NDArray[np.int64] = known[places[places[:, 0] != places[:, 1]]]
     return apart
