@@ -17,7 +17,8 @@ _FAISS: Any = faiss
 CELL_VECTORS = 120
 """Vectors of a cell, on average."""
 PROBES = 12
-"""Cells that each vector looks into, its own first."""
+"""Cells that each vector looks into, its own first. Of 21,534 pictures in the default space, .984 of the eight nearest
+are found so, .9996 of those with a cosine of .8 or more; with 8 cells .967."""
 TRAINED_WITH, ROUNDS = 40, 2
 """Vectors for each centroid, and rounds, of k-means."""
 MAX_TRAINED_WITH = 65_536
