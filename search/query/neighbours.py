@@ -16,8 +16,8 @@ from search.query.snapshot import Rowids, Snapshot
 BATCH = 1_024
 """Images whose neighbours are looked for at once."""
 MAX_COMPARED = 8_192
-"""Images of which all are compared with all, in a second of processor time (cells: .36 s). More are looked for by cells:
-of 20,000, in a sixth of the time."""
+"""Images of which all are compared with all, in a second of processor time (cells: .36 s). More are looked for by
+cells: of 20,000, in a sixth of the time."""
 Pairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
 """Rowids of images, of one neighbour of each, and their cosines, (p,) each."""
 
