@@ -69,6 +69,11 @@ class Compared:
     inside: Blocks
 
     @property
+    def share(self) -> float:
+        """The share of the blocks with something in them that agree."""
+        return float(self.agrees.sum() / self.shown.sum())
+
+    @property
     def differs(self) -> Blocks:
         """Blocks with something in them that do not agree."""
         return self.shown & ~self.agrees
@@ -83,16 +88,12 @@ class Compared:
         return changed + min(self.count(chosen & self.added), self.count(chosen & self.lost))
 
 
-def certainty(place: Place) -> float:
-    """How surely two pictures are one photo, by where they lie over one another: 0 where that is not proved, else
-    the share of blocks that agree, up to 1."""
-    compared = _compared(place)
-    if compared is None or not _is_copy(compared) or not _has_its_colours(compared):
-        return 0.0
-    return float(compared.agrees.sum() / compared.shown.sum())
+def is_copy(compared: Compared) -> bool:
+    """Whether two pictures agree so well that they are one photo, if nothing in full detail speaks against it."""
+    return _agree(compared) and follows_its_colours(compared)
 
 
-def _has_its_colours(compared: Compared) -> bool:
+def follows_its_colours(compared: Compared) -> bool:
     """Whether the colours are one picture's, changed by one rule, where nothing was painted on it."""
     count = compared.differs.sum()
     painted = compared.differs if count <= MIN_LINES else _grown(compared.differs)
@@ -107,20 +108,25 @@ def _grown(chosen: Blocks) -> Blocks:
     return grown
 
 
-def _is_copy(compared: Compared) -> bool:
+def typical(compared: Compared) -> float:
+    """The median correlation of blocks in which nothing was added; 0 where too few are left."""
+    core = compared.shown & ~compared.added & ~compared.lost
+    return float(np.median(compared.correlation[core])) if core.sum() >= MIN_BLOCKS / 2 else 0.0
+
+
+def _agree(compared: Compared) -> bool:
     agrees, shown = compared.agrees, compared.shown
     if agrees.sum() < MIN_BLOCKS or min(agrees.any(axis=0).sum(), agrees.any(axis=1).sum()) < MIN_LINES:
         return False
-    core = shown & ~compared.added & ~compared.lost
-    typical = float(np.median(compared.correlation[core])) if core.sum() >= MIN_BLOCKS / 2 else 0.0
-    if typical < TYPICAL:
+    alike = typical(compared)
+    if alike < TYPICAL:
         return False
     count, everywhere = int(shown.sum()), np.ones_like(shown)
     differing = compared.count(everywhere)
-    allowed = ALLOWED + count * min(0.05, (1 - typical) / 2)
+    allowed = ALLOWED + count * min(0.05, (1 - alike) / 2)
     if differing <= allowed:
         return True
-    if typical < TYPICAL_IF_ADDED or (agrees & _middle(shown.shape)).sum() < MIN_MIDDLE:
+    if alike < TYPICAL_IF_ADDED or (agrees & middle(shown.shape)).sum() < MIN_MIDDLE:
         return False
     if compared.both(everywhere) <= max(allowed, MAX_CHANGED * differing) and agrees.sum() >= MIN_SHARE * count:
         return True
@@ -133,11 +139,11 @@ def _is_copy(compared: Compared) -> bool:
     )
 
 
-def _middle(shape: tuple[int, ...]) -> Blocks:
+def middle(shape: tuple[int, ...]) -> Blocks:
     """All but the rim: two pictures of which only the frame agrees are not proved to be one."""
     y, x = _positions(shape)
-    middle: Blocks = (np.abs(y - 0.5) < 0.5 - RIM) & (np.abs(x - 0.5) < 0.5 - RIM)
-    return middle
+    inner: Blocks = (np.abs(y - 0.5) < 0.5 - RIM) & (np.abs(x - 0.5) < 0.5 - RIM)
+    return inner
 
 
 def _positions(shape: tuple[int, ...]) -> NDArray[np.float64]:
@@ -160,7 +166,7 @@ def _filled(differs: Blocks, shown: Blocks) -> float:
     return float(differs[box].sum() / shown[box].sum())
 
 
-def _compared(place: Place) -> Compared | None:
+def compared(place: Place) -> Compared | None:
     """The blocks where both pictures are; None where too few are, or show anything."""
     part = place.part.oriented(place.turn)
     shape = place.whole.edges.shape

@@ -19,6 +19,8 @@ MIN_WHOLE, MIN_PART = 0.3, 0.55
 """Correlations below which two pictures are not looked at any closer. Of parts chance alone finds .54."""
 MIN_HALF = 0.5
 """Score at half of the resolution below which a place is not refined any further: that of five blocks of 64."""
+SURE = 0.9
+"""Correlation from which on a place is refined whatever that score: fine detail all over is even at half of it."""
 ROUNDS = ((SIDE // 2, 3), (SIDE // 2, 2), (SIDE, 2), (SIDE, 2))
 """Resolutions at which a place is refined, and how many pixels blocks are moved there."""
 MIN_MATCHED = 4
@@ -28,10 +30,11 @@ MIN_MATCHED = 4
 def places(one: Small, other: Small) -> Iterator[Place]:
     """Where one of two pictures may lie in the other, refined: of the whole over the whole, then of what is left
     without borders, then of one inside the other, the likeliest each. They are looked for as they are asked for."""
-    for found in (_whole_over_whole, _box_over_box, _one_inside_other):
-        half = [refined(place, ROUNDS[:2]) for place in found(one, other)]
+    for find in (_whole_over_whole, _box_over_box, _one_inside_other):
+        found = find(one, other)
+        half = [refined(place, ROUNDS[:2]) for place in found]
         best = max(half, key=lambda place: place.score, default=None)
-        if best is not None and best.score >= MIN_HALF:
+        if best is not None and (best.score >= MIN_HALF or max(place.score for place in found) >= SURE):
             yield refined(best, ROUNDS[2:])
 
 

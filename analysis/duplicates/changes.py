@@ -64,19 +64,19 @@ class Laid:
 
 def changed(place: Place) -> bool:
     """Whether something differs that no caption, logo or watermark explains."""
-    laid = _laid(place)
-    clusters = _clusters(laid.changed)
-    if not clusters.any() or (clusters.sum() <= MIN_CLUSTER and not _far_apart(laid, clusters)):
+    found = laid(place)
+    clusters = _clusters(found.changed)
+    if not clusters.any() or (clusters.sum() <= MIN_CLUSTER and not _far_apart(found, clusters)):
         return False
-    if _is_page(laid.one) or _is_page(laid.other):
+    if is_page(found.one) or is_page(found.other):
         return True
     zone = min(zones(clusters.shape), key=lambda one: int((clusters & ~one).sum()))
     if not (clusters & ~zone).any():
-        return not _is_painted(laid, clusters)
-    return _cells(clusters) < MIN_CELLS or not _is_faint(laid, clusters)
+        return not _is_painted(found, clusters)
+    return _cells(clusters) < MIN_CELLS or not _is_faint(found, clusters)
 
 
-def _laid(place: Place) -> Laid:
+def laid(place: Place) -> Laid:
     one = place.whole.fine.astype(np.float32)
     other = np.ascontiguousarray(turned(place.part.fine, place.turn)).astype(np.float32)
     floor = MIN_VARIANCE / 2 * PIXELS
@@ -187,13 +187,13 @@ def _is_painted(laid: Laid, clusters: Blocks) -> bool:
     if not differs.any():
         return False
     if equal.sum() < MOSTLY_EQUAL * inside.sum():
-        return max(_flat(one[differs]), _flat(other[differs])) >= FLAT
-    ground = _mean_of(one, equal)
+        return max(flatness(one[differs]), flatness(other[differs])) >= FLAT
+    ground = mean_of(one, equal)
     further = float((np.abs(one - ground) > np.abs(other - ground))[differs].mean())
     return max(further, 1 - further) >= LEANS
 
 
-def _mean_of(values: Floats, chosen: NDArray[np.bool_]) -> Floats:
+def mean_of(values: Floats, chosen: NDArray[np.bool_]) -> Floats:
     """The mean of the chosen pixels around each pixel; of all of them where none is near."""
     sums = [_around(values * chosen), _around(chosen.astype(np.float32))]
     overall = float(values[chosen].mean()) if chosen.any() else float(values.mean())
@@ -212,13 +212,13 @@ def _around(values: Floats) -> Floats:
     return around
 
 
-def _flat(levels: Floats) -> float:
+def flatness(levels: Floats) -> float:
     """The share of grey levels that are one of the MODES commonest."""
     counts = np.bincount((levels.clip(0, 255) // LEVELS).astype(np.int64), minlength=256 // LEVELS + 1)
     return float(np.sort(counts)[-MODES:].sum() / max(1, len(levels)))
 
 
-def _is_page(grey: Floats) -> bool:
+def is_page(grey: Floats) -> bool:
     """Whether a picture is a page: many separate marks, or rules, on a plain ground."""
     ground, ink = _ink(grey)
     if ground < GROUND:

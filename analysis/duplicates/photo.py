@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from analysis.duplicates.agreement import certainty
+from analysis.duplicates.agreement import compared, is_copy
 from analysis.duplicates.alignment import places
 from analysis.duplicates.changes import changed
 from analysis.duplicates.detail import is_enlarged
 from analysis.duplicates.fine import contradicts
 from analysis.duplicates.medoids import Members, around_medoids
+from analysis.duplicates.painted import is_painted
 from analysis.duplicates.small import Place, Small
 from search.types import ImageRecord
 
@@ -56,11 +57,15 @@ def compare(one: Small, other: Small) -> float:
 def match(one: Small, other: Small) -> Match | None:
     """Lay two pictures over one another; None where that does not prove that they are one photo."""
     for place in places(one, other):
-        if (sure := certainty(place)) > 0:
-            if contradicts(place) or changed(place):
-                return None
+        blocks = compared(place)
+        if blocks is None:
+            continue
+        copy = is_copy(blocks)
+        if (copy and not contradicts(place) and not changed(place)) or is_painted(place, blocks):
             area = _area(place)
-            return Match(sure=sure, area=area if place.whole is one else 1 / area)
+            return Match(sure=blocks.share, area=area if place.whole is one else 1 / area)
+        if copy:
+            return None
     return None
 
 
