@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from analysis.duplicates.alignment import is_whole
 from analysis.duplicates.blocks import BLOCK, blocks, correlations, cut, soft, warp
 from analysis.duplicates.colours import follow_one_rule
-from analysis.duplicates.small import Floats, Place
+from analysis.duplicates.small import Floats, Place, Small
 
 Blocks = NDArray[np.bool_]
 
@@ -45,6 +45,8 @@ MAX_CHANGED = 0.15
 """Of the blocks that differ where something was added all over, the share that it may have changed."""
 PERSISTS = 0.75
 """Share of a block's edges that are found in the other picture, so that something was only added to it."""
+EQUALLY_SHARP = 0.8
+"""The sharpness of a picture, as a share of another one's, below which that one is blurred before they are compared."""
 EDGE, SIDE_EDGE, CORNER = 0.27, 0.2, 0.36
 """Shares of height and width that a caption, or a strip, or a logo in a corner, may take."""
 RIM, MIN_MIDDLE = 0.18, 24
@@ -168,9 +170,9 @@ def _filled(differs: Blocks, shown: Blocks) -> float:
 
 def compared(place: Place) -> Compared | None:
     """The blocks where both pictures are; None where too few are, or show anything."""
-    part = place.part.oriented(place.turn)
-    shape = place.whole.edges.shape
-    one = cut(place.whole.pixels.astype(np.float32))
+    whole, part = _equally_sharp(place)
+    shape = whole.edges.shape
+    one = cut(whole.pixels.astype(np.float32))
     other, inside = warp(part.pixels, place.matrix, shape)
     other = cut(other)
     here = _without_rim(blocks(cut(inside).astype(np.float32)) >= 0.9 * PIXELS)
@@ -179,7 +181,7 @@ def compared(place: Place) -> Compared | None:
     if here.sum() < MIN_BLOCKS:
         return None
     edges, there = warp(soft(part.edges), place.matrix, shape)
-    lines = correlations(soft(place.whole.edges), cut(edges * there), 0, floor=32.0)[0, 0]
+    lines = correlations(soft(whole.edges), cut(edges * there), 0, floor=32.0)[0, 0]
     first, second = soft(one @ LUMA), soft(other @ LUMA)
     luma = np.abs(correlations(first, second, 0, floor=32.0)[0, 0])
     correlation = np.clip(np.maximum(luma, lines), 0, 1)
@@ -210,6 +212,19 @@ def compared(place: Place) -> Compared | None:
         other_colours=_means(other),
         inside=here,
     )
+
+
+def _equally_sharp(place: Place) -> tuple[Small, Small]:
+    """The whole, and the part as it is turned: a thumbnail agrees with what its photo is when made as small."""
+    whole, part = place.whole, place.part.oriented(place.turn)
+    sizes = np.prod(part.edges.shape) / np.prod(whole.edges.shape)
+    enlarged = float(np.sqrt(abs(np.linalg.det(place.matrix[:, :2])) * sizes))  # pixels of the part, for one of it
+    sharpness = enlarged * part.sharpness / whole.sharpness
+    if sharpness < EQUALLY_SHARP:
+        return whole.blurred(sharpness * whole.sharpness), part
+    if 1 / sharpness < EQUALLY_SHARP:
+        return whole, part.blurred(part.sharpness / sharpness)
+    return whole, part
 
 
 def _without_rim(inside: Blocks) -> Blocks:

@@ -39,10 +39,10 @@ STRONGEST_EDGE = 200.0
 class Small:
     """A picture made small, and what it is compared by."""
 
-    def __init__(self, pixels: Pixels, fine: Pixels) -> None:
+    def __init__(self, pixels: Pixels, fine: Pixels, sharpness: float = 1.0) -> None:
         """pixels: (height, width, 3) uint8 with a longer side of SIDE pixels; fine: (height, width) uint8, grey, with
-        one of FINE_SIDE at most."""
-        self.pixels, self.fine = pixels, fine
+        one of FINE_SIDE at most; sharpness: pixels that the picture had for each of SIDE, 1 at most."""
+        self.pixels, self.fine, self.sharpness = pixels, fine, sharpness
 
     @classmethod
     def of(cls, picture: Image.Image) -> Small:
@@ -53,6 +53,7 @@ class Small:
         return cls(
             np.asarray(picture.resize(size, Image.Resampling.BOX if scale < 1 else Image.Resampling.BICUBIC)),
             np.asarray(picture.convert("L").resize(fine_size, Image.Resampling.BOX)),
+            min(1.0, 1 / scale),
         )
 
     @cached_property
@@ -110,7 +111,16 @@ class Small:
 
     def oriented(self, turn: int) -> Small:
         """The picture in one of the eight orientations, but for its `fine` pixels."""
-        return self if turn == 0 else Small(np.ascontiguousarray(turned(self.pixels, turn)), self.fine)
+        if turn == 0:
+            return self
+        return Small(np.ascontiguousarray(turned(self.pixels, turn)), self.fine, self.sharpness)
+
+    def blurred(self, sharpness: float) -> Small:
+        """The picture as it is when made so much smaller, and large again."""
+        height, width = self.edges.shape
+        size = scaled(width, sharpness), scaled(height, sharpness)
+        small = Image.fromarray(self.pixels).resize(size, Image.Resampling.BOX)
+        return Small(np.asarray(small.resize((width, height), Image.Resampling.BICUBIC)), self.fine, sharpness)
 
 
 @dataclass(frozen=True, kw_only=True)
