@@ -278,7 +278,8 @@ def photo(
     for number, turn in enumerate(turns):
         albums.setdefault(turn % last, []).append(number)
     with ProcessPoolExecutor() as pool:
-        bare = dict(zip(known, pool.map(bare_hash, known, chunksize=50), strict=True))
+        shown = [*references, *(one.file for one in questions)]
+        bare = dict(zip(shown, pool.map(bare_hash, shown, chunksize=50), strict=True))
         for turn, some in sorted(albums.items()):
             asking = {known[questions[one].file].id: one for one in some}
             paths = [*references, *(questions[one].file for one in asking.values())]

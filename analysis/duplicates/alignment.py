@@ -20,7 +20,8 @@ MIN_WHOLE, MIN_PART = 0.3, 0.55
 MIN_HALF = 0.5
 """Score at half of the resolution below which a place is not refined any further: that of five blocks of 64."""
 SURE = 0.9
-"""Correlation from which on a place is refined whatever that score: fine detail all over is even at half of it."""
+"""Correlation from which on a place is judged by its score at the full resolution: fine detail all over is even at half
+of it."""
 ROUNDS = ((SIDE // 2, 3), (SIDE // 2, 2), (SIDE, 2), (SIDE, 2))
 """Resolutions at which a place is refined, and how many pixels blocks are moved there."""
 MIN_MATCHED = 4
@@ -34,8 +35,14 @@ def places(one: Small, other: Small) -> Iterator[Place]:
         found = find(one, other)
         half = [refined(place, ROUNDS[:2]) for place in found]
         best = max(half, key=lambda place: place.score, default=None)
-        if best is not None and (best.score >= MIN_HALF or max(place.score for place in found) >= SURE):
+        if best is None:
+            continue
+        if best.score >= MIN_HALF:
             yield refined(best, ROUNDS[2:])
+        elif max(place.score for place in found) >= SURE:
+            whole = refined(best, ROUNDS[2:])
+            if whole.score >= MIN_HALF:
+                yield whole
 
 
 def _whole_over_whole(one: Small, other: Small) -> list[Place]:
