@@ -9,6 +9,8 @@ import pytest
 from PIL import Image, ImageDraw
 from test_photo import figure, noisy, scene, small
 
+from analysis.duplicates.agreement import compared, typical
+from analysis.duplicates.alignment import places
 from analysis.duplicates.photo import compare
 
 Pair = tuple[Image.Image, Image.Image]
@@ -116,3 +118,69 @@ def test_a_page_made_smaller_is_the_same_one(image: Image.Image) -> None:
     smaller = image.resize((image.width // 2, image.height // 2))
     assert compare(small(image), small(smaller)) > 0
     assert compare(small(smaller), small(image)) > 0
+
+
+def with_logo(image: Image.Image) -> Image.Image:
+    drawn = image.copy()
+    draw = ImageDraw.Draw(drawn)
+    draw.ellipse((320, 220, 390, 290), fill="orange", outline="black", width=4)
+    draw.text((355, 255), "TV", fill="black", anchor="mm", font_size=34)
+    return drawn
+
+
+def lettered(image: Image.Image, text: str) -> Image.Image:
+    drawn = image.copy()
+    ImageDraw.Draw(drawn).text(
+        (200, 4), text, fill="white", anchor="ma", font_size=38, stroke_width=3, stroke_fill="black"
+    )
+    return drawn
+
+
+def watermarked(image: Image.Image, opacity: float) -> Image.Image:
+    layer = Image.new("L", image.size)
+    for row in range(5):
+        ImageDraw.Draw(layer).text((30 + 90 * (row % 2), 60 * row), "SAMPLE", fill=round(255 * opacity), font_size=50)
+    return Image.composite(Image.new("RGB", image.size, (128, 128, 128)), image, layer)
+
+
+def textured(seed: int) -> Image.Image:
+    """Leaves and gravel: fine detail all over, and nothing else."""
+    grain = np.random.default_rng(seed).uniform(0, 255, (48, 64)).astype(np.uint8)
+    return Image.fromarray(grain).resize((480, 360), Image.Resampling.BICUBIC).convert("RGB")
+
+
+PAINTED: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "a logo over a part of it": with_logo,
+    "words along its top": lambda image: lettered(image, "WHEN IT RAINS"),
+    "a pale watermark all over": lambda image: watermarked(image, 0.6),
+    "a strong watermark all over": lambda image: watermarked(image, 0.8),
+}
+
+
+@pytest.mark.parametrize("what", PAINTED)
+def test_what_was_painted_on_an_equal_picture_leaves_it_the_same(what: str) -> None:
+    for seed in (1, 3, 7):
+        one, other = small(scene(seed)), small(PAINTED[what](scene(seed)))
+        assert compare(one, other) > 0, seed
+        assert compare(other, one) > 0, seed
+
+
+def test_words_on_both_of_two_equal_pictures_make_them_two() -> None:
+    for seed in (1, 3, 7):
+        one, other = lettered(scene(seed), "WHEN IT RAINS"), lettered(scene(seed), "NOBODY EXPECTS")
+        assert compare(small(one), small(other)) == 0, seed
+
+
+def test_fine_detail_all_over_is_found_again() -> None:
+    for seed in range(2):
+        other = small(noisy(textured(seed), 8))
+        assert compare(small(textured(seed)), other) > 0.5, seed
+        assert compare(small(textured(seed + 7)), other) == 0, seed
+
+
+def test_a_thumbnail_agrees_with_its_photo_made_as_small() -> None:
+    for seed in range(3):
+        place = next(places(small(scene(seed)), small(scene(seed).resize((40, 30)))))
+        found = compared(place)
+        assert found is not None
+        assert typical(found) > 0.98, seed

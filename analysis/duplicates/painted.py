@@ -6,8 +6,6 @@ a caption, or words may cover anything along one edge or in one corner, and a wa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -89,7 +87,7 @@ def _is_watermark(found: Laid, painted: NDArray[np.bool_]) -> bool:
 
 
 def _slope(before: NDArray[np.float32], after: NDArray[np.float32]) -> tuple[float, float]:
-    """The slope of the line from levels to others, (n,) each, those far from it counting less; and the share near it."""
+    """The slope of the line from levels, (n,), to others, those far from it counting less; and the share near it."""
     terms = np.stack([before, np.ones_like(before)], axis=1).astype(np.float64)
     weights = np.ones(len(before))
     apart: NDArray[np.float64] = np.zeros(len(before))
