@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +37,14 @@ def hashed(questions: Sequence[Question], references: Sequence[Path]) -> Iterato
             names.append(name)
         except ImportError:
             print(f"{name.split('.')[0]} is not installed", file=sys.stderr)
-    made = [_bits(path, names) for path in pictures]
+    with ProcessPoolExecutor() as pool:
+        made = [*pool.map(partial(_bits, names), pictures, chunksize=50)]
     for number, name in enumerate(names):
         bits = np.stack([one[number] for one in made]).astype(np.float32) * 2 - 1
         bits /= np.sqrt(bits.shape[1])
         yield name, (bits[: len(questions)], bits[len(questions) :])
 
 
-def _bits(path: Path, names: Sequence[str]) -> list[NDArray[np.bool_]]:
+def _bits(names: Sequence[str], path: Path) -> list[NDArray[np.bool_]]:
     image = opened(path)
     return [HASHES[name](importlib.import_module(name.split(".")[0]), image) for name in names]

@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from analysis.duplicates.candidates import candidate_pairs
+from search.generations import cells
 from search.generations.ann import exact
 from search.generations.cells import CELL_VECTORS, nearest_by_cells
 from search.index import Index
@@ -52,6 +53,15 @@ def test_the_same_vectors_have_the_same_neighbours_on_any_number_of_cores() -> N
     finally:
         faiss.omp_set_num_threads(threads)
     assert all(np.array_equal(one, other) for one, other in zip(first, again, strict=True))
+
+
+def test_batches_change_no_neighbour(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = clustered(3_000)
+    whole = nearest_by_cells(vectors, K)
+    monkeypatch.setattr(cells, "BATCH", 500)
+    found, cosines = nearest_by_cells(vectors, K)
+    assert np.array_equal(found, whole[0])
+    assert np.allclose(cosines, whole[1], atol=1e-6)
 
 
 @pytest.mark.parametrize("equal", [500, COUNT // 2, COUNT])

@@ -140,7 +140,7 @@ def _groups(index: Index, tier: Tier, held: Sequence[Sequence[Member]]) -> Itera
         looked, beyond = members[:MAX_FILES], members[MAX_FILES:]
         records = index.catalog.records(rowids[name] for name, _ in looked if name in rowids)
         there: dict[int, float] = {}
-        left, unlisted = MAX_FILES, _files_of(index, [name for name, _ in beyond])
+        left, unlisted = MAX_FILES, len(beyond)
         for name, score in looked:
             record = records.get(rowids.get(name, 0))
             if record is None:
@@ -167,13 +167,6 @@ def _groups(index: Index, tier: Tier, held: Sequence[Sequence[Member]]) -> Itera
         )
         group = with_decisions(group, apart) if whole and names else group
         yield group if len(group.files) > 1 and (len(part) > 1 or tier == LIVE) and not group.settled else None
-
-
-def _files_of(index: Index, ids: Sequence[str]) -> int:
-    """How many files the catalog knows of these images."""
-    rowids = [*index.catalog.rowids(ids).values()] if ids else []
-    chunks = (rowids[start : start + PAGE_FILES] for start in range(0, len(rowids), PAGE_FILES))
-    return sum(record.path_count for chunk in chunks for record in index.catalog.records(chunk).values())
 
 
 def _together(members: Mapping[int, float], records: Mapping[int, ImageRecord], apart: Apart) -> list[int]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from analysis.duplicates.agreement import CORNER, EDGE, SIDE_EDGE, Compared, follows_its_colours, middle, typical
 from analysis.duplicates.changes import Laid, flatness, is_page, laid, mean_of
-from analysis.duplicates.small import Place
+from analysis.duplicates.small import Floats, Place
 
 EXACT, MIN_SHARE, MIN_MIDDLE = 0.98, 0.6, 12
 """Median correlation of blocks with which the rest may be the same; the share of blocks that agree, and how many of
@@ -26,6 +26,9 @@ OPPOSITE, BALANCED, ALIKE = -0.2, 0.15, 0.12
 """Where both pictures have words, one is dark where the other is light, with such a slope or less. Each is further from
 the ground in half of the pixels, but for such a share. And as many pixels of each have few greys, but for such a
 share."""
+STEP, MIN_THING, AS_LARGE = 12.0, 30, 0.1
+"""Levels between two pixels that are of one thing; pixels of a thing, and the share that they are of what is on the
+other picture, from which on both show one: it moved, or was exchanged."""
 SEEN_THROUGH, ONE_INK, NEAR_INK = (0.2, 0.9), 0.75, 16.0
 """Slopes of what is left of a picture under a watermark; the share of pixels that it explains, and to how many
 levels."""
@@ -67,12 +70,30 @@ def _is_on_one_side(found: Laid, painted: NDArray[np.bool_]) -> bool:
     zones += [down & across for down in (y < CORNER, y > 1 - CORNER) for across in (x < CORNER, x > 1 - CORNER)]
     if max(float(zone.mean()) for zone in zones) < 1 - OUTSIDE:
         return False
-    one, other = found.one[painted], found.other[painted]
-    ground = mean_of(found.one, found.inside & (np.abs(found.one - found.other) < APART))[painted]
+    things = [_things(levels, painted) for levels in (found.one, found.other)]
+    if min(things) >= max(MIN_THING, AS_LARGE * max(things)):
+        return False
+    ground = mean_of(found.one, found.inside & (np.abs(found.one - found.other) < APART))
+    one, other, ground = found.one[painted], found.other[painted], ground[painted]
     further = float((np.abs(one - ground) > np.abs(other - ground)).mean())
     slope = max(_slope(one, other)[0], _slope(other, one)[0])
     as_flat = abs(flatness(one) - flatness(other)) < ALIKE
     return abs(further - 0.5) > BALANCED or slope > 0 or (slope > OPPOSITE and not as_flat)
+
+
+def _things(levels: Floats, painted: NDArray[np.bool_]) -> int:
+    """How many painted pixels no path of small steps of grey leads to from the others: a thing ends within them."""
+    across, down = (np.abs(np.diff(levels, axis=axis)) < STEP for axis in (1, 0))
+    reached = ~painted
+    while True:
+        grown = reached.copy()
+        grown[:, 1:] |= reached[:, :-1] & across
+        grown[:, :-1] |= reached[:, 1:] & across
+        grown[1:] |= reached[:-1] & down
+        grown[:-1] |= reached[1:] & down
+        if np.array_equal(grown, reached):
+            return int((~reached).sum())
+        reached = grown
 
 
 def _is_watermark(found: Laid, painted: NDArray[np.bool_]) -> bool:
@@ -81,6 +102,8 @@ def _is_watermark(found: Laid, painted: NDArray[np.bool_]) -> bool:
     one, other = found.one[painted], found.other[painted]
     for before, after in ((one, other), (other, one)):
         slope, explained = _slope(before, after)
+        if before.std() < NEAR_INK:  # nothing is there to be seen through
+            continue
         if cells >= MIN_CELLS and SEEN_THROUGH[0] <= slope <= SEEN_THROUGH[1] and explained >= ONE_INK:
             return True
     return False
@@ -103,7 +126,9 @@ def _slope(before: NDArray[np.float32], after: NDArray[np.float32]) -> tuple[flo
 def _grown(chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The chosen pixels, and those up to two away across and down."""
     grown = chosen.copy()
-    for axis in (0, 1):
-        for step in (-2, -1, 1, 2):
-            grown |= np.roll(chosen, step, axis=axis)
+    for step in (1, 2):
+        grown[step:] |= chosen[:-step]
+        grown[:-step] |= chosen[step:]
+        grown[:, step:] |= chosen[:, :-step]
+        grown[:, :-step] |= chosen[:, step:]
     return grown

@@ -245,7 +245,7 @@ class DuplicateGroup(BaseModel):
 
     tier: Tier
     images: list[DuplicateFile] = Field(description=f"An entry for each of up to {MAX_FILES} files.")
-    file_count: int = Field(description="How many files the group has; those beyond are counted without a look.")
+    file_count: int = Field(description="How many files the group has, at least: of each further image one is counted.")
 
 
 class DuplicatesAnswer(BaseModel):

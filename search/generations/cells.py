@@ -29,11 +29,11 @@ BATCH = 32_768
 
 def nearest_by_cells(vectors: Vectors, k: int) -> tuple[Positions, Vectors]:
     """The k nearest vectors of each, itself among them, best first: positions (n, k) int64 and inner products, float32;
-    -1 and -inf where its cells hold fewer. The same vectors have the same answer each time.
+    -1 and -inf where its cells hold fewer. Without equal vectors the answer is the same each time.
 
     vectors: (n, dim) float32 of unit length, which may be mapped: they are not copied but a cell at a time. An inverted
     file (Sivic and Zisserman 2003) of which all who look into one cell are multiplied with it as a matrix. Equal
-    vectors are in one cell: where most are equal, as much is compared as by comparing all.
+    vectors are in few cells: where most are equal, as much is compared as by comparing all.
     """
     centroids, looks = _assigned(vectors)
     order = np.argsort(looks[:, 0], kind="stable")

@@ -169,7 +169,9 @@ class Snapshot:
         """The vectors of images that `nearest` found here, (n, dim) float32, in their order."""
         view = self.spaces[space]
         if view.base is not None and not len(view.delta_rowids):
-            return view.base.vectors[view.base.nodes(view.base.positions(rowids))]
+            positions = view.base.positions(rowids)
+            assert len(positions) == len(rowids)
+            return view.base.vectors[view.base.nodes(positions)]
         result = np.empty((len(rowids), view.transform.dim), dtype=np.float32)
         order = np.argsort(view.delta_rowids)
         new = np.isin(rowids, view.delta_rowids)
