@@ -62,9 +62,8 @@ class Laid:
     changed: Blocks
 
 
-def changed(place: Place) -> bool:
+def changed(found: Laid) -> bool:
     """Whether something differs that no caption, logo or watermark explains."""
-    found = laid(place)
     clusters = _clusters(found.changed)
     if not clusters.any() or (clusters.sum() <= MIN_CLUSTER and not _far_apart(found, clusters)):
         return False
@@ -77,6 +76,7 @@ def changed(place: Place) -> bool:
 
 
 def laid(place: Place) -> Laid:
+    """Lay the fine pixels of two pictures over one another."""
     one = place.whole.fine.astype(np.float32)
     other = np.ascontiguousarray(turned(place.part.fine, place.turn)).astype(np.float32)
     floor = MIN_VARIANCE / 2 * PIXELS
@@ -151,20 +151,20 @@ def _clusters(chosen: Blocks) -> Blocks:
     return clusters
 
 
-def _far_apart(laid: Laid, clusters: Blocks) -> bool:
+def _far_apart(found: Laid, clusters: Blocks) -> bool:
     """Whether pixels there are DIFFERENT."""
-    return bool(_apart_in(laid, clusters).max() > DIFFERENT)
+    return bool(_apart_in(found, clusters).max() > DIFFERENT)
 
 
-def _is_faint(laid: Laid, clusters: Blocks) -> bool:
+def _is_faint(found: Laid, clusters: Blocks) -> bool:
     """Whether hardly a pixel differs more than what is seen through can."""
-    return bool((_apart_in(laid, clusters) > FAINT).mean() < FEW)
+    return bool((_apart_in(found, clusters) > FAINT).mean() < FEW)
 
 
-def _apart_in(laid: Laid, clusters: Blocks) -> Floats:
+def _apart_in(found: Laid, clusters: Blocks) -> Floats:
     """By how many levels the pixels of these blocks differ, (n,)."""
     chosen = np.repeat(np.repeat(clusters, BLOCK, axis=0), BLOCK, axis=1)
-    apart: Floats = cut(np.abs(laid.one - laid.other) * laid.inside)[chosen]
+    apart: Floats = cut(np.abs(found.one - found.other) * found.inside)[chosen]
     return apart
 
 
@@ -173,7 +173,7 @@ def _cells(chosen: Blocks) -> int:
     return sum(bool(part.any()) for rows in np.array_split(chosen, 3) for part in np.array_split(rows, 3, axis=1))
 
 
-def _is_painted(laid: Laid, clusters: Blocks) -> bool:
+def _is_painted(found: Laid, clusters: Blocks) -> bool:
     """Whether what differs was painted on one of the two: it alone is far from the ground that shows through, or it
     is a bar."""
     rows, columns = np.nonzero(clusters)
@@ -181,7 +181,7 @@ def _is_painted(laid: Laid, clusters: Blocks) -> bool:
         slice(max(0, rows.min() - 1) * BLOCK, (rows.max() + 2) * BLOCK),
         slice(max(0, columns.min() - 1) * BLOCK, (columns.max() + 2) * BLOCK),
     )
-    one, other, inside = laid.one[box], laid.other[box], laid.inside[box]
+    one, other, inside = found.one[box], found.other[box], found.inside[box]
     apart = np.abs(one - other)
     differs, equal = inside & (apart > DIFFERENT), inside & (apart < EQUAL)
     if not differs.any():

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.duplicates.agreement import CORNER, EDGE, SIDE_EDGE, Compared, follows_its_colours, middle, typical
-from analysis.duplicates.changes import Laid, flatness, is_page, laid, mean_of
-from analysis.duplicates.small import Floats, Place
+from analysis.duplicates.changes import Laid, flatness, is_page, mean_of
+from analysis.duplicates.small import Floats
 
 EXACT, MIN_SHARE, MIN_MIDDLE = 0.98, 0.6, 12
 """Median correlation of blocks with which the rest may be the same; the share of blocks that agree, and how many of
@@ -36,11 +36,8 @@ MIN_CELLS = 5
 """Of nine cells, those in which a watermark shows."""
 
 
-def is_painted(place: Place, compared: Compared) -> bool:
-    """Whether two pictures that lie over one another are one, but for a caption, a logo or a watermark on either."""
-    if not _is_exact(compared):
-        return False
-    found = laid(place)
+def is_painted(found: Laid) -> bool:
+    """Whether two pictures, equal but for some blocks, are one with a caption, a logo or a watermark on either."""
     apart = np.abs(found.one - found.other)
     painted = found.inside & (apart > APART)
     rest = found.inside & ~_grown(painted)
@@ -51,14 +48,15 @@ def is_painted(place: Place, compared: Compared) -> bool:
     return _is_on_one_side(found, painted) or _is_watermark(found, painted)
 
 
-def _is_exact(compared: Compared) -> bool:
-    inner = middle(compared.shown.shape)
-    agrees = (compared.agrees & inner).sum()
+def is_equal_in_part(blocks: Compared) -> bool:
+    """Whether so many blocks agree so well that the rest may have been painted over."""
+    inner = middle(blocks.shown.shape)
+    agrees = (blocks.agrees & inner).sum()
     return bool(
-        typical(compared) >= EXACT
-        and compared.agrees.sum() >= MIN_SHARE * compared.shown.sum()
-        and agrees >= max(MIN_MIDDLE, MIN_SHARE * (compared.shown & inner).sum())
-        and follows_its_colours(compared)
+        typical(blocks) >= EXACT
+        and blocks.agrees.sum() >= MIN_SHARE * blocks.shown.sum()
+        and agrees >= max(MIN_MIDDLE, MIN_SHARE * (blocks.shown & inner).sum())
+        and follows_its_colours(blocks)
     )
 
 

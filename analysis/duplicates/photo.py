@@ -13,11 +13,11 @@ from PIL import Image
 
 from analysis.duplicates.agreement import compared, is_copy
 from analysis.duplicates.alignment import places
-from analysis.duplicates.changes import changed
+from analysis.duplicates.changes import changed, laid
 from analysis.duplicates.detail import is_enlarged
 from analysis.duplicates.fine import contradicts
 from analysis.duplicates.medoids import Members, around_medoids
-from analysis.duplicates.painted import is_painted
+from analysis.duplicates.painted import is_equal_in_part, is_painted
 from analysis.duplicates.small import Place, Small
 from search.types import ImageRecord
 
@@ -60,8 +60,11 @@ def match(one: Small, other: Small) -> Match | None:
         blocks = compared(place)
         if blocks is None:
             continue
-        copy = is_copy(blocks)
-        if (copy and not contradicts(place) and not changed(place)) or is_painted(place, blocks):
+        copy, in_part = is_copy(blocks), is_equal_in_part(blocks)
+        if not copy and not in_part:
+            continue
+        found = laid(place)
+        if (copy and not contradicts(place) and not changed(found)) or (in_part and is_painted(found)):
             area = _area(place)
             return Match(sure=blocks.share, area=area if place.whole is one else 1 / area)
         if copy:
