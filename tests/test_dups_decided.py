@@ -200,6 +200,14 @@ def test_decisions_are_listed_and_forgotten_of_removed_images_too(album: Album) 
     assert run_cli("dups", album.index.path, "--decisions").stdout == "No decisions.\n"
 
 
+def test_files_of_one_image_stay_because_of_their_picture(album: Album) -> None:
+    shutil.copyfile(album.photos / "copy.png", album.photos / "copy2.png")
+    album.build()
+    dups(album, album.photos / "copy.png", "--not-duplicates")
+    told = run_cli("dups", album.index.path, "--tier", "bytes").stdout
+    assert "2 files stay because a decision names their picture. To take that back:" in told
+
+
 def test_a_listing_says_what_stays_by_decisions_and_how_to_take_them_back(album: Album, tmp_path: Path) -> None:
     photos, index = album.photos, album.index.path
     assert dups(album)["spared"] == []

@@ -130,12 +130,13 @@ def spared_files(spared: Sequence[File], index: Path) -> str:
     """That files stay because decisions name them, and how to take that back; empty where none does."""
     if not spared:
         return ""
-    alone = len(spared) == 1
-    why = f"because a decision names {'its picture' if alone else 'their pictures'}."
+    alone, images = len(spared) == 1, len({file.image.id for file in spared})
+    named = "its picture" if alone else "their picture" if images == 1 else "their pictures"
+    why = f"because a decision names {named}."
     place, path = (shlex.quote(str(one)) for one in (index, spared[0].path))
     forget = f"lookalike dups {place} {path} --forget"
     said = f"{plural(len(spared), 'file')} {'stays' if alone else 'stay'} {why}"
-    if len({file.image.id for file in spared}) == 1:
+    if images == 1:
         return f"{said} To take that back: {forget}"
     return f"{said} To list decisions: lookalike dups {place} --decisions. To take back those about a picture: {forget}"
 
