@@ -48,6 +48,7 @@ from found import Found, Question, by_product, tables
 from hashes import hashed
 from machine import machine
 from numpy.typing import NDArray
+from PIL import Image, ImageChops
 from planted import speed
 from relevance import build
 from scores import records, renewed
@@ -66,6 +67,9 @@ ORIGINALS_SEED = 7
 """Another one than while the comparison was written."""
 SAME_DRAWING = 1.0
 """Mean difference of levels, at 16 x 16 pixels, up to which another file is the same drawing as an original."""
+SAME_TURNED, TRIMMED = 8.0, 24
+"""Mean difference of levels, at so many pixels a side and without a white border, up to which another drawing is an
+original turned or mirrored: it is a copy by what the tier promises, and counts neither as right nor as wrong."""
 ALBUM = 3
 """Edits of each original in an album: with their original, fewer than the neighbours that are looked at."""
 
@@ -205,9 +209,12 @@ def measure(index: Index, references: Sequence[Path], questions: Sequence[Questi
         numbers.setdefault(known[path].id, set()).add(number)
     right = [set() if one.answer is None else numbers[known[one.answer].id] for one in questions]
     alike = {path: number for number, path in enumerate(references) if path.parent.name == "hard"}
+    turned = turned_variants(references, {one.answer for one in questions if one.answer is not None})
     left_out = [
-        set() if one.beside is None else {number for path, number in alike.items() if path != one.beside}
-        for one in questions
+        turned[one.answer] - right[number]
+        if one.answer is not None
+        else {place for path, place in alike.items() if path != one.beside}
+        for number, one in enumerate(questions)
     ]
     methods: dict[str, Found] = {}
     for name, (asked, held) in (*embeddings(index, known, questions, references), *hashed(questions, references)):
@@ -232,6 +239,25 @@ def measure(index: Index, references: Sequence[Path], questions: Sequence[Questi
     print(f"\nAmong the candidates: {np.mean(everything):.1%} of the originals; fewest of: "
           + ", ".join(f"{kind} {share:.1%}" for share, kind in fewest)
           + f". {sum(map(len, candidates)):,} pairs compared, candidates and all, in {seconds:.0f} s.")  # fmt: skip
+
+
+def turned_variants(references: Sequence[Path], originals: set[Path]) -> dict[Path, set[int]]:
+    """For each original the places of the references that show it, or show it turned or mirrored."""
+    with ProcessPoolExecutor() as pool:
+        held = np.stack([*pool.map(_trimmed, references, chunksize=50)])
+    found: dict[Path, set[int]] = {}
+    for path in originals:
+        picture = held[references.index(path)].reshape(TRIMMED, TRIMMED, 3)
+        poses = [np.rot90(one, turn).ravel() for one in (picture, picture[:, ::-1]) for turn in range(4)]
+        apart = np.min([np.abs(held - pose).mean(axis=1) for pose in poses], axis=0)
+        found[path] = {*np.flatnonzero(apart <= SAME_TURNED).tolist()}
+    return found
+
+
+def _trimmed(path: Path) -> Vectors:
+    picture = opened(path)
+    box = ImageChops.difference(picture, Image.new("RGB", picture.size, "white")).getbbox()
+    return np.asarray(picture.crop(box).resize((TRIMMED, TRIMMED)), dtype=np.float32).ravel()
 
 
 def embeddings(
