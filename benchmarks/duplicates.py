@@ -7,7 +7,8 @@
 SETS is the folder in which Debian's packages openclipart-png, tuxpaint-stamps-default and scratch were unpacked
 (`dpkg -x PACKAGE.deb SETS`), FOLDER has photos (those of mate-backgrounds; else those of scratch). Each original, a
 drawing of openclipart, is edited in every way and strength of benchmarks/copies.py. Edits ask for their originals among
-these and other drawings, none of which is a variant of an original by its name. Hard negatives are pairs of pictures of
+these and other drawings, none of which is a variant of an original by its name; one that is an original turned or
+mirrored is neither right nor wrong. Hard negatives are pairs of pictures of
 benchmarks/alike_pictures.py: the first of each is among the references, the other one asks.
 
 Questions are asked in albums of all references and ALBUM edits of each original, so that a copy has not 80 others
