@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-Pooling = Literal["cls", "mean", "pooler"]
+Pooling = Literal["cls", "mean", "gem", "cls+mean", "cls+gem", "pooler"]
+"""How a layer's tokens become one vector; two that are joined by `+` each have unit length."""
 Geometry = Literal["crop", "square", "pad"]
-POOLINGS: tuple[Pooling, ...] = ("cls", "mean", "pooler")
 Storage = Literal["float32", "float16"]
 """The type of a stored vector's numbers."""
 

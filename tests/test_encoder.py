@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import checkpoints
 import numpy as np
@@ -26,7 +26,7 @@ from indexer.errors import ModelUnsupported
 from indexer.machine import cores
 from indexer.models import PACKAGED, ModelFiles, locate
 from indexer.pictures.preprocess import to_input
-from search.recipe import POOLINGS, Pooling
+from search.recipe import Pooling
 
 LAST = checkpoints.LAYERS
 
@@ -84,7 +84,9 @@ def plain_tower(family: str, folder: Path) -> tuple[Any, str, int]:
 @pytest.mark.parametrize("family", checkpoints.FAMILIES)
 def test_every_layer_pooling_and_norm_equals_plain_transformers(family: str, folders: Callable[[str], Path]) -> None:
     folder = folders(family)
-    poolings: Sequence[Pooling] = ("mean",) if family.startswith("siglip") else ("cls", "mean")
+    poolings: Sequence[Pooling] = ("mean", "gem")
+    if not family.startswith("siglip"):
+        poolings = ("cls", *poolings, "cls+mean", "cls+gem")
     requests = [
         SpaceRequest(layers=(layer,), pooling=pooling, final_norm=final_norm)
         for layer in range(LAST + 1)
@@ -105,8 +107,15 @@ def test_every_layer_pooling_and_norm_equals_plain_transformers(family: str, fol
         with torch.no_grad():
             tokens = states[request.layers[0]]
             tokens = norm(tokens) if request.final_norm else tokens
-        expected = tokens[:, 0] if request.pooling == "cls" else tokens[:, prefix:].mean(dim=1)
-        assert np.abs(embeddings - unit(expected)).max() < 1e-5, request
+        patches = tokens[:, prefix:]
+        parts = {
+            "cls": tokens[:, 0],
+            "mean": patches.mean(dim=1),
+            "gem": (patches.clamp(min=1e-6) ** 3).mean(dim=1) ** (1 / 3),
+        }
+        expected = np.concatenate([unit(parts[name]) for name in str(request.pooling).split("+")], axis=1)
+        expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+        assert np.abs(embeddings - expected).max() < 1e-5, request
         assert embeddings.dtype == np.float32
 
 
@@ -486,9 +495,10 @@ def test_registry_facts_are_those_of_the_packaged_checkpoint() -> None:
 
 def test_torch_encoder_is_an_encoder(folders: Callable[[str], Path]) -> None:
     files: ModelFiles = locate(str(folders("vit")))
-    encoder: Encoder = load(files, [SpaceRequest(pooling=pooling) for pooling in POOLINGS])
+    poolings: tuple[Pooling, ...] = get_args(Pooling)
+    encoder: Encoder = load(files, [SpaceRequest(pooling=pooling) for pooling in poolings])
     assert encoder.batch_size > 0
-    assert len(encoder.encode(pictures(1))) == len(POOLINGS)
+    assert len(encoder.encode(pictures(1))) == len(poolings)
 
 
 @pytest.mark.parametrize(("limit", "allowed"), [("150000 100000", 2), ("20000 100000", 1), ("max 100000", 7), ("", 7)])

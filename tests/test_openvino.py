@@ -62,6 +62,7 @@ def test_fp32_equals_torch_in_every_family_at_every_layer(family: str, tmp_path:
     files = locate(str(checkpoints.save(family, tmp_path / family)))
     pooling = "mean" if family.startswith("siglip") else None
     requests = [SpaceRequest(layers=(layer,), pooling=pooling) for layer in range(checkpoints.LAYERS + 1)]
+    requests.append(SpaceRequest(layers=(1, 2), pooling="gem" if pooling else "cls+gem"))
     together = recipes_for(files, requests)
     last = recipes_for(files, [SpaceRequest(layers=(checkpoints.LAYERS,))])  # siglip: its pooling head
     pixels = pictures(5)

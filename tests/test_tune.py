@@ -90,6 +90,7 @@ def test_the_packaged_model_is_tried_by_the_list_that_was_fixed_before() -> None
             for end in ("", "-whitened", "-square", "-square-whitened"):
                 assert f"layer{layers}{beside}{end}" in names
     assert {"layer7-11+efficientnet-lite0-square-whitened-weight2.5", "layer11-mean-square"} <= {*names}
+    assert {"layer7-gem-square-whitened", "layer7-11-cls+gem+efficientnet-lite0-square-whitened"} <= {*names}
     assert not any(space.same_as(other) for space in found for other in found if space is not other)
     held = replace(next(space for space in found if space.name == "layer7"), name="mine")
     assert "mine" in [space.name for space in candidates(Spaces((default, held), default.name))]

@@ -20,11 +20,16 @@ FLOORS = (0.01, 0.1)
 COMPANION_WEIGHTS = (1.0, 2.5)
 DIMS = (256,)
 """Figures of the transform besides its usual ones, tried on the layers that are taken together."""
+WAYS: tuple[tuple[Geometry | None, Pooling | None], ...] = (
+    *((None, None), ("square", None)),
+    *(("square", "mean"), ("square", "gem"), ("square", "cls+gem")),
+)
+"""How pictures are brought to size, and layers become one vector; None: as the default space, or the model, does."""
 
 
 def candidates(there: Spaces) -> list[Space]:
     """The default space, and those of its model that could be added: the upper half of its layers, each and several
-    together; as the default pads its pictures, or the checkpoint frames them, and squeezed whole, there also the mean
+    together; as the default pads its pictures, or the checkpoint frames them, and squeezed whole, there also by means
     of the patches; plain and whitened; with and without companion.
 
     there: the index's spaces. Those that it has keep their names, which no others get. All get one encoding, so that
@@ -58,9 +63,8 @@ def layer_sets(files: ModelFiles) -> list[tuple[int, ...]]:
 
 
 def _possible(there: Spaces, files: ModelFiles) -> Iterator[Space]:
-    ways: tuple[tuple[Geometry | None, Pooling | None], ...] = ((None, None), ("square", None), ("square", "mean"))
     companions = (False, True) if _has_companion(there, files) else (False,)
-    for (geometry, pooling), whiten, companion in product(ways, (False, True), companions):
+    for (geometry, pooling), whiten, companion in product(WAYS, (False, True), companions):
         requests = [
             SpaceRequest(layers=layers, pooling=pooling, whiten=whiten, companion=companion)
             for layers in layer_sets(files)

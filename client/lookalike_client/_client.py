@@ -276,9 +276,9 @@ class Client(Connection):
         """Add a space of these layers of the index's model, and let the server fill it from the files while it is used.
 
         Returns at once: `spaces` says how far it is. Adding it again is harmless, and goes on where filling stopped.
-        layers: one, or several that are one space; negative ones count from the end. pooling: `cls`, `mean` or
-        `pooler`. transform: `whiten`, or `none`. Raises Unprocessable (the model does not offer it), Conflict,
-        Forbidden, Unavailable, NotFound.
+        layers: one, or several that are one space; negative ones count from the end. pooling: `cls`, `mean`,
+        `gem`, `cls+mean`, `cls+gem` or `pooler`. transform: `whiten`, or `none`. Raises Unprocessable (the model does
+        not offer it), Conflict, Forbidden, Unavailable, NotFound.
         """
         name = self._index_name(index)
         return self._run(_calls.add_space(layers, pooling=pooling, transform=transform, index=name))

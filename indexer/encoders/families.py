@@ -144,7 +144,7 @@ class Checkpoint:
     def dim(self, pooling: Pooling) -> int:
         """Width of one layer's embedding."""
         pooled = getattr(self.config, "pooler_output_size", None) if pooling == "pooler" else None
-        return int(pooled or self.config.hidden_size)
+        return int(pooled or self.config.hidden_size) * len(pooling.split("+"))
 
 
 def open_checkpoint(files: ModelFiles) -> Checkpoint:
@@ -153,7 +153,7 @@ def open_checkpoint(files: ModelFiles) -> Checkpoint:
         offer = Offer(model=files.name, first=1, last=files.config.num_hidden_layers, poolings=("mean",))
         return Checkpoint(files=files, family=None, config=files.config, offer=offer)
     family, config = FAMILIES[files.config.model_type], _tower_config(files)
-    poolings: list[Pooling] = ["cls", "mean"] if family.has_cls else ["mean"]
+    poolings: list[Pooling] = ["cls", "mean", "gem", "cls+mean", "cls+gem"] if family.has_cls else ["mean", "gem"]
     if family.pooler_weight and any(name.endswith(family.pooler_weight) for name in _tensor_names(files)):
         poolings.insert(len(poolings) if family.has_cls else 0, "pooler")  # without a CLS token, the head is the best
     offer = Offer(model=files.name, last=config.num_hidden_layers, poolings=tuple(poolings))

@@ -22,6 +22,9 @@ MIDDLE_GREY = 128
 """Subtracted from pixels: what is left (-128..127) is exact in bf16, and small where images are grey."""
 TOKEN_MULTIPLE = 4
 """Tokens are padded to a multiple of this: 257 rows cannot be shared out evenly, and one image takes 10% longer."""
+GEM_EXPONENT, GEM_LEAST = 3.0, 1e-6
+"""Of the generalised mean (GeM), and what its numbers are at least: those of patches may be negative. Radenovic et al.,
+"Fine-tuning CNN Image Retrieval with No Human Annotation", 2018 (arXiv:1711.02512)."""
 
 
 class Block(nn.Module):
@@ -124,12 +127,19 @@ class Tower(nn.Module):
         tokens = tokens[:, : 1 if tap.pooling == "cls" else self.real]
         if tap.final_norm:
             tokens = self.final_norm(tokens)
-        if tap.pooling == "cls":
-            return tokens[:, 0]
-        if tap.pooling == "mean":
-            return tokens[:, self._prefix :].float().mean(dim=1)
-        answer: Tensor = self.pooler(tokens)
-        return answer
+        if tap.pooling == "pooler":
+            answer: Tensor = self.pooler(tokens)
+            return answer
+        parts = [self._part(tokens, name) for name in tap.pooling.split("+")]
+        return parts[0] if len(parts) == 1 else torch.cat([nn.functional.normalize(part) for part in parts], dim=1)
+
+    def _part(self, tokens: Tensor, name: str) -> Tensor:
+        if name == "cls":
+            return tokens[:, 0].float()
+        patches = tokens[:, self._prefix :].float()
+        if name == "mean":
+            return patches.mean(dim=1)
+        return patches.clamp(min=GEM_LEAST).pow(GEM_EXPONENT).mean(dim=1).pow(1 / GEM_EXPONENT)
 
 
 Network = Tower | EfficientNet
