@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,7 +16,11 @@ from search.console import DEFAULT_INDEX, Json, default_index, plural, print_jso
 
 if TYPE_CHECKING:
     from analysis.evaluate import Evaluation
+    from analysis.labels import Relevance
     from analysis.proxy import Proxy
+    from search.calibration import Calibration
+    from search.index import Index
+    from search.types import Space
 
 NO_LABELS = "none"
 """As `--labels`: measured without any."""
@@ -45,6 +49,13 @@ def evaluate(
     report: Annotated[
         Path | None, typer.Option(metavar="OUT.html", help="Write plots, confusions and the worst failures.")
     ] = None,
+    calibrate: Annotated[
+        bool | None,
+        typer.Option(
+            help="Let hits say how probable it is that they are alike, by these labels; or not any more.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure how well an index's spaces find: each labelled image asks for the others that are alike."""
@@ -53,9 +64,16 @@ def evaluate(
     from analysis.labels import relevance
     from search.index import Index
 
-    with Index.open(directory) as index:
+    if calibrate and labels == NO_LABELS:
+        raise typer.BadParameter(
+            "It is labels that say what is alike: name some by --labels.", param_hint="--calibrate"
+        )
+    with Index.open(directory, writable=calibrate is not None) as index:
         wanted = [index.space(name) for name in space or ()] or complete_spaces(index)
         source = labels or "folder"
+        if calibrate is False:
+            _forget(index, wanted)
+            return
         alike = None if source == NO_LABELS else relevance(index, source)
         if labels is None and alike is not None and alike.one_class:
             warn("All images lie in one folder, so there are no labels: perturbed copies look for their originals.")
@@ -67,11 +85,18 @@ def evaluate(
             proxy = proxies(index, wanted, warn=warn)
         else:
             found, proxy = measure(index, alike, wanted), []
+        if calibrate and alike is None:
+            raise typer.BadParameter(
+                "All images lie in one folder, so that no labels say what is alike: name some by --labels.",
+                param_hint="--calibrate",
+            )
+        calibrations = _calibrate(index, alike, source, wanted) if calibrate and alike is not None else {}
         if as_json:
-            print_json(_to_json(found, proxy, source))
+            print_json(_to_json(found, proxy, source, calibrations))
         else:
             _print(found, source)
             _print_proxy(proxy)
+            _print_calibrations(calibrations)
         if report is not None:
             from analysis.report import write_report  # imports the decoders: not for --help
 
@@ -79,7 +104,44 @@ def evaluate(
             warn(f"Report: {report}")
 
 
-def _to_json(found: Evaluation, proxy: Sequence[Proxy], labels: str) -> dict[str, Any]:
+def _calibrate(index: Index, alike: Relevance, labels: str, spaces: Sequence[Space]) -> dict[str, Calibration]:
+    """Fit a calibration of each space, then keep all of them."""
+    from analysis.calibrate import calibrate
+
+    found = {space.name: calibrate(index, alike, labels, space) for space in spaces}
+    _keep(index, [(space, found[space.name]) for space in spaces])
+    return found
+
+
+def _forget(index: Index, spaces: Sequence[Space]) -> None:
+    held = [space for space in spaces if space.identity in index.catalog.calibrations()]
+    _keep(index, [(space, None) for space in held])
+    for space in held:
+        warn(f"Hits of {space.name} say no probability any more.")
+    if not held:
+        warn("No space is calibrated: nothing was changed.")
+
+
+def _keep(index: Index, calibrations: Sequence[tuple[Space, Calibration | None]]) -> None:
+    from search.lock import PATIENCE
+
+    with index.writer(timeout=PATIENCE) as writer, writer.transaction() as transaction:
+        for space, one in calibrations:
+            transaction.set_calibration(space, one)
+
+
+def _print_calibrations(calibrations: Mapping[str, Calibration]) -> None:
+    for name, one in calibrations.items():
+        best, worst = one.probabilities[-1], one.probabilities[0]
+        say(
+            f"{name}: hits say now how probable it is that they are alike by {one.labels}, from {worst:.2f} to "
+            f"{best:.2f}. Of images that it was not fitted to, that was wrong by {one.error:.3f} on average."
+        )
+
+
+def _to_json(
+    found: Evaluation, proxy: Sequence[Proxy], labels: str, calibrations: Mapping[str, Calibration]
+) -> dict[str, Any]:
     return {
         "images": found.images,
         "queries": found.queries,
@@ -93,6 +155,7 @@ def _to_json(found: Evaluation, proxy: Sequence[Proxy], labels: str) -> dict[str
             for one in found.spaces
         ],
         "proxy": [{"name": one.space, **_rounded(asdict(one.value)), "kinds": _rounded(one.kinds)} for one in proxy],
+        "calibrations": [{"name": name, **one.to_json()} for name, one in calibrations.items()],
     }
 
 

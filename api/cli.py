@@ -195,7 +195,8 @@ def _print_hits(answer: dict[str, Any]) -> None:
     for hit in answer["hits"]:
         labels = f"  [{', '.join(hit['labels'])}]" if hit["labels"] else ""
         copies = f"  (+{hit['copy_count']:,} alike)" if hit["copy_count"] else ""
-        say(f"{hit['score']:.4f}  {hit['path'] or hit['id']}{labels}{copies}")
+        probable = "" if hit["probability"] is None else f"  {hit['probability']:4.0%}"
+        say(f"{hit['score']:.4f}{probable}  {hit['path'] or hit['id']}{labels}{copies}")
 
 
 search.cli.register(app.command)

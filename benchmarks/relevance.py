@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 from machine import machine
 
+from analysis.calibrate import calibrate
 from analysis.evaluate import Evaluation, evaluate
 from analysis.labels import relevance
 from indexer.encoders.encoder import SpaceRequest
@@ -116,10 +117,17 @@ def measured(name: str, images: dict[Path, str], work: Path) -> None:
     report = build(images, index, "--metadata", work / "classes.csv")
     with Index.open(index, writable=True) as opened:
         add_single_layers(opened)
-        found = evaluate(opened, relevance(opened, "metadata.class"), opened.spaces)
+        alike = relevance(opened, "metadata.class")
+        found = evaluate(opened, alike, opened.spaces)
+        probable = calibrate(opened, alike, "class", opened.space())
     classes = len(set(images.values()))
     print(f"\n### {name}: {found.images:,} images of {classes} classes ({len(report['failed'])} files rejected)\n")
     table(found)
+    low, high = probable.probabilities[0], probable.probabilities[-1]
+    print(
+        f"\nProbabilities by labels, of the default space: {low:.2f} to {high:.2f}; of queries that they were not "
+        f"fitted to, wrong by {probable.error:.3f}."
+    )
 
 
 def build(images: Sequence[Path] | dict[Path, str], index: Path, *flags: str | Path) -> dict[str, Any]:

@@ -153,6 +153,7 @@ class Hit:
 
     fmr: the false-match rate of the score, the share of random pairs of different images of the index that have at
     least this score; None where it is not known: of mixed queries, and of spaces with few images.
+    probability: how probable it is that the hit is alike, where labels of the index's own calibrated the space.
     copies: of a folded query, the ids of images that look the same, best first, the first of `copy_count`.
     """
 
@@ -168,6 +169,7 @@ class Hit:
     copies: tuple[str, ...] = ()
     copy_count: int = 0
     fmr: float | None = None
+    probability: float | None = None
 
     @property
     def path(self) -> str | None:

@@ -32,6 +32,7 @@ HIT: dict[str, Any] = {
     "id": ID,
     "score": 0.875,
     "fmr": 0.00012,
+    "probability": 0.94,
     "path": "/photos/2024/zebra.jpg",
     "paths": ["/photos/2024/zebra.jpg"],
     "path_count": 1,
@@ -51,7 +52,9 @@ FACTS = {
     "gps": [48.2, 16.5],
     "missing": False,
 }
-IMAGE = {key: value for key, value in HIT.items() if key not in ("score", "fmr", "copies", "copy_count")} | FACTS
+IMAGE = {
+    key: value for key, value in HIT.items() if key not in ("score", "fmr", "probability", "copies", "copy_count")
+} | FACTS
 
 
 def add_patiently(client: Client, layers: int | list[int], **options: Any) -> SpaceInfo:

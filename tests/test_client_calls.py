@@ -93,6 +93,7 @@ def test_search_by_image_is_a_form() -> None:
         width=40,
         height=30,
         fmr=0.00012,
+        probability=0.94,
     )
 
 

@@ -25,6 +25,7 @@ EXAMPLE_HIT: dict[str, Any] = {
     "id": EXAMPLE_ID,
     "score": 0.8713,
     "fmr": 0.000012,
+    "probability": 0.94,
     "path": "/photos/2024/zebra.jpg",
     "paths": ["/photos/2024/zebra.jpg"],
     "path_count": 1,
@@ -47,7 +48,7 @@ class ImageAnswer(BaseModel):
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
-                {key: value for key, value in EXAMPLE_HIT.items() if key not in ("score", "fmr")}
+                {key: value for key, value in EXAMPLE_HIT.items() if key not in ("score", "fmr", "probability")}
                 | {
                     "format": "jpeg",
                     "bytes": 2_400_000,

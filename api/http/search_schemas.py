@@ -91,6 +91,9 @@ class HitAnswer(BaseModel):
     fmr: float | None = Field(
         description="False-match rate: share of random pairs of different images with at least this score, if known."
     )
+    probability: float | None = Field(
+        description="How probable it is that the hit is alike, where labels calibrated the space."
+    )
     path: str | None = Field(description="The first absolute path.")
     paths: list[str] = Field(description="Up to 20 of them, those that are there first.")
     path_count: int = Field(description="How many paths the image has.")

@@ -37,7 +37,8 @@ class Part:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hit:
     """One answer. `score` is the cosine, -1..1. `fmr` is its false-match rate: the share of random pairs of different
-    images with at least this score; None where the server knows none. `path` is the first of `paths`, absolute, on
+    images with at least this score; `probability`: how probable it is that the hit is alike, where labels calibrated
+    the space. Both are None where the server knows none. `path` is the first of `paths`, absolute, on
     the server; None where there is none. `paths` are up to 20 of `path_count`. `width` and `height` are those of
     the upright image, in pixels.
 
@@ -56,6 +57,7 @@ class Hit:
     copies: tuple[str, ...] = ()
     copy_count: int = 0
     fmr: float | None = None
+    probability: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)

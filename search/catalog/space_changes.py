@@ -10,8 +10,10 @@ import numpy as np
 from sqlalchemy import Connection, bindparam, delete, exists, func, select, text, update
 from sqlalchemy.dialects.sqlite import insert
 
+from search.calibration import Calibration
 from search.catalog.lookup import Lookup
 from search.catalog.schema import embeddings, images, spaces, state
+from search.catalog.spaces import CALIBRATIONS, read_calibrations
 from search.errors import RecipeMismatch, SpaceExists, SpaceIncomplete, SpaceNeeded, UnknownSpace
 from search.recipe import Recipe, Storage, TransformSpec
 from search.types import Space, Vector
@@ -147,6 +149,17 @@ class SpaceChanges(Lookup):
     def set_tuned(self, tuned: Tuned | None) -> None:
         """Note which space tuning puts in the place of which, so that it can go on, and be undone; None: neither."""
         self._set("tuned", None if tuned is None else tuned._asdict())
+
+    def set_calibration(self, space: Space, calibration: Calibration | None) -> None:
+        """Say how probable hits of a space are; None: not any more. Raises UnknownSpace."""
+        if space.identity not in {(name, one.added_seq) for name, one in self._spaces.items()}:
+            raise UnknownSpace(f"{space.name} was dropped meanwhile.")
+        there = {(name, one.added_seq) for name, one in self._spaces.items()} - {space.identity}
+        kept = {key: one for key, one in read_calibrations(self._connection).items() if key in there}
+        if calibration is not None:
+            kept[space.identity] = calibration
+        values = [{"space": key[0], "added_seq": key[1], "calibration": one.to_json()} for key, one in kept.items()]
+        self._set(CALIBRATIONS, values)
 
     def _space(self, name: str) -> SpaceRow:
         if name not in self._spaces:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, exists, false, func, or_, select
 
+from search.calibration import Calibration
 from search.catalog.hits import STORED, WITH_INDEX, Stored
 from search.catalog.schema import embeddings, images, spaces, state
 from search.errors import IndexDamaged
@@ -21,8 +22,15 @@ from search.vectors import from_blobs, intact
 
 CHUNK = 500
 """Values in one SQL `IN`: large enough to hide the round trip, far below SQLite's limit of 32,766."""
+CALIBRATIONS = "calibrations"
+"""The key in `state` of a list: of each calibrated space its name, `added_seq` and `calibration`."""
 VECTOR_CHUNK = 4_096
 """Embeddings read at once while a generation is built: 6 MB of 384-d vectors."""
+
+
+SpaceIdentity = tuple[str, int | None]
+"""As `Space.identity`."""
+Calibrations = Mapping[SpaceIdentity, Calibration]
 
 
 class Spaces(NamedTuple):
@@ -44,6 +52,7 @@ class StoredSpaces(Store):
         super().__init__(path, writable=writable)
         self._spaces: tuple[int, Spaces] | None = None
         """The spaces at a version of the catalog."""
+        self._calibrations: tuple[int, Calibrations] | None = None
 
     def spaces(self) -> Spaces:
         """All spaces, in the order in which they were added. Costs microseconds where nothing has changed."""
@@ -52,6 +61,14 @@ class StoredSpaces(Store):
             with self.reading() as connection:
                 self._spaces = version, Spaces(read_spaces(connection), read_default(connection))
         return self._spaces[1]
+
+    def calibrations(self) -> Calibrations:
+        """Those of spaces that have one. Costs microseconds where nothing has changed."""
+        version = self.version()
+        if self._calibrations is None or self._calibrations[0] != version:
+            with self.reading() as connection:
+                self._calibrations = version, read_calibrations(connection)
+        return self._calibrations[1]
 
     def space_infos(self) -> tuple[SpaceInfo, ...]:
         """All spaces with the number of images each holds."""
@@ -208,6 +225,11 @@ def read_spaces(connection: Connection) -> tuple[Space, ...]:
 def read_default(connection: Connection) -> str:
     name: str = connection.execute(select(state.c.value).where(state.c.key == "default_space")).scalar_one()
     return name
+
+
+def read_calibrations(connection: Connection) -> dict[SpaceIdentity, Calibration]:
+    stored = connection.execute(select(state.c.value).where(state.c.key == CALIBRATIONS)).scalar() or []
+    return {(one["space"], one["added_seq"]): Calibration.from_json(one["calibration"]) for one in stored}
 
 
 def added_rowids(connection: Connection, there: Sequence[Space], since: int) -> dict[str, NDArray[np.int64]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from search.calibration import Calibration
+from search.catalog.spaces import Calibrations
 from search.errors import QueryInvalid
 from search.generations.false_matches import MIN_IMAGES, FalseMatches, auto_rate
 from search.query.aspects import WeightedVectors
@@ -15,32 +17,44 @@ from search.types import AUTO, Aspect, Query
 @dataclass(frozen=True)
 class Rates:
     """The false-match rates of one query's scores. views: of the query; its scores are the best of them. shift: what is
-    subtracted from them (`background`): of several views the most, so that the rate is no lower than the true one."""
+    subtracted from them (`background`): of several views the most, so that the rate is no lower than the true one.
+    calibration: of the space, if it has one."""
 
     known: FalseMatches
     views: int
     shift: float
+    calibration: Calibration | None = None
 
     def of(self, score: float) -> float:
         """The rate of a score, to three digits."""
         return float(f"{self.known.rate(score - self.shift, self.views):.3g}")
+
+    def probability(self, score: float) -> float | None:
+        """How probable it is that a hit with a score is alike, if the space is calibrated."""
+        return None if self.calibration is None else self.calibration.of(self.of(score))
 
     def score(self, rate: float) -> float:
         """The least score with at most this rate."""
         return self.known.score(rate, self.views) + self.shift
 
 
-def rates_of(snapshot: Snapshot, aspects: Sequence[Aspect], sought: Sequence[WeightedVectors]) -> Rates | None:
+def rates_of(
+    snapshot: Snapshot,
+    aspects: Sequence[Aspect],
+    sought: Sequence[WeightedVectors],
+    calibrations: Calibrations,
+) -> Rates | None:
     """The rates of a query of one image; None where the space has none, or where it is a mixture: the cosines of a
     mixture with random images are not those of an image."""
     if len(aspects) > 1 or len(aspects[0].parts) > 1 or aspects[0].weight * aspects[0].parts[0].weight < 0:
         return None
-    base = snapshot.spaces[sought[0].space].base
+    view = snapshot.spaces[sought[0].space]
+    base = view.base
     if base is None or base.false_matches is None:
         return None
     vectors = sought[0].vectors
     shift = 0.0 if base.background is None else float(base.background.shifts(vectors).max())
-    return Rates(base.false_matches, len(vectors), shift)
+    return Rates(base.false_matches, len(vectors), shift, calibrations.get(view.space.identity))
 
 
 def least_score(query: Query, rates: Rates | None, images: int) -> float | None:

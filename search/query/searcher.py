@@ -143,7 +143,7 @@ class Searcher:
         aspects = query_aspects(query)
         sought = tuple(self._sought(snapshot, aspect, searched) for aspect in aspects)
         excluded = frozenset(part.id for aspect in aspects for part in aspect.parts if part.id is not None)
-        rates = rates_of(snapshot, aspects, sought)
+        rates = rates_of(snapshot, aspects, sought, self._catalog.calibrations())
         view = snapshot.spaces[sought[0].space]
         least = least_score(query, rates, view.count - view.dead)
         return Asked(query, sought, self._selections.of(query.filter, version), excluded, rates, least)
@@ -266,4 +266,6 @@ def _among_present(query: Query) -> Filter:
 
 
 def _hit(entry: Entry, score: float, rates: Rates | None) -> Hit:
-    return Hit(score=score, fmr=None if rates is None else rates.of(score), **entry.facts)
+    if rates is None:
+        return Hit(score=score, **entry.facts)
+    return Hit(score=score, fmr=rates.of(score), probability=rates.probability(score), **entry.facts)

@@ -1,0 +1,143 @@
+"""Promises of `eval --calibrate`: hits say how probable it is that they are alike, and do not exaggerate."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from conftest import image_id, new_image, run_cli, vectors
+
+from analysis.calibrate import calibrate, isotonic
+from analysis.errors import LabelsInvalid
+from analysis.labels import relevance
+from search.calibration import Calibration
+from search.errors import UnknownSpace
+from search.index import Index
+from search.types import Encoding, Hit, Query, QueryPart, Space
+from search.vectors import normalise
+
+MakeIndex = Callable[..., Index]
+
+CLASSES, EACH = 20, 15
+
+
+def fill(index: Index, numbers: range) -> None:
+    """Images of classes that overlap: some of the nearest are of another one."""
+    centres = np.repeat(vectors(CLASSES, seed=1), EACH, axis=0)
+    data = normalise(centres + 0.8 * vectors(CLASSES * EACH, seed=2))
+    with index.writer() as writer:
+        with writer.transaction() as transaction:
+            for number in numbers:
+                image = new_image(number, data[number])
+                folder = f"class{number // EACH:02}"
+                transaction.add(replace(image, location=replace(image.location, path=f"{folder}/{number}.png")))
+        index.publish()
+        index.refresh()
+
+
+@pytest.fixture
+def index(make_index: MakeIndex) -> Index:
+    index = make_index(vectors(0), publish=False)
+    fill(index, range(CLASSES * EACH))
+    return index
+
+
+def calibrated(index: Index) -> Calibration:
+    found = calibrate(index, relevance(index, "folder"), "folder", index.space())
+    with index.writer() as writer, writer.transaction() as transaction:
+        transaction.set_calibration(index.space(), found)
+    return found
+
+
+def ask(index: Index, number: int) -> list[Hit]:
+    return index.search(Query(parts=[QueryPart(id=image_id(number))], k=100))
+
+
+def test_isotonic_regression_pools_neighbours_in_the_wrong_order() -> None:
+    assert isotonic([0.1, 0.4, 0.2, 0.6], [1, 1, 3, 1]).tolist() == pytest.approx([0.1, 0.25, 0.25, 0.6])
+    assert isotonic([3, 2, 1], [1, 1, 1]).tolist() == [2, 2, 2]
+    assert isotonic([1, 2, 3], [1, 1, 1]).tolist() == [1, 2, 3]
+
+
+def test_hits_say_what_share_of_such_hits_is_alike(index: Index) -> None:
+    assert {hit.probability for hit in ask(index, 3)} == {None}
+    found = calibrated(index)
+    assert found.images == found.queries == CLASSES * EACH
+    assert all(one <= other for one, other in pairwise(found.probabilities))
+    assert found.error < 0.05
+    said, true = [], []
+    for number in range(CLASSES * EACH):
+        hits = ask(index, number)
+        known = [hit.probability for hit in hits]
+        assert known == sorted(known, key=lambda one: -(one or 0))
+        said += known
+        true += [int(hit.id in {image_id(other) for other in range(CLASSES * EACH) if other // EACH == number // EACH})
+                 for hit in hits]  # fmt: skip
+    held, right = np.array(said, dtype=np.float64), np.array(true)
+    assert held.min() < 0.1
+    assert held.max() > 0.9
+    for low, high in ((0, 0.2), (0.2, 0.8), (0.8, 1.01)):
+        chosen = (held >= low) & (held < high)
+        assert chosen.sum() > 100
+        assert held[chosen].mean() == pytest.approx(right[chosen].mean(), abs=0.05)
+
+
+def test_a_line_in_log_rate_joins_the_points_of_a_curve_and_its_ends_go_on() -> None:
+    curve = Calibration(labels="label", images=9, queries=9, error=0, rates=(0.1, 0.001), probabilities=(0.2, 0.8))
+    assert [curve.of(rate) for rate in (1, 0.1, 0.01, 0.001, 1e-9)] == [0.2, 0.2, 0.5, 0.8, 0.8]
+    assert Calibration.from_json(json.loads(json.dumps(curve.to_json()))) == curve
+
+
+def test_another_process_follows_and_a_new_generation_keeps_it(index: Index) -> None:
+    with Index.open(index.path) as other:
+        assert ask(other, 3)[0].probability is None
+        calibrated(index)
+        assert ask(other, 3)[0].probability is not None
+        index.publish(anew=True)
+        other.refresh()
+        assert ask(other, 3)[0].probability is not None
+
+
+def test_a_space_of_the_same_name_does_not_inherit_the_calibration(index: Index) -> None:
+    first = index.space()
+    calibrated(index)
+    second = Space(name="other", recipe=replace(first.recipe, layers=(3,)), encoding=Encoding())
+    for _ in range(2):
+        with index.writer() as writer, writer.transaction() as transaction:
+            transaction.add_space(second)
+        index.refresh()
+        there = index.space("other")
+        assert there.identity not in index.catalog.calibrations()
+        with index.writer() as writer, writer.transaction() as transaction:
+            transaction.set_calibration(there, index.catalog.calibrations()[first.identity])
+        assert there.identity in index.catalog.calibrations()
+        with index.writer() as writer, writer.transaction() as transaction:
+            transaction.drop_space("other")
+    with pytest.raises(UnknownSpace), index.writer() as writer, writer.transaction() as transaction:
+        transaction.set_calibration(there, None)
+    assert first.identity in index.catalog.calibrations()
+
+
+def test_too_few_labels_are_refused(make_index: MakeIndex) -> None:
+    small = make_index(vectors(0), publish=False)
+    fill(small, range(2 * EACH))
+    with pytest.raises(LabelsInvalid, match="30 images have a label"):
+        calibrate(small, relevance(small, "folder"), "folder", small.space())
+
+
+def test_the_command_calibrates_and_takes_it_back(index: Index, capsys: pytest.CaptureFixture[str]) -> None:
+    printed = run_cli("eval", index.path, "--calibrate").stdout
+    assert "how probable it is that they are alike by folder" in printed
+    (found,) = json.loads(run_cli("eval", index.path, "--calibrate", "--json").stdout)["calibrations"]
+    assert found["name"] == index.space().name
+    assert found["queries"] == CLASSES * EACH
+    answer = run_cli("search", "--index", index.path, "--id", image_id(3), "-k", "1", "--max-fmr", "1").stdout
+    assert "%" in answer.split()[1]
+    run_cli("eval", index.path, "--no-calibrate")
+    assert "%" not in run_cli("search", "--index", index.path, "--id", image_id(3), "-k", "1").stdout
+    assert "nothing was changed" in run_cli("eval", index.path, "--no-calibrate").stderr
+    assert run_cli("eval", index.path, "--calibrate", "--labels", "none", check=2).stderr.count("--labels")
