@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageFilter, ImageOps
 from test_photo import framed, on_a_page, scene, small
 
 from analysis.duplicates.candidates import candidate_pairs
@@ -97,6 +97,16 @@ def test_a_sharper_copy_shows_more_than_a_smaller_one() -> None:
     pictures = Pictures(scene(3).resize((200, 150)), scene(3))
     ((kept, _, shown),) = photo_groups(pictures.records(), every_pair(2), pictures, largest, {})
     assert (kept, shown) == (1, {0: 1, 1: 2})
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_soft_photo_is_not_taken_for_its_small_copy_enlarged(first: bool) -> None:
+    soft = scene(3).resize((1900, 1425)).filter(ImageFilter.GaussianBlur(2))
+    pair = [soft, soft.resize((900, 675))]
+    pictures = Pictures(*pair if first else reversed(pair))
+    ((kept, _, shown),) = photo_groups(pictures.records(), every_pair(2), pictures, largest, {})
+    assert kept == (0 if first else 1)
+    assert shown == {kept: 2, 1 - kept: 1}
 
 
 def test_no_two_times_are_in_one_group() -> None:

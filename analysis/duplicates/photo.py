@@ -155,14 +155,25 @@ def _ranks(areas: Mapping[int, float], images: Mapping[int, ImageRecord], pictur
         small, facts = pictures.of(one), images[one].facts
         if small is not None and area >= ALL_OF_IT * most:
             pixels[one] = facts.width * facts.height * small.boxed_share
-    finest = min(pixels.values(), default=0.0)
+    ascending = sorted(pixels, key=lambda one: pixels[one])
+    held, finest = next(iter(ascending), None), min(pixels.values(), default=0.0)
     enlarged = set()
-    for one in sorted(pixels, key=lambda one: pixels[one]):
+    for one in ascending:
         if finest < ALL_OF_IT * pixels[one]:
-            full = pictures.full(one)
-            if full is None or is_enlarged(full, (finest / pixels[one]) ** 0.5):
+            if _is_enlarged(one, held, (finest / pixels[one]) ** 0.5, pictures):
                 enlarged.add(one)
                 continue
-        finest = max(finest, pixels[one])
+        if pixels[one] > finest:
+            held, finest = one, pixels[one]
     fine = {one for one in pixels.keys() - enlarged if pixels[one] >= ALL_OF_IT * finest}
     return {one: (one in pixels) + (one in fine) for one in areas}
+
+
+def _is_enlarged(one: int, smaller: int | None, share: float, pictures: Pictures) -> bool:
+    """Whether a picture shows no finer detail than one with a share of its sides. Of a sky neither has any: where the
+    smaller one shows no more than what is smaller by as much again, all is as soft as the photo is."""
+    full = pictures.full(one)
+    if full is None or not is_enlarged(full, share):
+        return full is None
+    other = None if smaller is None else pictures.full(smaller)
+    return other is None or not is_enlarged(other, share)
