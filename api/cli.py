@@ -154,9 +154,10 @@ def search_command(
             warn(f"{plural(hidden, 'more path')} of these images not printed: of each, the first {HIT_PATHS} are")
     else:
         _print_hits(answer)
-    plain = options.max_fmr is not None and filter is None and min_score is None and not fold
-    if plain and len(answer["hits"]) < k and all(hit["fmr"] is not None for hit in answer["hits"]):
-        warn("Images whose score random ones reach too often are left out. --max-fmr 1 shows them.")
+    cut = options.max_fmr is not None and min_score is None and not fold
+    if cut and len(answer["hits"]) < k and all(hit["fmr"] is not None for hit in answer["hits"]):
+        matching = "Matching images" if filter else "Images"
+        warn(f"{matching} whose score random ones reach too often, if any, are left out. --max-fmr 1 shows them.")
     if sheet is not None:
         pictures = pictures_of_server(server, api_key) if server else pictures_of_index(index or default_index())
         with pictures as fetch:

@@ -30,6 +30,7 @@ SearchError
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar
 
 
@@ -45,6 +46,18 @@ class SearchError(Exception):
 
 class IndexMissing(SearchError):
     """No index at the given path."""
+
+    @classmethod
+    def at(cls, path: Path) -> IndexMissing:
+        """What to do where no index is at a path."""
+        if path.is_dir():
+            return cls(
+                f"{path} is a folder, but no index. If it holds your pictures, lookalike build {path} makes an index "
+                "of them: name that one then, or nothing where it is lookalike.index in the folder that you are in."
+            )
+        if path.exists():
+            return cls(f"{path} is a file, and no index. An index is a folder: lookalike build PHOTOS makes one.")
+        return cls(f"There is no index at {path}. Make one with: lookalike build PHOTOS --index {path}")
 
 
 class PathInvalid(SearchError):

@@ -85,7 +85,7 @@ class Index:
         """
         catalog = path / "catalog.sqlite"
         if not catalog.is_file():
-            raise IndexMissing(f"There is no index at {path}. Make one with: lookalike build PHOTOS --index {path}")
+            raise IndexMissing.at(path)
         check_path(path)
         opened = Catalog.open(catalog, writable=writable, unchecked=unchecked)
         if opened.outdated:

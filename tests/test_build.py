@@ -479,6 +479,9 @@ def test_several_layers_make_spaces_and_a_later_build_keeps_them(
         (["search", "x.png", "--server", "http://127.0.0.1:1"], 2, "x.png cannot be read"),
         (["search", "{photos}/red/circle-0.png", "--server", "http://127.0.0.1:1"], 2, "127.0.0.1:1"),
         (["info", "/nowhere"], 2, "no index at /nowhere"),
+        (["dups", "{photos}"], 2, "is a folder, but no index. If it holds your pictures, lookalike build {photos}"),
+        (["dups", "{photos}/red/circle-0.png"], 2, "circle-0.png is a file, and no index"),
+        (["dups", "--tier", "photo", "--apply", "hardlink"], 2, "Of photo no file is extra"),
         (["remove", "/nowhere", "x"], 2, "no index at /nowhere"),
         (["serve", "/nowhere"], 2, "no index at /nowhere"),
         (["serve", "/nowhere", "--host", "0.0.0.0"], 2, "--api-key"),
@@ -490,5 +493,5 @@ def test_every_mistake_is_one_clear_line(
 ) -> None:
     filled = [argument.format(photos=photos, checkpoint=checkpoint) for argument in arguments]
     result = run_cli(*filled, check=code, LOOKALIKE_INDEX=str(tmp_path / "none.index"), COLUMNS="300")
-    assert says in result.stderr
+    assert says.format(photos=photos) in result.stderr
     assert not (tmp_path / "none.index").exists(), "a failed command left something behind"

@@ -146,6 +146,24 @@ def test_every_hit_says_its_rate_and_a_rate_is_a_cut(make_index: MakeIndex) -> N
     assert [hit.fmr for hit in folded] == [hit.fmr for hit in cut]
 
 
+def test_a_search_with_a_filter_says_that_hits_may_be_left_out(make_index: MakeIndex) -> None:
+    asked = [
+        "search",
+        "--index",
+        make_index(vectors(400)).path,
+        "--id",
+        image_id(3),
+        "--filter",
+        "width>=1",
+        "-k",
+        "99",
+    ]
+    told = run_cli(*asked)
+    assert len(told.stdout.splitlines()) < 60
+    assert "Matching images whose score random ones reach too often, if any, are left out." in told.stderr
+    assert "left out" not in run_cli(*asked, "--max-fmr", "1").stderr
+
+
 def test_a_picture_in_several_orientations_has_the_sum_of_their_rates(make_index: MakeIndex) -> None:
     index = make_index(vectors(400))
     one, views = vectors(1, seed=5), np.repeat(vectors(1, seed=5), 8, axis=0)

@@ -297,7 +297,8 @@ def test_copies_are_listed_with_their_photo_and_none_is_extra(album: Path) -> No
     assert groups(album) == []  # of equal bytes or pixels there is none
     told = run_cli("dups", album / "photos.index", "--tier", "photo").stdout
     assert "Same photo: one photo, smaller, saved again" in told
-    assert "1 group: 0 extra files" in told
+    assert "1 group to look at" in told
+    assert [told.count(f"  {word}  ") for word in ("best ", "look ", "keep ", "extra")] == [1, len(copies), 0, 0]
     assert "--apply" not in told
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
+from analysis.duplicates.against_cli import compare
 from analysis.duplicates.decided_cli import forget_decisions, list_decisions, remember_decision
 from search.console import DEFAULT_INDEX, EXIT_REJECTED, Json, default_index, file_size, plural, print_json, say, warn
 
@@ -95,7 +96,7 @@ def duplicates(
             raise typer.BadParameter(
                 "This only lists: it goes with --tier, --report and --json.", param_hint="--against"
             )
-        _compare(directory, against, _tiers(tier), report, as_json)
+        compare(directory, against, _tiers(tier), report, as_json)
     elif undo is not None:
         _undo(directory, undo, yes, as_json)
     elif not_duplicates:
@@ -122,6 +123,7 @@ def _find(
     as_json: bool,
 ) -> None:
     from analysis.duplicates.decided import Listing
+    from analysis.duplicates.groups import SURE
     from analysis.duplicates.runs import continued, unfinished
     from analysis.duplicates.shown import groups_to_json, print_groups, spared_files
     from analysis.errors import RunStopped
@@ -135,6 +137,12 @@ def _find(
         left.append((path, why))
         warn(f"left: {path}: {why}")
 
+    if action is not None and not {*SURE} & {*tiers}:
+        raise typer.BadParameter(
+            f"Of {' and '.join(tiers)} no file is extra: they are listed for you to look at. Files are let go of "
+            f"{' and '.join(SURE)}: leave --tier out.",
+            param_hint="--apply",
+        )
     if action == "delete" and not (yes or _can_ask(as_json)):
         raise typer.BadParameter("Deleted files do not come back. Add --yes, or use move=FOLDER.", param_hint="--apply")
     with ExitStack() as stack:
@@ -175,28 +183,6 @@ def _find(
         if as_json:
             print_json(groups_to_json(found, run, left))
     _end(run, left, as_json=as_json, back=False)
-
-
-def _compare(directory: Path, against: Path, tiers: Sequence[Tier], report: Path | None, as_json: bool) -> None:
-    from analysis.duplicates.against import compare_indexes
-    from analysis.duplicates.shown import comparison_to_json, print_comparison
-    from search.index import Index
-
-    with Index.open(directory) as index, Index.open(against) as other:
-        found = compare_indexes(index, other, tiers, skipped=lambda path, why: warn(f"left: {path}: {why}"))
-    if as_json:
-        print_json(comparison_to_json(found, against))
-    else:
-        print_comparison(found, directory, against)
-    if report is not None:
-        from analysis.duplicates.report import write_comparison
-
-        write_comparison(found, directory, against, report)
-        warn(f"Report: {report}")
-    if found.unseen:
-        warn(
-            f"{plural(found.unseen, 'image')} not compared: their files are gone, or have changed since the last build"
-        )
 
 
 def _undo(directory: Path, name: str, yes: bool, as_json: bool) -> None:

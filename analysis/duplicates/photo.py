@@ -159,11 +159,10 @@ def _ranks(areas: Mapping[int, float], images: Mapping[int, ImageRecord], pictur
     held, finest = next(iter(ascending), None), min(pixels.values(), default=0.0)
     enlarged = set()
     for one in ascending:
-        if finest < ALL_OF_IT * pixels[one]:
-            if _is_enlarged(one, held, (finest / pixels[one]) ** 0.5, pictures):
-                enlarged.add(one)
-                continue
-        if pixels[one] > finest:
+        share = (finest / pixels[one]) ** 0.5
+        if share**2 < ALL_OF_IT and _is_enlarged(one, held, share, pictures):
+            enlarged.add(one)
+        elif pixels[one] > finest:
             held, finest = one, pixels[one]
     fine = {one for one in pixels.keys() - enlarged if pixels[one] >= ALL_OF_IT * finest}
     return {one: (one in pixels) + (one in fine) for one in areas}

@@ -9,7 +9,7 @@ from typing import Any
 
 from analysis.duplicates.against import Comparison
 from analysis.duplicates.decided import Listing
-from analysis.duplicates.groups import PROMISES, Decision, File
+from analysis.duplicates.groups import PROMISES, SURE, Decision, File
 from analysis.duplicates.runs import Run
 from search.console import file_size, plural, say
 
@@ -141,6 +141,13 @@ def spared_files(spared: Sequence[File], index: Path) -> str:
     return f"{said} To list decisions: lookalike dups {place} --decisions. To take back those about a picture: {forget}"
 
 
+def _word(decision: Decision, file: File, going: Container[str]) -> str:
+    """What to do with a file of a group, in five letters."""
+    if decision.group.tier not in SURE:
+        return "best " if file is decision.keep else "look "
+    return "extra" if str(file.path) in going else "keep "
+
+
 def print_groups(found: Listing, index: Path) -> None:
     """Print groups, the kept file of each first."""
     decisions = found.decisions
@@ -151,12 +158,18 @@ def print_groups(found: Listing, index: Path) -> None:
             say(f"{'Alike' if shown == 'alike' else f'Same {shown}'}: {PROMISES[decision.group.tier]}")
         for file in sorted(decision.group.files, key=lambda file: file is not decision.keep):
             why = decision.reason(file)
-            say(f"  {'extra' if str(file.path) in going else 'keep '}  {file.path}{f'  ({why})' if why else ''}")
+            say(f"  {_word(decision, file, going)}  {file.path}{f'  ({why})' if why else ''}")
         say("")
     if len(decisions) > SHOWN_GROUPS:
         say(f"... and {plural(len(decisions) - SHOWN_GROUPS, 'more group')}; --json prints all")
-    if decisions:
-        say(f"{plural(len(decisions), 'group')}: {plural(len(going), 'extra file')}, {file_size(sum(going.values()))}")
+    sure = sum(decision.group.tier in SURE for decision in decisions)
+    if sure:
+        say(f"{plural(sure, 'group')}: {plural(len(going), 'extra file')}, {file_size(sum(going.values()))}")
+    if sure < len(decisions):
+        say(
+            f"{plural(len(decisions) - sure, 'group')} to look at: only equal bytes or pixels make a file extra. "
+            "Decide yourself which of these you want; --report OUT.html shows them."
+        )
     if going:
         say("Nothing was changed. To move the extra files away: --apply move=FOLDER")
     if not decisions:
