@@ -2,7 +2,7 @@
 
     python benchmarks/duplicates.py SETS [--originals N] [--distractors N] [--hard N] [--photos FOLDER]
         [--also PACKAGES] [--index FOLDER] [--sample N]
-    python benchmarks/duplicates.py --speed N [--dim NUMBERS]
+    python benchmarks/duplicates.py --speed N [--dim NUMBERS] [--rank DIRECTIONS]
 
 SETS is the folder in which Debian's packages openclipart-png, tuxpaint-stamps-default and scratch were unpacked
 (`dpkg -x PACKAGE.deb SETS`), FOLDER has photos (those of mate-backgrounds; else those of scratch). Each original, a
@@ -88,10 +88,11 @@ def main() -> None:
     parser.add_argument("--sample", type=int, help="ask only so many of the questions, chosen at random")
     parser.add_argument("--speed", type=int, help="only this: vectors with planted groups")
     parser.add_argument("--dim", type=int, default=512, help="numbers of each of these vectors")
+    parser.add_argument("--rank", type=int, help="directions in which they vary")
     asked = parser.parse_args()
     print(f"{machine()}\n", flush=True)
     if asked.speed:
-        speed(asked.speed, asked.dim)
+        speed(asked.speed, asked.dim, asked.rank or asked.dim)
         return
     if asked.also:
         sys.path.append(str(asked.also))

@@ -19,6 +19,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from analysis.duplicates.candidates import NEIGHBOURS, candidate_pairs
+from analysis.duplicates.find import find
 from analysis.duplicates.medoids import around_medoids
 from search.index import Index
 from search.recipe import Preprocessing, Recipe
@@ -32,6 +33,8 @@ CHAINS, CHAIN = 20, 50
 NEAR = 0.8
 """Cosine of two copies, at least."""
 ROWS = 1_024
+AT_ONCE = 50_000
+"""Vectors drawn, and written, at once."""
 MAX_ALL_PAIRS = 100_000
 """Vectors of which all pairs are compared: ten times as many take hours."""
 
@@ -52,18 +55,25 @@ class Grouped:
     with_files: int
 
 
-def speed(count: int, dim: int, seed: int = 0) -> None:
-    """Compare with all-pairs cosines and connected components, and print both."""
-    vectors, group = planted(count, dim, seed)
+def speed(count: int, dim: int, rank: int, seed: int = 0) -> None:
+    """Compare with all-pairs cosines and connected components, and print both. rank: directions in which vectors vary;
+    of fewer than there are numbers, a graph finds the nearest, as it does of real ones."""
+    vectors, group = planted(count, dim, rank, seed)
     with tempfile.TemporaryDirectory() as folder:
-        made(vectors, Path(folder) / "planted.index", seed)
-        # Its memory is its own: not that of what made the vectors.
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            ours = pool.submit(grouped, Path(folder) / "planted.index", count, seed).result()
+        path = Path(folder) / "planted.index"
+        made(vectors, path, seed)
+        # Their memory is their own: not that of what made the vectors, nor of one another.
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, context) as pool:
+            ours = pool.submit(grouped, path, count, seed).result()
+        with ProcessPoolExecutor(1, context) as pool:
+            seconds, before, peak, with_files = pool.submit(listed, path).result()
     precision, recall = agreement(ours.told, group)
     print(f"{count:,} vectors of {dim} numbers ({ours.structure}): {ours.pairs:,} candidates in "
           f"{ours.candidates:.2f} s, groups in {ours.groups:.2f} s ({ours.processor:.2f} s of processors)")  # fmt: skip
     print(f"memory: {ours.before} MB before, {ours.peak} MB at most, {ours.with_files} MB with pages of mapped files")
+    print(f"`dups --tier alike`, records and all, but for the files, which are not there: {seconds:.1f} s; memory: "
+          f"{before} MB before, {peak} MB at most, {with_files} MB with pages of mapped files")  # fmt: skip
     print(f"planted groups, pairs of one medoid's group: precision {precision:.4f}, recall {recall:.4f}", flush=True)
     chained = group <= -2
     largest = np.bincount(ours.told[chained & (ours.told >= 0)], minlength=1).max()
@@ -119,6 +129,17 @@ def grouped(path: Path, count: int, seed: int) -> Grouped:
     )
 
 
+def listed(path: Path) -> tuple[float, int, int, int]:
+    """The seconds that the tier `alike` takes, and the memory before, at most, and with pages of mapped files, in MB."""
+    with Index.open(path) as index:
+        index.neighbours(NEIGHBOURS)
+        with memory() as peak:
+            started = time.perf_counter()
+            find(index, ["alike"], skipped=lambda *_: None)
+            seconds = time.perf_counter() - started
+    return seconds, peak[0], max(peak), _megabytes("VmHWM")
+
+
 @contextmanager
 def memory() -> Iterator[list[int]]:
     """This process's memory that is of no file, in MB, every hundredth of a second."""
@@ -143,10 +164,14 @@ def _megabytes(name: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) // 1024
 
 
-def planted(count: int, dim: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def planted(count: int, dim: int, rank: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Unit vectors, and the group of each: -1 of those in none, -2 and below of chains."""
     generator = np.random.default_rng(seed)
-    vectors = normalise(generator.normal(size=(count, dim)))
+    vectors = np.empty((count, dim), dtype=np.float32)
+    basis = np.linalg.qr(generator.normal(size=(dim, rank)))[0].T.astype(np.float32)
+    for start in range(0, count, AT_ONCE):  # a million at once would take 4 GB
+        some = vectors[start : start + AT_ONCE]
+        some[:] = normalise(generator.standard_normal((len(some), rank), dtype=np.float32) @ basis)
     group = np.full(count, -1)
     free, number = 0, 0
     while free < count // 5:
@@ -182,12 +207,13 @@ def made(vectors: NDArray[np.float32], path: Path, seed: int) -> None:
     hashes = drawn_hashes(len(vectors), seed)
     index = Index.create(path, [Space(name="planted", recipe=recipe, encoding=Encoding())])
     with index, index.writer() as writer:
-        with writer.transaction() as transaction:
-            for number, (vector, bits) in enumerate(zip(vectors, hashes, strict=True)):
-                location = Location(root="/planted", path=f"{number}.png", mtime_ns=1, size=1)
-                facts = ImageFacts(width=8, height=8, format="png", bytes=1, phash=bits)
-                image = NewImage(id=f"{number:064x}", facts=facts, location=location, vectors={"planted": vector})
-                transaction.add(image)
+        for start in range(0, len(vectors), AT_ONCE):
+            with writer.transaction() as transaction:
+                for number in range(start, min(start + AT_ONCE, len(vectors))):
+                    location = Location(root="/planted", path=f"{number}.png", mtime_ns=1, size=1)
+                    facts = ImageFacts(width=8, height=8, format="png", bytes=1, phash=hashes[number])
+                    held = {"planted": vectors[number]}
+                    transaction.add(NewImage(id=f"{number:064x}", facts=facts, location=location, vectors=held))
         index.publish()
 
 

@@ -13,7 +13,9 @@ import pytest
 from conftest import draw_picture, run_cli
 from PIL import Image, ImageCms
 
+from analysis.duplicates.find import Files
 from analysis.duplicates.keep import parse_rules
+from analysis.duplicates.known import Known
 from analysis.errors import RuleInvalid
 from analysis.labels import records
 from search.index import Index
@@ -189,3 +191,27 @@ def test_the_command_prints_what_stays_and_what_is_extra(base: Path) -> None:
     assert "Same bytes: the files are equal" in told
     assert f"  keep   {base / 'photos' / 'raw' / 'stripes.png'}  (the better format)" in told
     assert "2 groups: 5 extra files" in told
+
+
+def test_few_records_are_held_and_an_image_that_was_removed_has_no_file(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("analysis.duplicates.known.PAGE", 2)
+    with Index.open(base / "photos.index", writable=True) as index:
+        images = Known.all(index)
+        there = dict(images.items())
+        assert [*there] == [*images] == sorted(there)
+        assert {record.id for record in there.values()} == {record.id for record in records(index)}
+        monkeypatch.setattr("analysis.duplicates.known.HELD", 2)
+        first, second, third, *_ = there
+        assert [images[rowid] for rowid in (first, second, third, first)] == [
+            there[rowid] for rowid in (first, second, third, first)
+        ]
+        with index.writer() as writer, writer.transaction() as transaction:
+            transaction.remove([there[second].id, there[third].id])
+        assert images[third] == there[third], "it is still held"
+        assert images[second].missing
+        assert Files(index, lambda *_: None).of(images[second]) == ()
+        assert max(there) + 1 not in images
+        with pytest.raises(KeyError):
+            images[max(there) + 1]

@@ -36,9 +36,11 @@ class Apart:
 
     def among(self, images: Mapping[int, ImageRecord]) -> dict[int, set[int]]:
         """For each of these images, by their rowids, those that it is apart from."""
-        rowids = {record.id: rowid for rowid, record in images.items()}
+        if not self:
+            return {}
+        rowids = {record.id: rowid for rowid, record in images.items() if record.id in self._partners}
         found = {}
-        for name in self.named(rowids):
+        for name in rowids:
             if unlike := {rowids[other] for other in self.partners(name) if other != name and other in rowids}:
                 found[rowids[name]] = unlike
         return found

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from array import array
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from io import BytesIO
 from itertools import islice
@@ -18,10 +19,10 @@ from analysis.duplicates.candidates import CELLS, candidate_pairs, comparable_ha
 from analysis.duplicates.decided import Apart, with_decisions
 from analysis.duplicates.groups import File, Group, Tier
 from analysis.duplicates.keep import DEFAULT_RULES, Rule, choose, of_photo, parse_rules
+from analysis.duplicates.known import HELD, Known
 from analysis.duplicates.medoids import Members
 from analysis.duplicates.photo import Groups, photo_groups
 from analysis.duplicates.reading import Reduced, Skipped, read
-from analysis.labels import records
 from indexer.pictures.decode import DecodeLimits
 from search.index import Index
 from search.types import ImageRecord
@@ -44,15 +45,21 @@ def find(index: Index, tiers: Sequence[Tier], *, skipped: Skipped, rules: Sequen
     Only files of the user's own that are as the index knows them are in a group: no uploads, and no links. Images that
     the user called not duplicates are in no group together; of equal ones, see `wanted` and `settled` of `Group`.
     """
-    images, apart = [*records(index)], Apart.of(index)
+    images, apart = Known.all(index), Apart.of(index)
     skipped = once(skipped)
     files = Files(index, skipped)
-    equal = []
-    if "bytes" in tiers:
-        held = (files.of(record) for record in images if record.path_count > 1)
-        equal += [Group(tier="bytes", files=same) for same in held if len(same) > 1]
-    if "pixels" in tiers:
-        equal += [*_same_pixels(images, files, skipped)]
+    equal: list[Group] = []
+    by_size: defaultdict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
+    comparable = array("q")
+    for rowid, record in images.items():
+        if "bytes" in tiers and record.path_count > 1 and len(same := files.of(record)) > 1:
+            equal.append(Group(tier="bytes", files=same))
+        if not record.missing and record.facts.phash is not None:
+            comparable.append(rowid)
+            if "pixels" in tiers:
+                by_size[record.facts.width, record.facts.height].append((rowid, record.facts.phash))
+    images = Known(index, np.array(comparable, dtype=np.int64))
+    equal += [*_same_pixels(by_size.values(), images, files, skipped)]
     groups = [with_decisions(group, apart) for group in equal]
     if {"photo", "moment", "alike"} & {*tiers}:
         pixels = [group for group in equal if group.tier == "pixels"]
@@ -79,12 +86,14 @@ class Files:
 
     def __init__(self, index: Index, skipped: Skipped, *, own: bool = True, most: int | None = None) -> None:
         self._index, self._skipped, self._own, self._most = index, skipped, own, most
-        self._known: dict[str, tuple[File, ...]] = {}
+        self._known: OrderedDict[str, tuple[File, ...]] = OrderedDict()
 
     def of(self, record: ImageRecord) -> tuple[File, ...]:
         """The files of an image that are on the disk: of several names of one file, the first."""
         if record.id not in self._known:
             self._known[record.id] = tuple(islice(self._found(record), self._most))
+            if len(self._known) > HELD:
+                self._known.popitem(last=False)
         return self._known[record.id]
 
     def _found(self, record: ImageRecord) -> Iterator[File]:
@@ -111,17 +120,17 @@ def _is_linked(root: str, path: str) -> bool:
     return Path(path).resolve() != Path(root).resolve() / Path(path).relative_to(root)
 
 
-def _same_pixels(images: Sequence[ImageRecord], files: Files, skipped: Skipped) -> Iterator[Group]:
-    by_size: defaultdict[tuple[int, int], list[ImageRecord]] = defaultdict(list)
-    for record in images:
-        if not record.missing and record.facts.phash is not None:
-            by_size[record.facts.width, record.facts.height].append(record)
-    for alike in by_size.values():
+def _same_pixels(
+    of_one_size: Iterable[Sequence[tuple[int, int]]], images: Known, files: Files, skipped: Skipped
+) -> Iterator[Group]:
+    """of_one_size: rowids and perceptual hashes of images that are equally large."""
+    for alike in of_one_size:
         by_pixels: defaultdict[str, list[ImageRecord]] = defaultdict(list)
-        for number in with_a_near_hash([record.facts.phash or 0 for record in alike]):
-            summed = digest(files.of(alike[number]), skipped)
+        for number in with_a_near_hash([bits for _, bits in alike]):
+            record = images[alike[number][0]]
+            summed = digest(files.of(record), skipped)
             if summed is not None:
-                by_pixels[summed].append(alike[number])
+                by_pixels[summed].append(record)
         for same in by_pixels.values():
             if len(same) > 1:
                 yield Group(tier="pixels", files=tuple(one for record in same for one in files.of(record)))
@@ -129,7 +138,7 @@ def _same_pixels(images: Sequence[ImageRecord], files: Files, skipped: Skipped) 
 
 def _alike(
     index: Index,
-    images: Sequence[ImageRecord],
+    images: Known,
     tiers: Sequence[Tier],
     files: Files,
     skipped: Skipped,
@@ -139,18 +148,16 @@ def _alike(
 ) -> Iterator[Group]:
     """Groups of the tiers in which images are compared by what they show. equal: groups of equal pixels, which are not
     the same photo once more."""
-    there = {record.id: record for record in images if not record.missing and record.facts.phash is not None}
-    by_rowid = {rowid: there[name] for name, rowid in index.catalog.rowids(there).items()}
-    unlike = apart.among(by_rowid)
+    unlike = apart.among(images)
     if "photo" in tiers:
         known = [{file.image.id for file in group.files} for group in equal]
-        for group in _grouped("photo", _photos(index, by_rowid, files, skipped, rules, unlike), by_rowid, files):
+        for group in _grouped("photo", _photos(index, images, files, skipped, rules, unlike), images, files):
             if not any({file.image.id for file in group.files} <= names for names in known):
                 yield group
     if "moment" in tiers:
-        yield from _grouped("moment", ((*one, {}) for one in moments(index, by_rowid, unlike)), by_rowid, files)
+        yield from _grouped("moment", ((*one, {}) for one in moments(index, images, unlike)), images, files)
     if "alike" in tiers:
-        yield from _grouped("alike", ((*one, {}) for one in lookalikes(index, by_rowid, unlike)), by_rowid, files)
+        yield from _grouped("alike", ((*one, {}) for one in lookalikes(index, images, unlike)), images, files)
 
 
 def _grouped(
