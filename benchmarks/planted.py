@@ -130,7 +130,7 @@ def grouped(path: Path, count: int, seed: int) -> Grouped:
 
 
 def listed(path: Path) -> tuple[float, int, int, int]:
-    """The seconds that the tier `alike` takes, and the memory before, at most, and with pages of mapped files, in MB."""
+    """The seconds that the tier `alike` takes; the memory before, at most, and with pages of mapped files, in MB."""
     with Index.open(path) as index:
         index.neighbours(NEIGHBOURS)
         with memory() as peak:

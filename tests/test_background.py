@@ -33,6 +33,13 @@ def test_a_background_shifts_by_half_of_the_mean_of_its_nearest() -> None:
     ]  # nothing but copies
 
 
+def test_many_queries_at_once_are_shifted_as_each_by_itself() -> None:
+    queries = np.concatenate([DATA[:40], vectors(40, seed=9)])
+    assert BACKGROUND.shifts_of_many(queries) == pytest.approx(BACKGROUND.shifts(queries), abs=1e-6)
+    copies = Background.of(np.repeat(DATA[:1], 40, axis=0), copy_cosine=0.98)
+    assert copies.shifts_of_many(queries[:2]).tolist() == pytest.approx([0, copies.shifts(queries[1:2])[0]], abs=1e-6)
+
+
 def test_a_background_is_the_same_when_it_is_read_again() -> None:
     assert len(BACKGROUND.vectors) == 512
     grown = np.concatenate([DATA, vectors(300, seed=2)])

@@ -52,6 +52,16 @@ class Background:
             found[row] = self.weight * highest.mean() if len(highest) else 0
         return found
 
+    def shifts_of_many(self, queries: Vectors) -> Vectors:
+        """`shifts` of many queries at once, in a fiftieth of the time; the last digit depends on how many there are."""
+        cosines = queries @ self.vectors.T
+        cosines[cosines >= self.most] = -np.inf
+        highest = np.partition(cosines, -self.nearest, axis=1)[:, -self.nearest :]
+        held = np.isfinite(highest)
+        sums = np.where(held, highest, 0).sum(axis=1)
+        found: Vectors = (self.weight * sums / np.maximum(held.sum(axis=1), 1)).astype(np.float32)
+        return found
+
     def to_json(self, of: int) -> JsonObject:
         """As a manifest has it. of: how many different vectors there were."""
         return {

@@ -50,7 +50,7 @@ class Neighbours:
         background = None if self._base is None else self._base.background
         if background is None:
             return np.zeros(len(rowids), dtype=np.float32)
-        return background.shifts(self.snapshot.vectors(self.space, rowids))
+        return background.shifts_of_many(self.snapshot.vectors(self.space, rowids))
 
     def pairs(self) -> Iterator[Pairs]:
         """Each image's k nearest others, the pairs of one image together, found by the space's graph, or where there is
