@@ -170,6 +170,8 @@ ONLY_ALIKE: dict[str, Callable[[int], tuple[Image.Image, Image.Image]]] = {
     "screenshots": lambda seed: (window("some words of a letter to you"), window("quite another mail from a bank")),
     "a shirt in another colour": lambda seed: (scene(seed, "red"), scene(seed, "blue")),
     "flags": lambda seed: (flag("blue", "white", "red"), flag("green", "white", "red")),
+    "signs of like colours": lambda seed: (arrow(ground="teal"), arrow(ground="steelblue")),
+    "arrows of a series": lambda seed: (arrow(), arrow((230, 140), (230, 20), (190, 20))),
     "blank pictures": lambda seed: (Image.new("RGB", (300, 200), "grey"), Image.new("RGB", (300, 200), "white")),
     "dark pictures": lambda seed: (noisy(Image.new("RGB", (90, 60)), 5), noisy(Image.new("RGB", (90, 60)), 5, seed=1)),
     "soft shades": lambda seed: (shaded(0), shaded(90)),
@@ -182,6 +184,21 @@ def flag(*colours: str) -> Image.Image:
     for number, colour in enumerate(colours):
         image.paste(colour, (100 * number, 0, 100 * number + 100, 200))
     return image
+
+
+def arrow(*further: tuple[int, int], ground: str = "white") -> Image.Image:
+    """A line from an arrow's head, which may go on."""
+    image = Image.new("RGB", (280 if further else 240, 200), ground)
+    draw, ink = ImageDraw.Draw(image), "black" if ground == "white" else "white"
+    draw.line([(60, 20), (60, 140), (230, 140), *further], fill=ink, width=24)
+    draw.polygon([(20, 60), (100, 60), (60, 5)], fill=ink)
+    return image
+
+
+@pytest.mark.parametrize("plain", [arrow(), arrow(ground="teal")])
+def test_copies_of_a_plain_drawing_are_the_same_photo(plain: Image.Image) -> None:
+    for edit in (lambda image: saved(image, "JPEG", 30), ImageOps.mirror, lambda image: image.resize((150, 110))):
+        assert compare(small(plain), small(edit(plain))) > 0.8
 
 
 @pytest.mark.parametrize("kind", ONLY_ALIKE)

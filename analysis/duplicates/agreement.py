@@ -97,10 +97,15 @@ def is_copy(compared: Compared) -> bool:
 
 def follows_its_colours(compared: Compared) -> bool:
     """Whether the colours are one picture's, changed by one rule, where nothing was painted on it."""
+    plain = unpainted(compared)
+    return bool(plain.sum() >= MIN_BLOCKS) and follow_one_rule(compared.colours[plain], compared.other_colours[plain])
+
+
+def unpainted(compared: Compared) -> Blocks:
+    """Blocks on which nothing was painted, nor beside them, if many differ."""
     count = compared.differs.sum()
     painted = compared.differs if count <= MIN_LINES else _grown(compared.differs)
-    plain = compared.inside & ~painted
-    return bool(plain.sum() >= MIN_BLOCKS) and follow_one_rule(compared.colours[plain], compared.other_colours[plain])
+    return compared.inside & ~painted
 
 
 def _grown(chosen: Blocks) -> Blocks:

@@ -18,6 +18,7 @@ from analysis.duplicates.detail import is_enlarged
 from analysis.duplicates.fine import contradicts
 from analysis.duplicates.medoids import Members, around_medoids
 from analysis.duplicates.painted import is_equal_in_part, is_painted
+from analysis.duplicates.plain import is_proved
 from analysis.duplicates.small import Place, Small
 from search.types import ImageRecord
 
@@ -65,6 +66,8 @@ def match(one: Small, other: Small) -> Match | None:
             continue
         found = laid(place)
         if (copy and not contradicts(place) and not changed(found)) or (in_part and is_painted(found)):
+            if not is_proved(place, blocks, found):
+                return None
             area = _area(place)
             return Match(sure=blocks.share, area=area if place.whole is one else 1 / area)
         if copy:
