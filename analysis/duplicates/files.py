@@ -304,7 +304,7 @@ def move(
     try:
         _put_also(file, to, names.draft(to), facts, image)
     except FileExistsError as error:
-        raise FileLeft(f"{to} is there already") from error
+        raise FileLeft(f"{to} is there already: move it away, and give the same command again") from error
     placed = to.lstat()
 
     def safe() -> None:

@@ -122,7 +122,7 @@ def sentence(run: Run, *, back: bool) -> str:
     if run.request.action == "delete":
         return f"{done}. The run is given up." if back else f"{done}."
     if back:
-        return f"{plural(len(run.undone), 'file')} of run {run.name} taken back."
+        return f"{len(run.undone):,} of {plural(len(run.done), 'file')} of run {run.name} taken back."
     return f"{done}. To take it back: lookalike dups {shlex.quote(str(run.path.parent.parent))} --undo {run.name}"
 
 

@@ -28,6 +28,7 @@ from indexer.encoders.joint import JointEncoder
 from indexer.index_encoder import load_index_encoder
 from indexer.pictures.preprocess import input_of, needed_size, to_inputs
 from indexer.report import Progress
+from search.console import plural
 from search.filters import Present
 from search.generations.kinds import KINDS
 from search.generations.space_draft import needs_graph
@@ -105,6 +106,7 @@ def sweep(
     warn: told where another encoder stands in for the index's own. Raises TooFewImages, ModelUnavailable,
     ModelUnsupported.
     """
+    _check(len(index.catalog.matching(Present())), index, "there")  # before minutes of loading
     spaces = candidates(index.catalog.spaces())
     wanted = readings(spaces)
 
@@ -118,11 +120,7 @@ def sweep(
     features = read(reader.pictures(), encoder, wanted)
     if stopped():
         return None
-    if reader.originals < MIN_IMAGES:
-        raise TooFewImages(
-            f"{reader.originals} images of {index.path} can be read, and recipes are compared on {MIN_IMAGES} at "
-            "least. Add images with lookalike build, or bring back the files that are missing."
-        )
+    _check(reader.originals, index, "readable")
     pixels = input_of(reader.pixels, encoder.inputs, ways[0][0].recipe.preprocessing)
     speed = rates(ways[0], encoders[0], load, pixels)
     images = index.catalog.counts()[0]
@@ -152,6 +150,15 @@ def sweep(
         tried=tried,
         chosen=choose(tried, seed),
     )
+
+
+def _check(images: int, index: Index, what: str) -> None:
+    if images < MIN_IMAGES:
+        raise TooFewImages(
+            f"{plural(images, 'image')} of {index.path} {'is' if images == 1 else 'are'} {what}, and recipes are "
+            f"compared on {MIN_IMAGES} at least. Add images with lookalike build, or bring back the files that are "
+            "missing."
+        )
 
 
 def _distinct(spaces: Sequence[Space], images: int) -> list[Space]:
