@@ -30,7 +30,7 @@ def photos_across(index: Index, other: Index, images: Images, pictures: Reduced)
     """
     proved = []
     for one, like in in_order(_pairs(index, other, images, pictures)):
-        if may_be_one(images[one], images[like]):
+        if may_be_one(images[one].facts.taken_at, images[like].facts.taken_at):
             first, second = pictures.of(one), pictures.of(like)
             sure = 0.0 if first is None or second is None else compare(first, second)
             if sure > 0:

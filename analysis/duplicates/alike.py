@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence, Set
 from datetime import datetime
 
 import numpy as np
@@ -32,12 +32,23 @@ def moments(index: Index, images: Mapping[int, ImageRecord], apart: Mapping[int,
     known = neighbours.least(MOMENT_RATE)
     least = -1.0 if known is None else known
 
+    taken = {
+        rowid: (record.facts.camera, datetime.fromisoformat(record.facts.taken_at))
+        for rowid, record in images.items()
+        if record.facts.camera is not None and record.facts.taken_at is not None
+    }
+
+    def is_one(one: int, other: int) -> bool:
+        if one not in taken or other not in taken or taken[one][0] != taken[other][0]:
+            return False
+        return abs((taken[one][1] - taken[other][1]).total_seconds()) <= MOMENT_SECONDS
+
     def certain(one: int, others: Sequence[int]) -> list[float]:
-        moment = (_is_one_moment(images[one], images[other]) for other in others)
+        moment = (is_one(one, other) for other in others)
         cosines = _cosines(neighbours, one, others, least)
         return [cosine if same else 0.0 for cosine, same in zip(cosines, moment, strict=True)]
 
-    return around_medoids(_proved(neighbours, images, least, _is_one_moment), certain, apart=apart)
+    return around_medoids(_proved(neighbours, images, least, is_one), certain, apart=apart)
 
 
 def lookalikes(index: Index, images: Mapping[int, ImageRecord], apart: Mapping[int, Set[int]]) -> Groups:
@@ -61,18 +72,11 @@ def _cosines(neighbours: Neighbours, one: int, others: Sequence[int], least: flo
     return found
 
 
-def _is_one_moment(one: ImageRecord, other: ImageRecord) -> bool:
-    if None in (one.facts.taken_at, other.facts.taken_at, one.facts.camera) or one.facts.camera != other.facts.camera:
-        return False
-    times = [datetime.fromisoformat(record.facts.taken_at or "") for record in (one, other)]
-    return abs((times[0] - times[1]).total_seconds()) <= MOMENT_SECONDS
-
-
 def _proved(
     neighbours: Neighbours,
-    images: Mapping[int, ImageRecord],
+    images: Container[int],
     least: float,
-    belong: Callable[[ImageRecord, ImageRecord], bool] | None = None,
+    belong: Callable[[int, int], bool] | None = None,
 ) -> Iterator[tuple[int, int, float]]:
     for ones, others, cosines in neighbours.pairs():
         asked, places = np.unique(np.concatenate([ones, others]), return_inverse=True)
@@ -81,5 +85,5 @@ def _proved(
         for one, other, cosine in zip(ones[near].tolist(), others[near].tolist(), cosines[near].tolist(), strict=True):
             if one not in images or other not in images:
                 continue
-            if belong is None or belong(images[one], images[other]):
+            if belong is None or belong(one, other):
                 yield one, other, min(1.0, cosine)

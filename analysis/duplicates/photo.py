@@ -81,10 +81,9 @@ def _area(place: Place) -> float:
     return determinant * place.whole.boxed_share / place.part.boxed_share
 
 
-def may_be_one(one: ImageRecord, other: ImageRecord) -> bool:
-    """Whether what their files say of when they were taken allows two images to be one photo."""
-    times = one.facts.taken_at, other.facts.taken_at
-    return None in times or times[0] == times[1]
+def may_be_one(one: str | None, other: str | None) -> bool:
+    """Whether two images may be one photo by when they were taken, None where their files do not say."""
+    return None in (one, other) or one == other
 
 
 def in_order(pairs: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
@@ -120,11 +119,12 @@ def photo_groups(
     """The groups of images that are one photo. pairs: candidates (p, 2); choose: which image to keep of those that are
     given with how much of the photo each shows, from 0: the largest number shows all that there is. apart: as
     in `around_medoids`."""
+    times = {rowid: record.facts.taken_at for rowid, record in images.items() if record.facts.taken_at is not None}
     areas: dict[tuple[int, int], float] = {}
     shown: dict[int, Mapping[int, int]] = {}
 
     def certain(one: int, other: int) -> float:
-        if not may_be_one(images[one], images[other]):
+        if not may_be_one(times.get(one), times.get(other)):
             return 0.0
         first, second = pictures.of(one), pictures.of(other)
         found = None if first is None or second is None else match(first, second)
@@ -141,7 +141,6 @@ def photo_groups(
         return chosen
 
     proved = ((one, other, certain(one, other)) for one, other in in_order(pairs))
-    times = {rowid: record.facts.taken_at for rowid, record in images.items() if record.facts.taken_at is not None}
 
     def each(medoid: int, others: Sequence[int]) -> Iterator[float]:
         return (certain(*sorted((medoid, one))) for one in others)
