@@ -12,11 +12,11 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 BROWSER = """
-const handlers = {}, elements = {}, calls = [];
+const handlers = {}, elements = {}, calls = [], texts = [];
 const node = (id) => ({
   id, hidden: false, value: "x", textContent: "", files: [], classList: { add() {}, remove() {} },
   addEventListener(type, handler) { (handlers[`${id}:${type}`] ||= []).push(handler); },
-  replaceChildren() {}, append() {},
+  replaceChildren() {}, append(...parts) { texts.push(...parts.filter((part) => typeof part === "string")); },
 });
 globalThis.document = {
   getElementById: (id) => elements[id] ||= node(id), createElement: () => node("new"),
@@ -27,7 +27,8 @@ globalThis.FormData = class { set(name, value) { this[name] = value; } };
 globalThis.URL = { createObjectURL: (file) => `blob:${file.name}` };
 globalThis.fetch = async (path, options) => {
   if (options?.body?.image) calls.push(options.body.image.name);
-  return { ok: true, json: async () => ({ indexes: globalThis.served || [], hits: [], took_ms: { total: 1 } }) };
+  const answer = { indexes: globalThis.served || [], hits: globalThis.found || [], took_ms: { total: 1 } };
+  return { ok: true, json: async () => answer };
 };
 const pause = () => new Promise((done) => setTimeout(done, 10));
 const dropFiles = (files) => handlers["drop:drop"][0]({ preventDefault() {}, dataTransfer: { files } });
@@ -80,3 +81,13 @@ def test_the_space_that_is_chosen_first_is_the_default(tmp_path: Path) -> None:
         ("layer11", "layer11", False),
         ("layer7", "layer7", True),
     ]
+
+
+def test_a_hit_says_how_probable_it_is_where_that_is_known(tmp_path: Path) -> None:
+    hit = {"id": "a" * 64, "score": 0.5, "fmr": None, "path": "/x.png", "probability": None}
+    found = json.dumps([hit | {"probability": 0.934}, hit, hit | {"probability": 0}])
+    scenario = """
+      dropFiles([{ name: "first.png" }]); await pause();
+      console.log(JSON.stringify(texts.filter((text) => text.startsWith("0.5"))));
+    """
+    assert run_page(tmp_path, scenario, before=f"globalThis.found = {found};") == ["0.500 (93%)", "0.500", "0.500 (0%)"]

@@ -62,7 +62,8 @@ function cell(hit) {
   caption.textContent = name;
   caption.title = hit.path || hit.id;
   button.append(picture);
-  item.append(button, `${hit.score.toFixed(3)}`, caption);
+  const probable = hit.probability == null ? "" : ` (${Math.round(100 * hit.probability)}%)`; // that it is alike
+  item.append(button, `${hit.score.toFixed(3)}${probable}`, caption);
   return item;
 }
 
