@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from analysis.duplicates.alignment import is_whole
 from analysis.duplicates.blocks import BLOCK, blocks, correlations, cut, soft, warp
 from analysis.duplicates.colours import follow_one_rule
-from analysis.duplicates.small import Floats, Place, Small
+from analysis.duplicates.small import LUMA, Floats, Place, Small
 
 Blocks = NDArray[np.bool_]
 
-LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 PIXELS = BLOCK * BLOCK
 MIN_BLOCKS = 12
 """Blocks with something in them that must agree, in three rows and three columns or more: with fewer, pictures are too

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from analysis.duplicates.blocks import BLOCK, correlations, cut, soft, warp
+from analysis.duplicates.blocks import BLOCK, FLOOR, correlations, soft, warp
 from analysis.duplicates.parts import part_in_whole
 from analysis.duplicates.small import SIDE, Floats, Matrix, Place, Small
 
@@ -24,6 +24,8 @@ SURE = 0.9
 of it."""
 ROUNDS = ((SIDE // 2, 3), (SIDE // 2, 2), (SIDE, 2), (SIDE, 2))
 """Resolutions at which a place is refined, and how many pixels blocks are moved there."""
+SHADES_FLOOR = 2_048.0
+"""Variance of a block's shades, times its pixels, below which it tells no place."""
 MIN_MATCHED = 4
 """Blocks that a map can be fitted to."""
 
@@ -96,11 +98,11 @@ def refined(place: Place, rounds: tuple[tuple[int, int], ...]) -> Place:
     part, matrix, last = place.part.oriented(place.turn), place.matrix, len(rounds) - 1
     best_matrix, best_score = matrix, 0.0
     for number, (side, reach) in enumerate(rounds):
-        one, other = soft(place.whole.at(side)), soft(part.at(side))
+        edges, shades = (place.whole.at(side), part.at(side)), (place.whole.shades_at(side), part.shades_at(side))
         if number and rounds[number - 1][0] != side:
             best_score = 0.0
-        warped, inside = warp(other, matrix, one.shape, reach)
-        found = correlations(one, warped * inside, reach)
+        shape = edges[0].shape
+        found = _agreement(edges, shades, matrix, reach)
         score = _score(found[reach, reach])
         if score > best_score:
             best_matrix, best_score = matrix, score
@@ -108,13 +110,24 @@ def refined(place: Place, rounds: tuple[tuple[int, int], ...]) -> Place:
         weights = 4 * np.maximum(best - 0.5, 0) ** 2
         if (weights > 0.1).sum() < MIN_MATCHED:
             break
-        matrix = _fitted(matrix, across, down, weights, one.shape)
+        matrix = _fitted(matrix, across, down, weights, shape)
         if number == last:
-            warped, inside = warp(other, matrix, one.shape)
-            score = _score(correlations(one, cut(warped * inside), 0)[0, 0])
+            score = _score(_agreement(edges, shades, matrix, 0)[0, 0])
             if score > best_score:
                 best_matrix, best_score = matrix, score
     return Place(whole=place.whole, part=place.part, turn=place.turn, matrix=best_matrix, score=best_score)
+
+
+def _agreement(edges: tuple[Floats, Floats], shades: tuple[Floats, Floats], matrix: Matrix, reach: int) -> Floats:
+    """The correlations of blocks of a whole with a part, moved: of how much the colour changes, or of shades,
+    whichever is higher. Edges of fine texture are even all over, its shades are not."""
+    best: Floats | None = None
+    for (one, other), floor in ((edges, FLOOR), (shades, SHADES_FLOOR)):
+        warped, inside = warp(soft(other), matrix, one.shape, reach)
+        found = correlations(soft(one), warped * inside, reach, floor)
+        best = found if best is None else np.maximum(best, found)
+    assert best is not None
+    return best
 
 
 def corrected(

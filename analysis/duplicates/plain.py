@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from analysis.duplicates.agreement import LUMA, Blocks, Compared, unpainted
+from analysis.duplicates.agreement import Blocks, Compared, unpainted
 from analysis.duplicates.alignment import is_whole
 from analysis.duplicates.blocks import BLOCK, blocks, cut, soft
 from analysis.duplicates.changes import Laid
@@ -28,14 +28,22 @@ FAR, FEW = 130.0, 0.01
 
 def is_proved(place: Place, compared: Compared, found: Laid) -> bool:
     """Whether what agrees is enough, for all that differs."""
-    if (_corners(place.whole.pixels.astype(np.float32) @ LUMA) & compared.agrees).sum() >= MIN_CORNERS:
+    if (_corners(place.whole.grey) & compared.agrees).sum() >= MIN_CORNERS:
         return True
     same = unpainted(compared)
     recoloured = np.abs(compared.colours[same] - compared.other_colours[same])
     if compared.share < MIN_SHARE or (same.any() and recoloured.mean() >= RECOLOURED):
         return False
-    apart = np.abs(found.one - found.other)[found.inside]
-    return is_whole(place.matrix) or float((apart > FAR).mean()) <= FEW
+    return is_whole(place.matrix) or float((_apart(found)[found.inside] > FAR).mean()) <= FEW
+
+
+def _apart(found: Laid) -> Floats:
+    """The least difference of each pixel from those of the other within one pixel: lines may be a little off."""
+    height, width = found.one.shape
+    padded = np.pad(found.other, 1, mode="edge")
+    moved = (padded[down : down + height, across : across + width] for down in range(3) for across in range(3))
+    least: Floats = np.min([np.abs(found.one - other) for other in moved], axis=0)
+    return least
 
 
 def _corners(grey: Floats) -> Blocks:

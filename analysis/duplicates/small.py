@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from indexer.pictures.facts import perceptual_hash
 
@@ -32,6 +32,9 @@ BLURRED = 1.5
 """Pixels that a border takes of what is left without it."""
 MIN_EDGE = 3.0
 """Root of a difference of colour below which a border is of one colour."""
+SHADE = 8
+"""Pixels to each side that are around one."""
+LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 STRONGEST_EDGE = 200.0
 """Differences of colour beyond count as much as this one."""
 
@@ -103,11 +106,25 @@ class Small:
         top, bottom, left, right = self.box
         return _squeezed(self.edges[top:bottom, left:right])
 
+    @cached_property
+    def grey(self) -> Floats:
+        """The luma of each pixel, (height, width)."""
+        return self.pixels.astype(np.float32) @ LUMA
+
+    @cached_property
+    def shades(self) -> Floats:
+        """The luma less that around each pixel, (height, width): of an even shade nothing is left."""
+        around = np.asarray(Image.fromarray(self.pixels).filter(ImageFilter.BoxBlur(SHADE)), dtype=np.float32)
+        shades: Floats = self.grey - around @ LUMA
+        return shades
+
     def at(self, side: int) -> Floats:
         """The edges with a longer side of so many pixels."""
-        height, width = self.edges.shape
-        scale = side / max(height, width)
-        return self.edges if scale == 1 else resized(self.edges, scaled(height, scale), scaled(width, scale))
+        return _at(self.edges, side)
+
+    def shades_at(self, side: int) -> Floats:
+        """The shades with a longer side of so many pixels."""
+        return _at(self.shades, side)
 
     def oriented(self, turn: int) -> Small:
         """The picture in one of the eight orientations, but for its `fine` pixels."""
@@ -132,6 +149,12 @@ class Place:
     turn: int
     matrix: Matrix
     score: float
+
+
+def _at(values: Floats, side: int) -> Floats:
+    height, width = values.shape
+    scale = side / max(height, width)
+    return values if scale == 1 else resized(values, scaled(height, scale), scaled(width, scale))
 
 
 def scaled(side: int, scale: float, least: int = 4) -> int:
