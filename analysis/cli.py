@@ -52,7 +52,7 @@ def evaluate(
     calibrate: Annotated[
         bool | None,
         typer.Option(
-            help="Let hits say how probable it is that they are alike, by these labels; or not any more.",
+            help="Add a probability to each hit, fitted to these labels; or remove it.",
             show_default=False,
         ),
     ] = None,
@@ -68,29 +68,33 @@ def evaluate(
         raise typer.BadParameter(
             "It is labels that say what is alike: name some by --labels.", param_hint="--calibrate"
         )
+    if calibrate is False and (labels or report):
+        raise typer.BadParameter("It measures nothing: it goes with --space and --json.", param_hint="--no-calibrate")
     with Index.open(directory, writable=calibrate is not None) as index:
+        if calibrate is False:
+            _forget(index, [index.space(name) for name in space or ()] or index.spaces, as_json)
+            return
         wanted = [index.space(name) for name in space or ()] or complete_spaces(index)
         source = labels or "folder"
-        if calibrate is False:
-            _forget(index, wanted)
-            return
         alike = None if source == NO_LABELS else relevance(index, source)
         if labels is None and alike is not None and alike.one_class:
+            if calibrate:
+                raise typer.BadParameter(
+                    "All images lie in one folder, so that no labels say what is alike: name some by --labels.",
+                    param_hint="--calibrate",
+                )
             warn("All images lie in one folder, so there are no labels: perturbed copies look for their originals.")
             alike, source = None, NO_LABELS
+        calibrations = {}
         if alike is None:
             from analysis.proxy import proxies  # imports torch: not for --help
 
             found = Evaluation(images=index.catalog.counts()[0], queries=0, spaces=())
             proxy = proxies(index, wanted, warn=warn)
         else:
+            if calibrate:  # what it may refuse comes before minutes of measuring
+                calibrations = _calibrate(index, alike, source, wanted)
             found, proxy = measure(index, alike, wanted), []
-        if calibrate and alike is None:
-            raise typer.BadParameter(
-                "All images lie in one folder, so that no labels say what is alike: name some by --labels.",
-                param_hint="--calibrate",
-            )
-        calibrations = _calibrate(index, alike, source, wanted) if calibrate and alike is not None else {}
         if as_json:
             print_json(_to_json(found, proxy, source, calibrations))
         else:
@@ -108,18 +112,22 @@ def _calibrate(index: Index, alike: Relevance, labels: str, spaces: Sequence[Spa
     """Fit a calibration of each space, then keep all of them."""
     from analysis.calibrate import calibrate
 
-    found = {space.name: calibrate(index, alike, labels, space) for space in spaces}
+    named = Path(labels).name if alike.pairs is not None else labels
+    found = {space.name: calibrate(index, alike, named, space) for space in spaces}
     _keep(index, [(space, found[space.name]) for space in spaces])
     return found
 
 
-def _forget(index: Index, spaces: Sequence[Space]) -> None:
+def _forget(index: Index, spaces: Sequence[Space], as_json: bool) -> None:
     held = [space for space in spaces if space.identity in index.catalog.calibrations()]
-    _keep(index, [(space, None) for space in held])
+    if held:
+        _keep(index, [(space, None) for space in held])
     for space in held:
-        warn(f"Hits of {space.name} say no probability any more.")
+        warn(f"{space.name}: hits have no probability any more.")
     if not held:
         warn("No space is calibrated: nothing was changed.")
+    if as_json:
+        print_json({"calibrations": [], "forgotten": [space.name for space in held]})
 
 
 def _keep(index: Index, calibrations: Sequence[tuple[Space, Calibration | None]]) -> None:
@@ -134,8 +142,8 @@ def _print_calibrations(calibrations: Mapping[str, Calibration]) -> None:
     for name, one in calibrations.items():
         best, worst = one.probabilities[-1], one.probabilities[0]
         say(
-            f"{name}: hits say now how probable it is that they are alike by {one.labels}, from {worst:.2f} to "
-            f"{best:.2f}. Of images that it was not fitted to, that was wrong by {one.error:.3f} on average."
+            f"{name}: each hit has a probability now, {worst:.2f} to {best:.2f}, of being alike by {one.labels}. For "
+            f"queries that it was not fitted to, it was wrong by {one.error:.3f} on average."
         )
 
 

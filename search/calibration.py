@@ -9,32 +9,35 @@ from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
-class Calibration:
+class Curve:
+    """Probabilities by false-match rate. rates: falling, above 0; probabilities: of each of them, 0..1, not falling."""
+
+    rates: tuple[float, ...]
+    probabilities: tuple[float, ...]
+
+    def of(self, rate: float) -> float:
+        """The probability of a hit with this false-match rate, to three digits: by a line in log rate between two,
+        constant beyond the first and the last."""
+        place = bisect_left(self.rates, -rate, key=lambda one: -one)
+        if place in (0, len(self.rates)):
+            return round(self.probabilities[-1 if place else 0], 3)
+        high, low = self.rates[place - 1 : place + 1]
+        begin, end = self.probabilities[place - 1 : place + 1]
+        return round(begin + (end - begin) * math.log(rate / high) / math.log(low / high), 3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration(Curve):
     """How probable it is that a hit of a space is alike, as labels say.
 
-    rates: false-match rates, falling; probabilities: of each of them, 0..1, not falling. labels: where they came from;
-    images, queries: how many had labels, and asked; error: by how much probabilities were wrong of queries that they
-    were not fitted to, in the mean over bins.
+    labels: where they came from; images, queries: how many had labels, and asked; error: by how much probabilities were
+    wrong of queries that they were not fitted to, in the mean over hits.
     """
 
     labels: str
     images: int
     queries: int
     error: float
-    rates: tuple[float, ...]
-    probabilities: tuple[float, ...]
-
-    def of(self, rate: float) -> float:
-        """The probability of a hit with this false-match rate, to three digits: by a line in log rate between two."""
-        place = bisect_left(self.rates, -rate, key=lambda one: -one)
-        if place == 0:
-            return self.probabilities[0]
-        if place == len(self.rates):
-            return self.probabilities[-1]
-        high, low = self.rates[place - 1 : place + 1]
-        begin, end = self.probabilities[place - 1 : place + 1]
-        share = math.log(rate / high) / math.log(low / high)
-        return round(begin + share * (end - begin), 3)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-serialisable copy; `from_json` is its inverse."""

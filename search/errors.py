@@ -31,6 +31,7 @@ SearchError
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import ClassVar
 
 
@@ -49,15 +50,14 @@ class IndexMissing(SearchError):
 
     @classmethod
     def at(cls, path: Path) -> IndexMissing:
-        """What to do where no index is at a path."""
+        """The error that fits what is at a path instead."""
+        if (path / "generations").is_dir():
+            return cls(f"{path} has lost its catalog.sqlite. Bring it back from a backup, or build the index again.")
         if path.is_dir():
-            return cls(
-                f"{path} is a folder, but no index. If it holds your pictures, lookalike build {path} makes an index "
-                "of them: name that one then, or nothing where it is lookalike.index in the folder that you are in."
-            )
+            return cls(f"{path} is a folder of files, not an index. To index it: lookalike build {quote(str(path))}")
         if path.exists():
-            return cls(f"{path} is a file, and no index. An index is a folder: lookalike build PHOTOS makes one.")
-        return cls(f"There is no index at {path}. Make one with: lookalike build PHOTOS --index {path}")
+            return cls(f"{path} is a file. An index is a folder: lookalike build PHOTOS makes one.")
+        return cls(f"There is no index at {path}. Make one with: lookalike build PHOTOS --index {quote(str(path))}")
 
 
 class PathInvalid(SearchError):

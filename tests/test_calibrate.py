@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from conftest import image_id, new_image, run_cli, vectors
 
-from analysis.calibrate import calibrate, isotonic
+from analysis.calibrate import _curve, calibrate, isotonic
 from analysis.errors import LabelsInvalid
-from analysis.labels import relevance
+from analysis.labels import Relevance, relevance
 from search.calibration import Calibration
-from search.errors import UnknownSpace
+from search.errors import SearchError, UnknownSpace
 from search.index import Index
 from search.types import Encoding, Hit, Query, QueryPart, Space
 from search.vectors import normalise
@@ -125,13 +125,69 @@ def test_a_space_of_the_same_name_does_not_inherit_the_calibration(index: Index)
 def test_too_few_labels_are_refused(make_index: MakeIndex) -> None:
     small = make_index(vectors(0), publish=False)
     fill(small, range(2 * EACH))
-    with pytest.raises(LabelsInvalid, match="30 images have a label"):
+    with pytest.raises(LabelsInvalid, match="30 images have a label that another one has, and probabilities need 50"):
         calibrate(small, relevance(small, "folder"), "folder", small.space())
+    fill(small, range(2 * EACH, 4 * EACH))
+    with pytest.raises(LabelsInvalid, match="has no false-match rates"):
+        calibrate(small, relevance(small, "folder"), "folder", small.space())
+
+
+def test_labels_that_all_images_share_are_refused(index: Index) -> None:
+    everything = {image_id(number): frozenset(["one"]) for number in range(CLASSES * EACH)}
+    with pytest.raises(LabelsInvalid, match="30 that are, and 30 that are not"):
+        calibrate(index, Relevance(classes=everything), "label", index.space())
+
+
+def test_pairs_tell_what_is_alike_and_all_others_are_not(index: Index) -> None:
+    partner = {image_id(number): frozenset([image_id(number ^ 1)]) for number in range(CLASSES * EACH)}
+    found = calibrate(index, Relevance(classes={}, pairs=partner), "pairs.csv", index.space())
+    assert found.queries == CLASSES * EACH
+    assert 0.02 < found.probabilities[-1] < 0.3, "one of fourteen of a class"
+
+
+def test_what_is_not_labelled_is_passed_over(index: Index) -> None:
+    whole = calibrate(index, relevance(index, "folder"), "folder", index.space())
+    some = {name: held for name, held in relevance(index, "folder").classes.items() if int(name, 16) % 2}
+    half = calibrate(index, Relevance(classes=some), "folder", index.space())
+    assert half.images == len(some) < whole.images
+    assert half.probabilities[-1] == pytest.approx(whole.probabilities[-1], abs=0.1)
+
+
+@pytest.mark.parametrize("hits", [80, 300, 2_000])
+def test_luck_is_no_probability(hits: int) -> None:
+    """Where the rate tells nothing, every probability is that of all hits."""
+    said = []
+    for seed in range(40):
+        generator = np.random.default_rng(seed)
+        rates = 10 ** -generator.uniform(0, 6, hits)
+        said.append(_curve(rates, (generator.random(hits) < 0.5).astype(np.float64)).probabilities)
+    assert np.mean([one[-1] for one in said]) < 0.62
+    assert np.mean([one[0] for one in said]) > 0.38
+
+
+def test_hits_of_equal_rate_are_equally_probable() -> None:
+    rates = np.where(np.arange(4_000) % 5 == 0, 1e-7, 10.0 ** -np.random.default_rng(1).uniform(0, 4, 4_000))
+    alike = (np.random.default_rng(2).random(4_000) < np.where(rates < 1e-6, 0.8, 0.1)).astype(np.float64)
+    curve = _curve(rates, alike)
+    assert curve.of(1e-7) == pytest.approx(alike[rates == 1e-7].mean(), abs=0.01)
+    assert list(curve.rates) == sorted({*curve.rates}, reverse=True)
+
+
+def test_an_image_that_is_removed_meanwhile_asks_nothing(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    search_many = index.search_many
+
+    def remove_first(queries: Sequence[Query]) -> list[list[Hit] | SearchError]:
+        with index.writer() as writer, writer.transaction() as transaction:
+            transaction.remove([image_id(3), image_id(4)])
+        return search_many(queries)
+
+    monkeypatch.setattr(index, "search_many", remove_first)
+    assert calibrate(index, relevance(index, "folder"), "folder", index.space()).error < 0.1
 
 
 def test_the_command_calibrates_and_takes_it_back(index: Index, capsys: pytest.CaptureFixture[str]) -> None:
     printed = run_cli("eval", index.path, "--calibrate").stdout
-    assert "how probable it is that they are alike by folder" in printed
+    assert "each hit has a probability now" in printed
     (found,) = json.loads(run_cli("eval", index.path, "--calibrate", "--json").stdout)["calibrations"]
     assert found["name"] == index.space().name
     assert found["queries"] == CLASSES * EACH
@@ -139,5 +195,9 @@ def test_the_command_calibrates_and_takes_it_back(index: Index, capsys: pytest.C
     assert "%" in answer.split()[1]
     run_cli("eval", index.path, "--no-calibrate")
     assert "%" not in run_cli("search", "--index", index.path, "--id", image_id(3), "-k", "1").stdout
-    assert "nothing was changed" in run_cli("eval", index.path, "--no-calibrate").stderr
-    assert run_cli("eval", index.path, "--calibrate", "--labels", "none", check=2).stderr.count("--labels")
+    again = run_cli("eval", index.path, "--no-calibrate", "--json")
+    assert "nothing was changed" in again.stderr
+    assert json.loads(again.stdout) == {"calibrations": [], "forgotten": []}
+    told = run_cli("eval", index.path, "--calibrate", "--labels", "none", check=2).stderr
+    assert "labels that say what is alike" in told
+    assert "measures nothing" in run_cli("eval", index.path, "--no-calibrate", "--labels", "label", check=2).stderr

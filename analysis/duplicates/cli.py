@@ -139,8 +139,7 @@ def _find(
 
     if action is not None and not {*SURE} & {*tiers}:
         raise typer.BadParameter(
-            f"Of {' and '.join(tiers)} no file is extra: they are listed for you to look at. Files are let go of "
-            f"{' and '.join(SURE)}: leave --tier out.",
+            f"It works on equal bytes and equal pixels only. Leave --tier out, or name {' or '.join(SURE)}.",
             param_hint="--apply",
         )
     if action == "delete" and not (yes or _can_ask(as_json)):

@@ -81,8 +81,8 @@ def once(skipped: Skipped) -> Skipped:
 
 
 class Files:
-    """The files of images, each looked at once. own: only those that the user may want to let go, neither uploads nor
-    links. most: of an image."""
+    """The files of images, those of HELD images kept. own: only those that the user may want to let go, neither
+    uploads nor links. most: of an image."""
 
     def __init__(self, index: Index, skipped: Skipped, *, own: bool = True, most: int | None = None) -> None:
         self._index, self._skipped, self._own, self._most = index, skipped, own, most
@@ -169,7 +169,8 @@ def _grouped(
     """Groups of what is there of the images that groups are around, and their members."""
     for centre, members, shown in found:
         held = tuple(file for rowid in (centre, *members) for file in files.of(images[rowid]))
-        if len({file.image.id for file in held}) > 1:
+        there = {file.image.id for file in held}
+        if len(there) > 1 and images[centre].id in there:
             yield Group(
                 tier=tier,
                 files=held,

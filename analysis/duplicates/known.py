@@ -56,7 +56,7 @@ class Known(Mapping[int, ImageRecord]):
         return record
 
     def __contains__(self, rowid: object) -> bool:
-        return isinstance(rowid, int) and 0 <= rowid < len(self._there) and bool(self._there[rowid])
+        return isinstance(rowid, int | np.integer) and bool(0 <= rowid < len(self._there) and self._there[rowid])
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._rowids.tolist())

@@ -151,11 +151,12 @@ class SpaceChanges(Lookup):
         self._set("tuned", None if tuned is None else tuned._asdict())
 
     def set_calibration(self, space: Space, calibration: Calibration | None) -> None:
-        """Say how probable hits of a space are; None: not any more. Raises UnknownSpace."""
-        if space.identity not in {(name, one.added_seq) for name, one in self._spaces.items()}:
+        """Store a space's calibration; None removes it. Raises UnknownSpace."""
+        there = {(name, one.added_seq) for name, one in self._spaces.items()}
+        if space.identity not in there:
             raise UnknownSpace(f"{space.name} was dropped meanwhile.")
-        there = {(name, one.added_seq) for name, one in self._spaces.items()} - {space.identity}
-        kept = {key: one for key, one in read_calibrations(self._connection).items() if key in there}
+        others = there - {space.identity}
+        kept = {key: one for key, one in read_calibrations(self._connection).items() if key in others}
         if calibration is not None:
             kept[space.identity] = calibration
         values = [{"space": key[0], "added_seq": key[1], "calibration": one.to_json()} for key, one in kept.items()]

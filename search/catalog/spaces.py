@@ -228,6 +228,7 @@ def read_default(connection: Connection) -> str:
 
 
 def read_calibrations(connection: Connection) -> dict[SpaceIdentity, Calibration]:
+    """The calibrations of all spaces that have one."""
     stored = connection.execute(select(state.c.value).where(state.c.key == CALIBRATIONS)).scalar() or []
     return {(one["space"], one["added_seq"]): Calibration.from_json(one["calibration"]) for one in stored}
 

@@ -53,7 +53,8 @@ class Background:
         return found
 
     def shifts_of_many(self, queries: Vectors) -> Vectors:
-        """`shifts` of many queries at once, in a fiftieth of the time; the last digit depends on how many there are."""
+        """`shifts` of many queries at once, in a fifth of the time; the last digit depends on how many there are, so
+        that searches do without."""
         cosines = queries @ self.vectors.T
         cosines[cosines >= self.most] = -np.inf
         highest = np.partition(cosines, -self.nearest, axis=1)[:, -self.nearest :]
