@@ -90,6 +90,8 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=512, help="numbers of each of these vectors")
     parser.add_argument("--rank", type=int, help="directions in which they vary")
     asked = parser.parse_args()
+    if asked.rank is not None and not 0 < asked.rank <= asked.dim:
+        parser.error(f"--rank is 1 to {asked.dim}, the numbers of a vector (--dim)")
     print(f"{machine()}\n", flush=True)
     if asked.speed:
         speed(asked.speed, asked.dim, asked.rank or asked.dim)

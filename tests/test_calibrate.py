@@ -191,8 +191,10 @@ def test_the_command_calibrates_and_takes_it_back(index: Index, capsys: pytest.C
     (found,) = json.loads(run_cli("eval", index.path, "--calibrate", "--json").stdout)["calibrations"]
     assert found["name"] == index.space().name
     assert found["queries"] == CLASSES * EACH
-    answer = run_cli("search", "--index", index.path, "--id", image_id(3), "-k", "1", "--max-fmr", "1").stdout
-    assert "%" in answer.split()[1]
+    search = ["search", "--index", index.path, "--id", image_id(3), "-k", "1", "--max-fmr", "1"]
+    (hit,) = json.loads(run_cli(*search, "--json").stdout)["hits"]
+    assert hit["probability"] == ask(index, 3)[0].probability > 0.5
+    assert run_cli(*search).stdout.split()[1] == f"{hit['probability']:.0%}"
     run_cli("eval", index.path, "--no-calibrate")
     assert "%" not in run_cli("search", "--index", index.path, "--id", image_id(3), "-k", "1").stdout
     again = run_cli("eval", index.path, "--no-calibrate", "--json")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -369,7 +370,8 @@ def test_undo_replaces_nothing_and_brings_the_rest_when_it_can(base: Path) -> No
     assert "is there already" in left["why"]
     assert other.read_bytes() == b"other"
     other.unlink()
-    dups(base, "--undo", name)
+    told = run_cli("dups", base / "i.index", "--undo", name).stdout
+    assert re.search(r"(\d+) of \1 files of run", told), told
     assert found(base) == before
 
 

@@ -180,7 +180,16 @@ def test_files_that_are_gone_or_changed_are_skipped_and_too_few_say_so(path: Pat
             tune(index, sample=10)
     for photo in photos:
         photo.unlink(missing_ok=True)
-    assert "bring back the files" in run_cli("tune", path, check=2).stderr
+    assert "are readable, and recipes" in run_cli("tune", path, check=2).stderr
+
+
+def test_too_few_images_are_told_before_any_model_is_loaded(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos = sorted(path.with_name("photos").rglob("*.png"))
+    for photo in photos[9:]:
+        photo.unlink()
+    run_cli("build", path.with_name("photos"), "--index", path, "--prune")
+    monkeypatch.setattr("analysis.tuning.sweep.load_index_encoder", None)
+    assert "9 images of" in run_cli("tune", path, check=2).stderr
 
 
 @pytest.mark.slow

@@ -67,7 +67,7 @@ def match(one: Small, other: Small) -> Match | None:
         found = laid(place)
         if (copy and not contradicts(place) and not changed(found)) or (in_part and is_painted(found)):
             if not is_proved(place, blocks, found):
-                return None
+                return None  # another place of what is so plain proves no more
             area = _area(place)
             return Match(sure=blocks.share, area=area if place.whole is one else 1 / area)
         if copy:
