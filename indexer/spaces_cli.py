@@ -151,7 +151,7 @@ def _add(
 
 
 def _tell(index: Index, report: FillReport | None, as_json: bool) -> None:
-    infos = index.catalog.space_infos()
+    infos, calibrations = index.catalog.space_infos(), index.catalog.calibrations()
     if as_json:
         told = [
             {
@@ -164,6 +164,7 @@ def _tell(index: Index, report: FillReport | None, as_json: bool) -> None:
                 "encoding": asdict(info.space.encoding),
                 "recipe": info.space.recipe.to_json(),
                 "transform": info.space.transform.to_json(),
+                "calibration": None if (known := calibrations.get(info.space.identity)) is None else known.to_json(),
             }
             for info in infos
         ]
@@ -177,6 +178,8 @@ def _tell(index: Index, report: FillReport | None, as_json: bool) -> None:
         far = "complete" if info.space.complete else f"{info.count / max(1, info.images):.1%} filled"
         default = ", the default" if info.default else ""
         say(f"{info.space.name}: {info.count:,} of {plural(info.images, 'image')}, {far}{default} ({recipe.model})")
+        if known := calibrations.get(info.space.identity):
+            say(f"  hits have probabilities, by {known.labels} of {plural(known.images, 'image')}")
     if report is None:
         return
     for skipped in report.skipped[:SHOWN_SKIPPED]:

@@ -188,6 +188,9 @@ def test_an_image_that_is_removed_meanwhile_asks_nothing(index: Index, monkeypat
 def test_the_command_calibrates_and_takes_it_back(index: Index, capsys: pytest.CaptureFixture[str]) -> None:
     printed = run_cli("eval", index.path, "--calibrate").stdout
     assert "each hit has a probability now" in printed
+    assert "hits have probabilities, by folder of 300 images" in run_cli("spaces", index.path).stdout
+    (space,) = json.loads(run_cli("spaces", index.path, "--json").stdout)["spaces"]
+    assert space["calibration"]["queries"] == CLASSES * EACH
     (found,) = json.loads(run_cli("eval", index.path, "--calibrate", "--json").stdout)["calibrations"]
     assert found["name"] == index.space().name
     assert found["queries"] == CLASSES * EACH
