@@ -39,19 +39,15 @@ def nearest_by_cells(vectors: Vectors, k: int) -> tuple[Positions, Vectors]:
     file (Sivic and Zisserman 2003) of which all who look into one cell are multiplied with it as a matrix. Equal
     vectors are in few cells: where most are equal, as much is compared as by comparing all.
     """
-    with threadpool_limits(1, user_api="blas"):  # its threads wait for one another where others work, too
-        return _nearest_by_cells(vectors, k)
-
-
-def _nearest_by_cells(vectors: Vectors, k: int) -> tuple[Positions, Vectors]:
     centroids, looks = _assigned(vectors)
     order = np.argsort(looks[:, 0], kind="stable")
     begins = np.searchsorted(looks[:, 0], np.arange(centroids + 1), sorter=order)
     cells = _Cells(vectors, looks, order, begins)
     positions = np.empty((len(vectors), k), dtype=np.int64)
     products = np.empty((len(vectors), k), dtype=np.float32)
-    # A product with a cell is too small for several threads: each takes cells of its own.
-    with ThreadPoolExecutor(faiss.omp_get_max_threads(), "cells") as pool:
+    # A product with a cell is too small for several threads: each takes cells of its own, and BLAS gets one of its own.
+    threads = faiss.omp_get_max_threads()  # within the limit it would be 1
+    with ThreadPoolExecutor(threads, "cells") as pool, threadpool_limits(1, user_api="blas"):
         for start in range(0, len(vectors), BATCH):
             asked = order[start : start + BATCH]
             positions[asked], products[asked] = cells.nearest(asked, k, pool)
