@@ -21,6 +21,7 @@ from conftest import Server, run_cli
 from lookalike_client import (
     BadRequest,
     Client,
+    DeadlineExceeded,
     NotFound,
     Part,
     SearchResult,
@@ -343,6 +344,14 @@ def test_duplicates_are_listed_and_decided(client: Client, server: Server) -> No
         assert index.catalog.decisions() == []
 
 
+def run_patiently(block: str, names: dict[str, Any]) -> None:
+    """Run a block of the page; again where a busy machine takes longer than a request may: it may add a space twice."""
+    for patience in range(5, 0, -1):
+        with contextlib.suppress(*[DeadlineExceeded] * (patience > 1)):
+            exec(block, names)
+            return
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sync"], indirect=True)  # the page names its clients itself
 def test_documentation_runs(server: Server, query: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -356,7 +365,7 @@ def test_documentation_runs(server: Server, query: Path, tmp_path: Path, monkeyp
     names: dict[str, Any] = {}
     try:
         for block in re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL):
-            exec(block.replace("http://localhost:8000", server.url), names)
+            run_patiently(block.replace("http://localhost:8000", server.url), names)
     finally:
         with Client(server.url, api_key=server.api_key) as client, contextlib.suppress(NotFound):
             client.delete(id_of(Path("new.png")))

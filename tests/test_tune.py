@@ -187,7 +187,7 @@ def test_too_few_images_are_told_before_any_model_is_loaded(path: Path, monkeypa
     photos = sorted(path.with_name("photos").rglob("*.png"))
     for photo in photos[9:]:
         photo.unlink()
-    run_cli("build", path.with_name("photos"), "--index", path, "--prune")
+    run_cli("build", path.with_name("photos"), "--index", path)
     monkeypatch.setattr("analysis.tuning.sweep.load_index_encoder", None)
     assert "9 images of" in run_cli("tune", path, check=2).stderr
 

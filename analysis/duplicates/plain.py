@@ -22,7 +22,7 @@ RECOLOURED = 15.0
 """Levels by which colours differ, in the mean, that are another drawing's."""
 MIN_SHARE = 0.7
 """Of the blocks with something in them, those that must agree."""
-FAR, FEW = 130.0, 0.01
+FAR, FEW = 130.0, 0.015
 """Levels of grey by which pixels differ that are another drawing's, and the share that they may be."""
 
 
