@@ -161,8 +161,8 @@ def _ranks(areas: Mapping[int, float], images: Mapping[int, ImageRecord], pictur
     held, finest = next(iter(ascending), None), min(pixels.values(), default=0.0)
     enlarged = set()
     for one in ascending:
-        share = (finest / pixels[one]) ** 0.5
-        if share**2 < ALL_OF_IT and _is_enlarged(one, held, share, pictures):
+        area = finest / pixels[one]
+        if area < ALL_OF_IT and _is_enlarged(one, held, area**0.5, pictures):
             enlarged.add(one)
         elif pixels[one] > finest:
             held, finest = one, pixels[one]
