@@ -44,7 +44,10 @@ def exact(vectors: Vectors, queries: Vectors, k: int, chosen: Positions | None =
         k = min(k, len(vectors))
         if k == 0:
             return np.empty((len(queries), 0), dtype=np.int64)
-        return knn(vectors, queries, k)[1]
+        # For the whole process; nothing else uses it. Of many queries products are sums of blocks, a few last bits off.
+        faiss.cvar.distance_compute_blas_threshold = MIN_QUERIES_AS_MATRIX * queries.shape[1]
+        found: Positions = faiss.knn(queries, vectors, k, metric=faiss.METRIC_INNER_PRODUCT)[1]
+        return found
     k = min(k, len(chosen))
     best = np.empty((len(queries), k), dtype=np.int64)
     for row, query in enumerate(queries):
@@ -52,19 +55,6 @@ def exact(vectors: Vectors, queries: Vectors, k: int, chosen: Positions | None =
         top = np.argpartition(-products, k - 1)[:k] if k else np.empty(0, np.int64)
         best[row] = chosen[top[np.argsort(-products[top], kind="stable")]]
     return best
-
-
-def knn(vectors: Vectors, queries: Vectors, k: int) -> tuple[Vectors, Positions]:
-    """The k largest inner products of each query, (q, k) float32, largest first, and the positions of their vectors,
-    (q, k) int64.
-
-    vectors: (n, dim) float32, n at least k; queries: (q, dim) float32. Of many queries these are sums of blocks, a few
-    last bits off: `scores` computes each by itself.
-    """
-    # For the whole process; nothing else uses it.
-    faiss.cvar.distance_compute_blas_threshold = MIN_QUERIES_AS_MATRIX * queries.shape[1]
-    best, found = faiss.knn(queries, vectors, k, metric=faiss.METRIC_INNER_PRODUCT)
-    return best, found
 
 
 def scores(vectors: Vectors, queries: Vectors, positions: Positions) -> Vectors:
