@@ -18,7 +18,7 @@ from analysis.duplicates.detail import is_enlarged
 from analysis.duplicates.fine import contradicts
 from analysis.duplicates.medoids import Members, around_medoids
 from analysis.duplicates.painted import is_equal_in_part, is_painted
-from analysis.duplicates.plain import is_proved
+from analysis.duplicates.plain import certainty
 from analysis.duplicates.small import Place, Small
 from search.types import ImageRecord
 
@@ -28,8 +28,8 @@ ALL_OF_IT = 0.93
 
 @dataclass(frozen=True, kw_only=True)
 class Match:
-    """Two pictures that are one photo. sure: the share of their blocks that agree; area: of the photo that the first
-    shows, as a multiple of what the second does, both without plain borders."""
+    """Two pictures that are one photo. sure: how surely, above 0, below 1; area: of the photo that the first shows, as
+    a multiple of what the second does, both without plain borders."""
 
     sure: float
     area: float
@@ -50,7 +50,7 @@ Groups = list[tuple[int, Members, Mapping[int, int]]]
 
 
 def compare(one: Small, other: Small) -> float:
-    """How surely two pictures are one photo: 0, or the share of their blocks that agree."""
+    """How surely two pictures are one photo, 0..1: see `plain.certainty`."""
     found = match(one, other)
     return 0.0 if found is None else found.sure
 
@@ -66,10 +66,11 @@ def match(one: Small, other: Small) -> Match | None:
             continue
         found = laid(place)
         if (copy and not contradicts(place) and not changed(found)) or (in_part and is_painted(found)):
-            if not is_proved(place, blocks, found):
+            sure = certainty(place, blocks, found)
+            if not sure:
                 return None  # another place of what is so plain proves no more
             area = _area(place)
-            return Match(sure=blocks.share, area=area if place.whole is one else 1 / area)
+            return Match(sure=sure, area=area if place.whole is one else 1 / area)
         if copy:
             return None
     return None

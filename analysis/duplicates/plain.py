@@ -17,7 +17,8 @@ from analysis.duplicates.small import Floats, Place
 
 CORNER, MIN_CORNERS = 2.0, 30
 """The smaller eigenvalue of a block's structure tensor, in levels squared, from which on it holds a corner (Shi and
-Tomasi, "Good Features to Track", CVPR 1994); blocks that agree and hold one, with which a picture is not plain."""
+Tomasi, "Good Features to Track", CVPR 1994); blocks that agree and hold one, with which a picture is not plain. With so
+many, certainty is half of what any number could give."""
 RECOLOURED = 15.0
 """Levels by which colours differ, in the mean, that are another drawing's."""
 MIN_SHARE = 0.7
@@ -26,10 +27,17 @@ FAR, FEW = 130.0, 0.015
 """Levels of grey by which pixels differ that are another drawing's, and the share that they may be."""
 
 
-def is_proved(place: Place, compared: Compared, found: Laid) -> bool:
-    """Whether what agrees is enough, for all that differs."""
-    if (_corners(place.whole.grey) & compared.agrees).sum() >= MIN_CORNERS:
-        return True
+def certainty(place: Place, compared: Compared, found: Laid) -> float:
+    """How surely two pictures that agree are one photo, 0..1: the share of their blocks that agree, times how much
+    these prove by their corners. 0 where that is not enough for all that differs."""
+    corners = int((_corners(place.whole.grey) & compared.agrees).sum())
+    if corners < MIN_CORNERS and not _is_proved(place, compared, found):
+        return 0.0
+    return compared.share * (corners + 1) / (corners + 1 + MIN_CORNERS)
+
+
+def _is_proved(place: Place, compared: Compared, found: Laid) -> bool:
+    """Whether what agrees in a plain picture is enough, for all that differs."""
     same = unpainted(compared)
     recoloured = np.abs(compared.colours[same] - compared.other_colours[same])
     if compared.share < MIN_SHARE or (same.any() and recoloured.mean() >= RECOLOURED):
