@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from io import BytesIO
 from itertools import islice
@@ -86,14 +86,14 @@ class Files:
 
     def __init__(self, index: Index, skipped: Skipped, *, own: bool = True, most: int | None = None) -> None:
         self._index, self._skipped, self._own, self._most = index, skipped, own, most
-        self._known: OrderedDict[str, tuple[File, ...]] = OrderedDict()
+        self._known: dict[str, tuple[File, ...]] = {}
 
     def of(self, record: ImageRecord) -> tuple[File, ...]:
         """The files of an image that are on the disk: of several names of one file, the first."""
         if record.id not in self._known:
             self._known[record.id] = tuple(islice(self._found(record), self._most))
             if len(self._known) > HELD:
-                self._known.popitem(last=False)
+                del self._known[next(iter(self._known))]  # the oldest
         return self._known[record.id]
 
     def _found(self, record: ImageRecord) -> Iterator[File]:
