@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -31,7 +32,10 @@ class Bar:
 
 @contextmanager
 def progress_bar() -> Iterator[Bar]:
-    """A bar on standard error, which goes away at the end; nothing where that is not a terminal."""
+    """A bar on standard error, which goes away at the end; nothing where that is not a terminal.
+
+    What is printed meanwhile comes above it on a terminal; a pipe or a file gets it as it is.
+    """
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -50,5 +54,11 @@ def progress_bar() -> Iterator[Bar]:
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
     console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+    with Progress(
+        *columns,
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+        redirect_stdout=sys.stdout.isatty(),  # rich would send a pipe's lines to stderr
+    ) as bars:
         yield Bar(bars)
