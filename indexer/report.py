@@ -15,13 +15,13 @@ from search.types import Failure, Location
 
 
 class Progress(Protocol):
-    """The progress of a build while it runs."""
+    """The progress of a long command while it runs."""
 
     def found(self, files: int) -> None:
         """Note the number of files looked at so far."""
 
-    def start(self, files: int) -> None:
-        """Add files that need to be read."""
+    def start(self, files: int, *, what: str = "Embedding") -> None:
+        """Add files that need work. what: is done with them; to embed them, unless it is said."""
 
     def done(self, files: int) -> None:
         """Advance by files that are done."""
