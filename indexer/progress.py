@@ -22,6 +22,9 @@ class Quiet:
     def done(self, files: int) -> None: ...
 
 
+QUIET = Quiet()
+
+
 class Lines:
     """Progress as lines on standard error."""
 

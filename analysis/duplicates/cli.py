@@ -269,10 +269,12 @@ def _listed(index: Index, tiers: Sequence[Tier], keep: str | None, protect: Sequ
     from analysis.duplicates.find import find
     from analysis.duplicates.keep import DEFAULT_RULES, check_patterns, parse_rules
     from analysis.duplicates.kept import keep_groups
+    from indexer.progress import progress_bar
     from search.errors import IndexLocked, StorageFailed
 
     rules = parse_rules(DEFAULT_RULES if keep is None else keep, protect)
-    groups = find(index, tiers, skipped=leave, rules=rules)
+    with progress_bar() as progress:
+        groups = find(index, tiers, skipped=leave, rules=rules, progress=progress)
     try:
         keep_groups(index, tiers, groups)
     except (IndexLocked, StorageFailed, OSError) as error:  # of a disk that is full, or another user's
