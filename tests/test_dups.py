@@ -186,6 +186,22 @@ def test_patterns_mean_what_is_written_or_are_refused(base: Path) -> None:
         assert "No duplicate lies in" in run_cli("dups", base / "photos.index", option, word, check=2).stderr
 
 
+@pytest.mark.parametrize(
+    ("pattern", "files", "first"),
+    [("../backup", 2, "backup/stripes (1).jpg"), ("./*.bmp", 1, "raw/stripes.bmp"), (".", 3, "raw/stripes-turned.png")],
+)
+def test_patterns_may_begin_in_the_current_folder_and_what_they_protect_is_said(
+    base: Path, monkeypatch: pytest.MonkeyPatch, pattern: str, files: int, first: str
+) -> None:
+    monkeypatch.chdir(base / "photos" / "raw")
+    found = run_cli("dups", base / "photos.index", "--protect", pattern, "--json")
+    images = [one for group in json.loads(found.stdout)["groups"] for one in group["images"]]
+    assert len({one["paths"][0] for one in images if one["why"] == "protected"}) == files
+    assert f"{pattern} protects {files} file{'s' * (files > 1)}, such as {base / 'photos' / first}\n" in found.stderr
+    refused = run_cli("dups", base / "photos.index", "--protect", "backup/none", check=2).stderr
+    assert f"or as one from {base / 'photos' / 'raw'};" in refused
+
+
 def test_the_command_prints_what_stays_and_what_is_extra(base: Path) -> None:
     told = run_cli("dups", base / "photos.index", "--keep", "format").stdout
     assert "Same bytes: the files are equal" in told
