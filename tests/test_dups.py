@@ -140,6 +140,7 @@ def test_links_uploads_and_changed_files_are_in_no_group(base: Path) -> None:
         ("folder:*/backup/*(1)*,oldest", "backup/stripes (1).jpg", "in */backup/*(1)*"),
         ("format", "raw/stripes.png", "the better format"),
         ("bytes", "raw/stripes.bmp", "the larger file"),
+        ("smallest", "2024/stripes.jpg", "the smaller file"),
     ],
 )
 def test_rules_say_what_is_kept_and_why(base: Path, rules: str, kept: str, why: str) -> None:

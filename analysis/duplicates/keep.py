@@ -42,6 +42,7 @@ RULES = {
     ),
     "metadata": Rule("more is known of it", _known_facts),
     "bytes": Rule("the larger file", lambda file: file.location.size),
+    "smallest": Rule("the smaller file", lambda file: -file.location.size),
     "oldest": Rule("older", lambda file: -file.location.mtime_ns),
 }
 
