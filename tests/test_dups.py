@@ -210,6 +210,12 @@ def test_the_command_prints_what_stays_and_what_is_extra(base: Path) -> None:
     assert "2 groups: 5 extra files" in told
 
 
+def test_a_list_that_is_cut_says_what_shows_the_rest(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("analysis.duplicates.shown.SHOWN_GROUPS", 1)
+    told = run_cli("dups", base / "photos.index").stdout
+    assert "... and 1 more group; --report OUT.html shows more, --json prints all\n" in told
+
+
 def test_few_records_are_held_and_an_image_that_was_removed_has_no_file(
     base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
