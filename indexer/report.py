@@ -67,6 +67,8 @@ class BuildReport:
     """The report of a build. All counters count files; `embedded` counts images that went through the encoder."""
 
     added: int = 0
+    copies: int = 0
+    """Files, among the added, that are equal to another one: they add no image."""
     updated: int = 0
     moved: int = 0
     unchanged: int = 0

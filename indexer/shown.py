@@ -44,6 +44,9 @@ def print_report(report: BuildReport, answer: dict[str, Any], *, dry_run: bool) 
         warn(
             f"{plural(len(report.linked_folders), 'link')} to folders not entered (--follow-links does): {names}{more}"
         )
+    if report.copies:
+        verb = "equals" if report.copies == 1 else "equal"
+        say(f"{plural(report.copies, 'added file')} {verb} another one, byte for byte: equal files are one image")
     if report.embedded:
         say(f"{plural(report.embedded, 'image')} embedded at {report.images_per_second:.1f} a second")
         for space in answer["spaces"]:
