@@ -75,6 +75,8 @@ class BuildReport:
     missing: int = 0
     excluded: int = 0
     """Files, among the missing, that are there and left out now."""
+    let_go: Counter[str] = field(default_factory=Counter)
+    """Files, among the missing, that a run of `dups` moved away, by the run's name."""
     removed: int = 0
     ignored: int = 0
     embedded: int = 0

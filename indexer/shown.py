@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from search.console import plural, say, warn
@@ -79,6 +80,9 @@ def print_report(report: BuildReport, answer: dict[str, Any], *, dry_run: bool) 
         say(f"{plural(report.filled, 'image')} known before got vectors in spaces that were not complete")
     if gone := report.missing - report.excluded:
         warn(f"{plural(gone, 'file')} missing from the disk: in the index, but not among hits; --prune drops them")
+    for run, count in report.let_go.items():
+        undo = f"lookalike dups {shlex.quote(answer['index'])} --undo {run}"
+        warn(f"{count:,} of these {'was' if count == 1 else 'were'} moved by dups, run {run}. To take it back: {undo}")
     if report.excluded:
         warn(f"{plural(report.excluded, 'file')} left out now: in the index, but not among hits; --prune drops them")
     if report.interrupted:
