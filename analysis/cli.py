@@ -84,6 +84,7 @@ def evaluate(
                     param_hint="--calibrate",
                 )
             warn("All images lie in one folder, so there are no labels: perturbed copies look for their originals.")
+            warn("If your images have labels or metadata, name them: --labels label, metadata.KEY or FILE")
             alike, source = None, NO_LABELS
         calibrations = {}
         if alike is None:

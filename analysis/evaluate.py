@@ -83,7 +83,10 @@ def evaluate(index: Index, relevance: Relevance, spaces: Sequence[Space], seed: 
     gallery = Gallery(relevance, [ids[rowid] for rowid in common.tolist()])
     queries = _drawn(gallery.queries, len(gallery.places), seed)
     if not len(queries):
-        raise LabelsInvalid("No two images of the index are alike by these labels: there is nothing to ask for.")
+        raise LabelsInvalid(
+            "No two images of the index are alike by these labels: there is nothing to ask for. Name others by "
+            "--labels; --labels none measures without labels."
+        )
     scores = []
     for space, (rowids, vectors) in zip(spaces, held, strict=True):
         here = vectors[np.searchsorted(rowids, common[gallery.places])]

@@ -37,6 +37,7 @@ from indexer.encoders.recipes import spaces_for
 from indexer.fill import Fill
 from indexer.index_encoder import load_index_encoder
 from indexer.models import PACKAGED, locate
+from indexer.progress import Quiet
 from search.index import Index
 from search.types import Query, QueryPart
 
@@ -159,19 +160,6 @@ def add_single_layers(index: Index) -> None:
     ).run()
     index.publish()
     index.refresh()
-
-
-class Quiet:
-    """Progress that nobody looks at."""
-
-    def found(self, files: int) -> None:
-        """Nothing."""
-
-    def start(self, files: int) -> None:
-        """Nothing."""
-
-    def done(self, files: int) -> None:
-        """Nothing."""
 
 
 def table(found: Evaluation) -> None:

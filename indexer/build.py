@@ -305,6 +305,7 @@ class Build:
             report.moved += 1
         else:
             report.added += 1
+            report.copies += content.rowid is not None
         return old
 
     def _renamed(self, outcome: Decoded | Recognised, lookup: Lookup) -> Location | None:

@@ -13,20 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from indexer import spaces_cli
+from indexer.shown import SHOWN_PATHS, print_report
 from indexer.terminal import EXIT_INTERRUPTED, graceful_interrupt, requests
-from search.console import DEFAULT_INDEX, EXIT_REJECTED, Json, default_index, plural, print_json, say, warn
+from search.console import DEFAULT_INDEX, EXIT_REJECTED, Json, default_index, print_json, warn
 from search.recipe import Pooling
 
 if TYPE_CHECKING:
     from indexer.folders import Choice
     from indexer.report import BuildReport
     from search.index import Index
-
-SHOWN_FAILURES = 20
-"""Rejected files named in the report; `--json` lists all of them."""
-SHOWN_PATHS = 5
-"""Folders or files named of those that one rule leaves out: a NAS has as many as it has folders."""
-
 
 BackendName = Literal["auto", "torch", "openvino"]
 PrecisionName = Literal["auto", "fp32", "bf16", "fp16", "int8"]
@@ -156,7 +151,7 @@ def build(
     if as_json:
         print_json(answer)
     else:
-        _print_report(report, answer, dry_run=dry_run)
+        print_report(report, answer, dry_run=dry_run)
     if report.interrupted:
         raise typer.Exit(EXIT_INTERRUPTED)
     if report.failed:
@@ -208,7 +203,7 @@ def _foresee(index: Path, sources: Sequence[Path], listed: Sequence[Path], choic
     if as_json:
         print_json(answer)
     else:
-        _print_report(report, answer, dry_run=True)
+        print_report(report, answer, dry_run=True)
     if report.failed:
         raise typer.Exit(EXIT_REJECTED)
 
@@ -247,72 +242,6 @@ def _counters(index: str, report: BuildReport) -> dict[str, Any]:
         "spaces": [],
         **{name: round(getattr(report, name), 3) for name in rounded},
     }
-
-
-def _print_report(report: BuildReport, answer: dict[str, Any], *, dry_run: bool) -> None:
-    from indexer.omissions import FOLDERS
-    from indexer.pictures.decode import TOO_LARGE
-    from indexer.pictures.formats import how_to_read
-    from indexer.pictures.worker import TOO_SLOW
-
-    counted = ("added", "updated", "moved", "unchanged", "missing", "removed", "ignored")
-    counters = ", ".join(f"{answer[name]:,} {name}" for name in counted if answer[name]) or "nothing to do"
-    say(f"{'Would be: ' if dry_run else ''}{counters}{f', {len(report.failed):,} failed' if report.failed else ''}")
-    if answer["spaces"] and not any(space["count"] for space in answer["spaces"]) and not report.failed:
-        warn("No pictures were found: the index is empty. Check the folder's name, and --exclude.")
-    if answer["unsupported"]:
-        kinds = ", ".join(f"{count:,} {kind}" for kind, count in answer["unsupported"].items())
-        warn(f"Not supported, and left out: {kinds}")
-        for kind, how in ((kind, how_to_read(kind)) for kind in answer["unsupported"]):
-            if how is not None:
-                warn(f"To read {kind}: {how}, and build again")
-    for left in answer["left_out"]:
-        more = ", ..." if left["count"] > SHOWN_PATHS else ""
-        warn(f"left out: {left['count']:,} x {left['name']} ({left['why']}): {', '.join(left['paths'])}{more}")
-    if any(rule in FOLDERS for rule in report.left_out):
-        warn("Folders that were left out are taken with --all-folders")
-    if report.linked_folders:
-        names = ", ".join(report.linked_folders[:SHOWN_FAILURES])
-        more = ", ..." if len(report.linked_folders) > SHOWN_FAILURES else ""
-        warn(
-            f"{plural(len(report.linked_folders), 'link')} to folders not entered (--follow-links does): {names}{more}"
-        )
-    if report.embedded:
-        say(f"{plural(report.embedded, 'image')} embedded at {report.images_per_second:.1f} a second")
-        for space in answer["spaces"]:
-            check = space["encoding"]["check"]
-            if "overlap" in check:
-                say(f"int8 finds {check['overlap']:.1%} of fp32's ten nearest ({check['images']} images compared)")
-    if not dry_run:
-        for space in answer["spaces"]:
-            say(f"{answer['index']}: {space['count']:,} images in {space['name']} ({space['dim']} numbers each)")
-    if report.cropped:
-        verb = "is" if report.cropped == 1 else "are"
-        warn(
-            f"{plural(report.cropped, 'image')} {verb} so wide or tall that the model sees less than half of each: "
-            "only the middle. A new index built with --pad sees whole images."
-        )
-    for found in answer["incomplete"][:SHOWN_FAILURES]:
-        lost = f" ({found['missing']:.0%} is missing)" if found["missing"] else ""
-        warn(f"incomplete: {found['path']}: the file ends before the picture does{lost}; taken as it is")
-    if len(answer["incomplete"]) > SHOWN_FAILURES:
-        warn(f"... and {len(answer['incomplete']) - SHOWN_FAILURES:,} more incomplete; --json lists all")
-    for failed in answer["failed"][:SHOWN_FAILURES]:
-        warn(f"failed: {failed['path']}: {failed['reason']}")
-    if len(answer["failed"]) > SHOWN_FAILURES:
-        warn(f"... and {len(answer['failed']) - SHOWN_FAILURES:,} more; --json lists all")
-    if any(failed["reason"].startswith(TOO_SLOW) for failed in answer["failed"]):
-        warn("Pictures that take too long get more time with --max-seconds S --retry-failed")
-    if any(TOO_LARGE in failed["reason"] for failed in answer["failed"]):
-        warn("Pictures that are too large are taken, if there is memory for them, with --max-pixels N --retry-failed")
-    if report.filled:
-        say(f"{plural(report.filled, 'image')} known before got vectors in spaces that were not complete")
-    if gone := report.missing - report.excluded:
-        warn(f"{plural(gone, 'file')} missing from the disk: in the index, but not among hits; --prune drops them")
-    if report.excluded:
-        warn(f"{plural(report.excluded, 'file')} left out now: in the index, but not among hits; --prune drops them")
-    if report.interrupted:
-        warn("Interrupted: everything so far is kept. Run the same command again to continue.")
 
 
 def models(as_json: Json = False) -> None:

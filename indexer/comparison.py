@@ -12,6 +12,7 @@ from indexer.omissions import REASONS
 from indexer.reached import Reached, is_below
 from indexer.report import BuildOptions, BuildReport, Progress
 from indexer.sources import Source, folders_above, gone, unplugged_folders
+from search import journal
 from search.catalog.lookup import KnownLocation
 from search.index import Index
 from search.types import Failure, Location
@@ -177,6 +178,8 @@ class Comparison:
         self._report.removed += len(dropped)
         self._report.missing += len(missing) - len(dropped)
         self._report.excluded += len(excluded - dropped)
+        moved = journal.moved(self._index.path / journal.FOLDER) if absent - dropped else {}
+        self._report.let_go.update(moved[root, path] for path in absent - dropped if (root, path) in moved)
         if self._writer is None:
             return
         with self._writer.transaction() as transaction:

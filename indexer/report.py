@@ -15,13 +15,13 @@ from search.types import Failure, Location
 
 
 class Progress(Protocol):
-    """The progress of a build while it runs."""
+    """The progress of a long command while it runs."""
 
     def found(self, files: int) -> None:
         """Note the number of files looked at so far."""
 
-    def start(self, files: int) -> None:
-        """Add files that need to be read."""
+    def start(self, files: int, *, what: str = "Embedding") -> None:
+        """Add files that need work. what: is done with them; to embed them, unless it is said."""
 
     def done(self, files: int) -> None:
         """Advance by files that are done."""
@@ -67,12 +67,16 @@ class BuildReport:
     """The report of a build. All counters count files; `embedded` counts images that went through the encoder."""
 
     added: int = 0
+    copies: int = 0
+    """Files, among the added, that are equal to another one: they add no image."""
     updated: int = 0
     moved: int = 0
     unchanged: int = 0
     missing: int = 0
     excluded: int = 0
     """Files, among the missing, that are there and left out now."""
+    let_go: Counter[str] = field(default_factory=Counter)
+    """Files, among the missing, that a run of `dups` moved away, by the run's name."""
     removed: int = 0
     ignored: int = 0
     embedded: int = 0

@@ -6,10 +6,11 @@ import json
 import os
 import re
 from collections.abc import Callable, Container, Set
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from search.errors import IndexDamaged, RunUnfinished
+from search.errors import IndexDamaged, RunUnfinished, StorageFailed
 from search.files import reading_errors, storage_errors, write_whole
 from search.types import JsonObject, absolute
 
@@ -90,6 +91,23 @@ def ended(path: Path) -> bool:
         file.seek(max(0, file.seek(0, os.SEEK_END) - LAST))
         last = file.read()
     return any(last.endswith(b"\n" + json.dumps({"state": state}).encode() + b"\n") for state in OVER)
+
+
+def moved(folder: Path) -> dict[tuple[str, str], str]:
+    """The files that runs moved away and have not brought back, by root and path: the name of the run.
+
+    Of a journal that cannot be read nothing is known.
+    """
+    found: dict[tuple[str, str], str] = {}
+    for path in sorted(folder.glob("*.jsonl")):
+        with suppress(IndexDamaged, StorageFailed, LookupError, TypeError):
+            head, *lines = read(path)
+            if head["action"] == "move":
+                steps, notes = lines[: head["steps"]], lines[head["steps"] :]
+                gone = {one["done"] for one in notes if "done" in one} - {one.get("undone") for one in notes}
+                places = [(step["root"], step["path"]) for step in map(steps.__getitem__, gone) if "path" in step]
+                found |= dict.fromkeys(places, path.stem)
+    return found
 
 
 def _mentions(path: Path, images: Set[str], paths: Set[str]) -> bool:

@@ -13,18 +13,11 @@ from conftest import FakeEncoder, recipe, vectors
 from PIL import Image
 
 from indexer.build import Build
+from indexer.progress import Quiet
 from indexer.report import BuildOptions, BuildReport
 from indexer.sources import resolve_sources
 from search.index import Index
 from search.types import Encoding, Hit, Query, QueryPart, Space
-
-
-class Silent:
-    """Progress that nobody watches."""
-
-    def found(self, files: int) -> None: ...
-    def start(self, files: int) -> None: ...
-    def done(self, files: int) -> None: ...
 
 
 class Album:
@@ -46,7 +39,7 @@ class Album:
         with self.index.writer() as writer:
             chosen = BuildOptions(workers=1, **options)
             build = Build(
-                self.index, None if dry else writer, FakeEncoder, chosen, Silent(), lambda: False, time.perf_counter()
+                self.index, None if dry else writer, FakeEncoder, chosen, Quiet(), lambda: False, time.perf_counter()
             )
             named = sources or (() if listed else (self.photos,))
             return build.run(resolve_sources(named, listed, known))

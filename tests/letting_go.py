@@ -9,10 +9,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from albums import Silent
 from conftest import FakeEncoder, run_cli, vectors
 
 from indexer.build import Build
+from indexer.progress import Quiet
 from indexer.report import BuildOptions, BuildReport
 from indexer.sources import resolve_sources
 from search.index import Index
@@ -64,5 +64,5 @@ def shown(base: Path) -> set[str]:
 def build(base: Path, **options: Any) -> BuildReport:
     with Index.open(base / "i.index", writable=True) as index, index.writer() as writer:
         chosen = BuildOptions(workers=1, **options)
-        builder = Build(index, writer, FakeEncoder, chosen, Silent(), lambda: False, time.perf_counter())
+        builder = Build(index, writer, FakeEncoder, chosen, Quiet(), lambda: False, time.perf_counter())
         return builder.run(resolve_sources([base / "photos"], [], index.catalog.roots()))

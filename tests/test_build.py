@@ -119,6 +119,18 @@ def test_copies_are_locations_of_one_image_and_cost_no_forward_pass(photos: Path
     assert counters(build(photos)) == {"added": 1, "unchanged": first["added"]}
 
 
+def test_a_build_says_why_it_has_fewer_images_than_added_files(photos: Path, tmp_path: Path, checkpoint: Path) -> None:
+    def told() -> str:
+        return run_cli("build", photos, "--index", tmp_path / "i.index", "--model", checkpoint).stdout
+
+    shutil.copy(photos / "red" / "circle-0.png", photos / "blue" / "copy.png")
+    assert "\n1 added file equals another one, byte for byte: equal files are one image\n" in told()
+    assert "equal" not in told()
+    for number in range(2):
+        shutil.copy(photos / "red" / "circle-0.png", photos / "red" / f"copy-{number}.png")
+    assert "\n2 added files equal another one, byte for byte: equal files are one image\n" in told()
+
+
 @pytest.mark.slow
 def test_a_copy_of_a_file_on_an_unplugged_drive_is_no_rename(photos: Path, build: Build, tmp_path: Path) -> None:
     count = build(photos)["added"]

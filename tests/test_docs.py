@@ -235,6 +235,7 @@ def test_the_readmes_blocks_print_what_it_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("indexer.progress.LINE_SECONDS", 3_600)  # of a busy machine
     here = README.replace("/home/ann/lookalike/data", f"{ROOT}/data").replace(" data/", f" {ROOT}/data/")
     here = here.replace("/home/ann/lookalike", str(tmp_path))
     shell = re.findall(r"```\n(\$ (?:lookalike|cp) .*?)```", here, re.DOTALL)

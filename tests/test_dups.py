@@ -140,6 +140,7 @@ def test_links_uploads_and_changed_files_are_in_no_group(base: Path) -> None:
         ("folder:*/backup/*(1)*,oldest", "backup/stripes (1).jpg", "in */backup/*(1)*"),
         ("format", "raw/stripes.png", "the better format"),
         ("bytes", "raw/stripes.bmp", "the larger file"),
+        ("smallest", "2024/stripes.jpg", "the smaller file"),
     ],
 )
 def test_rules_say_what_is_kept_and_why(base: Path, rules: str, kept: str, why: str) -> None:
@@ -186,11 +187,33 @@ def test_patterns_mean_what_is_written_or_are_refused(base: Path) -> None:
         assert "No duplicate lies in" in run_cli("dups", base / "photos.index", option, word, check=2).stderr
 
 
+@pytest.mark.parametrize(
+    ("pattern", "files", "first"),
+    [("../backup", 2, "backup/stripes (1).jpg"), ("./*.bmp", 1, "raw/stripes.bmp"), (".", 3, "raw/stripes-turned.png")],
+)
+def test_patterns_may_begin_in_the_current_folder_and_what_they_protect_is_said(
+    base: Path, monkeypatch: pytest.MonkeyPatch, pattern: str, files: int, first: str
+) -> None:
+    monkeypatch.chdir(base / "photos" / "raw")
+    found = run_cli("dups", base / "photos.index", "--protect", pattern, "--json")
+    images = [one for group in json.loads(found.stdout)["groups"] for one in group["images"]]
+    assert len({one["paths"][0] for one in images if one["why"] == "protected"}) == files
+    assert f"{pattern} protects {files} file{'s' * (files > 1)}, such as {base / 'photos' / first}\n" in found.stderr
+    refused = run_cli("dups", base / "photos.index", "--protect", "backup/none", check=2).stderr
+    assert f"or as one from {base / 'photos' / 'raw'};" in refused
+
+
 def test_the_command_prints_what_stays_and_what_is_extra(base: Path) -> None:
     told = run_cli("dups", base / "photos.index", "--keep", "format").stdout
     assert "Same bytes: the files are equal" in told
     assert f"  keep   {base / 'photos' / 'raw' / 'stripes.png'}  (the better format)" in told
     assert "2 groups: 5 extra files" in told
+
+
+def test_a_list_that_is_cut_says_what_shows_the_rest(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("analysis.duplicates.shown.SHOWN_GROUPS", 1)
+    told = run_cli("dups", base / "photos.index").stdout
+    assert "... and 1 more group; --report OUT.html shows more, --json prints all\n" in told
 
 
 def test_few_records_are_held_and_an_image_that_was_removed_has_no_file(

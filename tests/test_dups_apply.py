@@ -80,6 +80,22 @@ def test_what_builds_have_dropped_meanwhile_comes_back_all_the_same(base: Path) 
     assert (report.unchanged, report.added) == (6, 1)
 
 
+def test_a_build_names_the_run_that_moved_what_is_missing(base: Path) -> None:
+    name = dups(base, "--apply", move(base))["run"]["name"]
+    command = ("build", base / "photos", "--index", base / "i.index")
+    told = run_cli(*command).stderr
+    assert "1 file missing from the disk" in told
+    assert f"1 of these was moved by dups, run {name}. To take it back: lookalike dups" in told
+    assert f"--undo {name}\n" in told
+    log, kept = journal(base), journal(base).read_bytes()
+    log.write_bytes(b"damaged\n" + kept)
+    assert "moved by dups" not in run_cli(*command).stderr
+    log.write_bytes(kept)
+    dups(base, "--undo", name)
+    (base / "photos" / "raw" / "a.bmp").unlink()
+    assert "moved by dups" not in run_cli(*command).stderr
+
+
 def test_a_backup_takes_the_journals_along(base: Path) -> None:
     name = dups(base, "--apply", move(base))["run"]["name"]
     run_cli("backup", base / "i.index", base / "copy.index")

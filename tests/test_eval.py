@@ -238,6 +238,7 @@ def test_one_folder_is_no_label_and_pictures_that_are_gone_say_so(tmp_path: Path
     run_cli("build", tmp_path / "photos", "--index", tmp_path / "photos.index", "--model", checkpoint)
     measured = run_cli("eval", tmp_path / "photos.index", "--json")
     assert "one folder" in measured.stderr
+    assert "--labels label, metadata.KEY or FILE" in measured.stderr
     answer = json.loads(measured.stdout)
     assert (answer["labels"], len(answer["proxy"])) == ("none", 1)
     (tmp_path / "photos").rename(tmp_path / "elsewhere")
@@ -278,4 +279,6 @@ def test_the_command_prints_a_table_and_json(index: Index) -> None:
     answer = json.loads(run_cli("eval", path, "--labels", "label", "--space", "layer2", "--json").stdout)
     assert (answer["images"], answer["queries"], answer["spaces"][0]["name"]) == (29, 29, "layer2")
     assert answer["spaces"][0]["r_at_1"].keys() == {"value", "low", "high"}
-    assert "No two images" in run_cli("eval", path, "--labels", "metadata.none", check=2).stderr
+    refused = run_cli("eval", path, "--labels", "metadata.none", check=2).stderr
+    assert "No two images" in refused
+    assert "--labels none measures without labels" in refused

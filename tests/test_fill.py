@@ -27,19 +27,12 @@ from indexer.new_space import space_to_add
 from indexer.pictures.decode import DecodeLimits
 from indexer.pictures.preprocess import Inputs
 from indexer.pictures.worker import Workers
+from indexer.progress import Quiet
 from indexer.report import Progress
 from search.catalog.spaces import Spaces
 from search.index import Index
 from search.types import Encoding, ImageFacts, Location, NewImage, Query, QueryPart, Space
 from search.upkeep.verify import verify
-
-
-class Quiet:
-    """Progress that nobody looks at."""
-
-    def found(self, files: int) -> None: ...
-    def start(self, files: int) -> None: ...
-    def done(self, files: int) -> None: ...
 
 
 class Counting(Quiet):
@@ -48,7 +41,8 @@ class Counting(Quiet):
     def __init__(self) -> None:
         self.expected = self.finished = 0
 
-    def start(self, files: int) -> None:
+    def start(self, files: int, *, what: str = "") -> None:
+        super().start(files, what=what)
         self.expected += files
 
     def done(self, files: int) -> None:

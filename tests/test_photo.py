@@ -341,6 +341,16 @@ def test_what_is_only_alike_is_listed_when_asked_for_and_never_extra(album: Path
         assert extra == set()
 
 
+def test_a_log_says_how_many_pictures_were_compared(album: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("indexer.progress.LINE_SECONDS", 0)
+    told = run_cli("dups", album / "photos.index", "--tier", "photo", "--json")
+    assert json.loads(told.stdout)["groups"]
+    read = [line for line in told.stderr.splitlines() if line.startswith("Reading: ")]
+    compared = [line for line in told.stderr.splitlines() if line.startswith("Comparing: ")]
+    assert len(read) == int(read[-1].split()[-1])
+    assert len(compared) == int(compared[-1].split()[-1])
+
+
 def test_copies_of_one_picture_are_alike(album: Path) -> None:
     (found,) = (names for _, names, _ in groups(album, "--tier", "alike") if "scene-0.png" in names)
     assert found & {f"copy-{kind}.jpg" for kind in ("smaller", "captioned")}

@@ -11,12 +11,15 @@ import pytest
 from PIL import Image, ImageFilter, ImageOps
 from test_photo import framed, on_a_page, scene, small
 
+from analysis.duplicates.agreement import Compared
 from analysis.duplicates.candidates import candidate_pairs
+from analysis.duplicates.changes import laid
 from analysis.duplicates.groups import File
 from analysis.duplicates.medoids import around_medoids
 from analysis.duplicates.photo import match, photo_groups
+from analysis.duplicates.plain import is_proved
 from analysis.duplicates.reading import Reduced
-from analysis.duplicates.small import Small
+from analysis.duplicates.small import Place, Small
 from search.index import Index
 from search.types import ImageFacts, ImageRecord, Location
 
@@ -188,3 +191,23 @@ def test_a_file_that_has_lost_its_end_is_not_compared(tmp_path: Path) -> None:
     path = tmp_path / "cut.jpg"
     path.write_bytes(data.getvalue()[: int(0.85 * len(data.getvalue()))])
     assert Reduced(lambda _: [file_of(path)], lambda *_: None).of(1) is None
+
+
+@pytest.mark.parametrize(("agree", "proved"), [(179, False), (180, True)])
+def test_seven_blocks_of_ten_must_agree_in_a_plain_drawing(agree: int, proved: bool) -> None:
+    flat = small(Image.new("RGB", (300, 300), "white"))  # no corners
+    place = Place(whole=flat, part=flat, turn=0, matrix=np.eye(2, 3), score=1.0)
+    everywhere, agrees = np.ones((16, 16), dtype=np.bool_), np.arange(256).reshape(16, 16) < agree
+    colours, levels = np.zeros((16, 16, 3)), np.zeros((16, 16), dtype=np.float32)
+    blocks = Compared(
+        correlation=levels,
+        shown=everywhere,
+        agrees=agrees,
+        added=~everywhere,
+        lost=~everywhere,
+        weights=levels,
+        colours=colours,
+        other_colours=colours,
+        inside=everywhere,
+    )
+    assert is_proved(place, blocks, laid(place)) is proved

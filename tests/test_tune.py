@@ -23,20 +23,13 @@ from indexer.encoders.encoder import SpaceRequest
 from indexer.encoders.recipes import spaces_for
 from indexer.models import PACKAGED, locate
 from indexer.new_space import space_to_add
+from indexer.progress import Quiet
 from search.catalog.spaces import Spaces
 from search.generations.policy import DEFAULT_POLICY
 from search.index import Index
 from search.recipe import Geometry
 from search.types import Encoding, Space
 from search.vectors import normalise
-
-
-class Quiet:
-    """Progress that nobody looks at."""
-
-    def found(self, files: int) -> None: ...
-    def start(self, files: int) -> None: ...
-    def done(self, files: int) -> None: ...
 
 
 def never() -> bool:
@@ -271,8 +264,8 @@ def test_what_others_do_to_spaces_during_the_fill_stays(path: Path, dropped: boo
         tuned = begin(index, by_name["layer1"])
 
         class Others(Quiet):
-            def start(self, files: int) -> None:
-                super().start(files)
+            def start(self, files: int, *, what: str = "") -> None:
+                super().start(files, what=what)
                 with index.writer() as writer:
                     if dropped:
                         writer.drop_space("layer1")

@@ -27,6 +27,7 @@ from indexer.errors import ImageRejected, IndexerError, PrecisionTooLow
 from indexer.pictures.decode import DecodeLimits, decode, thumbnail
 from indexer.pictures.worker import WorkerFailed, Workers
 from indexer.pipeline import Decoded
+from indexer.progress import Quiet
 from indexer.report import BuildOptions, BuildReport
 from indexer.sources import resolve_sources
 from search.index import Index
@@ -198,14 +199,6 @@ def test_workers_end_with_their_owner(folder: Path) -> None:
     assert not [child for child in children if child.is_alive()]
 
 
-class SilentProgress:
-    """Counts nothing."""
-
-    def found(self, files: int) -> None: ...
-    def start(self, files: int) -> None: ...
-    def done(self, files: int) -> None: ...
-
-
 def build(tmp_path: Path, folder: Path, encoder: FakeEncoder) -> BuildReport:
     path = tmp_path / "test.index"
     if (path / "catalog.sqlite").exists():
@@ -214,7 +207,7 @@ def build(tmp_path: Path, folder: Path, encoder: FakeEncoder) -> BuildReport:
         index = Index.create(path, [Space(name="layer2", recipe=recipe(), encoding=Encoding())])
     with index, index.writer() as writer:
         options = BuildOptions(workers=2)
-        return Build(index, writer, lambda: encoder, options, SilentProgress(), lambda: False, time.perf_counter()).run(
+        return Build(index, writer, lambda: encoder, options, Quiet(), lambda: False, time.perf_counter()).run(
             resolve_sources([folder], [], [])
         )
 

@@ -12,6 +12,7 @@ from analysis.duplicates.candidates import NEIGHBOURS, comparable_hashes, near_a
 from analysis.duplicates.photo import compare, in_order, may_be_one
 from analysis.duplicates.reading import Reduced
 from analysis.errors import RuleInvalid
+from indexer.report import Progress
 from search.catalog.catalog import NEWEST
 from search.index import Index
 from search.types import ImageRecord, Space
@@ -21,7 +22,9 @@ OTHER = 1 << 48
 Images = Mapping[int, ImageRecord]
 
 
-def photos_across(index: Index, other: Index, images: Images, pictures: Reduced) -> Iterator[dict[int, float]]:
+def photos_across(
+    index: Index, other: Index, images: Images, pictures: Reduced, progress: Progress
+) -> Iterator[dict[int, float]]:
     """Groups of images that are one photo, with images of both indexes, and how surely each is. Raises RuleInvalid.
 
     Every proved pair of an image and one of the other index is in a group: a group around a medoid could leave one out,
@@ -29,7 +32,10 @@ def photos_across(index: Index, other: Index, images: Images, pictures: Reduced)
     and so are those of `pictures`.
     """
     proved = []
-    for one, like in in_order(_pairs(index, other, images, pictures)):
+    pairs = _pairs(index, other, images, pictures, progress)
+    progress.start(len(pairs), what="Comparing")
+    for one, like in in_order(pairs):
+        progress.done(1)
         if may_be_one(images[one].facts.taken_at, images[like].facts.taken_at):
             first, second = pictures.of(one), pictures.of(like)
             sure = 0.0 if first is None or second is None else compare(first, second)
@@ -58,11 +64,11 @@ def connected(pairs: Sequence[tuple[int, int, float]]) -> list[dict[int, float]]
     return groups
 
 
-def _pairs(index: Index, other: Index, images: Images, pictures: Reduced) -> NDArray[np.int64]:
+def _pairs(index: Index, other: Index, images: Images, pictures: Reduced, progress: Progress) -> NDArray[np.int64]:
     """Candidates, (p, 2): an image of the index, and one of the other."""
     known = np.array([*images], dtype=np.int64)
     vectors = [*near_vectors(index, other)]  # before any picture is read: without a space of both it ends here
-    hashes = comparable_hashes(images, pictures.bare_hash)
+    hashes = comparable_hashes(images, pictures.bare_hash, progress)
     sides = ([held for held in hashes if (held[0] >= OTHER) is second] for second in (False, True))
     near = np.concatenate([*vectors, near_across(*sides)])
     unique: NDArray[np.int64] = np.unique(near[np.isin(near, known).all(axis=1)], axis=0)

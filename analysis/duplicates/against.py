@@ -14,6 +14,8 @@ from analysis.duplicates.plan import lies_in
 from analysis.duplicates.reading import Reduced, Skipped
 from analysis.errors import RuleInvalid
 from analysis.labels import records
+from indexer.progress import QUIET
+from indexer.report import Progress
 from search.index import Index
 from search.types import ImageRecord
 
@@ -72,7 +74,9 @@ class _Side:
         return cls(images, {name: files.of(record) for name, record in images.items()}, unseen)
 
 
-def compare_indexes(index: Index, other: Index, tiers: Sequence[Tier], *, skipped: Skipped) -> Comparison:
+def compare_indexes(
+    index: Index, other: Index, tiers: Sequence[Tier], *, skipped: Skipped, progress: Progress = QUIET
+) -> Comparison:
     """What an index shares with another one, the surest tier first, each tier's largest files first.
 
     Nothing is changed. Uploads and links are found, and are never extra. Raises RuleInvalid for `moment` and `alike`,
@@ -89,10 +93,10 @@ def compare_indexes(index: Index, other: Index, tiers: Sequence[Tier], *, skippe
     here, there = _Side.of(index, skipped), _Side.of(other, skipped)
     found = [*_same_bytes(here, there)] if "bytes" in tiers else []
     if "pixels" in tiers:
-        found += _same_pixels(here, there, skipped)
+        found += _same_pixels(here, there, skipped, progress)
     if "photo" in tiers:
         known = [one.ids for one in found]
-        photos = _same_photos(index, other, here, there, skipped)
+        photos = _same_photos(index, other, here, there, skipped, progress)
         found += [one for one in photos if not any(one.ids <= ids for ids in known)]
     roots = [Path(root) for root in other.catalog.roots()]
     own = Files(index, lambda *_: None)
@@ -107,20 +111,24 @@ def _same_bytes(here: _Side, there: _Side) -> Iterator[Shared]:
             yield Shared(tier="bytes", files=files, others=there.files[name])
 
 
-def _same_pixels(here: _Side, there: _Side, skipped: Skipped) -> Iterator[Shared]:
+def _same_pixels(here: _Side, there: _Side, skipped: Skipped, progress: Progress) -> Iterator[Shared]:
     by_size: defaultdict[tuple[int, int], list[tuple[_Side, ImageRecord]]] = defaultdict(list)
     for side in (here, there):
         for record in side.images.values():
             if record.facts.phash is not None:
                 by_size[record.facts.width, record.facts.height].append((side, record))
+    near = []
     for held in by_size.values():
-        by_pixels: defaultdict[str, list[tuple[_Side, ImageRecord]]] = defaultdict(list)
         hashes = [record.facts.phash or 0 for _, record in held]
-        for number in with_a_near_hash(hashes, [side is here for side, _ in held]):
-            side, record = held[number]
+        near.append([held[number] for number in with_a_near_hash(hashes, [side is here for side, _ in held])])
+    progress.start(sum(map(len, near)), what="Comparing pixels")
+    for held in near:
+        by_pixels: defaultdict[str, list[tuple[_Side, ImageRecord]]] = defaultdict(list)
+        for side, record in held:
+            progress.done(1)
             pixels = digest(side.files[record.id], skipped)
             if pixels is not None:
-                by_pixels[pixels].append(held[number])
+                by_pixels[pixels].append((side, record))
         for same in by_pixels.values():
             ones, others = (
                 tuple(file for at, record in same if at is side for file in side.files[record.id])
@@ -130,14 +138,16 @@ def _same_pixels(here: _Side, there: _Side, skipped: Skipped) -> Iterator[Shared
                 yield Shared(tier="pixels", files=ones, others=others)
 
 
-def _same_photos(index: Index, other: Index, here: _Side, there: _Side, skipped: Skipped) -> Iterator[Shared]:
+def _same_photos(
+    index: Index, other: Index, here: _Side, there: _Side, skipped: Skipped, progress: Progress
+) -> Iterator[Shared]:
     files: dict[int, tuple[File, ...]] = {}
     for one, side, offset in ((index, here, 0), (other, there, OTHER)):
         rowids = one.catalog.rowids(name for name, record in side.images.items() if record.facts.phash is not None)
         files |= {rowid + offset: side.files[name] for name, rowid in rowids.items()}
     images = {rowid: held[0].image for rowid, held in files.items()}
     pictures = Reduced(files.__getitem__, skipped)
-    for group in photos_across(index, other, images, pictures):
+    for group in photos_across(index, other, images, pictures, progress):
         ones, others = (
             tuple(file for rowid in group if (rowid >= OTHER) is second for file in files[rowid])
             for second in (False, True)

@@ -16,10 +16,14 @@ def compare(directory: Path, against: Path, tiers: Sequence[Tier], report: Path 
     """List what an index shares with another one."""
     from analysis.duplicates.against import compare_indexes
     from analysis.duplicates.shown import comparison_to_json, print_comparison
+    from indexer.progress import progress_bar
     from search.index import Index
 
-    with Index.open(directory) as index, Index.open(against) as other:
-        found = compare_indexes(index, other, tiers, skipped=lambda path, why: warn(f"left: {path}: {why}"))
+    def leave(path: str, why: str) -> None:
+        warn(f"left: {path}: {why}")
+
+    with Index.open(directory) as index, Index.open(against) as other, progress_bar() as progress:
+        found = compare_indexes(index, other, tiers, skipped=leave, progress=progress)
     if as_json:
         print_json(comparison_to_json(found, against))
     else:

@@ -8,6 +8,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
+from indexer.report import Progress
 from search.index import Index
 from search.types import ImageRecord
 
@@ -29,13 +30,18 @@ CELLS = 1 << 24
 
 
 def comparable_hashes(
-    images: Mapping[int, ImageRecord], bare_hash: Callable[[int], int | None]
+    images: Mapping[int, ImageRecord], bare_hash: Callable[[int], int | None], progress: Progress
 ) -> list[tuple[int, int]]:
     """Rowids and perceptual hashes, signed: of each image, and of what is left of it without plain borders. bare_hash:
     that of a rowid; None where the image has no such borders."""
     whole = [(rowid, record.facts.phash or 0) for rowid, record in images.items()]
-    bare = ((rowid, bare_hash(rowid)) for rowid in images)
-    return whole + [(rowid, bits) for rowid, bits in bare if bits is not None]
+    progress.start(len(whole), what="Reading")
+    bare = []
+    for rowid, _ in whole:
+        bits = bare_hash(rowid)
+        bare += [] if bits is None else [(rowid, bits)]
+        progress.done(1)
+    return whole + bare
 
 
 def candidate_pairs(index: Index, hashes: Sequence[tuple[int, int]]) -> NDArray[np.int64]:

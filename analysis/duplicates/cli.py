@@ -267,17 +267,21 @@ def _tiers(chosen: Sequence[str] | None) -> list[Tier]:
 def _listed(index: Index, tiers: Sequence[Tier], keep: str | None, protect: Sequence[str], leave: Leave) -> Listing:
     from analysis.duplicates.decided import listing
     from analysis.duplicates.find import find
-    from analysis.duplicates.keep import DEFAULT_RULES, check_patterns, parse_rules
+    from analysis.duplicates.keep import DEFAULT_RULES, check_patterns, parse_rules, protected_files
     from analysis.duplicates.kept import keep_groups
+    from indexer.progress import progress_bar
     from search.errors import IndexLocked, StorageFailed
 
     rules = parse_rules(DEFAULT_RULES if keep is None else keep, protect)
-    groups = find(index, tiers, skipped=leave, rules=rules)
+    with progress_bar() as progress:
+        groups = find(index, tiers, skipped=leave, rules=rules, progress=progress)
     try:
         keep_groups(index, tiers, groups)
     except (IndexLocked, StorageFailed, OSError) as error:  # of a disk that is full, or another user's
         warn(f"The groups are not kept for servers: {getattr(error, 'strerror', None) or error}")
     check_patterns(rules, groups)
+    for said in filter(None, (protected_files(pattern, groups) for pattern in protect)):
+        warn(said)
     return listing(groups, rules, protect)
 
 

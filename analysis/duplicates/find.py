@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from io import BytesIO
 from itertools import islice
@@ -24,6 +24,8 @@ from analysis.duplicates.medoids import Members
 from analysis.duplicates.photo import Groups, photo_groups
 from analysis.duplicates.reading import Reduced, Skipped, read
 from indexer.pictures.decode import DecodeLimits
+from indexer.progress import QUIET
+from indexer.report import Progress
 from search.index import Index
 from search.types import ImageRecord
 
@@ -38,7 +40,14 @@ BITS_PER_SAMPLE = 258
 """The tag of a TIFF."""
 
 
-def find(index: Index, tiers: Sequence[Tier], *, skipped: Skipped, rules: Sequence[Rule] = ()) -> list[Group]:
+def find(
+    index: Index,
+    tiers: Sequence[Tier],
+    *,
+    skipped: Skipped,
+    rules: Sequence[Rule] = (),
+    progress: Progress = QUIET,
+) -> list[Group]:
     """The groups of each tier, the surest tier first, each tier's largest files first. rules: of what is kept, as all
     files of a photo are compared with that; DEFAULT_RULES where there are none.
 
@@ -59,12 +68,12 @@ def find(index: Index, tiers: Sequence[Tier], *, skipped: Skipped, rules: Sequen
             if "pixels" in tiers:
                 by_size[record.facts.width, record.facts.height].append((rowid, record.facts.phash))
     images = Known(index, np.array(comparable, dtype=np.int64))
-    equal += [*_same_pixels(by_size.values(), images, files, skipped)]
+    equal += [*_same_pixels(by_size.values(), images, files, skipped, progress)]
     groups = [with_decisions(group, apart) for group in equal]
     if {"photo", "moment", "alike"} & {*tiers}:
         pixels = [group for group in equal if group.tier == "pixels"]
         rules = rules or parse_rules(DEFAULT_RULES)
-        groups += [*_alike(index, images, tiers, files, skipped, apart, pixels, rules)]
+        groups += [*_alike(index, images, tiers, files, skipped, apart, pixels, rules, progress)]
     return sorted(groups, key=lambda group: (tiers.index(group.tier), -max(one.location.size for one in group.files)))
 
 
@@ -86,14 +95,14 @@ class Files:
 
     def __init__(self, index: Index, skipped: Skipped, *, own: bool = True, most: int | None = None) -> None:
         self._index, self._skipped, self._own, self._most = index, skipped, own, most
-        self._known: OrderedDict[str, tuple[File, ...]] = OrderedDict()
+        self._known: dict[str, tuple[File, ...]] = {}
 
     def of(self, record: ImageRecord) -> tuple[File, ...]:
         """The files of an image that are on the disk: of several names of one file, the first."""
         if record.id not in self._known:
             self._known[record.id] = tuple(islice(self._found(record), self._most))
             if len(self._known) > HELD:
-                self._known.popitem(last=False)
+                del self._known[next(iter(self._known))]  # the oldest
         return self._known[record.id]
 
     def _found(self, record: ImageRecord) -> Iterator[File]:
@@ -121,13 +130,20 @@ def _is_linked(root: str, path: str) -> bool:
 
 
 def _same_pixels(
-    of_one_size: Iterable[Sequence[tuple[int, int]]], images: Known, files: Files, skipped: Skipped
+    of_one_size: Iterable[Sequence[tuple[int, int]]],
+    images: Known,
+    files: Files,
+    skipped: Skipped,
+    progress: Progress,
 ) -> Iterator[Group]:
     """of_one_size: rowids and perceptual hashes of images that are equally large."""
-    for alike in of_one_size:
+    near = [[alike[one][0] for one in with_a_near_hash([bits for _, bits in alike])] for alike in of_one_size]
+    progress.start(sum(map(len, near)), what="Comparing pixels")
+    for rowids in near:
         by_pixels: defaultdict[str, list[ImageRecord]] = defaultdict(list)
-        for number in with_a_near_hash([bits for _, bits in alike]):
-            record = images[alike[number][0]]
+        for rowid in rowids:
+            progress.done(1)
+            record = images[rowid]
             summed = digest(files.of(record), skipped)
             if summed is not None:
                 by_pixels[summed].append(record)
@@ -145,13 +161,14 @@ def _alike(
     apart: Apart,
     equal: Sequence[Group],
     rules: Sequence[Rule],
+    progress: Progress,
 ) -> Iterator[Group]:
     """Groups of the tiers in which images are compared by what they show. equal: groups of equal pixels, which are not
     the same photo once more."""
     unlike = apart.among(images)
     if "photo" in tiers:
         known = [{file.image.id for file in group.files} for group in equal]
-        for group in _grouped("photo", _photos(index, images, files, skipped, rules, unlike), images, files):
+        for group in _grouped("photo", _photos(index, images, files, skipped, rules, unlike, progress), images, files):
             if not any({file.image.id for file in group.files} <= names for names in known):
                 yield group
     if "moment" in tiers:
@@ -187,6 +204,7 @@ def _photos(
     skipped: Skipped,
     rules: Sequence[Rule],
     apart: Mapping[int, Set[int]],
+    progress: Progress,
 ) -> Groups:
     pictures = Reduced(lambda rowid: files.of(images[rowid]), skipped)
 
@@ -197,8 +215,8 @@ def _photos(
         ranks = {name: shown[rowid] for name, rowid in rowids.items()}
         return rowids[choose(held, of_photo(rules, ranks))[0].image.id]
 
-    hashes = comparable_hashes(images, pictures.bare_hash)
-    return photo_groups(images, candidate_pairs(index, hashes), pictures, choose_image, apart)
+    hashes = comparable_hashes(images, pictures.bare_hash, progress)
+    return photo_groups(images, candidate_pairs(index, hashes), pictures, choose_image, apart, progress)
 
 
 def with_a_near_hash(hashes: Sequence[int], sides: Sequence[bool] | None = None) -> list[int]:

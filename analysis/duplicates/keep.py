@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import posixpath
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 from analysis.duplicates.groups import SURE, Decision, File, Group
 from analysis.errors import RuleInvalid
+from search.console import plural
 
 DEFAULT_RULES = "resolution,metadata,oldest,bytes"
 RESOLUTION = "resolution"
@@ -39,6 +42,7 @@ RULES = {
     ),
     "metadata": Rule("more is known of it", _known_facts),
     "bytes": Rule("the larger file", lambda file: file.location.size),
+    "smallest": Rule("the smaller file", lambda file: -file.location.size),
     "oldest": Rule("older", lambda file: -file.location.mtime_ns),
 }
 
@@ -70,14 +74,16 @@ def _matching(why: str, pattern: str) -> Rule:
 
 
 def matches(file: File, pattern: str) -> bool:
-    """Whether a file lies in a folder, or fits a pattern: of its absolute path, or of the path under its root.
+    """Whether a file lies in a folder, or fits a pattern: of its absolute path, of the path under its root, or of the
+    path from the current folder.
 
     `*` stands for anything, `/` too: `Originals` and `Originals/*` are the folder `Originals`, `*/raw/*` any `raw`.
     Brackets may also mean themselves.
     """
     wanted = unicodedata.normalize("NFC", pattern).rstrip("/")
     names = [unicodedata.normalize("NFC", name) for name in (file.path.as_posix(), file.location.path)]
-    forms = [form for one in {wanted, wanted.replace("[", "[[]")} for form in (one, f"{one}/*")]
+    here = posixpath.normpath(Path(wanted).absolute().as_posix())
+    forms = [form for one in (wanted, here) for same in {one, one.replace("[", "[[]")} for form in (same, f"{same}/*")]
     return any(fnmatchcase(name, form) for name in names for form in forms)
 
 
@@ -87,9 +93,15 @@ def check_patterns(rules: Iterable[Rule], groups: Iterable[Group]) -> None:
     for rule in rules:
         if files and rule.pattern is not None and not any(matches(file, rule.pattern) for file in files):
             raise RuleInvalid(
-                f"No duplicate lies in {rule.pattern!r}. Write the folder as the index knows it: an absolute path, or "
-                "one under the folder that was built; * stands for anything."
+                f"No duplicate lies in {rule.pattern!r}. Write the folder as an absolute path, as one under the folder "
+                f"that was built, or as one from {Path.cwd()}; * stands for anything."
             )
+
+
+def protected_files(pattern: str, groups: Iterable[Group]) -> str:
+    """Which files of groups a pattern protects, in a sentence; empty where there are none."""
+    paths = sorted({str(file.path) for group in groups for file in group.files if matches(file, pattern)})
+    return f"{pattern} protects {plural(len(paths), 'file')}, such as {paths[0]}" if paths else ""
 
 
 def decide(groups: Iterable[Group], rules: Sequence[Rule], protect: Sequence[str] = ()) -> list[Decision]:

@@ -20,6 +20,8 @@ from analysis.duplicates.medoids import Members, around_medoids
 from analysis.duplicates.painted import is_equal_in_part, is_painted
 from analysis.duplicates.plain import certainty
 from analysis.duplicates.small import Place, Small
+from indexer.progress import QUIET
+from indexer.report import Progress
 from search.types import ImageRecord
 
 ALL_OF_IT = 0.93
@@ -116,6 +118,7 @@ def photo_groups(
     pictures: Pictures,
     choose: Callable[[Mapping[int, int]], int],
     apart: Mapping[int, Set[int]],
+    progress: Progress = QUIET,
 ) -> Groups:
     """The groups of images that are one photo. pairs: candidates (p, 2); choose: which image to keep of those that are
     given with how much of the photo each shows, from 0: the largest number shows all that there is. apart: as
@@ -141,12 +144,18 @@ def photo_groups(
         shown[chosen] = ranks
         return chosen
 
-    proved = ((one, other, certain(one, other)) for one, other in in_order(pairs))
+    def proved() -> Iterator[tuple[int, int, float]]:
+        progress.start(len(pairs), what="Comparing")
+        for one, other in in_order(pairs):
+            sure = certain(one, other)
+            progress.done(1)
+            if sure > 0:
+                yield one, other, sure
 
     def each(medoid: int, others: Sequence[int]) -> Iterator[float]:
         return (certain(*sorted((medoid, one))) for one in others)
 
-    found = around_medoids((pair for pair in proved if pair[2] > 0), each, centre=centre, marks=times, apart=apart)
+    found = around_medoids(proved(), each, centre=centre, marks=times, apart=apart)
     return [(one, members, {image: shown[one][image] for image in (one, *members)}) for one, members in found]
 
 

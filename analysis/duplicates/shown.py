@@ -15,6 +15,7 @@ from search.console import file_size, plural, say
 
 SHOWN_GROUPS = 20
 """Groups printed; `--json` has all."""
+MORE = "--report OUT.html shows more, --json prints all"
 DONE = {"move": "moved", "hardlink": "linked", "reflink": "made to share blocks", "delete": "deleted"}
 
 
@@ -91,7 +92,7 @@ def print_comparison(found: Comparison, index: Path, against: Path) -> None:
                 say(f"  {name.ljust(width)}  {file.path}")
         say("")
     if len(found.shared) > SHOWN_GROUPS:
-        say(f"... and {plural(len(found.shared) - SHOWN_GROUPS, 'more group')}; --json prints all")
+        say(f"... and {plural(len(found.shared) - SHOWN_GROUPS, 'more group')}; {MORE}")
     say(f"{found.found:,} of {plural(found.images, 'image')} of {against} are in {index} too.")
 
 
@@ -161,7 +162,7 @@ def print_groups(found: Listing, index: Path) -> None:
             say(f"  {_word(decision, file, going)}  {file.path}{f'  ({why})' if why else ''}")
         say("")
     if len(decisions) > SHOWN_GROUPS:
-        say(f"... and {plural(len(decisions) - SHOWN_GROUPS, 'more group')}; --json prints all")
+        say(f"... and {plural(len(decisions) - SHOWN_GROUPS, 'more group')}; {MORE}")
     sure = sum(decision.group.tier in SURE for decision in decisions)
     if sure:
         say(f"{plural(sure, 'group')}: {plural(len(going), 'extra file')}, {file_size(sum(going.values()))}")

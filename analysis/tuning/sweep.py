@@ -125,11 +125,14 @@ def sweep(
     speed = rates(ways[0], encoders[0], load, pixels)
     images = index.catalog.counts()[0]
     measured = []
-    for space in _distinct(spaces, reader.originals):  # a transform takes 13 MB: none is kept
+    distinct = _distinct(spaces, reader.originals)
+    progress.start(len(distinct), what="Trying recipes")
+    for space in distinct:  # a transform takes 13 MB: none is kept
         found, transform, vector = self_retrieval(space, features)
         graph = needs_graph(images, transform.dim, index.catalog.min_recall(), index.policy)
         milliseconds = None if graph else search_ms(transform, vector, images)
         measured.append((space, found, bytes_per_image(space, transform), milliseconds))
+        progress.done(1)
     proxies = estimates({str(number): found.mean(axis=1) for number, (_, found, _, _) in enumerate(measured)}, seed)
     tried = tuple(
         Tried(

@@ -21,6 +21,7 @@ from indexer.fill import Fill, FillReport
 from indexer.index_encoder import load_index_encoder
 from indexer.new_space import space_to_add
 from indexer.pictures.worker import WorkerFailed
+from indexer.progress import Quiet
 from search.catalog.spaces import Spaces
 from search.errors import IndexLocked, SearchError
 from search.index import Index
@@ -115,14 +116,6 @@ class Filling:
             waiting.join()
 
 
-class _Quiet:
-    """Progress that nobody looks at: the index itself says how far it is."""
-
-    def found(self, files: int) -> None: ...
-    def start(self, files: int) -> None: ...
-    def done(self, files: int) -> None: ...
-
-
 def fill_index(path: Path, server: int, log_format: LogFormat) -> None:
     """Fill an index until its spaces are complete, SIGTERM comes, or the server is gone. server: its process's id."""
     asked = threading.Event()
@@ -162,7 +155,7 @@ def fill(index: Index, stopped: Callable[[], bool]) -> FillReport:
         index,
         lambda lacking: load_index_encoder(index, lacking, warn=LOG.warning, throughput=True),
         workers=1,
-        progress=_Quiet(),
+        progress=Quiet(),  # the index itself says how far it is
         stopped=stopped,
     )
     while True:
