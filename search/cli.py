@@ -21,6 +21,7 @@ from search.console import (
     warn,
 )
 from search.errors import IndexDamaged
+from search.lock import PATIENCE
 from search.names import is_text
 
 if TYPE_CHECKING:
@@ -123,6 +124,8 @@ def rebuild(
     """Write an index's search structures again from its catalog, without removed images. No image is read."""
     with _open(directory, writable=True) as index:
         generation = index.publish(anew=True)
+        with index.writer(timeout=PATIENCE) as writer:
+            writer.rewrite_words()
         count = index.catalog.counts()[0]
     if as_json:
         print_json({"index": str(directory), "generation": generation, "count": count})

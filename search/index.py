@@ -192,8 +192,9 @@ class Index:
         """
         self.sweep_dropped()
         name = self.publish(anew=True)
-        with self.writer(timeout=PATIENCE):
+        with self.writer(timeout=PATIENCE) as writer:
             self._sweep()
+            writer.rewrite_words()  # of what was removed, words stay in the table's segments
             self.catalog.vacuum()
         return name
 

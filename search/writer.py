@@ -86,6 +86,11 @@ class Writer:
             transaction.describe(image_id, labels=labels, metadata=metadata)
         return self.index.image(image_id)
 
+    def rewrite_words(self) -> None:
+        """Write the words by which images are found from scratch, from what the catalog knows of them."""
+        with self.transaction() as transaction:
+            transaction.rewrite_words()
+
     def add_space(self, space: Space) -> Space:
         """Add an empty space, which is complete where there are no images. Returns it as it is now.
 

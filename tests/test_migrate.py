@@ -40,7 +40,15 @@ def execute(path: Path, *statements: str) -> list[tuple[object, ...]]:
     return rows
 
 
+TO_VERSION_5 = (
+    *(f"DROP TRIGGER words_image_{change}" for change in ("added", "changed", "removed")),
+    *(f"DROP TRIGGER words_location_{change}" for change in ("added", "changed", "removed")),
+    "DROP TABLE words",
+    "DROP TABLE words_due",
+)
+"""Statements that take from a catalog what version 6 added."""
 TO_VERSION_2 = (
+    *TO_VERSION_5,
     "DROP TABLE decisions",
     "DROP INDEX embeddings_by_seq",
     "ALTER TABLE embeddings DROP COLUMN seq",
@@ -52,7 +60,7 @@ TO_VERSION_2 = (
     "ALTER TABLE locations DROP COLUMN missing_since",
     "ALTER TABLE locations DROP COLUMN removed_phash",
 )
-"""Statements that take from a catalog what versions 3 to 5 added, but for keys of labels."""
+"""Statements that take from a catalog what versions 3 to 6 added, but for keys of labels."""
 
 
 def execute_read_only(path: Path, statement: str) -> list[tuple[object, ...]]:

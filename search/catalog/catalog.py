@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Row, func, select
 
 from search.catalog.conditions import sql_condition
 from search.catalog.decisions import NotDuplicates, read_decisions
+from search.catalog.fulltext import StoredWords, create_words, write_words
 from search.catalog.hits import ENTRIES, HASHES, HIT_PATHS, IDS, PATH_COUNTS, PRESENT, RECORDS, ROWIDS, Entry, HitFacts
 from search.catalog.lookup import KnownLocation, Lookup, known_location
 from search.catalog.schema import (
@@ -32,9 +33,7 @@ from search.catalog.schema import (
 from search.catalog.space_changes import Tuned, space_row
 from search.catalog.spaces import StoredSpaces, added_rowids, read_spaces
 from search.catalog.transaction import Transaction
-from search.errors import (
-    UnknownImage,
-)
+from search.errors import UnknownImage
 from search.filters import Filter
 from search.types import Failure, ImageFacts, ImageRecord, Space, absolute
 
@@ -68,7 +67,7 @@ class Changes:
     removed: NDArray[np.int64]
 
 
-class Catalog(StoredSpaces):
+class Catalog(StoredSpaces, StoredWords):
     """One open catalog, and what it can be asked. Safe to use from several threads."""
 
     application_id = APPLICATION_ID
@@ -84,6 +83,7 @@ class Catalog(StoredSpaces):
 
         def fill(connection: Connection) -> None:
             tables.create_all(connection)
+            create_words(connection)
             connection.execute(spaces.insert(), [{**space_row(space), "complete_seq": 0} for space in new_spaces])
             home = str(path.parent.resolve() / UPLOADS)
             values = {"catalog": uuid.uuid4().hex, "seq": 0, "generation": None, "uploads": home}
@@ -100,6 +100,7 @@ class Catalog(StoredSpaces):
         """
         with self.writing_connection() as connection:
             yield Transaction(connection)
+            write_words(connection)
 
     def counts(self) -> tuple[int, int, int]:
         """How many images, locations and failures there are."""

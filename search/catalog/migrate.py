@@ -10,7 +10,18 @@ from alembic.operations import Operations
 from sqlalchemy import BigInteger, Column, Text, select, update
 
 from search.catalog.catalog import Catalog
-from search.catalog.schema import SCHEMA_VERSION, decisions, embeddings, images, label_rows, labels, spaces, state
+from search.catalog.fulltext import create_words, write_all_words
+from search.catalog.schema import (
+    SCHEMA_VERSION,
+    decisions,
+    embeddings,
+    images,
+    label_rows,
+    labels,
+    spaces,
+    state,
+    words_due,
+)
 from search.sqlite.connections import close_writer, translated, writing_engine
 
 MIGRATED_ROWS = 10_000
@@ -79,5 +90,13 @@ def _from_4(operations: Operations) -> None:
     decisions.create(operations.get_bind())
 
 
-_STEPS: dict[int, Callable[[Operations], None]] = {1: _from_1, 2: _from_2, 3: _from_3, 4: _from_4}
+def _from_5(operations: Operations) -> None:
+    """Images are found by words."""
+    connection = operations.get_bind()
+    words_due.create(connection)
+    create_words(connection)
+    write_all_words(connection)
+
+
+_STEPS: dict[int, Callable[[Operations], None]] = {1: _from_1, 2: _from_2, 3: _from_3, 4: _from_4, 5: _from_5}
 """By the version that they start from."""

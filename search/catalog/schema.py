@@ -22,7 +22,7 @@ from search.names import folded
 
 APPLICATION_ID = 0x4C4B414C
 """`LKAL`: tells a catalog from any other SQLite file."""
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """`search.catalog.migrate` brings older ones up to it."""
 tables = MetaData()
 
@@ -131,6 +131,12 @@ decisions = Table(  # pairs that are not duplicates, by content: no reference to
     Column("other", Text, primary_key=True, index=True),  # not smaller than `one`; equal: copies of it are wanted
     Column("decided_at", Text, nullable=False),
     sqlite_with_rowid=False,
+)
+
+words_due = Table(  # images whose words are out of date: `search.catalog.fulltext` empties it before each commit
+    "words_due",
+    tables,
+    Column("image", Integer, primary_key=True),
 )
 
 state = Table(

@@ -11,6 +11,7 @@ from sqlalchemy import bindparam, delete, exists, func, select, tuple_, update
 from sqlalchemy.dialects.sqlite import insert
 
 from search.catalog.decisions import DecisionChanges
+from search.catalog.fulltext import WordChanges
 from search.catalog.schema import embeddings, failures, images, label_rows, locations, spaces, tombstones
 from search.catalog.schema import labels as labels_table
 from search.catalog.space_changes import ADD_EMBEDDING, CHUNK, SpaceChanges, embedding_row
@@ -50,7 +51,7 @@ _CLEAR_FAILURE = delete(failures).where(
 )
 
 
-class Transaction(SpaceChanges, DecisionChanges):
+class Transaction(SpaceChanges, DecisionChanges, WordChanges):
     """A write transaction of a catalog, open while `Catalog.writing` is. Its lookups see its own changes."""
 
     def add(self, image: NewImage, *, made_for: Iterable[Space] | None = None) -> bool:

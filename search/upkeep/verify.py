@@ -12,6 +12,7 @@ import numpy as np
 from sqlalchemy import and_, func, select
 
 from search.catalog.catalog import NEWEST, Changes
+from search.catalog.fulltext import out_of_step
 from search.catalog.schema import decisions, embeddings, images, labels, spaces
 from search.errors import GenerationDamaged, IndexDamaged, SearchError
 from search.generations.ann import NEIGHBOURS
@@ -69,7 +70,7 @@ def verify(index: Index) -> Verification:
     duplicates. An index opened `unchecked` may be damaged.
     """
     result = Verification()
-    for check in (_pages, _catalog, _uploads, _models, _generation, _journals):
+    for check in (_pages, _catalog, _words, _uploads, _models, _generation, _journals):
         try:
             for finding in check(index, result):
                 if isinstance(finding, Remark):
@@ -112,6 +113,20 @@ def _catalog(index: Index, result: Verification) -> Iterator[Finding]:
             yield Finding(problem="filters by label see other labels than the images have", advice=RESTORE)
     for space in index.spaces:
         yield from _vectors(index, space, result)
+
+
+def _words(index: Index, _: Verification) -> Iterator[Finding]:
+    wrong = 0
+    after: int | None = 0
+    try:
+        while after is not None:
+            with index.catalog.reading() as connection:
+                more, after = out_of_step(connection, after)
+            wrong += more
+    except IndexDamaged as error:
+        yield Finding(problem=f"words cannot be looked up ({error.__cause__})", advice=REBUILD)
+    if wrong:
+        yield Finding(problem=f"{wrong:,} images are not found by their words", advice=REBUILD)
 
 
 def _vectors(index: Index, space: Space, result: Verification) -> Iterator[Finding]:

@@ -1,0 +1,108 @@
+"""Text as words: how names and sentences are split before they are stored, and before they are looked for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+from unicodedata import category, normalize
+
+MAX_CHARACTERS, MAX_ASKED = 4_096, 64
+"""Of a text that is asked for, and words taken from it: more say nothing new, and each costs a look into the table."""
+MIN_PREFIX = 3
+"""Letters of a last word from which on longer words are found too: one or two begin too many words."""
+_WITHOUT = re.compile("[\u00ad\u0300-\u036f\u0591-\u05bd\u05bf-\u05c7\u064b-\u0652\u0670\u200c\u200d\ufe00-\ufe0f]")
+"""Accents, vowel points that are rarely written, and marks that nobody sees. Vowel signs of other scripts stay."""
+_BASE = str.maketrans(
+    {"ø": "o", "ł": "l", "đ": "d", "ð": "d", "ħ": "h", "\u0131": "i", "æ": "ae", "œ": "oe", "þ": "th"}
+)
+"""Letters that Unicode does not take apart, as people type them without their accents."""
+_UNSPACED = tuple(
+    range(first, last + 1)
+    for first, last in (
+        (0x0E00, 0x0EFF),  # Thai, Lao
+        (0x1000, 0x109F),  # Burmese
+        (0x1780, 0x17FF),  # Khmer
+        (0x3005, 0x3007),  # Chinese and Japanese, and their kana
+        (0x3040, 0x30FF),
+        (0x31F0, 0x31FF),
+        (0x3400, 0x9FFF),
+        (0xAC00, 0xD7A3),  # Korean: particles follow a word without a space
+        (0xF900, 0xFAFF),
+        (0x20000, 0x3FFFF),
+    )
+)
+_RUN, _PARTS = re.compile("[Aa0]+|c+"), re.compile("A+(?!a)|A?a+|0+")
+"""In a text's shape: words, or characters without spaces; and the parts of `redBicycle02`."""
+
+
+class _Shapes(dict[int, str]):
+    """What each character is: `A` upper case, `a` another letter, `0` a digit, `c` of a script without spaces."""
+
+    def __missing__(self, code: int) -> str:
+        kind = category(chr(code))
+        shape = {"Lu": "A", "Lt": "A"}.get(kind, {"L": "a", "M": "a", "N": "0"}.get(kind[0], " "))
+        if shape != " " and any(code in script for script in _UNSPACED):
+            shape = "c"
+        self[code] = shape
+        return shape
+
+
+_SHAPES = _Shapes()
+
+
+class Word(NamedTuple):
+    """A word in lower case without accents, and the parts of which a name runs it together; () where it has none.
+
+    Of a script without spaces: `whole` has a space after each character, `parts` are pairs of neighbours.
+    """
+
+    whole: str
+    parts: tuple[str, ...] = ()
+
+
+def words(text: str) -> Iterator[Word]:
+    """The words of a text. `redBicycle_02` has two: `redbicycle` of `red` and `bicycle`, and `02`."""
+    if not text.isascii():
+        text = normalize("NFC", _WITHOUT.sub("", normalize("NFKD", text)))
+    shape = text.translate(_SHAPES)
+    for run in _RUN.finditer(shape):
+        start, end = run.span()
+        if shape[start] == "c":
+            pairs = [f"{text[at]} {text[at + 1]}" for at in range(start, end - 1)] if end - start > 2 else ()
+            yield Word(" ".join(text[start:end]), tuple(pairs))
+        else:
+            parts = [_lower(text[slice(*part.span())]) for part in _PARTS.finditer(shape, start, end)]
+            yield Word(_lower(text[start:end]), tuple(parts) if len(parts) > 1 else ())
+
+
+def _lower(word: str) -> str:
+    return word.lower() if word.isascii() else word.casefold().translate(_BASE)
+
+
+def stored(texts: Iterator[str] | list[str]) -> str:
+    """Texts as the table of words holds them: words and their parts, each followed by a space."""
+    return " ".join(token for text in texts for word in words(text) for token in _tokens(word))
+
+
+def _tokens(word: Word) -> tuple[str, ...]:
+    return (*word.parts, word.whole) if word.parts and " " not in word.whole else (word.whole,)
+
+
+def asked(text: str) -> list[tuple[str, str]]:
+    """What to look for: of each word of a text two expressions of FTS5, which it meets wholly, or in part.
+
+    No character of the text has a meaning to FTS5: words are letters and digits in quotes.
+    """
+    found = list(dict.fromkeys(words(text[:MAX_CHARACTERS])))[:MAX_ASKED]
+    return [_expressions(word, last=number == len(found)) for number, word in enumerate(found, start=1)]
+
+
+def _expressions(word: Word, *, last: bool) -> tuple[str, str]:
+    whole = f'"{word.whole}"'
+    if last and " " not in word.whole and len(word.whole) >= MIN_PREFIX:
+        whole += f" OR {whole} *"  # the word itself counts twice: it comes before longer ones
+    parts = [f'"{part}"' for part in word.parts]
+    if not parts:
+        return f"({whole})", f"({whole})"
+    return f"({whole} OR ({' AND '.join(parts)}))", f"({whole} OR {' OR '.join(parts)})"
