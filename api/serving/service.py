@@ -32,6 +32,7 @@ from api.serving.pictures import Pictures, store_upload
 from api.serving.publishing import publish_patiently
 from api.serving.questions import Question
 from api.serving.timing import Timing
+from api.serving.words import WordsEmbedding
 from api.settings import Settings
 from indexer.encoders.encoder import Encoder, SpaceRequest
 from indexer.errors import ModelUnsupported
@@ -49,10 +50,9 @@ LOG = logging.getLogger("lookalike")
 MAX_SEARCHES_AT_ONCE = 32
 """Light searches that share one pass over the index."""
 MAX_LIGHT_HITS = 200
-"""A light search looks through at most as many hits, has no filter, and folds nothing."""
+"""A light search looks through at most as many hits, has no filter and no words, and folds nothing."""
 MAX_HEAVY_SEARCHES = 64
-"""All other searches, running or queued: the first of a filter takes some tenths of a second of a million images. More
-are refused."""
+"""All others, running or queued; more are refused. The first of a filter takes some tenths of a second of a million."""
 MAX_ADDED_AT_ONCE = 8
 """Spaces that are worked out, or wait for it: in one thread, seconds each, also where nobody waits any more."""
 FILLING_LOCK_SECONDS = 2.0
@@ -91,6 +91,7 @@ class Service:
         self.index = index
         load = load or partial(load_index_encoder, index, warn=LOG.warning)
         self.embedding = Embedding(index, encoder, load, settings)
+        self.words = WordsEmbedding(settings.cached_embeddings)
         self.filling = Filling(index.path, settings.log_format)
         # On one core each: threads of FAISS that wait for each other spin, and take the other from the event loop.
         one_core = partial(faiss.omp_set_num_threads, 1)
@@ -124,7 +125,7 @@ class Service:
         for pool in (self._searchers, self._readers, self._adder, self._writer, self._publisher):
             pool.shutdown()
         stages = (self.pictures.close, self.maps.close, self.duplicates.close, self._searching.close)
-        for close in (*stages, self._observer.close, self.embedding.close, self.index.close):
+        for close in (*stages, self._observer.close, self.words.close, self.embedding.close, self.index.close):
             close()
 
     async def check(self) -> None:
@@ -161,16 +162,16 @@ class Service:
         """
         draft = question.draft(self.index)
         space = self.index.space(draft.space)
-        pictures = question.pictures
-        turns = question.options.turns
-        vectors = [await self.embedding.embed(one.data, space, timing, box=one.box, turns=turns) for one in pictures]
-        return await self.search(question.query(draft, vectors), timing), space.name
+        embed = partial(self.embedding.embed, space=space, timing=timing, turns=question.options.turns)
+        vectors = [await embed(one.data, box=one.box) for one in question.pictures]
+        words = await self.words.embed(question.texts_for(space), space, timing)
+        return await self.search(question.query(draft, vectors, words), timing), space.name
 
     async def search(self, query: Query, timing: Timing) -> list[Hit]:
         """`Index.search`, together with others that wait; what may take long, beside them. Raises Overloaded too."""
         began = time.perf_counter()
         with activity.HERE.working():
-            if query.filter is None and not query.fold and query.k + query.offset <= MAX_LIGHT_HITS:
+            if query.is_plain and query.k + query.offset <= MAX_LIGHT_HITS:
                 hits = await self._searching(query)
             else:
                 with self._heavy.entered():
@@ -180,7 +181,7 @@ class Service:
         return hits
 
     async def read(self, work: Callable[[Index], Result]) -> Result:
-        """Read from the index, off the event loop. Too little for `activity`: probes do it every second."""
+        """Read, off the event loop. Too little for `activity`: probes do it every second."""
         return await asyncio.get_running_loop().run_in_executor(self._readers, work, self.index)
 
     async def write(self, work: Callable[[Writer], Result]) -> Result:

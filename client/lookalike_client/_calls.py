@@ -92,16 +92,17 @@ def search(
     *,
     options: SearchOptions,
     image: ImageInput | None = None,
+    text: str | None = None,
     id: str | None = None,
     vector: Sequence[float] | None = None,
     parts: Sequence[Part] | None = None,
     box: Box | None = None,
 ) -> Call[SearchResult]:
-    """A search by exactly one of image, id, vector, parts."""
-    given = [name for name, value in _given({"image": image, "id": id, "vector": vector, "parts": parts}).items()]
+    """A search by exactly one of image, text, id, vector, parts."""
+    given = [*_given({"image": image, "text": text, "id": id, "vector": vector, "parts": parts})]
     if len(given) != 1:
         raise TypeError(
-            f"A search takes exactly one of image, id, vector and parts; found {' and '.join(given) or 'none'}."
+            f"A search takes exactly one of image, text, id, vector and parts; found {' and '.join(given) or 'none'}."
         )
     if box is not None and image is None:
         raise TypeError("`box` belongs to `image`; a Part with an image has a box of its own.")
@@ -118,7 +119,7 @@ def search(
             parse=_answers.search_result,
         )
     if parts is None:
-        parts = [Part(id=id, vector=vector)]
+        parts = [Part(text=text, id=id, vector=vector)]
     return Call(
         method="POST",
         path="/v1/search",
@@ -308,6 +309,7 @@ def _part(part: Part) -> dict[str, Any]:
         raise TypeError(f"`parts` is a sequence of Part, not of {type(part).__qualname__}.")
     values = {
         "image": None if part.image is None else _base64(part.image),
+        "text": part.text,
         "id": part.id,
         "vector": None if part.vector is None else [float(value) for value in part.vector],
         "weight": float(part.weight),

@@ -47,6 +47,7 @@ class Client(Connection):
         self,
         image: ImageInput | None = None,
         *,
+        text: str | None = None,
         id: str | None = None,
         vector: Sequence[float] | None = None,
         parts: Sequence[Part] | None = None,
@@ -61,17 +62,18 @@ class Client(Connection):
         fold: bool = False,
         turns: bool = False,
     ) -> SearchResult:
-        """The `k` nearest images after the first `offset`, of exactly one of an image, the id of an indexed image, an
-        embedding ((dim,) numbers), or weighted parts.
+        """The `k` nearest images after the first `offset`, of exactly one of an image, words, the id of an indexed
+        image, an embedding ((dim,) numbers), or weighted parts.
 
-        An image that is asked for by id is not among its own hits. min_score: leave out hits below this cosine, -1..1.
+        text: what the images show, in any language; the index needs a space of words. An image that is asked for by id
+        is not among its own hits. min_score: leave out hits below this cosine, -1..1.
         max_fmr: leave out hits with a higher false-match rate; "auto": above what 20 images reach by chance.
         filter: which images may be hits, e.g. `{"label": "cat", "width": {"gte": 1000}}`; k images are found whenever k
         match. box: x, y, width, height in pixels of the upright `image`; only this part is looked at. fold: near-equal
         images are one hit, with its `copies`. turns: ask in all eight orientations; an image's best score counts.
 
         Raises UnsupportedImage or Unprocessable (the image is none, or cannot be decoded), TooLarge, NotFound,
-        Unprocessable (a filter or a vector that cannot be meant); TypeError for none or two of the four.
+        Unprocessable (a filter or a vector that cannot be meant); TypeError for none or two of the five.
         """
         options = SearchOptions(
             k=k,
@@ -84,7 +86,7 @@ class Client(Connection):
             fold=fold,
             turns=turns,
         )
-        call = apart(_calls.search, image=image, id=id, vector=vector, parts=parts, box=box, options=options)
+        call = apart(_calls.search, image=image, text=text, id=id, vector=vector, parts=parts, box=box, options=options)
         return self._found(call, index)
 
     def search_many(

@@ -14,22 +14,24 @@ _NAME_WIDTH = 40
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """One weighted part of a query: exactly one of an image, the id of an indexed one, or an embedding of the space.
+    """One weighted part of a query: exactly one of an image, words, the id of an indexed image, or an embedding of the
+    space.
 
-    vector: (dim,) numbers. weight: may be negative (less like this). box: x, y, width, height in pixels of the upright
-    image; only this part of `image` is looked at. Raises ValueError where it has none or two of the three, or a box and
-    no image.
+    text: what the images show, in any language; the index needs a space of words. vector: (dim,) numbers. weight: may
+    be negative (less like this). box: x, y, width, height in pixels of the upright image; only this part of `image` is
+    looked at. Raises ValueError where it has none or two of the four, or a box and no image.
     """
 
     image: ImageInput | None = None
+    text: str | None = None
     id: str | None = None
     vector: Sequence[float] | None = None
     weight: float = 1.0
     box: tuple[float, float, float, float] | None = None
 
     def __post_init__(self) -> None:
-        if sum(value is not None for value in (self.image, self.id, self.vector)) != 1:
-            raise ValueError("A part has exactly one of image, id and vector.")
+        if sum(value is not None for value in (self.image, self.text, self.id, self.vector)) != 1:
+            raise ValueError("A part has exactly one of image, text, id and vector.")
         if self.box is not None and self.image is None:
             raise ValueError("Only a part with an image has a box.")
 

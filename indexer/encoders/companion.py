@@ -1,13 +1,14 @@
-"""A model and its companion, a second network on the same pixels: one embedding of both."""
+"""A model and its companion, a second network on the same pixels: one embedding of both, and the words that fit."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from indexer.encoders.encoder import Encoder, Precision
+from indexer.encoders.words import WordsHead
 from indexer.pictures.preprocess import Inputs
 from search.recipe import Recipe
 from search.vectors import concatenate
@@ -16,11 +17,15 @@ from search.vectors import concatenate
 class CompanionEncoder:
     """Runs both networks, and joins their embeddings in the spaces that have the companion."""
 
-    def __init__(self, model: Encoder, companion: Encoder, spaces: Mapping[str, Recipe]) -> None:
-        """model: gives each space's own part, in the order of `spaces`; companion: one space, the other part."""
+    def __init__(
+        self, model: Encoder | None, companion: Encoder, spaces: Mapping[str, Recipe], head: WordsHead | None = None
+    ) -> None:
+        """model: gives each space's own part, in the order of `spaces`, but for those of words; None where there is no
+        other. companion: one space, the other part. head: of the space of words, made of the companion's part."""
         self._model = model
         self._companion = companion
         self._spaces = dict(spaces)
+        self._head = head
 
     @property
     def recipes(self) -> tuple[Recipe, ...]:
@@ -30,7 +35,7 @@ class CompanionEncoder:
     @property
     def inputs(self) -> Inputs:
         """The kinds of pixels that it takes."""
-        return self._model.inputs
+        return self._main.inputs
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -40,33 +45,48 @@ class CompanionEncoder:
     @property
     def backend(self) -> str:
         """The model's."""
-        return self._model.backend
+        return self._main.backend
 
     @property
     def precision(self) -> Precision:
         """The model's."""
-        return self._model.precision
+        return self._main.precision
 
     @property
     def batch_size(self) -> int:
         """The model's, which takes most of the time."""
-        return self._model.batch_size
+        return self._main.batch_size
+
+    @property
+    def _main(self) -> Encoder:
+        return self._companion if self._model is None else self._model
 
     def prepare(self, pixels: NDArray[np.uint8], remaining: int) -> None:
         """Prepare both. pixels: (n, size, size, 3) uint8; remaining: images left to embed."""
-        self._model.prepare(pixels, remaining)
-        self._companion.prepare(pixels, remaining)
+        for encoder in (self._model, self._companion):
+            if encoder is not None:
+                encoder.prepare(pixels, remaining)
 
     def encode(self, pixels: NDArray[np.uint8]) -> Sequence[NDArray[np.float32]]:
         """Embed (n, size, size, 3) uint8: one (n, dim) float32 of unit length a space."""
-        own = self._model.encode(pixels)
+        own = iter(() if self._model is None else self._model.encode(pixels))
         (beside,) = self._companion.encode(pixels)
-        return [
-            vectors if recipe.companion is None else concatenate([vectors, beside])
-            for vectors, recipe in zip(own, self._spaces.values(), strict=True)
-        ]
+        return [self._joined(recipe, own, beside) for recipe in self._spaces.values()]
+
+    def _joined(
+        self, recipe: Recipe, own: Iterator[NDArray[np.float32]], beside: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        if recipe.words is not None:
+            assert self._head is not None
+            return self._head(beside)
+        vectors = next(own)
+        return vectors if recipe.companion is None else concatenate([vectors, beside])
 
     def per_core(self) -> Sequence[Encoder]:
         """Both on one core each; none where one of them has none."""
-        pairs = zip(self._model.per_core(), self._companion.per_core(), strict=False)
-        return [CompanionEncoder(model, companion, self._spaces) for model, companion in pairs]
+        beside = self._companion.per_core()
+        models = [None] * len(beside) if self._model is None else self._model.per_core()
+        return [
+            CompanionEncoder(model, companion, self._spaces, self._head)
+            for model, companion in zip(models, beside, strict=False)
+        ]

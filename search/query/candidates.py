@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from search.query.allowed import Selection
 from search.query.aspects import WeightedVectors, nearest_by_sum
+from search.query.fusion import DEPTH, fused
 from search.query.scores import Rates
 from search.query.snapshot import Snapshot
 from search.types import Query
@@ -26,8 +27,9 @@ COSINE_ROUNDING = 1e-6
 class Asked:
     """A query as it is searched for, by one aspect or several.
 
-    `excluded`: ids of its own parts, and of images whose files are gone. `min_score`: that a hit needs. `spare`:
-    candidates to look at beyond those.
+    `excluded`: ids of its own parts, and of images whose files are gone. `min_score`: that a hit needs. `by_words`: the
+    rowids that the catalog finds by the query's words, best first; None where it has none. `spare`: candidates to look
+    at beyond those.
     """
 
     query: Query
@@ -36,12 +38,14 @@ class Asked:
     excluded: frozenset[str]
     rates: Rates | None
     min_score: float | None
+    by_words: NDArray[np.int64] | None = None
     spare: int = 0
 
     @property
     def wanted(self) -> int:
         """How many images are looked for at least."""
-        return self.query.k + self.query.offset + len(self.excluded) + self.spare
+        wanted = self.query.k + self.query.offset + len(self.excluded) + self.spare
+        return wanted if self.by_words is None else max(wanted, DEPTH)
 
 
 def candidates(snapshot: Snapshot, asked: Sequence[Asked]) -> list[Found]:
@@ -50,7 +54,9 @@ def candidates(snapshot: Snapshot, asked: Sequence[Asked]) -> list[Found]:
     windows: dict[int, int] = {}
     for number, one in enumerate(asked):
         window = one.wanted + EXTRA_CANDIDATES
-        if len(one.aspects) == 1:
+        if not len(one.aspects[0].vectors):
+            answers[number] = _enough(one, np.empty(0, np.int64), np.empty(0, np.float32))
+        elif len(one.aspects) == 1:
             windows[number] = window
         else:
             answers[number] = _enough(one, *nearest_by_sum(snapshot, one.aspects, one.wanted, window, one.allowed))
@@ -93,6 +99,8 @@ def _best_view(rowids: NDArray[np.int64], scores: NDArray[np.float32]) -> Found:
 
 
 def _enough(one: Asked, rowids: NDArray[np.int64], scores: NDArray[np.float32]) -> Found:
+    if one.by_words is not None:
+        rowids, scores = fused(rowids, scores, one.by_words)
     enough = np.ones(len(rowids), dtype=np.bool_)
     if len(rowids) > one.wanted:
         enough &= scores >= scores[one.wanted - 1]

@@ -69,7 +69,11 @@ def _searched_views(vector: Vector, number: int, dim: int, transform: Transform)
 def query_aspects(query: Query) -> Sequence[Aspect]:
     """The aspects of a query; one of its parts and space where it names none. Raises QueryInvalid."""
     check_window(query)
+    if query.words is not None and not query.words.strip():
+        raise QueryInvalid("The words of a query are empty.")
     if not query.aspects:
+        if not query.parts and query.words is None:
+            raise QueryInvalid("A query has parts, or words.")
         return (Aspect(parts=query.parts, space=query.space),)
     if query.parts or query.space is not None:
         raise QueryInvalid("A query has either parts, and perhaps a space, or aspects, each with its own.")

@@ -44,9 +44,10 @@ def rates_of(
     sought: Sequence[WeightedVectors],
     calibrations: Calibrations,
 ) -> Rates | None:
-    """The rates of a query of one image; None where the space has none, or where it is a mixture: the cosines of a
-    mixture with random images are not those of an image."""
-    if len(aspects) > 1 or len(aspects[0].parts) > 1 or aspects[0].weight * aspects[0].parts[0].weight < 0:
+    """The rates of a query of one image; None where the space has none, or where it is words or a mixture: their
+    cosines with random images are not those of an image."""
+    first = aspects[0].parts[0]
+    if len(aspects) > 1 or len(aspects[0].parts) > 1 or aspects[0].weight * first.weight < 0 or first.of_words:
         return None
     view = snapshot.spaces[sought[0].space]
     base = view.base
@@ -64,9 +65,9 @@ def least_score(query: Query, rates: Rates | None, images: int) -> float | None:
         return query.min_score
     if rates is None:
         raise QueryInvalid(
-            "No false-match rate is known for this query. It needs one image, not a mixture, and a space that was "
-            f"published with at least {MIN_IMAGES} different images (lookalike rebuild). Or send min_score, or max_fmr "
-            f"`{AUTO}`."
+            "No false-match rate is known for this query. It needs one image, not words or a mixture, and a space that "
+            f"was published with at least {MIN_IMAGES} different images (lookalike rebuild). Or send min_score, or "
+            f"max_fmr `{AUTO}`."
         )
     wanted = auto_rate(images) if query.max_fmr == AUTO else float(query.max_fmr)
     cut = rates.score(wanted)

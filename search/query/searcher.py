@@ -21,6 +21,7 @@ from search.query.aspects import WeightedVectors
 from search.query.candidates import EXTRA_CANDIDATES, Asked, Found, candidates
 from search.query.fold import CANDIDATES_PER_HIT, MAX_COPIES, MAX_FOLD_CANDIDATES, fold, is_enough
 from search.query.follow import Follower
+from search.query.fusion import DEPTH
 from search.query.parts import part_vectors, query_aspects
 from search.query.scores import Rates, least_score, rates_of
 from search.query.selections import Selections
@@ -85,7 +86,7 @@ class Searcher:
         """Count the ten nearest that a search finds, and those there are; None where it compares all."""
         snapshot, _ = self._follower.newest()
         aspects = query_aspects(query)
-        if len(aspects) > 1:
+        if len(aspects) > 1 or not aspects[0].parts:
             return None
         space = snapshot.space(aspects[0].space)
         vector = self._sought(snapshot, aspects[0], self._searched(snapshot, [query])).vectors[:1]
@@ -141,18 +142,24 @@ class Searcher:
     ) -> Asked:
         """Raises REFUSALS."""
         aspects = query_aspects(query)
+        allowed, by_words = self._selections.of(query.filter, version), None
+        if query.words is not None:
+            found = self._catalog.find_words(query.words, DEPTH, None if allowed is None else allowed.rowids)
+            by_words = np.array([rowid for rowid, _ in found], dtype=np.int64)
         sought = tuple(self._sought(snapshot, aspect, searched) for aspect in aspects)
         excluded = frozenset(part.id for aspect in aspects for part in aspect.parts if part.id is not None)
-        rates = rates_of(snapshot, aspects, sought, self._catalog.calibrations())
+        rates = None if query.words else rates_of(snapshot, aspects, sought, self._catalog.calibrations())
         view = snapshot.spaces[sought[0].space]
         least = least_score(query, rates, view.count - view.dead)
-        return Asked(query, sought, self._selections.of(query.filter, version), excluded, rates, least)
+        return Asked(query, sought, allowed, excluded, rates, least, by_words)
 
     def _sought(
         self, snapshot: Snapshot, aspect: Aspect, searched: Mapping[tuple[str, str], Vector]
     ) -> WeightedVectors:
         """An aspect's vectors. A negative one looks for the nearest to the opposite: its weight becomes positive."""
         space = snapshot.space(aspect.space)
+        if not aspect.parts:  # of a query of words alone
+            return WeightedVectors(space.name, np.empty((0, 0), np.float32), 1.0)
 
         def vector_of(image_id: str) -> Vector:
             if (space.name, image_id) not in searched:

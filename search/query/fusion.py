@@ -1,0 +1,37 @@
+"""Fusion: one ranking of the images that words find in the catalog, and of those that vectors find.
+
+Reciprocal ranks are added (Cormack, Clarke and Buettcher, "Reciprocal Rank Fusion", SIGIR 2009): scores of words and
+cosines have no common measure.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Rowids = NDArray[np.int64]
+Scores = NDArray[np.float32]
+
+DEPTH = 1_000
+"""Of each ranking, the images whose ranks count. Beyond, images come in the order of their vectors."""
+RANK_OFFSET = 60.0
+"""Added to ranks, from 1: by so much the first is not everything."""
+WORDS_SHARE = 0.7
+"""Of the catalog's words: what somebody wrote is surer than what a network sees. Figures: docs/relevance.md."""
+
+
+def fused(rowids: Rowids, scores: Scores, by_words: Rowids) -> tuple[Rowids, Scores]:
+    """Both rankings as one: rowids (n,) and scores (n,), best first, 1 for what is first in both.
+
+    rowids, scores: found by vectors, (v,) each, best first; equal scores have equal ranks. by_words: rowids (w,), up to
+    DEPTH, best first. An image that words found gets nothing for a rank beyond DEPTH in the other ranking.
+    """
+    found = np.union1d(rowids, by_words)
+    added = np.zeros(len(found), dtype=np.float64)
+    ranks = 1 + np.searchsorted(-scores, -scores, side="left")
+    counted = (ranks <= DEPTH) | ~np.isin(rowids, by_words)
+    added[np.searchsorted(found, rowids[counted])] += (1 - WORDS_SHARE) / (RANK_OFFSET + ranks[counted])
+    added[np.searchsorted(found, by_words)] += WORDS_SHARE / (RANK_OFFSET + 1 + np.arange(len(by_words)))
+    total = (added * (RANK_OFFSET + 1)).astype(np.float32)
+    order = np.argsort(-total, kind="stable")
+    return found[order], total[order]

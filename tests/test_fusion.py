@@ -1,0 +1,102 @@
+"""One ranking of what words find in the catalog and what vectors find, against a ranking by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import image_id, vectors
+
+from search.errors import QueryInvalid
+from search.filters import parse_filter
+from search.index import Index
+from search.query.fusion import DEPTH, RANK_OFFSET, WORDS_SHARE, fused
+from search.types import Query, QueryPart
+
+COLOURS = ("red", "green", "blue", "black")
+COUNT = 60
+
+
+@pytest.fixture
+def index(make_index: Callable[..., Index]) -> Index:
+    """Images of random vectors, each with a colour as its label, of which every third is striped too."""
+    made = make_index(vectors(COUNT))
+    with made.writer() as writer, writer.transaction() as transaction:
+        for number in range(COUNT):
+            labels = [COLOURS[number % 4], *(["striped"] if number % 3 == 0 else [])]
+            transaction.annotate(image_id(number), labels=labels, metadata={"year": str(2000 + number % 2)})
+    made.refresh()
+    return made
+
+
+def by_hand(index: Index, query: Query) -> list[tuple[str, float]]:
+    """The fused ranking: every image's rank by words and by its cosine, looked up one by one."""
+    assert query.words is not None
+    matching = None if query.filter is None else index.catalog.matching(query.filter)
+    names = {rowid: name for name, rowid in index.catalog.rowids({image_id(n) for n in range(COUNT)}).items()}
+    scores = dict.fromkeys(names.values(), 0.0)
+    for rank, (rowid, _) in enumerate(index.catalog.find_words(query.words, DEPTH, matching), start=1):
+        scores[names[rowid]] += WORDS_SHARE / (RANK_OFFSET + rank)
+    if query.parts:
+        cosines = {hit.id: hit.score for hit in index.search(replace(query, words=None, k=COUNT, offset=0))}
+        for name, cosine in cosines.items():
+            rank = 1 + sum(other > cosine for other in cosines.values())
+            scores[name] += (1 - WORDS_SHARE) / (RANK_OFFSET + rank)
+    found = [(name, score * (RANK_OFFSET + 1)) for name, score in scores.items() if score]
+    return sorted(found, key=lambda one: (-round(one[1], 6), one[0]))
+
+
+def test_generated_queries_are_answered_as_by_hand(index: Index) -> None:
+    generator = np.random.default_rng(0)
+    for number in range(200):
+        words = " ".join(generator.choice([*COLOURS, "striped", "2001", "nothing"], size=generator.integers(1, 4)))
+        query = Query(
+            parts=[QueryPart(vector=vectors(1, seed=number)[0])] if number % 4 else [],
+            words=words,
+            k=int(generator.integers(1, COUNT)),
+            offset=int(generator.integers(0, 10)),
+            filter=parse_filter({"label": "striped"}) if number % 5 == 0 else None,
+        )
+        expected = by_hand(index, query)[query.offset : query.offset + query.k]
+        found = [(hit.id, hit.score) for hit in index.search(query)]
+        assert [name for name, _ in found] == [name for name, _ in expected], query
+        np.testing.assert_allclose([score for _, score in found], [score for _, score in expected], atol=1e-6)
+
+
+def test_what_is_first_in_both_has_the_score_one() -> None:
+    found, scores = fused(np.array([5, 3]), np.array([0.9, 0.8], np.float32), np.array([5, 7]))
+    assert found.tolist() == [5, 7, 3]
+    assert scores[0] == pytest.approx(1)
+
+
+def test_equal_cosines_have_equal_ranks() -> None:
+    _, scores = fused(np.array([1, 2, 3]), np.array([0.9, 0.9, 0.5], np.float32), np.empty(0, np.int64))
+    assert scores[0] == scores[1] > scores[2]
+
+
+def test_words_with_a_filter_find_only_what_it_lets_through(index: Index) -> None:
+    hits = index.search(Query(words="red", filter=parse_filter({"label": "striped"}), k=COUNT))
+    assert hits
+    assert all({"red", "striped"} <= {*hit.labels} for hit in hits)
+
+
+def test_words_that_are_nowhere_find_nothing(index: Index) -> None:
+    assert list(index.search(Query(words="unheard-of", k=5))) == []
+
+
+def test_folding_and_scores_work_with_words(index: Index) -> None:
+    query = Query(words="red", parts=[QueryPart(vector=vectors(1)[0])], k=10)
+    folded = index.search(replace(query, fold=True))
+    assert len(folded) == 10
+    least = index.search(query)[3].score
+    assert len(index.search(replace(query, min_score=least))) == 4
+
+
+@pytest.mark.parametrize("words", ["", "  "])
+def test_empty_words_are_refused(index: Index, words: str) -> None:
+    with pytest.raises(QueryInvalid, match="empty"):
+        index.search(Query(words=words))
+    with pytest.raises(QueryInvalid, match="parts, or words"):
+        index.search(Query())
