@@ -82,7 +82,7 @@ def test_names_are_found_in_any_case_script_and_accents(index: Index, path: str,
         assert found(index, text) == [1], text
 
 
-@pytest.mark.parametrize("text", ["転日", "redbicycler", "bi", "", " ", "*", '"', "()", "\0", "\ud800", "❤️", "-_."])
+@pytest.mark.parametrize("text", ["転日", "bicyclist", "bi", "", " ", "*", '"', "()", "\0", "\ud800", "❤️", "-_."])
 def test_what_is_no_word_of_an_image_finds_nothing(index: Index, text: str) -> None:
     add(index, 1, "redBicycle 日本語の自転車.png")
     assert found(index, text) == []
@@ -136,6 +136,19 @@ def test_words_of_names_that_are_run_together() -> None:
     ]
     assert list(words("自転車 車")) == [Word("自 転 車", ("自 転", "転 車")), Word("車")]
     assert stored(["redBicycle", "自転車"]) == "red bicycle redbicycle 自 転 車"
+
+
+def test_neighbours_are_found_run_together_and_words_with_other_ends_after_their_own(index: Index) -> None:
+    add(index, 1, "guineafowl.png")
+    add(index, 2, "penguins.png", ["penguin house"])
+    add(index, 3, "1.png", ["penguins"])
+    add(index, 4, "2.png", ["penguin"])
+    add(index, 5, "rot/Katze.png")
+    assert found(index, "a guinea fowl") == [1]
+    assert found(index, "penguin")[0] == 4
+    assert set(found(index, "penguins")[:2]) == {2, 3}
+    assert found(index, "penguins")[2:] == [4]
+    assert found(index, "Katzen") == [5]
 
 
 def test_images_with_all_words_come_first_and_titles_before_names_before_the_rest(index: Index) -> None:
