@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 from search.catalog.hits import PRESENT
 from search.catalog.lookup import Lookup
 from search.catalog.words import MAX_ASKED, asked, stored
+from search.errors import IndexDamaged
 from search.sqlite.store import Store
 from search.types import JsonObject
 
@@ -40,7 +41,10 @@ _UPLOADED = re.compile(r"([0-9a-f]{2})/\1[0-9a-f]{62}\..+")
 """Paths of images added over HTTP: a hash is no word."""
 
 _TABLE = f"CREATE VIRTUAL TABLE words USING fts5({', '.join(COLUMNS)}, tokenize = 'ascii')"
-_NOTE = "INSERT OR IGNORE INTO words_due (image) SELECT {0} WHERE {0} IS NOT NULL;"
+# Not OR IGNORE: what the statement says of conflicts counts in its triggers.
+_NOTE = """
+INSERT INTO words_due (image) SELECT {0} WHERE {0} IS NOT NULL AND {0} NOT IN (SELECT image FROM words_due);
+"""
 _TRIGGERS = (
     ("image_added", "AFTER INSERT ON images", "new.rowid"),
     ("image_changed", "AFTER UPDATE OF labels, metadata ON images", "new.rowid"),
@@ -156,8 +160,13 @@ class StoredWords(Store):
         are found of which a file is there. allowed: rowids, ascending ((n,) int64), of images that may be found. Raises
         IndexDamaged, StorageFailed.
         """
-        with self.reading() as connection:
-            return _found(connection, text, limit, allowed)
+        try:
+            with self.reading() as connection:
+                return _found(connection, text, limit, allowed)
+        except IndexDamaged as error:
+            raise IndexDamaged(
+                f"Words cannot be looked up in {self.path} ({error.__cause__}). lookalike verify says what to do."
+            ) from error
 
 
 def _found(connection: Connection, text: str, limit: int, allowed: NDArray[np.int64] | None) -> list[tuple[int, float]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 from unicodedata import category, normalize
 
@@ -11,6 +12,9 @@ MAX_CHARACTERS, MAX_ASKED = 4_096, 64
 """Of a text that is asked for, and words taken from it: more say nothing new, and each costs a look into the table."""
 MIN_PREFIX = 3
 """Letters of a last word from which on longer words are found too: one or two begin too many words."""
+MIN_CUT = 5
+"""Letters of a word from which on the last may differ, and more may follow: `penguins` finds `penguin`, in any language
+whose words change at their end. By figures (docs/relevance.md) as good as stems, which are of one language."""
 _WITHOUT = re.compile("[\u00ad\u0300-\u036f\u0591-\u05bd\u05bf-\u05c7\u064b-\u0652\u0670\u200c\u200d\ufe00-\ufe0f]")
 """Accents, vowel points that are rarely written, and marks that nobody sees. Vowel signs of other scripts stay."""
 _BASE = str.maketrans(
@@ -90,19 +94,28 @@ def _tokens(word: Word) -> tuple[str, ...]:
 
 
 def asked(text: str) -> list[tuple[str, str]]:
-    """What to look for: of each word of a text two expressions of FTS5, which it meets wholly, or in part.
+    """What to look for: of each word of a text two expressions of FTS5, which an image meets wholly, or in part.
 
-    No character of the text has a meaning to FTS5: words are letters and digits in quotes.
+    Neighbours are looked for run together, too: `guinea fowl` finds `guineafowl.png`. No character of the text has a
+    meaning to FTS5: words are letters and digits in quotes.
     """
     found = list(dict.fromkeys(words(text[:MAX_CHARACTERS])))[:MAX_ASKED]
-    return [_expressions(word, last=number == len(found)) for number, word in enumerate(found, start=1)]
+    joined = [one.whole + other.whole for one, other in pairwise(found)]
+    return [
+        _expressions(word, joined[max(0, number - 1) : number + 1], last=number == len(found) - 1)
+        for number, word in enumerate(found)
+    ]
 
 
-def _expressions(word: Word, *, last: bool) -> tuple[str, str]:
-    whole = f'"{word.whole}"'
-    if last and " " not in word.whole and len(word.whole) >= MIN_PREFIX:
-        whole += f" OR {whole} *"  # the word itself counts twice: it comes before longer ones
+def _expressions(word: Word, joined: Sequence[str], *, last: bool) -> tuple[str, str]:
+    """joined: the word with the one before, and with the one after."""
+    one = word.whole
+    wholes = [f'"{whole}"' for whole in (one, *(whole for whole in joined if " " not in whole))]
+    # Beside the word itself, which counts by its own score too: it comes before longer ones.
+    if one.isalpha() and len(one) >= MIN_CUT:
+        wholes.append(f'"{one[:-1]}" *')
+    elif last and " " not in one and len(one) >= MIN_PREFIX:
+        wholes.append(f'"{one}" *')
     parts = [f'"{part}"' for part in word.parts]
-    if not parts:
-        return f"({whole})", f"({whole})"
-    return f"({whole} OR ({' AND '.join(parts)}))", f"({whole} OR {' OR '.join(parts)})"
+    every = [*wholes, f"({' AND '.join(parts)})"] if parts else wholes
+    return f"({' OR '.join(every)})", f"({' OR '.join([*wholes, *parts])})"
