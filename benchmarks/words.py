@@ -1,118 +1,115 @@
-"""How well words find images, by nothing but the names of their files.
+"""How well words find images: by the names of their files, by what pictures show, and by both.
 
     python benchmarks/words.py SETS
 
 SETS is the folder in which Debian's packages tuxpaint-stamps-default and qabcs-data were unpacked
-(`dpkg -x PACKAGE.deb SETS`). Each set becomes a catalog without labels, metadata or pictures: it knows the paths below
-the set's folder. Stamps are asked for by their descriptions, the first line of NAME.txt, pictures of qabcs by their
-names. Images with the same description, or name, are one answer. Prints Markdown.
+(`dpkg -x PACKAGE.deb SETS`). Each set is built without flags, without labels or metadata, and given its space of words.
+Stamps are asked for by their descriptions (NAME.txt), in three languages, pictures of qabcs by their names. Images with
+the same description, or name, are one answer; in brackets, only the image whose description it is. Prints Markdown. The
+space of words learned from names of qabcs, and none of stamps.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from machine import machine
+from numpy.typing import NDArray
+from relevance import build
+from scores import records
 
+from indexer.encoders.encoder import Encoder, SpaceRequest
+from indexer.encoders.words import load_text_encoder
+from indexer.fill import Fill
+from indexer.index_encoder import load_index_encoder
+from indexer.new_space import space_to_add
+from indexer.progress import Quiet
 from search.index import Index
-from search.recipe import Preprocessing, Recipe
-from search.types import Encoding, ImageFacts, Location, NewImage, Space
+from search.types import Query, QueryPart, Space
 
 TOP = (1, 5, 10)
-PREPROCESSING = Preprocessing(geometry="crop", resize=1, size=1, resample=3, mean=(0, 0, 0), std=(1, 1, 1))
-RECIPE = Recipe(
-    model="none",
-    weights_sha256="0" * 64,
-    layers=(0,),
-    pooling="cls",
-    final_norm=(False,),
-    preprocessing=PREPROCESSING,
-    dim=1,
-)
-"""Of a model that nobody has: words need none."""
+WORDS = "words"
+LANGUAGES = ("en", "de", "fr")
+METHODS = ("names", "pictures", "both")
 
 
-def stamps(sets: Path) -> tuple[Path, dict[str, str]]:
-    """Each stamp's path below their folder, and its description."""
-    root = sets / "usr/share/tuxpaint/stamps"
+def stamps(sets: Path, language: str) -> dict[Path, str]:
+    """Each stamp, and its description in a language."""
     found = {}
-    for path in sorted(root.rglob("*.png")):
+    for path in sorted((sets / "usr/share/tuxpaint/stamps").rglob("*.png")):
         text = path.with_suffix(".txt")
         if not path.name.endswith("_mirror.png") and text.exists():
-            found[path.relative_to(root).as_posix()] = text.read_text(encoding="utf-8").partition("\n")[0]
-    return root, found
-
-
-def pictures(sets: Path) -> tuple[Path, dict[str, str]]:
-    """Each picture of qabcs, and its name with spaces."""
-    root = sets / "usr/share/qabcs/abcs/all/pics"
-    paths = sorted(root.rglob("*.png"))
-    return root, {path.relative_to(root).as_posix(): path.stem.replace("_", " ") for path in paths}
-
-
-SETS: Mapping[str, Callable[[Path], tuple[Path, dict[str, str]]]] = {
-    "stamps, by description": stamps,
-    "qabcs, by name": pictures,
-}
-
-
-def index_of(root: Path, paths: Sequence[str], folder: Path) -> Index:
-    """An index in a folder, that knows nothing of images but their paths below a root."""
-    index = Index.create(folder, [Space(name="none", recipe=RECIPE, encoding=Encoding())])
-    with index.writer() as writer, writer.transaction() as transaction:
-        for path in paths:
-            image = NewImage(
-                id=identity(path),
-                facts=ImageFacts(width=1, height=1, format="png", bytes=1),
-                location=Location(root=str(root), path=path, mtime_ns=0, size=1),
-                vectors={"none": np.ones(1, dtype=np.float32)},
-                labels=(),
-                metadata={},
+            first, *lines = text.read_text(encoding="utf-8").splitlines()
+            said = (
+                first
+                if language == "en"
+                else next((line.partition("=")[2] for line in lines if line.startswith(f"{language}.utf8=")), "")
             )
-            transaction.add(image)
-    return index
+            if said.strip():
+                found[path] = said.strip()
+    return found
 
 
-def identity(path: str) -> str:
-    """The id of the image of a path."""
-    return hashlib.sha256(path.encode()).hexdigest()
+def pictures(sets: Path) -> dict[Path, str]:
+    """Each picture of qabcs, and its name with spaces."""
+    paths = sorted((sets / "usr/share/qabcs/abcs/all/pics").rglob("*.png"))
+    return {path: path.stem.replace("_", " ") for path in paths}
 
 
-def measure(index: Index, texts: Mapping[str, str]) -> tuple[list[float], float]:
-    """The share of texts that find an image of theirs among the first of TOP, and milliseconds of one."""
-    said = {identity(path): text for path, text in texts.items()}
-    asked = sorted(set(texts.values()))
-    found = np.zeros(len(TOP))
-    began = time.perf_counter()
-    answers = [index.catalog.find_words(text, max(TOP)) for text in asked]
-    spent = 1e3 * (time.perf_counter() - began) / len(asked)
-    for text, answer in zip(asked, answers, strict=True):
-        ids = index.catalog.ids([rowid for rowid, _ in answer])
-        right = [said[ids[rowid]] == text for rowid, _ in answer]
-        found += [any(right[:top]) for top in TOP]
-    return [float(share) for share in found / len(asked)], spent
+def add_words(folder: Path) -> None:
+    """Give an index its space of words."""
+    with Index.open(folder, writable=True) as index:
+        with index.writer() as writer:
+            writer.add_space(space_to_add(index.catalog.spaces(), SpaceRequest(words=True)))
+
+        def load(spaces: Sequence[Space]) -> Encoder:
+            return load_index_encoder(index, spaces, warn=print)
+
+        Fill(index, load, workers=2, progress=Quiet(), stopped=lambda: False).run()
+        index.publish()
+
+
+def measure(index: Index, texts: Mapping[Path, str]) -> None:
+    """Print a row a method: the share of texts that find an image of theirs among the first of TOP, and its time."""
+    said = {record.id: texts[Path(path)] for record in records(index) for path in record.paths if Path(path) in texts}
+    space = index.space(WORDS)
+    asked = [*said.items()]
+    vectors: NDArray[np.float32] = load_text_encoder(space.recipe).encode([text for _, text in asked])
+    for method in METHODS:
+        found, own = np.zeros(len(TOP)), np.zeros(len(TOP))
+        began = time.perf_counter()
+        for (image, text), vector in zip(asked, vectors, strict=True):
+            parts = [] if method == "names" else [QueryPart(vector=vector, of_words=True)]
+            words = None if method == "pictures" else text
+            hits = [hit.id for hit in index.search(Query(parts=parts, words=words, space=space, k=max(TOP)))]
+            found += [any(said.get(one) == text for one in hits[:top]) for top in TOP]
+            own += [image in hits[:top] for top in TOP]
+        spent = 1e3 * (time.perf_counter() - began) / len(asked)
+        shares = [f"{all_ / len(asked):.3f} ({one / len(asked):.3f})" for all_, one in zip(found, own, strict=True)]
+        print(f"| {method} | {len(asked):,} | {' | '.join(shares)} | {spent:.1f} |", flush=True)
 
 
 def main() -> None:
-    """Measure each set, and print a table."""
+    """Measure each set, and print tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where the packages were unpacked")
-    asked = parser.parse_args()
-    print(f"{machine()}\n")
-    print(f"| set | images | texts | {' | '.join(f'R@{top}' for top in TOP)} | ms a text |")
-    print(f"|---|---|---|{'---|' * len(TOP)}---|")
-    for name, find in SETS.items():
-        root, texts = find(asked.folder)
-        with tempfile.TemporaryDirectory() as work, index_of(root, list(texts), Path(work, "words.index")) as index:
-            shares, spent = measure(index, texts)
-        row = [name, f"{len(texts):,}", f"{len(set(texts.values())):,}", *(f"{share:.3f}" for share in shares)]
-        print(f"| {' | '.join(row)} | {spent:.2f} |")
+    sets = parser.parse_args().folder.resolve()
+    print(f"{machine()}")
+    described = {f"stamps, {language}": stamps(sets, language) for language in LANGUAGES}
+    for names, paths in ((described, [*described["stamps, en"]]), ({"qabcs": pictures(sets)}, [*pictures(sets)])):
+        with tempfile.TemporaryDirectory() as work:
+            build(paths, Path(work, "set.index"))
+            add_words(Path(work, "set.index"))
+            with Index.open(Path(work, "set.index")) as index:
+                for name, texts in names.items():
+                    print(f"\n### {name}\n\n| by | texts | {' | '.join(f'R@{top}' for top in TOP)} | ms |")
+                    print(f"|---|---|{'---|' * len(TOP)}---|")
+                    measure(index, texts)
 
 
 if __name__ == "__main__":

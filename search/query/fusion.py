@@ -14,7 +14,7 @@ Scores = NDArray[np.float32]
 
 DEPTH = 1_000
 """Of each ranking, the images whose ranks count. Beyond, images come in the order of their vectors."""
-RANK_OFFSET = 60.0
+RANK_OFFSET = 20.0
 """Added to ranks, from 1: by so much the first is not everything."""
 WORDS_SHARE = 0.7
 """Of the catalog's words: what somebody wrote is surer than what a network sees. Figures: docs/relevance.md."""
