@@ -35,6 +35,7 @@ from search.vectors import normalise
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may ask a model hub
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # a thread that waits leaves its core to the other tests
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the cores are busy: each runs tests of its own
 
 DIM = 32
 
