@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from coverage import Coverage
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
@@ -36,6 +37,27 @@ from search.vectors import normalise
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may ask a model hub
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # a thread that waits leaves its core to the other tests
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the cores are busy: each runs tests of its own
+
+MEASURE = "COVERAGE_PROCESS_CONFIG"
+"""The variable by which a process of Python is told to measure coverage."""
+MEASURED = os.environ.pop(MEASURE, None) if "PYTEST_XDIST_WORKER" in os.environ else None
+"""Its value, for servers alone: decoding processes, for one, are killed in the end, and would report nothing."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Slow tests run without coverage, which takes half their time again: most reach what fast ones reach."""
+    slow, measuring = item.get_closest_marker("slow"), Coverage.current()
+    if slow is None or slow.kwargs.get("measured") or measuring is None:
+        return (yield)
+    with mock.patch.dict(os.environ):
+        os.environ.pop(MEASURE, None)
+        measuring.stop()
+        try:
+            return (yield)
+        finally:
+            measuring.start()
+
 
 DIM = 32
 
@@ -295,11 +317,11 @@ class Server:
 
 def start_server(index: Path, *flags: str) -> tuple[subprocess.Popen[str], str]:
     """Start `lookalike serve` on a free port; returns the process and its address once it answers."""
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    if MEASURED is not None and Coverage.current() is not None:
+        environment[MEASURE] = MEASURED
     process = subprocess.Popen(
-        [*COMMAND, "serve", str(index), "--port", "0", *flags],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        [*COMMAND, "serve", str(index), "--port", "0", *flags], stdout=subprocess.PIPE, text=True, env=environment
     )
     assert process.stdout is not None
     for line in process.stdout:
