@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from coverage import Coverage
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
@@ -35,6 +36,28 @@ from search.vectors import normalise
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may ask a model hub
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # a thread that waits leaves its core to the other tests
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the cores are busy: each runs tests of its own
+
+MEASURE = "COVERAGE_PROCESS_CONFIG"
+"""The variable by which a process of Python is told to measure coverage."""
+MEASURED = os.environ.pop(MEASURE, None) if "PYTEST_XDIST_WORKER" in os.environ else None
+"""Its value, for servers alone: decoding processes, for one, are killed in the end, and would report nothing."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Slow tests run without coverage, which takes half their time again: most reach what fast ones reach."""
+    slow, measuring = item.get_closest_marker("slow"), Coverage.current()
+    if slow is None or slow.kwargs.get("measured") or measuring is None:
+        return (yield)
+    with mock.patch.dict(os.environ):
+        os.environ.pop(MEASURE, None)
+        measuring.stop()
+        try:
+            return (yield)
+        finally:
+            measuring.start()
+
 
 DIM = 32
 
@@ -143,10 +166,6 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-SHARED_IMAGES = 1_000
-"""Images from which on an index is made once for all tests, and copied: to make it takes seconds."""
-
-
 @pytest.fixture(scope="session")
 def made_indexes(tmp_path_factory: pytest.TempPathFactory) -> Callable[[object, Callable[[Path], None]], Path]:
     """The index that was made for a key, to be copied; where there is none yet, it is made."""
@@ -166,8 +185,9 @@ def made_indexes(tmp_path_factory: pytest.TempPathFactory) -> Callable[[object, 
 def make_index(
     tmp_path: Path, made_indexes: Callable[[object, Callable[[Path], None]], Path]
 ) -> Iterator[Callable[..., Index]]:
-    """Makes an index of the first `count` numbered images with these vectors. A large one is a copy of one that was
-    made so before; fresh: not so, because the test has patched what makes it."""
+    """Makes an index of the first `count` numbered images with these vectors: a copy of one that was made so before,
+    which takes a third of the time, or less. fresh: not so, because the test has patched what makes it, or
+    left files in its place."""
     opened: list[Index] = []
 
     def make(
@@ -193,7 +213,7 @@ def make_index(
                     index.publish()
             return index
 
-        if fresh or len(data) < SHARED_IMAGES:
+        if fresh:
             return create(tmp_path / name)
         key = (data.shape, hashlib.sha256(data.tobytes()).digest(), publish, policy, transform)
         shutil.copytree(made_indexes(key, lambda path: create(path).close()), tmp_path / name)
@@ -297,11 +317,11 @@ class Server:
 
 def start_server(index: Path, *flags: str) -> tuple[subprocess.Popen[str], str]:
     """Start `lookalike serve` on a free port; returns the process and its address once it answers."""
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    if MEASURED is not None and Coverage.current() is not None:
+        environment[MEASURE] = MEASURED
     process = subprocess.Popen(
-        [*COMMAND, "serve", str(index), "--port", "0", *flags],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        [*COMMAND, "serve", str(index), "--port", "0", *flags], stdout=subprocess.PIPE, text=True, env=environment
     )
     assert process.stdout is not None
     for line in process.stdout:

@@ -142,7 +142,7 @@ def test_clip_at_its_last_layer_is_the_normed_cls_before_the_projection(folders:
     assert np.abs(encoder.encode(pixels)[0] - unit(expected)).max() < 1e-5
 
 
-@pytest.mark.slow
+@pytest.mark.slow(measured=True)
 def test_packaged_model_equals_transformers_at_all_layers_on_pictures_of_any_shape(tmp_path: Path) -> None:
     files = locate(PACKAGED.name)
     requests = [SpaceRequest(layers=(layer,)) for layer in range(13)] + [SpaceRequest(pooling="mean")]
@@ -275,7 +275,7 @@ def test_batches_that_do_not_fit_the_memory_are_halved_for_good(
     assert encoder.batch_size == 2, "what did not help is not kept"
 
 
-@pytest.mark.slow
+@pytest.mark.slow(measured=True)
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler")
 def test_long_work_is_compiled_and_stays_the_same(
     folders: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -293,7 +293,7 @@ def test_long_work_is_compiled_and_stays_the_same(
     assert set(calls) == {4}, "another shape would be compiled once more"
 
 
-@pytest.mark.slow
+@pytest.mark.slow(measured=True)
 def test_without_a_compiler_long_work_is_done_all_the_same(
     folders: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -257,7 +257,7 @@ def test_a_generation_of_an_older_version_gets_its_rates_once(
 ) -> None:
     with monkeypatch.context() as older:
         older.setattr("search.generations.space_draft.must_measure", lambda *_: False)
-        index = make_index(vectors(200))
+        index = make_index(vectors(200), fresh=True)
     assert _manifest(index)["fmr"] == {}
     assert index.unpublished()
     before = index.info().current

@@ -192,7 +192,7 @@ def test_a_generation_of_another_catalog_is_never_answered_from(make_index: Make
     for file in index.path.glob("catalog.sqlite*"):
         file.unlink()
     other = vectors(50, seed=1)
-    rebuilt = make_index(other)
+    rebuilt = make_index(other, fresh=True)
     assert [path.name for path in (rebuilt.path / "generations").iterdir()] == ["000001"]
     assert ask(rebuilt, other[7])[0].score == pytest.approx(1)
     manifest = rebuilt.path / "generations" / "000001" / "manifest.json"

@@ -194,7 +194,7 @@ def test_a_new_index_is_not_given_the_log_of_an_old_one(make_index: MakeIndex) -
     index.close()
     killed_while_adding(index.path, 3)
     (index.path / "catalog.sqlite").unlink()
-    assert make_index(vectors(2), publish=False).info().images == 2
+    assert make_index(vectors(2), publish=False, fresh=True).info().images == 2
 
 
 def test_who_may_read_the_catalog_may_read_its_checksums(make_index: MakeIndex) -> None:

@@ -69,7 +69,7 @@ def wait_until(reached: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(measured=True)
 def test_a_space_is_added_filled_made_the_default_and_dropped_while_searches_go_on(server: Server) -> None:
     query = server.photos / "red" / "circle-0.png"
     with Client(server.url, api_key=server.api_key) as client:
@@ -101,7 +101,7 @@ def test_a_space_is_added_filled_made_the_default_and_dropped_while_searches_go_
         assert by_name(client)["layer1-mean"].complete
 
 
-@pytest.mark.slow
+@pytest.mark.slow(measured=True)
 def test_what_cannot_be_meant_is_refused(server: Server) -> None:
     with Client(server.url, api_key=server.api_key) as client:
         name = client.spaces()[0].name
@@ -140,7 +140,7 @@ def test_what_cannot_be_meant_is_refused(server: Server) -> None:
             reader.set_default_space(name)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(measured=True)
 def test_spaces_that_another_process_adds_are_answered_and_taken_into_uploads(server: Server) -> None:
     query = server.photos / "blue" / "square-1.png"
     with Client(server.url, api_key=server.api_key) as client:
@@ -159,7 +159,7 @@ def test_spaces_that_another_process_adds_are_answered_and_taken_into_uploads(se
         assert client.ready()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(measured=True)
 def test_an_asynchronous_client_has_the_same_calls(server: Server) -> None:
     with Client(server.url, api_key=server.api_key) as first:
         add_patiently(first, [0, 1])
@@ -207,7 +207,7 @@ def test_a_change_waits_for_a_batch_of_a_filling_and_is_refused_beside_a_build(
         service.close()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(measured=True)
 def test_uploads_are_taken_while_a_space_is_filled(server: Server) -> None:
     for number in range(30):
         draw_picture("purple", "stripes", number, size=900).save(server.photos / f"more-{number}.png")

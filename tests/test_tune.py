@@ -135,7 +135,7 @@ def test_recipes_are_composed_of_single_layers_as_an_encoder_makes_them(path: Pa
     assert normalise(own[:, 8:16]) == pytest.approx(layers[layers_of(beside)[1]], abs=1e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(measured=True)
 def test_a_sweep_tries_layers_pixels_and_transforms_on_the_indexs_images(path: Path) -> None:
     with Index.open(path) as index:
         found = tune(index)
@@ -161,7 +161,7 @@ def test_a_sweep_tries_layers_pixels_and_transforms_on_the_indexs_images(path: P
         assert again.chosen.space == found.chosen.space
 
 
-@pytest.mark.slow
+@pytest.mark.slow(measured=True)
 def test_files_that_are_gone_or_changed_are_skipped_and_too_few_say_so(path: Path) -> None:
     photos = sorted(path.with_name("photos").rglob("*.png"))
     photos[0].unlink()
@@ -185,7 +185,7 @@ def test_too_few_images_are_told_before_any_model_is_loaded(path: Path, monkeypa
     assert "9 images of" in run_cli("tune", path, check=2).stderr
 
 
-@pytest.mark.slow
+@pytest.mark.slow(measured=True)
 def test_copies_of_a_picture_in_other_files_count_as_it(path: Path) -> None:
     photos = path.with_name("photos")
     for photo in sorted(photos.rglob("*.png")):
@@ -200,7 +200,7 @@ def test_copies_of_a_picture_in_other_files_count_as_it(path: Path) -> None:
 # ---- applied and undone
 
 
-@pytest.mark.slow
+@pytest.mark.slow(measured=True)
 def test_apply_adds_the_recommended_space_and_undo_goes_back(path: Path, tmp_path: Path) -> None:
     report = tmp_path / "report.html"
     answer = json.loads(run_cli("tune", path, "--apply", "--json", "--report", report).stdout)
@@ -219,7 +219,7 @@ def test_apply_adds_the_recommended_space_and_undo_goes_back(path: Path, tmp_pat
     assert "was not made so" in run_cli("tune", path, "--undo", check=2).stderr
 
 
-@pytest.mark.slow
+@pytest.mark.slow(measured=True)
 def test_a_report_that_cannot_be_written_is_refused_before_anything_is_measured(path: Path) -> None:
     for photo in path.with_name("photos").rglob("*.png"):
         photo.unlink()
@@ -227,7 +227,7 @@ def test_a_report_that_cannot_be_written_is_refused_before_anything_is_measured(
     assert "cannot be written" in ended.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.slow(measured=True)
 def test_without_apply_nothing_changes_and_a_table_says_what_is_best(path: Path) -> None:
     told = run_cli("tune", path).stdout
     assert told.startswith("36 images, perturbed, looked for their originals among 36\nrecipe ")
@@ -237,7 +237,7 @@ def test_without_apply_nothing_changes_and_a_table_says_what_is_best(path: Path)
         assert [space.name for space in index.spaces] == ["layer0"]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(measured=True)
 def test_an_apply_that_was_stopped_goes_on_where_it_was(path: Path) -> None:
     chosen = "layer1-whitened"
     with Index.open(path, writable=True) as index:
@@ -254,7 +254,7 @@ def test_an_apply_that_was_stopped_goes_on_where_it_was(path: Path) -> None:
         assert pending(index) is None
 
 
-@pytest.mark.slow
+@pytest.mark.slow(measured=True)
 @pytest.mark.parametrize("dropped", [False, True])
 def test_what_others_do_to_spaces_during_the_fill_stays(path: Path, dropped: bool) -> None:
     with Index.open(path, writable=True) as index:
@@ -279,7 +279,7 @@ def test_what_others_do_to_spaces_during_the_fill_stays(path: Path, dropped: boo
         assert pending(index) is None
 
 
-@pytest.mark.slow
+@pytest.mark.slow(measured=True)
 def test_an_apply_that_was_stopped_before_the_change_goes_on_with_its_choice(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -297,7 +297,7 @@ def test_an_apply_that_was_stopped_before_the_change_goes_on_with_its_choice(
     assert default_of(path) == "layer1"
 
 
-@pytest.mark.slow
+@pytest.mark.slow(measured=True)
 def test_a_space_in_which_images_are_missing_does_not_become_the_default(path: Path) -> None:
     gone = path.with_name("photos") / "red" / "circle-0.png"
     kept = gone.read_bytes()
@@ -310,7 +310,7 @@ def test_a_space_in_which_images_are_missing_does_not_become_the_default(path: P
     assert json.loads(run_cli("tune", path, "--apply", "--json").stdout)["applied"]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(measured=True)
 def test_undo_says_where_there_is_no_way_back(path: Path) -> None:
     with Index.open(path, writable=True) as index:
         with pytest.raises(NothingToUndo, match="was not made so by lookalike tune"):
