@@ -124,7 +124,7 @@ def test_words_come_with_the_pass_of_their_network() -> None:
     assert [len(one) for one in passes(alone)] == [1, 1]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(measured=True)
 def test_words_are_those_of_the_companions_features() -> None:
     files, space = locate(PACKAGED.name), words_space()
     both = [*spaces_for(files, default_requests(files), Encoding()), space]
@@ -211,7 +211,7 @@ def test_another_versions_words_are_refused(monkeypatch: pytest.MonkeyPatch, tmp
         load_text_encoder(recipe)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(measured=True)
 def test_a_server_finds_by_words_and_mixes_them_with_pictures(album: Path) -> None:
     process, url = start_server(album)
     try:
@@ -246,3 +246,27 @@ def test_words_and_images_are_weighed_in_one_query(album: Path) -> None:
     names = [Path(str(hit.path)).parent.name for hit in hits]
     assert names[:2] == ["birds", "birds"]
     assert names[-1] == "houses"
+
+
+@pytest.mark.slow(measured=True)
+def test_an_index_of_the_default_recipe_gets_words_without_a_look_at_its_files(tmp_path: Path) -> None:
+    shutil.copytree(SAMPLE / "fruit", tmp_path / "photos")
+    index = tmp_path / "photos.index"
+    run_cli("build", tmp_path / "photos", "--index", index)
+    by_files = tmp_path / "other.index"
+    shutil.copytree(index, by_files)
+    with Index.open(by_files, writable=True) as other:
+        default = other.space().name
+    run_cli("spaces", by_files, "add", "--layer", "2")
+    run_cli("spaces", by_files, "default", "layer2")
+    run_cli("spaces", by_files, "drop", default)
+    run_cli("spaces", by_files, "add", "--words")  # no other space has its features: the files are read
+    shutil.rmtree(tmp_path / "photos")
+    added = json.loads(run_cli("spaces", index, "add", "--words", "--json").stdout)
+    with Index.open(index) as one, Index.open(by_files) as other:
+        records, _ = one.catalog.page(0, 100)
+        assert added["filled"] == len(records) > 3
+        assert one.space("words").complete
+        for record in records:
+            derived, read = one.vector(record.id, one.space("words")), other.vector(record.id, other.space("words"))
+            assert float(derived @ read) > 0.999
