@@ -487,7 +487,7 @@ def test_a_server_that_cannot_start_ends_though_it_would_mend_an_index(tmp_path:
             [*COMMAND, "serve", str(index), str(other), str(tmp_path / "none.index"), "--port", "0"],
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=120,
         )
     assert ended.returncode == 2
     assert "could not be published" in ended.stderr
