@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from api.serving.pictures import open_original
 from api.serving.questions import QueryPicture, Question, QuestionPart, SearchOptions
 from api.serving.timing import Timing
 from indexer.encoders.words import load_text_encoder
-from indexer.errors import ImageRejected, SourceMissing
+from indexer.errors import ImageRejected, ModelUnavailable, SourceMissing
 from indexer.index_encoder import load_index_encoder
 from indexer.pictures.decode import Box, DecodeLimits, decode, thumbnail
 from indexer.pictures.preprocess import inputs_of, orientations
@@ -70,7 +70,13 @@ def ask_index(path: Path, asked: Asked, *, warn: Callable[[str], None]) -> dict[
         vectors = [_embedded(one, asked, index, space, timing, warn) for one in question.pictures]
         start = time.perf_counter()
         texts = question.texts_for(space)
-        words = load_text_encoder(space.recipe).encode(texts) if texts else ()
+        words: Iterable[Vector] = ()
+        try:
+            words = load_text_encoder(space.recipe).encode(texts) if texts else ()
+        except ModelUnavailable as error:
+            if draft.words is None:
+                raise
+            warn(f"Words are looked for in labels, metadata and names alone. {error}")
         timing.encode += time.perf_counter() - start
         start = time.perf_counter()
         hits = index.search(question.query(draft, vectors, words))
@@ -184,7 +190,7 @@ def pictures_of_server(url: str, api_key: str | None) -> Iterator[Fetch]:
 
 def draw(asked: Asked, answer: Mapping[str, Any], out: Path, fetch: Fetch) -> None:
     """Draw query and hits as a contact sheet. Raises StorageFailed where it cannot be written."""
-    query_data = fetch(asked.id or "") if asked.image is None else _read(asked.image)
+    query_data = _read(asked.image) if asked.image is not None else fetch(asked.id) if asked.id is not None else None
     name = asked.text or "an indexed image" if asked.image is None else asked.image.name
     hits = [
         Picture(data=fetch(hit["id"]), heading=f"{hit['score']:.3f}", caption=hit["path"] or hit["id"])

@@ -78,7 +78,7 @@ def search_command(
     server: Annotated[str | None, typer.Option(metavar="URL", help="Ask a server instead of opening an index.")] = None,
     api_key: Annotated[str | None, typer.Option(envvar="LOOKALIKE_API_KEY", help="The server's key.")] = None,
     k: Annotated[int, typer.Option("-k", min=1, max=10_000, help="How many hits.")] = 10,
-    min_score: Annotated[float | None, typer.Option(min=-1, max=1, help="Leave out hits below this cosine.")] = None,
+    min_score: Annotated[float | None, typer.Option(min=-1, max=1, help="Leave out hits below this score.")] = None,
     max_fmr: Annotated[
         str,
         typer.Option(metavar="SHARE", help="Leave out hits with a higher false-match rate; 1 keeps all."),

@@ -150,6 +150,8 @@ class Fill:
             return
         head = load_head(words, locate(space.recipe.model).weights)
         after, own = 0, source.recipe.parts[0]
+        counts = len(self._spaces) == 1  # else each image is counted when its files are read
+        filled = published = 0
         while not self._stopped():
             found = self._index.catalog.without_vectors([space], after, LOOKED_UP)
             if not found:
@@ -161,11 +163,16 @@ class Fill:
             vectors = head(normalise(np.stack([vector[own:] for vector in stored.values()])))
             try:
                 with self._index.writer(timeout=PATIENCE) as writer, writer.transaction() as transaction:
-                    self._report.filled += transaction.fill(space, dict(zip(stored, vectors, strict=True)))
+                    filled += transaction.fill(space, dict(zip(stored, vectors, strict=True)))
             except UnknownSpace:  # dropped meanwhile
                 self._spaces.remove(space)
                 return
-            self._progress.done(len(stored))
+            if counts:
+                self._report.filled = filled
+                self._progress.done(len(stored))
+            if filled - published >= max(published, MIN_PUBLISH):
+                self._index.publish()
+                published = filled
 
     def _pass(self, workers: Workers, embedder: Embedder, encoder: Callable[[], Encoder]) -> None:
         batch, published = list[Decoded](), self._report.filled

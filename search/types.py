@@ -213,7 +213,8 @@ class Query:
     `filter` is a tree of `search.filters`; `space` None means the index's default, a Space that one and no other of its
     name. Images that are parts by id are not among the hits. fold: near-equal images are one hit, with its copies.
     max_fmr: hits have at most this false-match rate, 0..1; AUTO chooses it. words: looked for in labels, metadata and
-    names too, also without parts; a score is then of the ranks in both (`search.query.fusion`).
+    names too, also without parts; a score is then of the ranks in both (`search.query.fusion`). words_share: of the
+    query, 0..1, where it has other parts as well.
     """
 
     parts: Sequence[QueryPart] = ()
@@ -222,6 +223,7 @@ class Query:
     offset: int = 0
     fold: bool = False
     words: str | None = None
+    words_share: float = 1.0
     min_score: float | None = None
     max_fmr: float | Literal["auto"] | None = None
     filter: Filter | None = None

@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import image_id, vectors
+from conftest import image_id, new_image, vectors
 
+from search.catalog.words import shares
 from search.errors import QueryInvalid
 from search.filters import parse_filter
 from search.index import Index
-from search.query.fusion import DEPTH, RANK_OFFSET, WORDS_SHARE, fused
-from search.types import Query, QueryPart
+from search.query.fusion import DEPTH, LEAST, RANK_OFFSET, WORDS_SHARE, fused
+from search.types import Aspect, Query, QueryPart
 
 COLOURS = ("red", "green", "blue", "black")
 COUNT = 60
@@ -37,15 +38,18 @@ def by_hand(index: Index, query: Query) -> list[tuple[str, float]]:
     matching = None if query.filter is None else index.catalog.matching(query.filter)
     names = {rowid: name for name, rowid in index.catalog.rowids({image_id(n) for n in range(COUNT)}).items()}
     scores = dict.fromkeys(names.values(), 0.0)
-    for rank, (rowid, _) in enumerate(index.catalog.find_words(query.words, DEPTH, matching), start=1):
-        scores[names[rowid]] += WORDS_SHARE / (RANK_OFFSET + rank)
+    weight = WORDS_SHARE * query.words_share
+    found = [rowid for rowid, _ in index.catalog.find_words(query.words, DEPTH, matching)]
+    for rank, (rowid, share) in enumerate(zip(found, index.catalog.words_shares(query.words, found), strict=True), 1):
+        scores[names[rowid]] += weight * (LEAST + (1 - LEAST) * float(share)) / (RANK_OFFSET + rank)
     if query.parts:
         cosines = {hit.id: hit.score for hit in index.search(replace(query, words=None, k=COUNT, offset=0))}
         for name, cosine in cosines.items():
             rank = 1 + sum(other > cosine for other in cosines.values())
-            scores[name] += (1 - WORDS_SHARE) / (RANK_OFFSET + rank)
-    found = [(name, score * (RANK_OFFSET + 1)) for name, score in scores.items() if score]
-    return sorted(found, key=lambda one: (-round(one[1], 6), one[0]))
+            scores[name] += (1 - weight) / (RANK_OFFSET + rank)
+    there = {*names.values()} if query.parts else {name for name, score in scores.items() if score}
+    ranked = [(name, scores[name] * (RANK_OFFSET + 1)) for name in there if matching is None or scores[name]]
+    return sorted(ranked, key=lambda one: (-round(one[1], 6), one[0]))
 
 
 def test_generated_queries_are_answered_as_by_hand(index: Index) -> None:
@@ -55,6 +59,7 @@ def test_generated_queries_are_answered_as_by_hand(index: Index) -> None:
         query = Query(
             parts=[QueryPart(vector=vectors(1, seed=number)[0])] if number % 4 else [],
             words=words,
+            words_share=float(generator.choice([1.0, 0.5, 0.0])) if number % 4 else 1.0,
             k=int(generator.integers(1, COUNT)),
             offset=int(generator.integers(0, 10)),
             filter=parse_filter({"label": "striped"}) if number % 5 == 0 else None,
@@ -66,13 +71,15 @@ def test_generated_queries_are_answered_as_by_hand(index: Index) -> None:
 
 
 def test_what_is_first_in_both_has_the_score_one() -> None:
-    found, scores = fused(np.array([5, 3]), np.array([0.9, 0.8], np.float32), np.array([5, 7]))
+    found, scores = fused(np.array([5, 3]), np.array([0.9, 0.8], np.float32), np.array([5, 7]), np.ones(2, np.float32))
     assert found.tolist() == [5, 7, 3]
     assert scores[0] == pytest.approx(1)
 
 
 def test_equal_cosines_have_equal_ranks() -> None:
-    _, scores = fused(np.array([1, 2, 3]), np.array([0.9, 0.9, 0.5], np.float32), np.empty(0, np.int64))
+    _, scores = fused(
+        np.array([1, 2, 3]), np.array([0.9, 0.9, 0.5], np.float32), np.empty(0, np.int64), np.empty(0, np.float32)
+    )
     assert scores[0] == scores[1] > scores[2]
 
 
@@ -100,3 +107,35 @@ def test_empty_words_are_refused(index: Index, words: str) -> None:
         index.search(Query(words=words))
     with pytest.raises(QueryInvalid, match="parts, or words"):
         index.search(Query())
+
+
+def test_an_image_without_a_vector_yet_is_found_by_words_and_folded_with_none(index: Index) -> None:
+    with index.writer() as writer, writer.transaction() as transaction:
+        late = replace(new_image(COUNT, vectors(1, seed=9)[0]), labels=("teal",))
+        transaction.add(late)
+    for fold in (False, True):
+        hits = index.search(Query(words="teal", parts=[QueryPart(vector=vectors(1)[0])], k=3, fold=fold))
+        assert hits[0].id == late.id
+
+
+def test_an_aspect_without_parts_is_refused(index: Index) -> None:
+    with pytest.raises(QueryInvalid, match="no parts"):
+        index.search(Query(aspects=[Aspect(parts=())], words="red"))
+
+
+def test_small_words_alone_decide_nothing(index: Index) -> None:
+    with index.writer() as writer, writer.transaction() as transaction:
+        transaction.annotate(image_id(1), labels=["of a"])
+    found = list(index.search(Query(words="a striped of", k=COUNT)))
+    assert found[-1].id == image_id(1)
+    assert all("striped" in hit.labels for hit in found[:-1])
+
+
+def test_small_words_do_not_come_before_what_vectors_find() -> None:
+    assert shares("the flag of a country", ["mug of 01", "flag spain"]) == [
+        pytest.approx(2 / 8.5),
+        pytest.approx(4 / 8.5),
+    ]
+    for share, first in ((0.1, 1), (0.9, 2)):
+        found, _ = fused(np.array([1]), np.ones(1, np.float32), np.array([2]), np.array([share], np.float32))
+        assert found[0] == first

@@ -89,7 +89,7 @@ class HitAnswer(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
     id: str
-    score: float = Field(description="Cosine, -1..1.")
+    score: float = Field(description="Cosine, -1..1; with a text, of its ranks, 0..1.")
     fmr: float | None = Field(
         description="False-match rate: share of random pairs of different images with at least this score, if known."
     )

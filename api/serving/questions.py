@@ -22,6 +22,8 @@ from search.index import Index
 from search.query.parts import MAX_WINDOW, check_window
 from search.types import Query, QueryPart, Space, Vector
 
+MAX_TEXT = 4_000
+"""Characters of all texts of a question: each sentence takes 10 to 100 ms to embed."""
 _WHITE_SPACE = b" \t\r\n\f\v"
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
@@ -58,13 +60,15 @@ class SearchOptions(BaseModel):
     k: Whole = Field(default=10, ge=1, le=MAX_WINDOW, description="How many hits.")
     offset: Whole = Field(default=0, ge=0, le=MAX_WINDOW, description="How many hits to pass over first.")
     min_score: float | None = Field(
-        default=None, ge=-1, le=1, allow_inf_nan=False, description="Leave out hits below this cosine."
+        default=None, ge=-1, le=1, allow_inf_nan=False, description="Leave out hits below this score."
     )
     max_fmr: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] | None = Field(
         default=None, description="Leave out hits with a higher false-match rate; `auto` chooses it."
     )
     filter: dict[str, Any] | None = Field(default=None, description="Which images may be hits; see docs/http.md.")
-    space: Name | None = Field(default=None, description="Default: the index's default.")
+    space: Name | None = Field(
+        default=None, description="Default: the index's default; of words, the one that knows them."
+    )
     fold: bool = Field(default=False, description="Near-equal images are one hit, the best of them, with its copies.")
     turns: bool = Field(
         default=False, description="Ask with each image in all eight orientations; an image's best score counts."
@@ -127,8 +131,10 @@ class Question:
         for part in self.parts:
             if sum(value is not None for value in (part.picture, part.text, part.id, part.vector)) != 1:
                 raise QuestionInvalid("Each part needs exactly one of image, text, id and vector.")
-            if part.text is not None and not part.text.strip():
-                raise QuestionInvalid("The text of a part is empty. Say what to look for.")
+            if part.text is not None and not any(letter.isalnum() for letter in part.text):
+                raise QuestionInvalid("The text of a part has no word. Say what to look for.")
+        if sum(map(len, self.texts)) > MAX_TEXT:
+            raise QuestionInvalid(f"The texts of a question have {MAX_TEXT:,} characters at most.")
         if options.turns and not self.pictures:
             raise QuestionInvalid("Only an image can be turned: a question with `turns` needs one.")
         query = Query(
@@ -141,6 +147,7 @@ class Question:
             filter=None if options.filter is None else parse_filter(options.filter),
             space=self._space(index),
             words=self._words(),
+            words_share=self._words_share(),
         )
         check_window(query)
         return query
@@ -149,6 +156,12 @@ class Question:
         """What is looked for in the catalog; nothing where a space is named."""
         texts = [part.text for part in self.parts if part.text is not None and part.weight > 0]
         return " ".join(texts) if texts and self.options.space is None else None
+
+    def _words_share(self) -> float:
+        """The texts' share of the weights that are not negative."""
+        given = [(max(0.0, part.weight), part.text is not None) for part in self.parts]
+        total = sum(weight for weight, _ in given)
+        return sum(weight for weight, text in given if text) / total if total else 1.0
 
     def _space(self, index: Index) -> Space:
         """The space that is asked for; of a question with words, by default the first that knows any. Where none does,

@@ -164,7 +164,7 @@ class Service:
         space = self.index.space(draft.space)
         embed = partial(self.embedding.embed, space=space, timing=timing, turns=question.options.turns)
         vectors = [await embed(one.data, box=one.box) for one in question.pictures]
-        words = await self.words.embed(question.texts_for(space), space, timing)
+        words = await self.words.embed_or_none(question.texts_for(space), space, timing, needed=draft.words is None)
         return await self.search(question.query(draft, vectors, words), timing), space.name
 
     async def search(self, query: Query, timing: Timing) -> list[Hit]:

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
 
 from api.serving.batching import Stage
+from api.serving.gate import Gate
 from api.serving.timing import Timing
 from indexer.encoders.words import TextEncoder, load_text_encoder
-from indexer.errors import IndexerError
+from indexer.errors import IndexerError, ModelUnavailable
 from search.recipe import Recipe
 from search.types import Space, Vector
 
-MAX_TEXTS_AT_ONCE = 32
+LOG = logging.getLogger("lookalike")
+
+MAX_TEXTS_AT_ONCE = 8
+MAX_WAITING = 64
+"""Questions with words under way at once; more are refused. Each takes a tenth of a second at most."""
+LOAD_AGAIN_SECONDS = 30.0
+"""After which an encoder that could not be loaded is tried again."""
 
 
 class WordsEmbedding:
-    """Loads the sentence encoder when somebody first asks with words: it takes seconds, and 500 MB, of which the tokenizer has 300."""
+    """Loads the sentence encoder when somebody first asks with words: it takes seconds, and 500 MB."""
 
     def __init__(self, cached: int) -> None:
         """cached: vectors of texts that are kept."""
@@ -25,17 +33,36 @@ class WordsEmbedding:
         self._stage: Stage[tuple[str, Recipe], Vector] = Stage("words", self._embedded, most=MAX_TEXTS_AT_ONCE)
         self._known: OrderedDict[tuple[str, Recipe], Vector] = OrderedDict()
         self._cached = cached
+        self._gate = Gate(MAX_WAITING)
+        self._failed: tuple[float, IndexerError] | None = None
 
     def close(self) -> None:
         """Finish what is under way."""
         self._stage.close()
 
     async def embed(self, texts: Sequence[str], space: Space, timing: Timing) -> list[Vector]:
-        """The vectors of texts in a space of words, each (dim,) float32. Raises ModelUnavailable, ModelUnsupported."""
+        """The vectors of texts in a space of words, each (dim,) float32.
+
+        Raises Overloaded, ModelUnavailable, ModelUnsupported.
+        """
+        if not texts:
+            return []
         began = time.perf_counter()
-        vectors = [await self._one(text, space.recipe) for text in texts]
+        with self._gate.entered():
+            vectors = [await self._one(text, space.recipe) for text in texts]
         timing.encode += time.perf_counter() - began
         return vectors
+
+    async def embed_or_none(
+        self, texts: Sequence[str], space: Space, timing: Timing, *, needed: bool
+    ) -> Sequence[Vector]:
+        """As `embed`; nothing where the encoder is not installed, and the catalog's words are enough."""
+        try:
+            return await self.embed(texts, space, timing)
+        except ModelUnavailable:
+            if needed:
+                raise
+            return ()
 
     async def _one(self, text: str, recipe: Recipe) -> Vector:
         key = text, recipe
@@ -49,13 +76,22 @@ class WordsEmbedding:
         return vector
 
     def _embedded(self, asked: Sequence[tuple[str, Recipe]]) -> list[Vector | Exception]:
-        return [self._now(text, recipe) for text, recipe in asked]
-
-    def _now(self, text: str, recipe: Recipe) -> Vector | Exception:
+        recipe = asked[0][1]
+        if any(other != recipe for _, other in asked):  # of a space that was dropped and added again
+            return [one for pair in asked for one in self._embedded([pair])]
         try:
-            if recipe not in self._encoders:
-                self._encoders = {recipe: load_text_encoder(recipe)}
-            vector: Vector = self._encoders[recipe].encode([text])[0]
+            return [*self._encoder(recipe).encode([text for text, _ in asked])]
         except IndexerError as error:
-            return error
-        return vector
+            return [error] * len(asked)
+
+    def _encoder(self, recipe: Recipe) -> TextEncoder:
+        if recipe not in self._encoders:
+            if self._failed is not None and time.monotonic() - self._failed[0] < LOAD_AGAIN_SECONDS:
+                raise self._failed[1]
+            try:
+                self._encoders = {recipe: load_text_encoder(recipe)}
+            except IndexerError as error:
+                LOG.warning("words are looked for in the catalog alone: %s", error)
+                self._failed = time.monotonic(), error
+                raise
+        return self._encoders[recipe]

@@ -65,8 +65,8 @@ class Client(Connection):
         """The `k` nearest images after the first `offset`, of exactly one of an image, words, the id of an indexed
         image, an embedding ((dim,) numbers), or weighted parts.
 
-        text: what the images show, in any language; the index needs a space of words. An image that is asked for by id
-        is not among its own hits. min_score: leave out hits below this cosine, -1..1.
+        text: looked for in labels, metadata and names, and in what images show where the index has a space of words. An
+        image that is asked for by id is not among its own hits. min_score: leave out hits below this score, -1..1.
         max_fmr: leave out hits with a higher false-match rate; "auto": above what 20 images reach by chance.
         filter: which images may be hits, e.g. `{"label": "cat", "width": {"gte": 1000}}`; k images are found whenever k
         match. box: x, y, width, height in pixels of the upright `image`; only this part is looked at. fold: near-equal

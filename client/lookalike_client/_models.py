@@ -17,7 +17,7 @@ class Part:
     """One weighted part of a query: exactly one of an image, words, the id of an indexed image, or an embedding of the
     space.
 
-    text: what the images show, in any language; the index needs a space of words. vector: (dim,) numbers. weight: may
+    text: what the images show, in any language. vector: (dim,) numbers. weight: may
     be negative (less like this). box: x, y, width, height in pixels of the upright image; only this part of `image` is
     looked at. Raises ValueError where it has none or two of the four, or a box and no image.
     """

@@ -13,7 +13,9 @@ from indexer.encoders.families import quiet_transformers
 from search.vectors import normalise
 
 MAX_CHARACTERS = 2_000
-"""Of a text that are read: more than the 512 tokens that the model takes at most."""
+"""Of a text that are read."""
+MAX_TOKENS = 128
+"""Of a text, of the 512 that the model takes: a question is a sentence or two, and time grows with its length."""
 PREFIX = "query: "
 """Before each text, as E5 was trained."""
 BATCH = 64
@@ -30,6 +32,7 @@ class SentenceEncoder:
         from transformers import BertConfig, BertModel
 
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._tokenizer.enable_truncation(MAX_TOKENS)
         stored = load_file(folder / "model.safetensors")
         self._words = stored.pop(_WORDS)  # 192 MB in float16, of which only the rows of a text's words are read
         config = BertConfig.from_json_file(folder / "config.json")

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 from search.catalog.hits import PRESENT
 from search.catalog.lookup import Lookup
-from search.catalog.words import MAX_ASKED, asked, stored
+from search.catalog.words import MAX_ASKED, asked, shares, stored
 from search.errors import IndexDamaged
 from search.sqlite.store import Store
 from search.types import JsonObject
@@ -69,6 +69,7 @@ _DUE = _FACTS.format(chosen=f"SELECT image FROM words_due ORDER BY image LIMIT {
 _PAGE = _FACTS.format(chosen=f"SELECT rowid AS image FROM images WHERE rowid > :after ORDER BY rowid LIMIT {CHUNK}")
 _WRITE = f"REPLACE INTO words (rowid, {', '.join(COLUMNS)}) VALUES (?, ?, ?, ?)"
 _HELD = f"SELECT rowid, {', '.join(COLUMNS)} FROM words WHERE rowid > ? AND rowid <= ?"
+_TEXTS = f"SELECT rowid, {', '.join(COLUMNS)} FROM words WHERE rowid IN (SELECT value FROM json_each(?))"
 _FINDS = "SELECT count(*) FROM words WHERE words MATCH ? AND rowid = ?"
 _COUNT = f"SELECT count(*) FROM (SELECT 1 FROM words WHERE words MATCH ? LIMIT {MAX_RANKED + 1})"
 _RANKED = f"""
@@ -156,9 +157,9 @@ class StoredWords(Store):
     def find_words(self, text: str, limit: int, allowed: NDArray[np.int64] | None = None) -> list[tuple[int, float]]:
         """Up to `limit` images found by the words of a text, as rowids and scores (BM25: the larger, the better).
 
-        Images that have all the words come first, then those that have some; each by score, ties by rowid. Only those
-        are found of which a file is there. allowed: rowids, ascending ((n,) int64), of images that may be found. Raises
-        IndexDamaged, StorageFailed.
+        Images that have all the words come first, then those that have all but small ones, as `a` and `of`, then those
+        that have some; each by score, ties by rowid. Only those are found of which a file is there. allowed: rowids,
+        ascending ((n,) int64), of images that may be found. Raises IndexDamaged, StorageFailed.
         """
         try:
             with self.reading() as connection:
@@ -168,14 +169,28 @@ class StoredWords(Store):
                 f"Words cannot be looked up in {self.path} ({error.__cause__}). lookalike verify says what to do."
             ) from error
 
+    def words_shares(self, text: str, rowids: Sequence[int]) -> NDArray[np.float32]:
+        """How much of a text's words each image has, 0..1, (n,): see `words.shares`.
+
+        Raises IndexDamaged, StorageFailed.
+        """
+        held: dict[int, str] = {}
+        with self.reading() as connection:
+            for start in range(0, len(rowids), CHUNK):
+                asking = (json.dumps(rowids[start : start + CHUNK]),)
+                held |= {row[0]: " ".join(row[1:]) for row in connection.exec_driver_sql(_TEXTS, asking)}
+        return np.array(shares(text, [held.get(rowid, "") for rowid in rowids]), dtype=np.float32)
+
 
 def _found(connection: Connection, text: str, limit: int, allowed: NDArray[np.int64] | None) -> list[tuple[int, float]]:
     terms = asked(text)
     found: dict[int, float] = {}
     if terms and limit > 0:
-        _collect(connection, " AND ".join(every for every, _ in terms), limit, allowed, found)
+        large = [term for term in terms if not term.small] or terms
+        for chosen in (terms, large):
+            _collect(connection, " AND ".join(term.every for term in chosen), limit, allowed, found)
         if len(found) < limit:
-            some = _rarest(connection, [some for _, some in terms])
+            some = _rarest(connection, [term.some for term in terms])
             _collect(connection, " OR ".join(some), limit, allowed, found)
     return list(found.items())
 

@@ -10,6 +10,8 @@ from unicodedata import category, normalize
 
 MAX_CHARACTERS, MAX_ASKED = 4_096, 64
 """Of a text that is asked for, and words taken from it: more say nothing new, and each costs a look into the table."""
+MAX_WORD = 256
+"""Characters of a word that is asked for: of a script without spaces, a whole line is one."""
 MIN_PREFIX = 3
 """Letters of a last word from which on longer words are found too: one or two begin too many words."""
 MIN_CUT = 5
@@ -93,13 +95,22 @@ def _tokens(word: Word) -> tuple[str, ...]:
     return (*word.parts, word.whole) if word.parts and " " not in word.whole else (word.whole,)
 
 
-def asked(text: str) -> list[tuple[str, str]]:
-    """What to look for: of each word of a text two expressions of FTS5, which an image meets wholly, or in part.
+class Term(NamedTuple):
+    """Two expressions of FTS5 for a word, which an image meets wholly, or in part; and whether it has few letters."""
+
+    every: str
+    some: str
+    small: bool
+
+
+def asked(text: str) -> list[Term]:
+    """What to look for: a term for each word of a text.
 
     Neighbours are looked for run together, too: `guinea fowl` finds `guineafowl.png`. No character of the text has a
     meaning to FTS5: words are letters and digits in quotes.
     """
-    found = list(dict.fromkeys(words(text[:MAX_CHARACTERS])))[:MAX_ASKED]
+    found = [Word(one.whole[:MAX_WORD], one.parts[:MAX_ASKED]) for one in words(text[:MAX_CHARACTERS])]
+    found = list(dict.fromkeys(found))[:MAX_ASKED]
     joined = [one.whole + other.whole for one, other in pairwise(found)]
     return [
         _expressions(word, joined[max(0, number - 1) : number + 1], last=number == len(found) - 1)
@@ -107,7 +118,32 @@ def asked(text: str) -> list[tuple[str, str]]:
     ]
 
 
-def _expressions(word: Word, joined: Sequence[str], *, last: bool) -> tuple[str, str]:
+def shares(text: str, held: Sequence[str]) -> list[float]:
+    """How much of a text's words each image has, 0..1, by their letters, so that small words count little.
+
+    held: of each image, as `stored` gives it. Words that no image has count half at most of all letters.
+    """
+    found = list(dict.fromkeys(words(text[:MAX_CHARACTERS])))[:MAX_ASKED]
+    joined = [one.whole + other.whole for one, other in pairwise(found)]
+    letters = [len(word.whole) for word in found]
+    has = [[0.0] * len(found) for _ in held]
+    for number, word in enumerate(found):
+        one = word.whole
+        begins = one[:-1] if one.isalpha() and len(one) >= MIN_CUT else one if len(one) >= MIN_PREFIX else f"{one} "
+        wanted = [f" {begins}", *(f" {both} " for both in joined[max(0, number - 1) : number + 1])]
+        for row, texts in enumerate(held):
+            if any(piece in f" {texts} " for piece in wanted):
+                has[row][number] = letters[number]
+            elif word.parts:
+                has[row][number] = (
+                    letters[number] * sum(f" {part}" in f" {texts}" for part in word.parts) / len(word.parts)
+                )
+    known = sum(size for number, size in enumerate(letters) if any(row[number] for row in has))
+    whole = max(known, sum(letters) / 2)
+    return [sum(row) / whole if whole else 0.0 for row in has]
+
+
+def _expressions(word: Word, joined: Sequence[str], *, last: bool) -> Term:
     """joined: the word with the one before, and with the one after."""
     one = word.whole
     wholes = [f'"{whole}"' for whole in (one, *(whole for whole in joined if " " not in whole))]
@@ -118,4 +154,5 @@ def _expressions(word: Word, joined: Sequence[str], *, last: bool) -> tuple[str,
         wholes.append(f'"{one}" *')
     parts = [f'"{part}"' for part in word.parts]
     every = [*wholes, f"({' AND '.join(parts)})"] if parts else wholes
-    return f"({' OR '.join(every)})", f"({' OR '.join([*wholes, *parts])})"
+    small = len(one) < MIN_PREFIX and one.isalpha() and one.isascii()
+    return Term(f"({' OR '.join(every)})", f"({' OR '.join([*wholes, *parts])})", small)

@@ -28,8 +28,8 @@ class Asked:
     """A query as it is searched for, by one aspect or several.
 
     `excluded`: ids of its own parts, and of images whose files are gone. `min_score`: that a hit needs. `by_words`: the
-    rowids that the catalog finds by the query's words, best first; None where it has none. `spare`: candidates to look
-    at beyond those.
+    rowids that the catalog finds by the query's words, best first; None where it has none; `shares`: how much of these
+    words each has. `spare`: candidates to look at beyond those.
     """
 
     query: Query
@@ -39,6 +39,7 @@ class Asked:
     rates: Rates | None
     min_score: float | None
     by_words: NDArray[np.int64] | None = None
+    shares: NDArray[np.float32] | None = None
     spare: int = 0
 
     @property
@@ -100,7 +101,8 @@ def _best_view(rowids: NDArray[np.int64], scores: NDArray[np.float32]) -> Found:
 
 def _enough(one: Asked, rowids: NDArray[np.int64], scores: NDArray[np.float32]) -> Found:
     if one.by_words is not None:
-        rowids, scores = fused(rowids, scores, one.by_words)
+        assert one.shares is not None
+        rowids, scores = fused(rowids, scores, one.by_words, one.shares, one.query.words_share)
     enough = np.ones(len(rowids), dtype=np.bool_)
     if len(rowids) > one.wanted:
         enough &= scores >= scores[one.wanted - 1]

@@ -18,20 +18,28 @@ RANK_OFFSET = 20.0
 """Added to ranks, from 1: by so much the first is not everything."""
 WORDS_SHARE = 0.7
 """Of the catalog's words: what somebody wrote is surer than what a network sees. Figures: docs/relevance.md."""
+LEAST = 0.3
+"""Of that, what an image gets that has the least of the words, the rest by how much of them it has. So what has only
+`of` comes after what vectors find first, and is still among the first ten."""
 
 
-def fused(rowids: Rowids, scores: Scores, by_words: Rowids) -> tuple[Rowids, Scores]:
-    """Both rankings as one: rowids (n,) and scores (n,), best first, 1 for what is first in both.
+def fused(
+    rowids: Rowids, scores: Scores, by_words: Rowids, shares: Scores, words_share: float = 1.0
+) -> tuple[Rowids, Scores]:
+    """Both rankings as one: rowids (n,) and scores (n,), best first, 1 for what is first in both and has all words.
 
-    rowids, scores: found by vectors, (v,) each, best first; equal scores have equal ranks. by_words: rowids (w,), up to
-    DEPTH, best first. An image that words found gets nothing for a rank beyond DEPTH in the other ranking.
+    rowids, scores: found by vectors, (v,) each, best first; equal scores have equal ranks. by_words, shares: found by
+    words, (w,) each, up to DEPTH, best first, and how much of the words each has, 0..1. words_share: of the query that
+    is words, 0..1. An image that words found gets nothing for a rank beyond DEPTH in the other ranking.
     """
+    weight = WORDS_SHARE * words_share
     found = np.union1d(rowids, by_words)
     added = np.zeros(len(found), dtype=np.float64)
     ranks = 1 + np.searchsorted(-scores, -scores, side="left")
     counted = (ranks <= DEPTH) | ~np.isin(rowids, by_words)
-    added[np.searchsorted(found, rowids[counted])] += (1 - WORDS_SHARE) / (RANK_OFFSET + ranks[counted])
-    added[np.searchsorted(found, by_words)] += WORDS_SHARE / (RANK_OFFSET + 1 + np.arange(len(by_words)))
+    added[np.searchsorted(found, rowids[counted])] += (1 - weight) / (RANK_OFFSET + ranks[counted])
+    places = np.arange(len(by_words))
+    added[np.searchsorted(found, by_words)] += weight * (LEAST + (1 - LEAST) * shares) / (RANK_OFFSET + 1 + places)
     total = (added * (RANK_OFFSET + 1)).astype(np.float32)
     order = np.argsort(-total, kind="stable")
     return found[order], total[order]

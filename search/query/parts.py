@@ -79,6 +79,8 @@ def query_aspects(query: Query) -> Sequence[Aspect]:
         raise QueryInvalid("A query has either parts, and perhaps a space, or aspects, each with its own.")
     if len(query.aspects) > MAX_ASPECTS:
         raise QueryInvalid(f"A query has at most {MAX_ASPECTS} aspects, not {len(query.aspects)}.")
+    if any(not aspect.parts for aspect in query.aspects):
+        raise QueryInvalid("An aspect of the query has no parts.")
     for number, aspect in enumerate(query.aspects, start=1):
         if not np.isfinite(aspect.weight) or abs(aspect.weight) > 1e6 or aspect.weight == 0:
             raise QueryInvalid(

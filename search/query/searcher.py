@@ -143,15 +143,17 @@ class Searcher:
         """Raises REFUSALS."""
         aspects = query_aspects(query)
         allowed, by_words = self._selections.of(query.filter, version), None
+        shares = None
         if query.words is not None:
             found = self._catalog.find_words(query.words, DEPTH, None if allowed is None else allowed.rowids)
             by_words = np.array([rowid for rowid, _ in found], dtype=np.int64)
+            shares = self._catalog.words_shares(query.words, by_words.tolist())
         sought = tuple(self._sought(snapshot, aspect, searched) for aspect in aspects)
         excluded = frozenset(part.id for aspect in aspects for part in aspect.parts if part.id is not None)
         rates = None if query.words else rates_of(snapshot, aspects, sought, self._catalog.calibrations())
         view = snapshot.spaces[sought[0].space]
         least = least_score(query, rates, view.count - view.dead)
-        return Asked(query, sought, allowed, excluded, rates, least, by_words)
+        return Asked(query, sought, allowed, excluded, rates, least, by_words, shares)
 
     def _sought(
         self, snapshot: Snapshot, aspect: Aspect, searched: Mapping[tuple[str, str], Vector]
@@ -234,6 +236,16 @@ class Searcher:
             answers.append((hits, all_known, gone))
         return answers
 
+    @staticmethod
+    def _known_vectors(snapshot: Snapshot, space: str, rowids: Sequence[int]) -> NDArray[np.float32]:
+        """The vectors of images (n, dim), zeros of those that only words found: they are nobody's copies."""
+        asked = np.array(rowids, dtype=np.int64)
+        there = snapshot.holds_images(space, asked)
+        vectors = np.zeros((len(asked), snapshot.spaces[space].transform.dim), dtype=np.float32)
+        if there.any():
+            vectors[there] = snapshot.vectors(space, asked[there])
+        return vectors
+
     def _folded(self, snapshot: Snapshot, asked: Asked, version: int) -> tuple[list[Hit], bool]:
         """As `_hits`, of a query whose near-equal images are one hit."""
         wanted = asked.query.offset + asked.query.k
@@ -247,7 +259,7 @@ class Searcher:
             best = zip(rowids.tolist(), scores.tolist(), strict=True)
             named = [(-score, *known[rowid], rowid) for rowid, score in best if rowid in known]
             ranked = sorted(entry for entry in named if entry[2] and entry[1] not in asked.excluded)
-            vectors = snapshot.vectors(asked.aspects[0].space, np.array([entry[4] for entry in ranked], dtype=np.int64))
+            vectors = self._known_vectors(snapshot, asked.aspects[0].space, [entry[4] for entry in ranked])
             groups = fold(vectors, [entry[3] for entry in ranked], wanted, min_cosine=copy_cosine)
             if is_enough(groups, wanted, len(ranked)) or len(rowids) < one.wanted:
                 break
