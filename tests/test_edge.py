@@ -448,7 +448,7 @@ def test_a_proxy_before_a_server_gets_a_smaller_picture_too(serve: Serve, tmp_pa
     path.write_bytes(picture() + bytes(1_000_000))
     with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as proxy:
         threading.Thread(target=proxy.serve_forever, daemon=True).start()
-        asked = Asked(image=path, id=None, box=None, options=SearchOptions())
+        asked = Asked(image=path, text=None, id=None, box=None, options=SearchOptions())
         try:
             answer = ask_server(f"http://127.0.0.1:{proxy.server_port}", None, asked)
         finally:

@@ -17,7 +17,7 @@ from analysis.duplicates.changes import laid
 from analysis.duplicates.groups import File
 from analysis.duplicates.medoids import around_medoids
 from analysis.duplicates.photo import match, photo_groups
-from analysis.duplicates.plain import is_proved
+from analysis.duplicates.plain import certainty
 from analysis.duplicates.reading import Reduced
 from analysis.duplicates.small import Place, Small
 from search.index import Index
@@ -210,4 +210,4 @@ def test_seven_blocks_of_ten_must_agree_in_a_plain_drawing(agree: int, proved: b
         other_colours=colours,
         inside=everywhere,
     )
-    assert is_proved(place, blocks, laid(place)) is proved
+    assert (certainty(place, blocks, laid(place)) > 0) is proved

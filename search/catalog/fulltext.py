@@ -238,7 +238,12 @@ def out_of_step(connection: Connection, after: int) -> tuple[int, int | None]:
     held = {rowid: tuple(texts) for rowid, *texts in connection.exec_driver_sql(_HELD, (after, last or _NEWEST))}
     wrong = 0
     for number, row in enumerate(rows):
-        texts = _document(row)
+        try:
+            texts = _document(row)
+        except ValueError:  # a damaged page, which others tell of
+            held.pop(row[0], None)
+            wrong += 1
+            continue
         if held.pop(row[0], None) != texts:
             wrong += 1
         elif number % ASKED_SHARE == 0:
