@@ -19,7 +19,7 @@ LOG = logging.getLogger("lookalike")
 
 MAX_TEXTS_AT_ONCE = 8
 MAX_WAITING = 64
-"""Questions with words under way at once; more are refused. Each takes a tenth of a second at most."""
+"""Questions with words under way at once; more are refused. Each takes some tenths of a second at most."""
 LOAD_AGAIN_SECONDS = 30.0
 """After which an encoder that could not be loaded is tried again."""
 
