@@ -55,6 +55,8 @@ def open_for_build(
         if not wanted.spaces and files.card is PACKAGED and not is_installed(COMPANION):
             how = f"{how_to_install(COMPANION)} Then build a new index."
             warn(f"{COMPANION.name} is not installed: with it, searches find more. {how}")
+        if not wanted.spaces and (lacking := _lacks_for_texts(files)) is not None:
+            warn(f"Words cannot be looked up with {files.name}, only images. {lacking}")
         recipes = {space.name: space.recipe for space in spaces}
         encoder = _load(spaces, path, wanted)  # first: without a model, nothing is left behind
         stack.enter_context(write_lock(path))
@@ -131,6 +133,12 @@ def _spaces(files: ModelFiles, wanted: ModelChoice, encoding: Encoding) -> tuple
     from indexer.encoders.recipes import default_requests, spaces_for
 
     return spaces_for(files, wanted.spaces or default_requests(files), encoding, "pad" if wanted.pad else None)
+
+
+def _lacks_for_texts(files: ModelFiles) -> str | None:
+    from indexer.encoders.text_towers import lacks_for_texts
+
+    return lacks_for_texts(files)
 
 
 def _encoding(wanted: ModelChoice) -> Encoding:

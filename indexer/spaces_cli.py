@@ -60,8 +60,8 @@ def spaces(
         wanted = None
         if recommended and (figures or words):
             raise typer.BadParameter("It says layers, pooling and transform itself.", param_hint="--recommended")
-        if words and (figures or model is not None):
-            raise typer.BadParameter("It has a network of its own. Leave the others out.", param_hint="--words")
+        if words and figures:
+            raise typer.BadParameter("It says layers and pooling itself. Leave the others out.", param_hint="--words")
         if asked and not recommended:
             from indexer.encoders.encoder import SpaceRequest
 

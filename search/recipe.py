@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-Pooling = Literal["cls", "mean", "gem", "cls+mean", "cls+gem", "pooler"]
-"""How a layer's tokens become one vector; two that are joined by `+` each have unit length."""
+Pooling = Literal["cls", "mean", "gem", "cls+mean", "cls+gem", "pooler", "projection"]
+"""How a layer's tokens become one vector; two that are joined by `+` each have unit length. `projection`: as the model
+was trained to compare it with a text."""
 Geometry = Literal["crop", "square", "pad"]
 Storage = Literal["float32", "float16"]
 """The type of a stored vector's numbers."""
@@ -57,6 +58,8 @@ class Recipe:
     so that equality leaves it out. Whoever loads a model compares it. `companion` is the recipe of a second network on
     the same pixels, but for their mean and std: its embedding, of unit length, follows the model's own, both are
     normalised together, and `dim` counts it too. `words` is set where an image's vector says which words fit it.
+    `text_sha256` is set where texts are embedded into the space by the text tower of the same weights: the hash of what
+    their vectors depend on besides, the tokenizer and the tower's configuration.
     """
 
     model: str = field(compare=False)
@@ -69,6 +72,12 @@ class Recipe:
     config_sha256: str | None = field(default=None, compare=False)
     companion: Recipe | None = None
     words: Words | None = None
+    text_sha256: str | None = None
+
+    @property
+    def knows_words(self) -> bool:
+        """Whether a text can be looked up in the space."""
+        return self.words is not None or self.text_sha256 is not None
 
     @property
     def parts(self) -> tuple[int, ...]:
@@ -83,12 +92,15 @@ class Recipe:
         return replace(self, companion=None, dim=self.parts[0])
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-serialisable copy, without companion and words where there are none; `from_json` is its inverse."""
+        """A JSON-serialisable copy, without what is about texts or a companion where there is none; `from_json` is its
+        inverse."""
         data = asdict(self)
+        if self.text_sha256 is None:
+            del data["text_sha256"]
         if self.companion is None:
             del data["companion"]
         else:
-            del data["companion"]["words"]  # which only a space of its own has
+            del data["companion"]["words"], data["companion"]["text_sha256"]  # which only a space of its own has
         if self.words is None:
             del data["words"]
         return data
@@ -108,6 +120,7 @@ class Recipe:
             config_sha256=data.get("config_sha256"),
             companion=None if data.get("companion") is None else cls.from_json(data["companion"]),
             words=None if data.get("words") is None else Words(**data["words"]),
+            text_sha256=data.get("text_sha256"),
         )
 
 

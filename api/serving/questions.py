@@ -120,7 +120,7 @@ class Question:
 
     def texts_for(self, space: Space) -> list[str]:
         """The texts whose embeddings `query` wants of this space, in this order: none of one that knows no words."""
-        return [] if space.recipe.words is None else self.texts
+        return self.texts if space.recipe.knows_words else []
 
     def draft(self, index: Index) -> Query:
         """The query without its parts: what is wrong with the options is known before a picture is decoded.
@@ -168,10 +168,10 @@ class Question:
         words are looked for in the catalog alone."""
         if not self.texts:
             return index.space(self.options.space)
-        known = [space for space in index.spaces if space.recipe.words is not None]
+        known = [space for space in index.spaces if space.recipe.knows_words]
         wanted = index.space(self.options.space or (known[0].name if known else None))
         less = any(part.text is not None and part.weight <= 0 for part in self.parts)
-        if wanted.recipe.words is not None or (self.options.space is None and not less):
+        if wanted.recipe.knows_words or (self.options.space is None and not less):
             return wanted
         advice = (
             f"Leave the space out, or name {known[0].name}."

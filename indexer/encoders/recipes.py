@@ -9,10 +9,12 @@ from indexer.encoders.encoder import SpaceRequest
 from indexer.encoders.families import FAMILIES, Checkpoint, open_checkpoint
 from indexer.encoders.processor import preprocessing_of
 from indexer.encoders.spaces import resolve
+from indexer.encoders.text_towers import has_text_tower
 from indexer.encoders.words import head_sha256
 from indexer.errors import ModelUnsupported
 from indexer.models import COMPANION, ModelFiles, is_installed, locate
 from indexer.packaged.e5 import E5
+from indexer.text_files import text_sha256
 from search.recipe import IDENTITY, Geometry, Preprocessing, Recipe, TransformSpec, Words, space_name
 from search.types import Encoding, Space
 
@@ -21,13 +23,14 @@ WHITENING = TransformSpec(kind="whitening", floor=0.03, companion_weight=1.7, ma
 
 
 def default_requests(files: ModelFiles) -> tuple[SpaceRequest, ...]:
-    """The spaces of a new index whose user names none: the best recipe that is known for the model.
+    """The spaces of a new index whose user names none: the best recipe that is known for the model, and a space of
+    words where it has a text tower.
 
     The companion is part of it where its package is installed.
     """
     layers = () if files.card is None else files.card.recommended_layers
     if not layers:
-        return (SpaceRequest(),)
+        return (SpaceRequest(), SpaceRequest(words=True)) if has_text_tower(files) else (SpaceRequest(),)
     return (SpaceRequest(layers=layers, geometry="square", companion=is_installed(COMPANION), whiten=True),)
 
 
@@ -42,7 +45,7 @@ def spaces_for(
             recipe=recipe,
             encoding=encoding,
             # Half the bytes: what is searched is computed from them, and keeps its neighbours.
-            storage="float16" if request.whiten or request.words else "float32",
+            storage="float16" if request.whiten or recipe.words is not None else "float32",
             transform=_whitening(files) if request.whiten else IDENTITY,
         )
         for request, (name, recipe) in zip(requests, recipes.items(), strict=True)
@@ -69,6 +72,8 @@ def recipes_for(
     the model does not offer what is asked for.
     """
     checkpoint = open_checkpoint(files)
+    if any(request.words for request in spaces) and has_text_tower(files):
+        spaces = [replace(one, pooling="projection", words=False) if one.words else one for one in spaces]
     companion = _companion() if any(request.companion or request.words for request in spaces) else None
     recipes = [
         _words(companion) if request.words and companion else _recipe(checkpoint, request, geometry, companion)
@@ -99,8 +104,14 @@ def _recipe(
         final_norm=space.final_norm,
         preprocessing=preprocessing,
         dim=len(space.layers) * checkpoint.dim(space.pooling),
+        text_sha256=_text_sha256(files) if space.pooling == "projection" else None,
     )
     return _with_companion(recipe, companion) if request.companion and companion is not None else recipe
+
+
+def _text_sha256(files: ModelFiles) -> str | None:
+    """Of what texts are embedded with; None where they cannot be."""
+    return text_sha256(files.folder, files.config.model_type, files.name) if has_text_tower(files) else None
 
 
 def _companion() -> Recipe:
@@ -134,7 +145,7 @@ def _with_companion(recipe: Recipe, companion: Recipe) -> Recipe:
 
 
 def _name(recipe: Recipe, last: int) -> str:
-    if recipe.words is not None:
+    if recipe.knows_words:
         return "words"
     name = space_name(recipe.layers, recipe.pooling, recipe.final_norm, last)
     return name if recipe.companion is None else f"{name}+{recipe.companion.model}"

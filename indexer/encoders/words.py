@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,8 +55,15 @@ class WordsHead:
         return normalise((1 - self.share) * recognised + self.share * mapped)
 
 
-class TextEncoder:
-    """Embeds texts for a space of words."""
+class TextEncoder(Protocol):
+    """Embeds texts for a space of words. One caller at a time."""
+
+    def encode(self, texts: Sequence[str]) -> Floats:
+        """Embed texts: (n, dim) float32 of unit length."""
+
+
+class CentredSentences:
+    """Embeds texts with a sentence encoder, for a space of what a network recognises."""
 
     def __init__(self, sentences: SentenceEncoder, centre: Floats) -> None:
         """centre: what the embeddings of all sentences have in common, (dim,)."""
@@ -71,8 +78,13 @@ class TextEncoder:
 def load_text_encoder(recipe: Recipe) -> TextEncoder:
     """The encoder of what is looked up in a space of words. Takes seconds.
 
-    Raises ModelUnavailable where its package is not installed, ModelUnsupported where it is another version's.
+    Raises ModelUnavailable where its package is not installed or its checkpoint not found, ModelUnsupported where that
+    is another one, or another version's.
     """
+    if recipe.text_sha256 is not None:
+        from indexer.encoders.text_towers import load_text_tower  # imports torch
+
+        return load_text_tower(recipe)
     from safetensors.numpy import load_file
 
     from indexer.encoders.sentences import SentenceEncoder  # imports torch
@@ -84,7 +96,7 @@ def load_text_encoder(recipe: Recipe) -> TextEncoder:
         raise ModelUnsupported(
             f"This version of Lookalike does not know the sentence encoder {words.encoder}. {_AGAIN}"
         )
-    return TextEncoder(SentenceEncoder(checkpoint_folder(E5)), load_file(HEAD)["centre"])
+    return CentredSentences(SentenceEncoder(checkpoint_folder(E5)), load_file(HEAD)["centre"])
 
 
 def head_sha256() -> str:
