@@ -201,6 +201,11 @@ def identified(files: ModelFiles, spaces: Mapping[str, Recipe]) -> dict[str, Rec
     return {name: replace(recipe, config_sha256=found) for name, recipe in spaces.items()}
 
 
+def is_folder(name: str) -> bool:
+    """Tell whether a recipe's model is a folder, wherever it lies now, rather than a name."""
+    return Path(name).is_absolute()
+
+
 def _as_path(name: str) -> Path:
     try:
         return Path(name).expanduser()

@@ -11,14 +11,8 @@ from typing import Any
 
 from indexer.tower_config import read_text_config
 
-VOCABULARIES = (
-    "tokenizer.json",
-    "vocab.txt",
-    "vocab.json",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "tokenizer.model",
-)
+_SENTENCEPIECE = ("spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
+VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", *_SENTENCEPIECE)
 """One of them is there where there is a tokenizer. Without any, transformers makes one of its own, of five words."""
 TOKENIZER_FILES = (
     *VOCABULARIES,
@@ -54,6 +48,11 @@ _DEFAULTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 def has_tokenizer(folder: Path) -> bool:
     """Tell whether a checkpoint's folder holds a vocabulary."""
     return any((folder / name).is_file() for name in VOCABULARIES)
+
+
+def needs_sentencepiece(folder: Path) -> bool:
+    """Tell whether a tokenizer can be read with the package sentencepiece alone."""
+    return not any((folder / name).is_file() for name in VOCABULARIES if name not in _SENTENCEPIECE)
 
 
 def text_sha256(folder: Path, model_type: str, name: str) -> str:

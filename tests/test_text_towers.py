@@ -239,10 +239,13 @@ def test_a_tokenizer_with_more_words_than_the_model_is_refused(own: Callable[[st
         TextTower(locate(str(folder))).encode(["unheard"])
 
 
-def test_a_siglip_whose_only_vocabulary_is_of_sentencepiece_says_what_to_install(own: Callable[[str], Path]) -> None:
-    folder = own("siglip")
-    (folder / "tokenizer.json").unlink()
-    (folder / "spiece.model").write_bytes(b"no model")
+@pytest.mark.parametrize(("family", "vocabulary"), [("siglip", "spiece.model"), ("tipsv2", "tokenizer.model")])
+def test_a_vocabulary_that_needs_another_package_says_which(
+    family: str, vocabulary: str, own: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("indexer.encoders.text_towers.find_spec", lambda _: None)
+    folder = own(family)
+    (folder / "tokenizer.json").rename(folder / vocabulary)
     assert "pip install sentencepiece" in (lacks_for_texts(locate(str(folder))) or "")
 
 

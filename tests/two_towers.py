@@ -90,7 +90,7 @@ def _model(family: str, words: int, width: int) -> Any:
 def _save_processor(family: str, folder: Path) -> None:
     t, square = transformers, {"height": SIZE, "width": SIZE}
     if family == "tipsv2":  # whose own needs torchvision
-        written = {"image_processor_type": "Tipsv2ImageProcessor", "size": square}
+        written = {"image_processor_type": "Tipsv2ImageProcessor", "processor_class": "Tipsv2Processor", "size": square}
         (folder / "preprocessor_config.json").write_text(json.dumps(written))
     elif family.startswith("siglip"):
         t.SiglipImageProcessorPil(size=square).save_pretrained(folder)

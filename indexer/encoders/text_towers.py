@@ -7,6 +7,7 @@ import string
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -24,8 +25,8 @@ from indexer.encoders.families import (
     tensor_names,
 )
 from indexer.errors import ModelUnavailable, ModelUnsupported
-from indexer.models import ModelFiles, identified, locate
-from indexer.text_files import CLIP_END, VOCABULARIES, has_tokenizer, text_sha256
+from indexer.models import ModelFiles, identified, is_folder, locate
+from indexer.text_files import CLIP_END, VOCABULARIES, has_tokenizer, needs_sentencepiece, text_sha256
 from indexer.tower_config import read_text_config
 from search.recipe import Recipe
 from search.vectors import normalise
@@ -129,7 +130,7 @@ def load_text_tower(recipe: Recipe) -> TextTower:
     try:
         files = locate(recipe.model)
     except ModelUnavailable as error:
-        if not Path(recipe.model).is_absolute() or Path(recipe.model).exists():
+        if not is_folder(recipe.model) or Path(recipe.model).exists():
             raise
         raise ModelUnavailable(
             f"The model whose text tower words are looked up with is not at {recipe.model} any more. Put it back, or "
@@ -158,10 +159,9 @@ def lacks_for_texts(files: ModelFiles) -> str | None:
     if not any(name.startswith("text_") for name in tensor_names(files)):
         return f"The weights of {files.name} hold no text tower."
     if not has_tokenizer(files.folder):
-        return (
-            f"{files.name} has no tokenizer ({', '.join(VOCABULARIES)}). Copy the tokenizer's files of the model that "
-            "it was trained from into its folder."
-        )
+        fetch = f"Fetch it: hf download {files.name}."
+        copy = "Copy the tokenizer's files of the model that it was trained from into its folder."
+        return f"{files.name} has no tokenizer ({', '.join(VOCABULARIES)}). {copy if is_folder(files.name) else fetch}"
     return _tokenizer_fault(files, text_sha256(files.folder, files.config.model_type, files.name))
 
 
@@ -180,8 +180,11 @@ def _open_tokenizer(files: ModelFiles) -> Any:
     """A checkpoint's own tokenizer. Raises ModelUnsupported."""
     import transformers
 
-    if not has_tokenizer(files.folder):
-        raise ModelUnsupported(f"{files.name} has no tokenizer: {', '.join(VOCABULARIES)} are missing.")
+    if needs_sentencepiece(files.folder) and find_spec("sentencepiece") is None:
+        raise ModelUnsupported(
+            f"The tokenizer of {files.name} needs a package: pip install sentencepiece protobuf. Or save it once where "
+            "that is installed, as tokenizer.json."
+        )
     # As it is written, where it is: SigLIP's own class wants another package, and Gemma's pads on the other side.
     written = files.config.model_type == "siglip" and (files.folder / "tokenizer.json").is_file()
     kind = transformers.PreTrainedTokenizerFast if written else transformers.AutoTokenizer
@@ -190,11 +193,6 @@ def _open_tokenizer(files: ModelFiles) -> Any:
             tokenizer = kind.from_pretrained(files.folder, local_files_only=True, trust_remote_code=False)
             tokenizer(["a", "a b"], padding=True)
     except Exception as error:  # whatever a broken file makes its reader trip over
-        if isinstance(error, ImportError) or "sentencepiece" in str(error):
-            raise ModelUnsupported(
-                f"The tokenizer of {files.name} needs a package: pip install sentencepiece protobuf. Or save it once "
-                "where that is installed, as tokenizer.json."
-            ) from error
         raise ModelUnsupported(f"The tokenizer of {files.name} cannot be used: {sentence(error)}") from error
     if TEXT_FAMILIES[files.config.model_type].ends:  # else another token is taken for the end, silently the first
         end = read_text_config(files.folder, files.name).get("eos_token_id", CLIP_END)
