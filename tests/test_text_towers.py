@@ -26,7 +26,6 @@ from indexer.encoders.encoder import SpaceRequest
 from indexer.encoders.load import encoder_for, passes
 from indexer.encoders.recipes import default_requests, spaces_for
 from indexer.encoders.text_towers import TextTower, has_text_tower, lacks_for_texts, load_text_tower
-from indexer.encoders.words import load_text_encoder
 from indexer.errors import ModelUnavailable, ModelUnsupported
 from indexer.models import locate
 from search.index import Index
@@ -104,7 +103,7 @@ def test_images_and_texts_are_embedded_as_transformers_does(family: str, folder_
     (together,) = passes(spaces)  # one forward pass gives both
     pixels = noise(3)
     images = encoder_for(together, folder).encode(pixels)[1]
-    texts = load_text_encoder(spaces[1].recipe).encode(TEXTS)
+    texts = load_text_tower(spaces[1].recipe).encode(TEXTS)
 
     model = transformers.AutoModel.from_pretrained(folder).eval()
     pre = spaces[1].recipe.preprocessing
@@ -297,6 +296,16 @@ def test_a_recipe_with_a_text_tower_is_stored_whole(folder_of: Callable[[str], P
     assert not image.knows_words
     assert "text_sha256" not in image.to_json()
     assert replace(words, text_sha256="0" * 64) != words
+
+
+def test_the_projection_asked_for_by_name_is_the_space_of_words(folder_of: Callable[[str], Path]) -> None:
+    files = locate(str(folder_of("clip")))
+    (named,) = spaces_for(files, [SpaceRequest(layers=(2,), pooling="projection")], Encoding())
+    assert named == spaces_for(files, [SpaceRequest(words=True)], Encoding())[0]
+    with pytest.raises(ModelUnsupported, match="projection works at the last layer"):
+        spaces_for(files, [SpaceRequest(layers=(1,), pooling="projection")], Encoding())
+    with pytest.raises(ModelUnsupported, match="projection reads tokens after the final norm"):
+        spaces_for(files, [SpaceRequest(pooling="projection", final_norm=False)], Encoding())
 
 
 @pytest.fixture(scope="module")
