@@ -13,13 +13,21 @@ from search.catalog.catalog import Catalog
 from search.catalog.fulltext import create_words, write_all_words
 from search.catalog.schema import (
     SCHEMA_VERSION,
+    board_items,
+    boards,
+    comments,
     decisions,
+    deliveries,
     embeddings,
     images,
     label_rows,
     labels,
+    questions,
+    shares,
     spaces,
     state,
+    votes,
+    watches,
     words_due,
 )
 from search.sqlite.connections import close_writer, translated, writing_engine
@@ -98,5 +106,18 @@ def _from_5(operations: Operations) -> None:
     write_all_words(connection)
 
 
-_STEPS: dict[int, Callable[[Operations], None]] = {1: _from_1, 2: _from_2, 3: _from_3, 4: _from_4, 5: _from_5}
+def _from_6(operations: Operations) -> None:
+    """Boards are kept, and watches."""
+    for table in (questions, boards, board_items, comments, votes, shares, watches, deliveries):
+        table.create(operations.get_bind())
+
+
+_STEPS: dict[int, Callable[[Operations], None]] = {
+    1: _from_1,
+    2: _from_2,
+    3: _from_3,
+    4: _from_4,
+    5: _from_5,
+    6: _from_6,
+}
 """By the version that they start from."""
