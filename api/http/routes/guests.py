@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Form, Request, Response
 from fastapi import Path as PathParameter
@@ -39,6 +39,9 @@ router = APIRouter(prefix="/b/{token}", tags=["guests"], route_class=CheckedRout
 Token = Annotated[str, PathParameter(pattern=r"^[A-Za-z0-9_-]{1,100}$", description="Of a link.")]
 
 
+_SAID: dict[int | str, dict[str, Any]] = answers(404, 409, 413, 507) | {303: {"description": "Back to the page."}}
+
+
 class _Said(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -56,7 +59,7 @@ class VoteForm(_Said):
     """A guest's vote."""
 
     item: int = Field(ge=1, le=MAX_NUMBER)
-    vote: bool = True
+    vote: Literal["true", "false"] = "true"
 
 
 @router.get("", responses=answers(404) | {200: {"content": {"text/html": {}}}}, response_class=HTMLResponse)
@@ -79,7 +82,7 @@ async def guests_picture(request: Request, token: Token, id: Annotated[ImageId, 
     return Response(data, media_type="image/jpeg", headers=PICTURE_HEADERS)
 
 
-@router.post("/comments", status_code=303, responses=answers(404, 409, 413, 507))
+@router.post("/comments", status_code=303, responses=_SAID, response_class=Response)
 async def guest_comments(
     request: Request, token: Token, form: Annotated[CommentForm, Form(media_type="application/x-www-form-urlencoded")]
 ) -> RedirectResponse:
@@ -99,7 +102,7 @@ async def guest_comments(
     return _back(request, token)
 
 
-@router.post("/votes", status_code=303, responses=answers(404, 409, 413, 507))
+@router.post("/votes", status_code=303, responses=_SAID, response_class=Response)
 async def guest_votes(
     request: Request, token: Token, form: Annotated[VoteForm, Form(media_type="application/x-www-form-urlencoded")]
 ) -> RedirectResponse:
@@ -113,7 +116,7 @@ async def guest_votes(
 
     def change(writer: Writer) -> None:
         with writer.transaction() as transaction:
-            if form.vote:
+            if form.vote == "true":
                 transaction.add_vote(share.board, form.item, name, share=share.number)
             else:
                 transaction.drop_vote(share.board, form.item, name, share=share.number)
