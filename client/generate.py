@@ -1,4 +1,4 @@
-"""Write the synchronous client, `_client.py` and `_connection.py`, from `_async_*.py`: run after every change there.
+"""Write the synchronous client, FILES, from `_async_*.py`: run after every change there.
 
 python client/generate.py
 """
@@ -17,6 +17,10 @@ NAMES = {
     "AsyncClient": "Client",
     "AsyncConnection": "Connection",
     "_async_connection": "_connection",
+    "AsyncBoards": "Boards",
+    "AsyncWatches": "Watches",
+    "_async_boards": "_boards",
+    "_async_watches": "_watches",
     "AsyncBaseTransport": "BaseTransport",
     "aclose": "close",
     "apart_async": "apart",
@@ -25,7 +29,7 @@ NAMES = {
 }
 
 
-FILES = ("_client.py", "_connection.py")
+FILES = ("_client.py", "_connection.py", "_boards.py", "_watches.py")
 
 
 def generated(name: str) -> str:

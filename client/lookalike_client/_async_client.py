@@ -11,7 +11,9 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from lookalike_client import _calls
+from lookalike_client._async_boards import AsyncBoards
 from lookalike_client._async_connection import AsyncConnection
+from lookalike_client._async_watches import AsyncWatches
 from lookalike_client._calls import Box, Call, SearchOptions
 from lookalike_client._errors import APIError, ConnectionFailed, TimedOut
 from lookalike_client._images import ImageInput
@@ -42,6 +44,16 @@ class AsyncClient(AsyncConnection):
     or index that it does not know), and OSError, TypeError or ValueError for what is wrong with an argument. Raises
     ValueError itself for a base_url, api_key or retries that cannot be meant.
     """
+
+    @property
+    def boards(self) -> AsyncBoards:
+        """Boards: collections of images and questions, with comments, votes, and links for guests."""
+        return AsyncBoards(self)
+
+    @property
+    def watches(self) -> AsyncWatches:
+        """Watches: questions whose new matches are told to an address."""
+        return AsyncWatches(self)
 
     async def search(
         self,

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from lookalike_client import _calls
+from lookalike_client._boards import Boards
 from lookalike_client._calls import Box, Call, SearchOptions
 from lookalike_client._connection import Connection
 from lookalike_client._errors import APIError, ConnectionFailed, TimedOut
@@ -18,6 +19,7 @@ from lookalike_client._images import ImageInput
 from lookalike_client._many import Outcome, Progress, apart, run_many
 from lookalike_client._models import DuplicateGroup, Image, ImageMap, IndexInfo, Part, SearchResult, SpaceInfo
 from lookalike_client._notebook import Pictures
+from lookalike_client._watches import Watches
 
 
 class Client(Connection):
@@ -42,6 +44,16 @@ class Client(Connection):
     or index that it does not know), and OSError, TypeError or ValueError for what is wrong with an argument. Raises
     ValueError itself for a base_url, api_key or retries that cannot be meant.
     """
+
+    @property
+    def boards(self) -> Boards:
+        """Boards: collections of images and questions, with comments, votes, and links for guests."""
+        return Boards(self)
+
+    @property
+    def watches(self) -> Watches:
+        """Watches: questions whose new matches are told to an address."""
+        return Watches(self)
 
     def search(
         self,
