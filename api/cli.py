@@ -12,6 +12,7 @@ from typing import Annotated, Any, NoReturn, cast
 import typer
 
 import analysis.cli
+import api.boards_cli
 import indexer.cli
 import search.cli
 from analysis.errors import AnalysisError
@@ -224,6 +225,7 @@ def _print_hits(answer: dict[str, Any]) -> None:
 
 
 search.cli.register(app.command)
+api.boards_cli.register(app.command)
 
 
 @app.command()
