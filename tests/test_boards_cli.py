@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ def answer(*arguments: str | Path) -> Any:
 
 
 @pytest.fixture
-def board(make_index: MakeIndex, tmp_path: Path) -> Iterator[Path]:
+def board(make_index: MakeIndex, tmp_path: Path) -> Path:
     """An index with a board of a picture that is there, one whose file is gone, and a question."""
     index = make_index(vectors(5))
     file = tmp_path / "red.png"
@@ -55,7 +55,7 @@ def board(make_index: MakeIndex, tmp_path: Path) -> Iterator[Path]:
         transaction.add_question_item(number, "like it", {"parts": [{"id": name}]})
         transaction.add_vote(number, item, "Ada")
         transaction.add_comment(number, item, "Ada", "this one")
-    yield index.path
+    return index.path
 
 
 def test_boards_are_listed_and_shown(board: Path) -> None:

@@ -56,8 +56,8 @@ def create_app(services: Mapping[str, Service], settings: Settings, keys: Keys) 
     app.state.settings = settings
     app.state.keys = keys
     app.state.pictures = Gate(settings.max_waiting)
-    nouns = (search, images, boards, watches, duplicates, spaces, maps, server)
-    app.state.routers = (server.public, guests.router, *(noun.router for noun in nouns))
+    nouns = (search, images, duplicates, spaces, maps, boards, watches, server)
+    app.state.routers = (server.public, *(noun.router for noun in nouns), guests.router)
     problems.install(app, field_names(app.state.routers))
     for router in app.state.routers:
         locked = keys and router not in (server.public, guests.router)
