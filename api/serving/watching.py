@@ -313,7 +313,7 @@ def checked_watch(saved: SavedQuestion, index: Index) -> SavedQuestion:
     if saved.min_score is None and saved.max_fmr is None:
         raise QuestionInvalid("A watch needs a cut: min_score, or max_fmr. Without one, every new image is a match.")
     if saved.space is None and saved.question().texts:
-        known = [space.name for space in index.spaces if space.recipe.words is not None]
+        known = [space.name for space in index.spaces if space.recipe.knows_words]
         if not known:
             raise QuestionInvalid(
                 "A watch looks for words in a space that knows them. Add one: lookalike spaces INDEX add --words."
