@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import get_args
 
 import numpy as np
 
 from search.errors import QueryInvalid
 from search.generations.transform import Transform
-from search.types import AUTO, Aspect, Query, QueryPart, Vector
+from search.types import AUTO, Aspect, Combine, Query, QueryPart, Vector
 from search.vectors import normalise
 
 MAX_PARTS = 64
@@ -71,6 +72,8 @@ def query_aspects(query: Query) -> Sequence[Aspect]:
     check_window(query)
     if query.words is not None and not query.words.strip():
         raise QueryInvalid("The words of a query are empty.")
+    if query.combine not in get_args(Combine):
+        raise QueryInvalid("The aspects of a query are combined by `sum` or `best`.")
     if not query.aspects:
         if not query.parts and query.words is None:
             raise QueryInvalid("A query has parts, or words.")
