@@ -28,6 +28,7 @@ SearchError
 ├── NotOnBoard          a board has no such item, comment or link
 ├── UnknownWatch        the index has no watch of this number
 ├── TooMany             there are as many boards, items or watches as there may be
+├── PromptInvalid       a prompt that cannot be read, with the position of what is wrong
 ├── PolicyInvalid       figures of a policy that no index can be published or searched by
 └── AnnotationInvalid   labels or metadata that the catalog cannot hold
 """
@@ -180,6 +181,18 @@ class UnknownWatch(SearchError):
 
 class TooMany(SearchError):
     """As many are there as there may be; the message says how many, and what to delete."""
+
+
+class PromptInvalid(SearchError):
+    """A prompt that cannot be read. `position`: the character, from 0, at which what is wrong stands."""
+
+    def __init__(self, message: str, position: int) -> None:
+        super().__init__(message, position)
+        self.message = message
+        self.position = position
+
+    def __str__(self) -> str:
+        return f"{self.message} (at character {self.position + 1} of the prompt)"
 
 
 class PolicyInvalid(SearchError):

@@ -155,6 +155,7 @@ _STATUS: dict[type[Exception], tuple[HTTPStatus, str]] = {
     search_errors.RecipeMismatch: (HTTPStatus.CONFLICT, "recipe-mismatch"),
     search_errors.FilterInvalid: (HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-filter"),
     search_errors.QueryInvalid: (HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-query"),
+    search_errors.PromptInvalid: (HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-prompt"),
     search_errors.AnnotationInvalid: (HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-annotation"),
     search_errors.IndexLocked: (HTTPStatus.SERVICE_UNAVAILABLE, "index-locked"),
     search_errors.IndexDamaged: (HTTPStatus.SERVICE_UNAVAILABLE, "index-damaged"),

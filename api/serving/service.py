@@ -19,6 +19,7 @@ import faiss
 from api import metrics
 from api.errors import NotReady, Overloaded, SpaceInvalid
 from api.serving import activity
+from api.serving.asking import query_of
 from api.serving.batching import Stage
 from api.serving.duplicates import Duplicates
 from api.serving.embedding import Embedded, Embedding
@@ -164,14 +165,10 @@ class Service:
     async def ask(self, question: Question, timing: Timing) -> tuple[list[Hit], str]:
         """The hits of a question, and the space they were found in.
 
-        Raises QuestionInvalid, Overloaded, and what `Embedding.embed` and `Index.search` raise.
+        Raises what `query_of` and `Index.search` raise.
         """
-        draft = question.draft(self.index)
-        space = self.index.space(draft.space)
-        embed = partial(self.embedding.embed, space=space, timing=timing, turns=question.options.turns)
-        vectors = [await embed(one.data, box=one.box) for one in question.pictures]
-        words = await self.words.embed_or_none(question.texts_for(space), space, timing, needed=draft.words is None)
-        return await self.search(question.query(draft, vectors, words), timing), space.name
+        query, space = await query_of(question, self.index, self.embedding, self.words, timing, read=self.read)
+        return await self.search(query, timing), space
 
     async def search(self, query: Query, timing: Timing) -> list[Hit]:
         """`Index.search`, together with others that wait; what may take long, beside them. Raises Overloaded too."""

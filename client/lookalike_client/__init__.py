@@ -23,6 +23,7 @@ from lookalike_client._errors import (
     LookalikeError,
     NotFound,
     Overloaded,
+    PromptInvalid,
     ProtocolError,
     ServerError,
     TimedOut,
@@ -35,6 +36,7 @@ from lookalike_client._errors import (
 from lookalike_client._images import ImageInput
 from lookalike_client._many import Outcome
 from lookalike_client._models import (
+    Aspect,
     DuplicateFile,
     DuplicateGroup,
     Hit,
@@ -44,6 +46,7 @@ from lookalike_client._models import (
     MapCluster,
     MapPoint,
     Part,
+    Reason,
     SearchResult,
     SpaceInfo,
 )
@@ -51,6 +54,7 @@ from lookalike_client._version import __version__
 
 __all__ = [
     "APIError",
+    "Aspect",
     "AsyncClient",
     "BadRequest",
     "Board",
@@ -78,7 +82,9 @@ __all__ = [
     "Outcome",
     "Overloaded",
     "Part",
+    "PromptInvalid",
     "ProtocolError",
+    "Reason",
     "SearchResult",
     "ServerError",
     "Share",

@@ -15,7 +15,8 @@ import httpx
 
 from lookalike_client import _answers
 from lookalike_client._images import ImageInput, image_bytes, is_image
-from lookalike_client._models import Image, ImageMap, IndexInfo, Part, SearchResult, SpaceInfo
+from lookalike_client._models import Aspect, Image, ImageMap, IndexInfo, Part, SearchResult, SpaceInfo
+from lookalike_client._prompt import read_prompt
 
 Answer = TypeVar("Answer")
 Box = tuple[float, float, float, float]
@@ -98,13 +99,18 @@ def search(
     id: str | None = None,
     vector: Sequence[float] | None = None,
     parts: Sequence[Part] | None = None,
+    aspects: Sequence[Aspect] | None = None,
+    prompt: str | None = None,
+    combine: Literal["sum", "best"] = "sum",
     box: Box | None = None,
 ) -> Call[SearchResult]:
-    """A search by exactly one of image, text, id, vector, parts."""
-    named = [*given({"image": image, "text": text, "id": id, "vector": vector, "parts": parts})]
+    """A search by exactly one of image, text, id, vector, parts, aspects, prompt."""
+    asked = {"image": image, "text": text, "id": id, "vector": vector, "parts": parts, "aspects": aspects}
+    named = [*given({**asked, "prompt": prompt})]
     if len(named) != 1:
         raise TypeError(
-            f"A search takes exactly one of image, text, id, vector and parts; found {' and '.join(named) or 'none'}."
+            "A search takes exactly one of image, text, id, vector, parts, aspects and prompt; found "
+            f"{' and '.join(named) or 'none'}."
         )
     if box is not None and image is None:
         raise TypeError("`box` belongs to `image`; a Part with an image has a box of its own.")
@@ -120,14 +126,19 @@ def search(
             upload=("image", image_bytes(image)),
             parse=_answers.search_result,
         )
-    if parts is None:
-        parts = [Part(text=text, id=id, vector=vector)]
-    return Call(
-        method="POST",
-        path="/v1/search",
-        json={"parts": [_part(part) for part in parts], **options.to_json()},
-        parse=_answers.search_result,
-    )
+    if prompt is not None:
+        paths = {part.value for part in read_prompt(prompt).paths}
+        body: dict[str, Any] = {"prompt": prompt}
+        if paths:
+            body["images"] = {path: _base64(path) for path in sorted(paths)}
+    elif aspects is not None:
+        body = {"aspects": [_aspect(aspect) for aspect in aspects]}
+    else:
+        one = parts if parts is not None else [Part(text=text, id=id, vector=vector)]
+        body = {"parts": [_part(part) for part in one]}
+    if combine != "sum":
+        body["combine"] = combine
+    return Call(method="POST", path="/v1/search", json={**body, **options.to_json()}, parse=_answers.search_result)
 
 
 def similar(id: str, *, options: SearchOptions) -> Call[SearchResult]:
@@ -305,6 +316,11 @@ def _box(box: Box) -> Box:
 
 def _base64(image: ImageInput) -> str:
     return b64encode(image_bytes(image)).decode("ascii")
+
+
+def _aspect(aspect: Aspect) -> dict[str, Any]:
+    parts = [_part(part) for part in aspect.parts]
+    return given({"space": aspect.space, "parts": parts, "weight": float(aspect.weight)})
 
 
 def _part(part: Part) -> dict[str, Any]:

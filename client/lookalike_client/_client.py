@@ -17,7 +17,7 @@ from lookalike_client._connection import Connection
 from lookalike_client._errors import APIError, ConnectionFailed, TimedOut
 from lookalike_client._images import ImageInput
 from lookalike_client._many import Outcome, Progress, apart, run_many
-from lookalike_client._models import DuplicateGroup, Image, ImageMap, IndexInfo, Part, SearchResult, SpaceInfo
+from lookalike_client._models import Aspect, DuplicateGroup, Image, ImageMap, IndexInfo, Part, SearchResult, SpaceInfo
 from lookalike_client._notebook import Pictures
 from lookalike_client._watches import Watches
 
@@ -63,6 +63,9 @@ class Client(Connection):
         id: str | None = None,
         vector: Sequence[float] | None = None,
         parts: Sequence[Part] | None = None,
+        aspects: Sequence[Aspect] | None = None,
+        prompt: str | None = None,
+        combine: Literal["sum", "best"] = "sum",
         k: int = 10,
         offset: int = 0,
         min_score: float | None = None,
@@ -75,8 +78,11 @@ class Client(Connection):
         turns: bool = False,
     ) -> SearchResult:
         """The `k` nearest images after the first `offset`, of exactly one of an image, words, the id of an indexed
-        image, an embedding ((dim,) numbers), or weighted parts.
+        image, an embedding ((dim,) numbers), weighted parts, aspects, each with parts and a space of its own, or a
+        prompt such as `red bicycle::2 beach --no people`, whose paths are read here.
 
+        combine: `sum`: a score is of all parts and aspects together; `best`: of the part that is nearest, and what is
+        nearer to a part of negative weight is no hit.
         text: looked for in labels, metadata and names, and in what images show where the index has a space of words. An
         image that is asked for by id is not among its own hits. min_score: leave out hits below this score, -1..1.
         max_fmr: leave out hits with a higher false-match rate; "auto": above what 20 images reach by chance.
@@ -85,7 +91,8 @@ class Client(Connection):
         images are one hit, with its `copies`. turns: ask in all eight orientations; an image's best score counts.
 
         Raises UnsupportedImage or Unprocessable (the image is none, or cannot be decoded), TooLarge, NotFound,
-        Unprocessable (a filter or a vector that cannot be meant); TypeError for none or two of the five.
+        Unprocessable (a filter or a vector that cannot be meant); TypeError for none or two of the seven;
+        PromptInvalid.
         """
         options = SearchOptions(
             k=k,
@@ -98,7 +105,19 @@ class Client(Connection):
             fold=fold,
             turns=turns,
         )
-        call = apart(_calls.search, image=image, text=text, id=id, vector=vector, parts=parts, box=box, options=options)
+        call = apart(
+            _calls.search,
+            image=image,
+            text=text,
+            id=id,
+            vector=vector,
+            parts=parts,
+            aspects=aspects,
+            prompt=prompt,
+            combine=combine,
+            box=box,
+            options=options,
+        )
         return self._found(call, index)
 
     def search_many(

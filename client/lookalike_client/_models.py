@@ -37,6 +37,29 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Aspect:
+    """Weighted parts that are looked for in one space. space: None for the index's default, or, of parts with words,
+    the one that knows them. weight: how much it counts beside the other aspects; negative: less like this.
+    """
+
+    parts: Sequence[Part]
+    space: str | None = None
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reason:
+    """What one aspect of a search gave to a hit. `space`: where it was looked for; None: in labels, metadata and names.
+    `score`: the cosine there; of words, how much of them the image has, 0..1; None where it has no vector there.
+    `share`: what that added to the hit's score.
+    """
+
+    space: str | None
+    score: float | None
+    share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Hit:
     """One answer. `score` is the cosine, -1..1. `fmr` is its false-match rate: the share of random pairs of different
     images with at least this score; `probability`: how probable it is that the hit is alike, where labels calibrated
@@ -45,6 +68,7 @@ class Hit:
     the upright image, in pixels.
 
     `copies`: of a folded search, the ids of images that look the same, best first, the first 100 of `copy_count`.
+    `why`: a Reason for each aspect of the search, in its order, and for its words.
     """
 
     id: str
@@ -60,6 +84,7 @@ class Hit:
     copy_count: int = 0
     fmr: float | None = None
     probability: float | None = None
+    why: tuple[Reason, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -115,7 +140,7 @@ class SearchResult(Sequence[Hit]):
             import pandas
         except ImportError as error:
             raise ImportError("This needs pandas: pip install pandas") from error
-        facts = ["score", *(one.name for one in fields(Hit) if one.name not in ("score", "paths", "metadata"))]
+        facts = ["score", *(one.name for one in fields(Hit) if one.name not in ("score", "paths", "metadata", "why"))]
         rows = [
             {name: getattr(hit, name) for name in facts} | {f"metadata.{key}": one for key, one in hit.metadata.items()}
             for hit in self.hits

@@ -235,6 +235,14 @@ class Catalog(StoredSpaces, StoredWords):
         """The rowids of those of these ids that are images."""
         return dict(self._asked(ROWIDS, ids=[*ids]))
 
+    def ids_beginning(self, prefix: str, limit: int) -> list[str]:
+        """Up to `limit` ids that begin so, ascending. prefix: hexadecimal digits, lower case."""
+        with self.reading() as connection:
+            here = images.c.id.between(prefix, prefix + "g")  # which no digit comes after
+            return list(
+                connection.execute(select(images.c.id).where(here).order_by(images.c.id).limit(limit)).scalars()
+            )
+
     def page(self, after: int, limit: int) -> tuple[list[ImageRecord], int | None]:
         """Images in the order they were added: up to `limit` of those after the rowid `after`, and where to go on."""
         with self.reading() as connection:

@@ -142,7 +142,7 @@ async def embed(request: Request, body: EmbedRequest, in_address: InAddress = No
 
 def _admitted(request: Request, queries: Sequence[QueryRequest]) -> AbstractContextManager[None]:
     """Room for the pictures of queries. Raises Overloaded, on entering, where there is none."""
-    return _room(request, [_views(query) for query in queries if any(part.image is not None for part in query.parts)])
+    return _room(request, [_views(query) for query in queries if query.has_image])
 
 
 def _views(options: SearchOptions) -> int:
