@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -86,10 +85,12 @@ def ask_index(path: Path, asked: Asked, *, warn: Callable[[str], None]) -> dict[
         names = {id(picture): Path(name) for name, picture in given.images.items()}
         question = resolved(given, index)
         draft = question.draft(index)
-        load = cache(lambda space: load_index_encoder(index, [space], warn=warn))
+        pictures = question.pictures_in(draft)
+        spaces = {space.name: space for _, space in pictures}
+        encoders = {name: load_index_encoder(index, [space], warn=warn) for name, space in spaces.items()}
         vectors = [
-            _embedded(one, names.get(id(one), asked.image), asked.options, space, load, timing)
-            for one, space in question.pictures_in(draft)
+            _embedded(one, names.get(id(one), asked.image), asked.options, space, encoders[space.name], timing)
+            for one, space in pictures
         ]
         start = time.perf_counter()
         texts = question.texts_in(draft)
@@ -113,14 +114,13 @@ def _embedded(
     name: Path | None,
     options: SearchOptions,
     space: Space,
-    load: Callable[[Space], Encoder],
+    encoder: Encoder,
     timing: Timing,
 ) -> Vector:
     start, inputs = time.perf_counter(), inputs_of([space.recipe])
     with _named(name):
         decoded = decode(picture.data, inputs, limits=DecodeLimits(), box=picture.box)
     timing.decode += time.perf_counter() - start
-    encoder = load(space)
     start = time.perf_counter()
     views = orientations(decoded.pixels, inputs) if options.turns else (decoded.pixels,)
     vectors: Vector = encoder.encode(np.stack(views))[0]
