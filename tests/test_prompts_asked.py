@@ -47,8 +47,9 @@ def test_generated_prompts_of_images_agree_with_brute_force(make_index: Callable
         best = bool(generator.random() < 0.5)
         parts = zip(numbers.tolist(), weights, strict=True)
         prompt = " ".join(
-            f"--no id:{image_id(number)[:8]}" if weight == -0.5 else f"{'+' if weight > 0 else '-'} "
-            f"{abs(weight)}:id:{image_id(number)[: generator.integers(6, 64)]}"
+            f"--no id:{image_id(number)[:8]}"
+            if weight == -0.5
+            else f"{'+' if weight > 0 else '-'} {abs(weight)}:id:{image_id(number)[: generator.integers(6, 64)]}"
             for number, weight in parts
         )
         hits = ask(index, prompt, combine="best" if best else "sum", k=7)

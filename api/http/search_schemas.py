@@ -178,7 +178,14 @@ class SearchAnswer(BaseModel):
         json_schema_extra={
             "examples": [
                 {
-                    "hits": [EXAMPLE_HIT | {"copies": [EXAMPLE_ID[::-1]], "copy_count": 1}],
+                    "hits": [
+                        EXAMPLE_HIT
+                        | {
+                            "copies": [EXAMPLE_ID[::-1]],
+                            "copy_count": 1,
+                            "why": [{"space": "layer11", "score": 0.8713, "share": 0.8713}],
+                        }
+                    ],
                     "space": "layer11",
                     "took_ms": {"decode": 4.1, "encode": 26.0, "search": 0.9, "total": 31.4},
                 }
