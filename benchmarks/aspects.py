@@ -36,6 +36,7 @@ from indexer.models import PACKAGED, locate
 from indexer.progress import Quiet
 from search.generations.generation import SpaceSnapshot
 from search.index import Index
+from search.query.aspects import LEFT_OUT
 from search.recipe import Preprocessing, Recipe
 from search.types import Aspect, Encoding, Hit, ImageFacts, Location, NewImage, Query, QueryPart, Space
 from search.vectors import normalise
@@ -106,8 +107,8 @@ class Side:
         self.cosines: Matrix = (queries @ images.T).astype(np.float64)
         pairs = (images @ images.T)[np.triu_indices(len(images), k=1)]
         self.of_space = float(pairs.std())
-        sample = queries @ base.background.vectors.T
-        self.of_queries = np.nanstd(np.where(sample < base.background.most, sample, np.nan), axis=1)
+        sample = np.sort(queries @ base.background.vectors.T, axis=1)
+        self.of_queries = sample[:, : sample.shape[1] - sample.shape[1] // LEFT_OUT].std(axis=1)
         scores = self.cosines - base.background.shifts(queries)[:, None]
         self.log_rates: Matrix = np.interp(scores, base.false_matches.scores, -np.log(base.false_matches.rates))
 

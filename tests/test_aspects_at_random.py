@@ -99,8 +99,9 @@ def vector(part: QueryPart, name: str) -> NDArray[np.float64]:
 
 
 def chance(name: str, asked: NDArray[np.float64]) -> tuple[float, float]:
-    cosines = sample(name) @ asked
-    return float(cosines[cosines < 0.98].mean()), float(cosines[cosines < 0.98].std())
+    cosines = np.sort(sample(name) @ asked)
+    cosines = cosines[: len(cosines) - len(cosines) // 100]
+    return float(cosines.mean()), float(cosines.std())
 
 
 def cosines(name: str, asked: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -112,8 +113,9 @@ def by_sum(query: Query) -> NDArray[np.float64]:
     for aspect in query.aspects:
         assert isinstance(aspect.space, str)
         total = sum(part.weight * vector(part, aspect.space) for part in aspect.parts)
-        asked = total / np.linalg.norm(total) * np.sign(aspect.weight)
-        sought.append((aspect.space, asked, abs(aspect.weight) / chance(aspect.space, asked)[1]))
+        asked = total / np.linalg.norm(total)
+        scale = abs(aspect.weight) / chance(aspect.space, asked)[1]
+        sought.append((aspect.space, asked * np.sign(aspect.weight), scale))
     if len(sought) == 1:
         return cosines(sought[0][0], sought[0][1])
     weights = sum(weight for *_, weight in sought)

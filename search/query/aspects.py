@@ -20,9 +20,12 @@ from search.types import Aspect, Query, QueryPart, Space, Vector
 
 MAX_CANDIDATES = 100_000
 """Candidates of one space that are looked at, at most: sums are exact up to so many images."""
-LEAST_SPREAD = 0.01
+LEAST_SPREAD = 1e-4
 """Of cosines with a sample. Where all images are equal it would be 0, and say nothing."""
 
+LEFT_OUT = 100
+"""One in so many of a sample's cosines is left out, the highest. By a limit of cosines, such as that of copies, almost
+all would be where those of a space lie close together."""
 ROUNDING = 1e-6
 """How far a sum of float32 numbers may be from its true value."""
 
@@ -59,20 +62,21 @@ class Target:
 
 @dataclass(frozen=True)
 class Chance:
-    """Mean and standard deviation of a target's cosines with a sample of its space, without copies of it."""
+    """Mean and standard deviation of a target's cosines with a sample of its space, without the highest hundredth: the
+    target itself may be among them, and its copies."""
 
     mean: float
     spread: float
 
     @classmethod
     def of(cls, snapshot: Snapshot, target: Target) -> Chance:
-        """Of several views, the average of theirs."""
-        sample, most = snapshot.sample(target.space)
+        """Of several views, the average of theirs; of an opposite, that of what it is the opposite of."""
+        sample = snapshot.sample(target.space)
+        count = len(sample) - len(sample) // LEFT_OUT
         found = []
-        for view in target.vectors:
-            cosines = np.vecdot(sample, view)
-            different = cosines[cosines < most]
-            found.append((different.mean(), different.std()) if len(different) > 1 else (0.0, LEAST_SPREAD))
+        for view in -target.vectors if target.opposite else target.vectors:
+            cosines = np.sort(np.vecdot(sample, view))[:count].astype(np.float64)
+            found.append((cosines.mean(), cosines.std()) if count > 1 else (0.0, LEAST_SPREAD))
         mean, spread = np.mean(found, axis=0)
         return cls(float(mean), max(float(spread), LEAST_SPREAD))
 

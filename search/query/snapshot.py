@@ -214,15 +214,15 @@ class Snapshot:
             best[older] = _best_of(view.base.vectors, queries, view.base.nodes(places[older]))
         return np.clip(best, -1, 1, where=np.isfinite(best), out=best)
 
-    def sample(self, space: str) -> tuple[Vectors, float]:
-        """Vectors of images as they are searched, (b, dim) float32, that stand for the space, and the least cosine of
-        a copy: those of its background, where its generation has one."""
+    def sample(self, space: str) -> Vectors:
+        """Vectors of images as they are searched, (b, dim) float32, that stand for the space: those of its background,
+        where its generation has one."""
         view = self.spaces[space]
         if view.base is not None and view.base.background is not None:
-            return view.base.background.vectors, view.base.background.most
+            return view.base.background.vectors
         stored = [view.delta_vectors] if view.base is None else [view.base.vectors, view.delta_vectors]
         drawn = [spread(vectors, min(IMAGES, len(vectors))) for vectors in stored]
-        return np.concatenate(drawn), view.transform.copy_cosine
+        return np.concatenate(drawn)
 
     def _candidates(self, base: SpaceSnapshot, within: Allowed, queries: Vectors, k: int, ef: int | None) -> Positions:
         """Nodes of a generation among which each query's k nearest are: exactly, or with its graph's recall.
