@@ -33,6 +33,7 @@ HIT: dict[str, Any] = {
     "score": 0.875,
     "fmr": 0.00012,
     "probability": 0.94,
+    "why": [{"space": "layer11", "score": 0.875, "share": 0.875}],
     "path": "/photos/2024/zebra.jpg",
     "paths": ["/photos/2024/zebra.jpg"],
     "path_count": 1,
@@ -53,7 +54,9 @@ FACTS = {
     "missing": False,
 }
 IMAGE = {
-    key: value for key, value in HIT.items() if key not in ("score", "fmr", "probability", "copies", "copy_count")
+    key: value
+    for key, value in HIT.items()
+    if key not in ("score", "fmr", "probability", "copies", "copy_count", "why")
 } | FACTS
 
 
