@@ -105,19 +105,9 @@ class AsyncClient(AsyncConnection):
             fold=fold,
             turns=turns,
         )
-        call = await apart_async(
-            _calls.search,
-            image=image,
-            text=text,
-            id=id,
-            vector=vector,
-            parts=parts,
-            aspects=aspects,
-            prompt=prompt,
-            combine=combine,
-            box=box,
-            options=options,
-        )
+        one = {"image": image, "text": text, "id": id, "vector": vector, "parts": parts}
+        many = {"aspects": aspects, "prompt": prompt, "combine": combine, "box": box}
+        call = await apart_async(_calls.search, options=options, **one, **many)
         return await self._found(call, index)
 
     async def search_many(

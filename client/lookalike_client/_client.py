@@ -105,19 +105,9 @@ class Client(Connection):
             fold=fold,
             turns=turns,
         )
-        call = apart(
-            _calls.search,
-            image=image,
-            text=text,
-            id=id,
-            vector=vector,
-            parts=parts,
-            aspects=aspects,
-            prompt=prompt,
-            combine=combine,
-            box=box,
-            options=options,
-        )
+        one = {"image": image, "text": text, "id": id, "vector": vector, "parts": parts}
+        many = {"aspects": aspects, "prompt": prompt, "combine": combine, "box": box}
+        call = apart(_calls.search, options=options, **one, **many)
         return self._found(call, index)
 
     def search_many(
