@@ -26,7 +26,7 @@ from api.serving.pictures import open_original
 from api.serving.questions import QueryPicture, Question, QuestionPart, SearchOptions
 from api.serving.timing import Timing
 from indexer.encoders.words import load_text_encoder
-from indexer.errors import ImageRejected, ModelUnavailable, SourceMissing
+from indexer.errors import ImageRejected, ModelUnavailable, ModelUnsupported, SourceMissing
 from indexer.index_encoder import load_index_encoder
 from indexer.pictures.decode import Box, DecodeLimits, decode, thumbnail
 from indexer.pictures.preprocess import inputs_of, orientations
@@ -72,8 +72,8 @@ def ask_index(path: Path, asked: Asked, *, warn: Callable[[str], None]) -> dict[
         texts = question.texts_for(space)
         words: Iterable[Vector] = ()
         try:
-            words = load_text_encoder(space.recipe).encode(texts) if texts else ()
-        except ModelUnavailable as error:
+            words = load_text_encoder(space.recipe, index.models).encode(texts) if texts else ()
+        except (ModelUnavailable, ModelUnsupported) as error:
             if draft.words is None:
                 raise
             warn(f"Words are looked for in labels, metadata and names alone. {error}")

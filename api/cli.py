@@ -121,6 +121,8 @@ def search_command(
         )
     image = Path(asks) if asks is not None and _is_picture(asks) else None
     text = asks if image is None else None
+    if text is not None and not text.isascii() and text != text.encode("utf-8", "replace").decode("utf-8"):
+        raise typer.BadParameter("The words are not text in UTF-8. Type them anew.", param_hint="IMAGE|WORDS")
     if box is not None and image is None:
         raise typer.BadParameter("Only a picture can have a box.", param_hint="--box")
     if null and not paths:

@@ -79,7 +79,7 @@ def measure(index: Index, texts: Mapping[Path, str]) -> None:
     said = {record.id: texts[Path(path)] for record in records(index) for path in record.paths if Path(path) in texts}
     space = index.space(WORDS)
     asked = [*said.items()]
-    vectors: NDArray[np.float32] = load_text_encoder(space.recipe).encode([text for _, text in asked])
+    vectors: NDArray[np.float32] = load_text_encoder(space.recipe, index.models).encode([text for _, text in asked])
     for method in METHODS:
         found, own = np.zeros(len(TOP)), np.zeros(len(TOP))
         began = time.perf_counter()

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from indexer.encoders.checked import CheckedEncoder
 from indexer.encoders.encoder import Encoder, SpaceRequest
-from indexer.encoders.load import encoder_for, passes, with_companion
+from indexer.encoders.load import completed, encoder_for, own_parts, passes
 from indexer.errors import ModelUnsupported
 from indexer.index_encoder import MIN_MEDIAN_COSINE, agreement, load_index_encoder
 from indexer.machine import has_openvino, openvino_advice
 from indexer.models import COMPANION, PACKAGED, ModelFiles, how_to_install, is_installed, locate
+from indexer.renewal import renew_words
 from search.errors import RecipeMismatch
 from search.index import Index
 from search.lock import write_lock
@@ -67,6 +68,8 @@ def open_for_build(
         stack.enter_context(write_lock(path))  # before the index is opened, which may bring it up to date
     index = stack.enter_context(Index.open(path, writable=not dry_run))
     writer = None if dry_run else stack.enter_context(index.writer())
+    if writer is not None:
+        renew_words(index, writer, warn=warn)
     found = _check_same(index, writer, wanted)
     if len(passes(index.spaces)) == 1 and not index.catalog.counts()[0]:  # the encoding is chosen with the first images
         spaces = tuple(replace(space, encoding=_encoding(wanted)) for space in index.spaces)
@@ -174,16 +177,21 @@ def _checked(
         return _load([replace(space, encoding=exact) for space in index.spaces], index.path, wanted)
 
     def store(encoding: Encoding) -> None:
+        # int8 was fitted to the model: what its companion alone gives is not of it.
+        own = {space.name for space in own_parts(index.spaces)}
+        beside = Encoding(backend=encoding.backend, precision="fp32")
         with writer.transaction() as transaction:
             for space in index.spaces:
-                transaction.set_encoding(space.name, encoding)
+                alone = encoding.model is not None and space.name not in own
+                transaction.set_encoding(space.name, beside if alone else encoding)
 
     def quantise(pixels: NDArray[np.uint8]) -> tuple[Encoder, Callable[[], str]]:
         from indexer.encoders import int8
 
-        own = {name: recipe.own for name, recipe in recipes.items()}
-        fitted, store = int8.fit(files, own, pixels, index.path / "models", batch_size=wanted.batch_size)
-        return with_companion(fitted, index.spaces, partial(_load, path=index.path, wanted=wanted)), store
+        own = {space.name: recipes[space.name].own for space in own_parts(index.spaces)}
+        fitted, store = int8.fit(files, own, pixels, index.models, batch_size=wanted.batch_size)
+        load = partial(_load, path=index.path, wanted=wanted)
+        return completed(fitted, index.spaces, load, index.models), store
 
     return CheckedEncoder(
         encoder,

@@ -119,12 +119,16 @@ def _add(
     from indexer.models import COMPANION, how_to_install
     from indexer.new_space import space_to_add
     from indexer.progress import progress_bar
+    from indexer.renewal import is_renewable, renew_words
     from search.index import Index
 
     with ExitStack() as stack:
         progress = stack.enter_context(progress_bar())
         stopped = stack.enter_context(graceful_interrupt())  # before anything native is loaded
         index = stack.enter_context(Index.open(directory, writable=True))
+        if is_renewable(index):
+            with index.writer() as writer:
+                renew_words(index, writer, warn=warn)
         if asked:
             new = space_to_add(index.catalog.spaces(), wanted, model)
             if wanted is None and new.recipe.companion is None and new.transform != IDENTITY:

@@ -20,6 +20,7 @@ SearchError
 ├── SpaceExists         the index has a space of this name, where a new one was to be added
 ├── SpaceNeeded         a space that must stay: the default, or the last
 ├── SpaceIncomplete     a space in which images are missing cannot be what it was asked to be
+├── SpaceUnfit          a space of words cannot be the default
 ├── NotInSpace          an image has no vector in this space yet
 ├── VectorsMissing      an image was to be added without its vector in a complete space
 ├── FilterInvalid       a filter that does not say what it should match
@@ -148,6 +149,10 @@ class SpaceNeeded(SearchError):
 
 class SpaceIncomplete(SearchError):
     """A space in which images are missing was to become the default."""
+
+
+class SpaceUnfit(SearchError):
+    """A space of words was to become the default: it says what pictures show, not how they look."""
 
 
 class NotInSpace(SearchError):

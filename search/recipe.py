@@ -82,14 +82,18 @@ class Recipe:
     @property
     def parts(self) -> tuple[int, ...]:
         """How many numbers each network gives, in their order: the model, and its companion if there is one."""
-        return (self.dim,) if self.companion is None else (self.dim - self.companion.dim, self.companion.dim)
+        dim = self.source.dim
+        return (dim,) if self.companion is None else (dim - self.companion.dim, self.companion.dim)
+
+    @property
+    def source(self) -> Recipe:
+        """The recipe of the features that tell words; of all other spaces, this one."""
+        return self if self.words is None else replace(self, words=None, dim=self.words.features)
 
     @property
     def own(self) -> Recipe:
         """The recipe of the model's own part, without its companion, and of its features where these tell words."""
-        if self.words is not None:
-            return replace(self, words=None, dim=self.words.features)
-        return replace(self, companion=None, dim=self.parts[0])
+        return replace(self.source, companion=None, dim=self.parts[0])
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-serialisable copy, without what is about texts or a companion where there is none; `from_json` is its

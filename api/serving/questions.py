@@ -168,9 +168,12 @@ class Question:
         words are looked for in the catalog alone."""
         if not self.texts:
             return index.space(self.options.space)
-        known = [space for space in index.spaces if space.recipe.knows_words]
-        wanted = index.space(self.options.space or (known[0].name if known else None))
+        known = spaces_of_words(index.spaces)
         less = any(part.text is not None and part.weight <= 0 for part in self.parts)
+        # An image may have no vector of words yet: then it is asked for in the default space, and words in the catalog.
+        ids = any(part.id is not None for part in self.parts)
+        usable = [space for space in known if space.complete or less or not ids]
+        wanted = index.space(self.options.space or (usable[0].name if usable else None))
         if wanted.recipe.knows_words or (self.options.space is None and not less):
             return wanted
         advice = (
@@ -194,6 +197,14 @@ class Question:
             for part in self.parts
         ]
         return replace(draft, parts=[part for part in parts if part.id is not None or part.vector is not None])
+
+
+def spaces_of_words(spaces: Sequence[Space]) -> list[Space]:
+    """Those in which words are looked up, the best first: complete ones; of these, those of a model that was trained
+    with texts, then what an index learned last."""
+    trained = [space for space in spaces if space.recipe.text_sha256 is not None]
+    told = [space for space in reversed(spaces) if space.recipe.words is not None]
+    return sorted([*trained, *told], key=lambda space: not space.complete)
 
 
 def read_json(text: str | bytes) -> Any:

@@ -31,7 +31,7 @@ from api.serving.publishing import publish_patiently
 from api.serving.questions import Question
 from api.serving.timing import Timing
 from api.serving.watching import Watching
-from api.serving.words import WordsEmbedding
+from api.serving.words import Sentences, WordsEmbedding
 from api.settings import Settings
 from indexer.encoders.encoder import Encoder, SpaceRequest
 from indexer.errors import ModelUnsupported
@@ -81,8 +81,10 @@ class Service:
         settings: Settings,
         *,
         load: Callable[[Sequence[Space]], Encoder] | None = None,
+        sentences: Sentences | None = None,
     ) -> None:
         """encoder: for the index's spaces. load: one for spaces that are added later; None: as the index says.
+        sentences: what all indexes of a process share.
 
         Raises WorkerFailed where decoding processes cannot be started.
         """
@@ -90,7 +92,7 @@ class Service:
         self.index = index
         load = load or partial(load_index_encoder, index, warn=LOG.warning)
         self.embedding = Embedding(index, encoder, load, settings)
-        self.words = WordsEmbedding(settings.cached_embeddings)
+        self.words = WordsEmbedding(index.models, sentences or Sentences(), settings.cached_embeddings)
         self.filling = Filling(index.path, settings.log_format)
         # On one core each: threads of FAISS that wait for each other spin, and take the other from the event loop.
         one_core = partial(faiss.omp_set_num_threads, 1)

@@ -1,14 +1,13 @@
-"""A model and its companion, a second network on the same pixels: one embedding of both, and the words that fit."""
+"""A model and its companion, a second network on the same pixels: one embedding of both, or its own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from indexer.encoders.encoder import Encoder, Precision
-from indexer.encoders.words import WordsHead
 from indexer.pictures.preprocess import Inputs
 from search.recipe import Recipe
 from search.vectors import concatenate
@@ -18,14 +17,14 @@ class CompanionEncoder:
     """Runs both networks, and joins their embeddings in the spaces that have the companion."""
 
     def __init__(
-        self, model: Encoder | None, companion: Encoder, spaces: Mapping[str, Recipe], head: WordsHead | None = None
+        self, model: Encoder | None, companion: Encoder, spaces: Mapping[str, Recipe], alone: Collection[str] = ()
     ) -> None:
-        """model: gives each space's own part, in the order of `spaces`, but for those of words; None where there is no
-        other. companion: one space, the other part. head: of the space of words, made of the companion's part."""
+        """model: gives each space's own part, in the order of `spaces`, but for those of the companion alone; None
+        where there is no other. companion: one space, the other part. alone: the names of spaces that hold no more."""
         self._model = model
         self._companion = companion
         self._spaces = dict(spaces)
-        self._head = head
+        self._alone = frozenset(alone)
 
     @property
     def recipes(self) -> tuple[Recipe, ...]:
@@ -71,22 +70,20 @@ class CompanionEncoder:
         """Embed (n, size, size, 3) uint8: one (n, dim) float32 of unit length a space."""
         own = iter(() if self._model is None else self._model.encode(pixels))
         (beside,) = self._companion.encode(pixels)
-        return [self._joined(recipe, own, beside) for recipe in self._spaces.values()]
+        return [
+            beside if name in self._alone else self._joined(recipe, next(own), beside)
+            for name, recipe in self._spaces.items()
+        ]
 
-    def _joined(
-        self, recipe: Recipe, own: Iterator[NDArray[np.float32]], beside: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
-        if recipe.words is not None:
-            assert self._head is not None
-            return self._head(beside)
-        vectors = next(own)
-        return vectors if recipe.companion is None else concatenate([vectors, beside])
+    @staticmethod
+    def _joined(recipe: Recipe, own: NDArray[np.float32], beside: NDArray[np.float32]) -> NDArray[np.float32]:
+        return own if recipe.companion is None else concatenate([own, beside])
 
     def per_core(self) -> Sequence[Encoder]:
         """Both on one core each; none where one of them has none."""
         beside = self._companion.per_core()
         models = [None] * len(beside) if self._model is None else self._model.per_core()
         return [
-            CompanionEncoder(model, companion, self._spaces, self._head)
+            CompanionEncoder(model, companion, self._spaces, self._alone)
             for model, companion in zip(models, beside, strict=False)
         ]

@@ -97,5 +97,9 @@ def check_window(query: Query) -> None:
         raise QueryInvalid(f"With fold, k and offset together are at most {MAX_FOLDED_HITS:,}.")
     if query.min_score is not None and not -1 <= query.min_score <= 1:
         raise QueryInvalid("min_score is a cosine: it lies between -1 and 1.")
+    if query.min_score is not None and query.words is not None:
+        raise QueryInvalid(
+            "min_score is a cosine, and words have ranks instead. Leave it out, or name the space of words."
+        )
     if query.max_fmr is not None and query.max_fmr != AUTO and not 0 < query.max_fmr <= 1:
         raise QueryInvalid(f"max_fmr is a share of pairs: it lies between 0 and 1, and is not 0; or it is `{AUTO}`.")

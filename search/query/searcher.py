@@ -153,7 +153,8 @@ class Searcher:
         rates = None if query.words else rates_of(snapshot, aspects, sought, self._catalog.calibrations())
         view = snapshot.spaces[sought[0].space]
         least = least_score(query, rates, view.count - view.dead)
-        return Asked(query, sought, allowed, excluded, rates, least, by_words, shares)
+        unranked = frozenset(() if by_words is None else self._catalog.rowids(excluded).values())
+        return Asked(query, sought, allowed, excluded, rates, least, by_words, shares, unranked)
 
     def _sought(
         self, snapshot: Snapshot, aspect: Aspect, searched: Mapping[tuple[str, str], Vector]
@@ -177,7 +178,8 @@ class Searcher:
 
     def _further(self, one: Asked, gone: frozenset[str], version: int) -> Asked:
         """A query that looks beyond these images, whose files are gone."""
-        one = replace(one, excluded=one.excluded | gone)
+        unranked = one.unranked if one.by_words is None else one.unranked | {*self._catalog.rowids(gone).values()}
+        one = replace(one, excluded=one.excluded | gone, unranked=unranked)
         if one.spare < MAX_EXTRA_FOR_GONE and not self._selections.holds(_among_present(one.query), version):
             return replace(one, spare=min(EXTRA_PER_GONE * len(one.excluded), MAX_EXTRA_FOR_GONE))
         return self._present(replace(one, spare=0), version)
@@ -195,7 +197,9 @@ class Searcher:
             these = list(waiting.values())
             answered = self._hits(these, candidates(snapshot, these))
             for (number, one), (hits, all_known, gone) in zip(list(waiting.items()), answered, strict=True):
-                if len(hits) == one.query.k or gone <= one.excluded:
+                # What is gone has taken a rank from others, where ranks are fused.
+                enough = len(hits) == one.query.k and one.by_words is None
+                if enough or gone <= one.excluded:
                     answers[number] = hits, all_known
                     del waiting[number]
                 else:
