@@ -45,6 +45,11 @@ class Words:
     head_sha256: str
     features: int
 
+    @property
+    def kept_as(self) -> str:
+        """The name of the head's file among an index's models, where it was learned from the index's own captions."""
+        return f"words-{self.head_sha256}.safetensors"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:

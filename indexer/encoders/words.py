@@ -7,8 +7,9 @@ Combination of Semantic Embeddings", arXiv:1312.5650), and a linear map that was
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -16,11 +17,13 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.encoders.aligned import Head, Tensors, is_aligned, read_aligned
+from indexer.encoders.aligned import AlignedHead, Head, Tensors, is_aligned, read_aligned, tensors_of
 from indexer.errors import ModelUnsupported
 from indexer.models import locate
 from indexer.packaged.e5 import E5
-from indexer.packaged.package import checkpoint_folder
+from indexer.packaged.efficientnet import EFFICIENTNET
+from indexer.packaged.package import checkpoint_folder, write_safetensors
+from search.files import make_folder, storage_errors, sync
 from search.recipe import Recipe, Words
 from search.vectors import normalise
 
@@ -109,9 +112,48 @@ def _known_sha256(path: Path) -> str:
     return _sha256(path)
 
 
-def kept_head(models: Path, head_sha256: str) -> Path:
-    """Where an index keeps a head that was learned from its own captions. models: its folder of that name."""
-    return models / f"words-{head_sha256}.safetensors"
+def packaged_centre() -> Floats:
+    """What the embeddings of all sentences have in common, (dim,)."""
+    centre: Floats = _packaged()["centre"]
+    return centre
+
+
+def packaged_head(recipe: Recipe) -> WordsHead | None:
+    """This version's head, for the features with which a recipe's embeddings end; None where they are no classifier's.
+
+    Raises ModelUnavailable.
+    """
+    network = recipe.companion or recipe
+    if network.weights_sha256 != EFFICIENTNET.weights_sha256:
+        return None
+    return _recognition(_packaged(), locate(network.model).weights)
+
+
+def keep_head(head: AlignedHead, recipe: Recipe, models: Path) -> Recipe:
+    """Store a head durably in an index, and return the recipe of the space that it fills. recipe: of its features.
+    models: the index's folder of that name. Raises StorageFailed."""
+    packaged = _packaged()
+    stored = packaged if head.recognition is not None else {"centre": packaged["centre"]}
+    with storage_errors(models):
+        make_folder(models)
+        draft = models / f"words-{os.getpid()}.part"
+        write_safetensors(draft, stored | tensors_of(head))
+        words = Words(
+            encoder=E5.name,
+            encoder_sha256=E5.weights_sha256,
+            head_sha256=_sha256(draft),
+            features=recipe.dim,
+        )
+        sync(draft)
+        draft.replace(models / words.kept_as)
+        sync(models)
+    return replace(recipe, words=words, dim=E5.config["hidden_size"])
+
+
+def _packaged() -> Tensors:
+    from safetensors.numpy import load_file
+
+    return load_file(HEAD)
 
 
 def is_known(recipe: Recipe, models: Path) -> bool:
@@ -173,7 +215,7 @@ def _head_file(words: Words, models: Path) -> Path | None:
     """The file of a head: this version's, or one that the index keeps. None where it is not there, or another."""
     if words.head_sha256 == head_sha256():
         return HEAD
-    kept = kept_head(models, words.head_sha256)
+    kept = models / words.kept_as
     return kept if kept.is_file() and _sha256(kept) == words.head_sha256 else None
 
 
