@@ -21,7 +21,7 @@ from machine import machine
 from numpy.typing import NDArray
 from relevance import build
 from scores import records
-from words import WORDS, add_words, stamps
+from words import WORDS, stamps
 
 from analysis.aligning.learn import align
 from analysis.errors import AlignmentUseless
@@ -62,7 +62,6 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work:
         path = Path(work, "stamps.index")
         build([*described], path)
-        add_words(path)
         with Index.open(path) as index:
             print(f"{machine()}\n")
             measure(index, sets, described)

@@ -135,7 +135,8 @@ def _spaces(files: ModelFiles, wanted: ModelChoice, encoding: Encoding) -> tuple
     # imports torch: not before the user's words are checked
     from indexer.encoders.recipes import default_requests, spaces_for
 
-    return spaces_for(files, wanted.spaces or default_requests(files), encoding, "pad" if wanted.pad else None)
+    requests = wanted.spaces or default_requests(files, padded=wanted.pad)
+    return spaces_for(files, requests, encoding, "pad" if wanted.pad else None)
 
 
 def _lacks_for_texts(files: ModelFiles) -> str | None:

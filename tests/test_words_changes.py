@@ -160,7 +160,7 @@ def test_an_encoder_that_is_not_there_is_not_tried_for_each_text(monkeypatch: py
 
 def test_int8_is_fitted_to_what_the_model_gives() -> None:
     files = locate(PACKAGED.name)
-    both = [*spaces_for(files, default_requests(files), Encoding()), words_space()]
+    both = [*spaces_for(files, default_requests(files)[:1], Encoding()), words_space()]
     assert [space.name for space in own_parts(both)] == [both[0].name]
     assert [space.recipe.companion for space in own_parts(both)] == [None]
     assert [space.recipe.dim for space in own_parts([words_space()])] == [1280]

@@ -146,6 +146,7 @@ def align(
         space=known.space,
         head=AlignedHead(
             parts=known.parts,
+            mean=known.whitened.mean(axis=0),
             map=_ridge(known.whitened, wanted, strength),
             recognition=known.recognition,
             share=share,
@@ -196,7 +197,9 @@ def _tried(
         mapped = np.empty_like(wanted)
         for fold in range(FOLDS):
             kept = folds == fold
-            mapped[kept] = known.whitened[kept] @ _ridge(known.whitened[~kept], wanted[~kept], strength)
+            learned = known.whitened[~kept]
+            found = _ridge(learned, wanted[~kept], strength)
+            mapped[kept] = (known.whitened[kept] - learned.mean(axis=0)) @ found
         mapped = normalise(mapped)
         for share in SHARES if known.recognised is not None else (1.0,):
             both = mapped if known.recognised is None else (1 - share) * known.recognised + share * mapped
@@ -216,7 +219,9 @@ def _found(images: Floats, wanted: Floats, texts: NDArray[np.intp], folds: NDArr
 
 
 def _ridge(features: Floats, wanted: Floats, strength: float) -> Floats:
-    """The map (d, dim) of a ridge regression from features (n, d) to vectors (n, dim), by the smaller Gram matrix."""
+    """The map (d, dim) of a ridge regression from features (n, d), without their mean, to vectors (n, dim), by the
+    smaller Gram matrix."""
+    features = features - features.mean(axis=0)
     penalty = strength * float((features**2).sum(axis=1).mean())
     count, dim = features.shape
     if count < dim:

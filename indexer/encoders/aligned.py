@@ -27,17 +27,19 @@ _MAP = "aligned.map"
 
 @dataclass(frozen=True, kw_only=True)
 class AlignedHead:
-    """parts: how each network's features are whitened; map (features, dim): of the regression; recognition: what is
-    known without captions, from the last part's features; share: of the map in the sum, 0..1."""
+    """parts: how each network's features are whitened; mean (features,) of what was learned from, whitened, and map
+    (features, dim): of the regression; recognition: what is known without captions, from the last part's features;
+    share: of the map in the sum, 0..1."""
 
     parts: tuple[Part, ...]
+    mean: Floats
     map: Floats
     recognition: Head | None
     share: float
 
     def __call__(self, features: Floats) -> Floats:
         """Embed features (n, features) of unit length: (n, dim) float32 of unit length."""
-        mapped = normalise(whitened(self.parts, features) @ self.map)
+        mapped = normalise((whitened(self.parts, features) - self.mean) @ self.map)
         if self.recognition is None:
             return mapped
         last = len(self.parts[-1].mean)
@@ -67,7 +69,7 @@ def tensors_of(head: AlignedHead) -> Tensors:
         arrays = {"mean": part.mean, "directions": part.directions, "scales": part.scales}
         parts |= {f"aligned.{name}{number}": array.astype(np.float32) for name, array in arrays.items()}
     figures = np.array([head.share, *(part.weight for part in head.parts)], np.float32)
-    own: Tensors = {_MAP: head.map.astype(np.float16), "aligned.figures": figures}
+    own: Tensors = {_MAP: head.map.astype(np.float16), "aligned.mean": head.mean, "aligned.figures": figures}
     return parts | own
 
 
@@ -89,6 +91,7 @@ def read_aligned(stored: Mapping[str, NDArray[Any]], dims: Sequence[int], recogn
     )
     return AlignedHead(
         parts=parts,
+        mean=stored["aligned.mean"],
         map=stored[_MAP].astype(np.float32),
         recognition=recognition,
         share=share,

@@ -22,16 +22,20 @@ WHITENING = TransformSpec(kind="whitening", floor=0.03, companion_weight=1.7, ma
 """Chosen on three labelled sets: docs/relevance.md."""
 
 
-def default_requests(files: ModelFiles) -> tuple[SpaceRequest, ...]:
+def default_requests(files: ModelFiles, *, padded: bool = False) -> tuple[SpaceRequest, ...]:
     """The spaces of a new index whose user names none: the best recipe that is known for the model, and a space of
-    words where it has a text tower.
+    words.
 
-    The companion is part of it where its package is installed.
+    Words are there where the model has a text tower. Else the companion is part of the first space where its package is
+    installed, and tells words in the same pass, where the package is that reads them. padded: whether pictures get
+    margins, which the companion never does for words.
     """
     layers = () if files.card is None else files.card.recommended_layers
     if not layers:
         return (SpaceRequest(), SpaceRequest(words=True)) if has_text_tower(files) else (SpaceRequest(),)
-    return (SpaceRequest(layers=layers, geometry="square", companion=is_installed(COMPANION), whiten=True),)
+    default = SpaceRequest(layers=layers, geometry="square", companion=is_installed(COMPANION), whiten=True)
+    told = default.companion and E5.is_installed() and not padded
+    return (default, SpaceRequest(words=True)) if told else (default,)
 
 
 def spaces_for(
