@@ -134,7 +134,9 @@ def align(
             best = (*tried, known)
     assert best is not None  # an index has a space, and its default is of no words
     found, strength, share, known = best
-    found_before = np.zeros(len(ids), dtype=np.bool_) if before is None else _found(before, wanted, texts, folds)
+    if before is None:  # chance finds some too
+        before = np.random.default_rng(0).standard_normal(wanted.shape).astype(np.float32)
+    found_before = _found(normalise(before), wanted, texts, folds)
     gain = found.astype(np.float64) - found_before
     if gain.mean() <= SURE * gain.std() / np.sqrt(len(gain)):
         raise AlignmentUseless(
