@@ -84,9 +84,7 @@ class Service:
         sentences: Sentences | None = None,
     ) -> None:
         """encoder: for the index's spaces. load: one for spaces that are added later; None: as the index says.
-        sentences: what all indexes of a process share.
-
-        Raises WorkerFailed where decoding processes cannot be started.
+        sentences: what all indexes of a process share. Raises WorkerFailed where decoding processes cannot be started.
         """
         self.name = name
         self.index = index
