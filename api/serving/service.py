@@ -39,7 +39,6 @@ from indexer.index_encoder import load_index_encoder
 from search.catalog.annotations import checked_labels, checked_metadata, merge_metadata
 from search.errors import SearchError, UnknownImage, UnknownSpace, VectorsMissing
 from search.index import Index
-from search.recipe import Pooling
 from search.types import Hit, ImageFacts, ImageRecord, JsonObject, NewImage, Query, QueryPart, Space, SpaceInfo
 from search.writer import Writer
 
@@ -254,13 +253,12 @@ class Service:
         infos = await self.read(lambda index: index.catalog.space_infos())
         return [SpaceState(info, filling and not info.space.complete) for info in infos]
 
-    async def add_space(self, layers: tuple[int, ...], pooling: Pooling | None, *, whiten: bool = False) -> SpaceState:
+    async def add_space(self, request: SpaceRequest) -> SpaceState:
         """Add a space of the default one's model, and fill it in the background; where it is there, go on filling it.
 
         It is added also where nobody waits for it any more: on a busy machine it takes longer than a request may.
         Raises SpaceInvalid, ModelUnavailable, SpaceExists (another one has its name), IndexLocked, Overloaded.
         """
-        request = SpaceRequest(layers=layers, pooling=pooling, whiten=whiten)
         adding = self._adding.get(request)
         if adding is None:
             if len(self._adding) >= MAX_ADDED_AT_ONCE:

@@ -1,4 +1,4 @@
-"""A model and its companion, a second network on the same pixels: one embedding of both, and the words that fit."""
+"""A model and its companion, a second network on the same pixels: one embedding of both, words that fit, and style."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ class CompanionEncoder:
         self, model: Encoder | None, companion: Encoder, spaces: Mapping[str, Recipe], head: WordsHead | None = None
     ) -> None:
         """model: gives each space's own part, in the order of `spaces`, but for those of words; None where there is no
-        other. companion: one space, the other part. head: of the space of words, made of the companion's part."""
+        other. companion: one space, the other part, and then those of `spaces` that are of this network alone. head: of
+        the space of words, made of the companion's part."""
         self._model = model
         self._companion = companion
         self._spaces = dict(spaces)
@@ -70,15 +71,22 @@ class CompanionEncoder:
     def encode(self, pixels: NDArray[np.uint8]) -> Sequence[NDArray[np.float32]]:
         """Embed (n, size, size, 3) uint8: one (n, dim) float32 of unit length a space."""
         own = iter(() if self._model is None else self._model.encode(pixels))
-        (beside,) = self._companion.encode(pixels)
-        return [self._joined(recipe, own, beside) for recipe in self._spaces.values()]
+        beside, *alone = self._companion.encode(pixels)
+        others = iter(alone)
+        return [self._joined(recipe, own, beside, others) for recipe in self._spaces.values()]
 
     def _joined(
-        self, recipe: Recipe, own: Iterator[NDArray[np.float32]], beside: NDArray[np.float32]
+        self,
+        recipe: Recipe,
+        own: Iterator[NDArray[np.float32]],
+        beside: NDArray[np.float32],
+        others: Iterator[NDArray[np.float32]],
     ) -> NDArray[np.float32]:
         if recipe.words is not None:
             assert self._head is not None
             return self._head(beside)
+        if is_of(recipe, self._companion.recipes[0]):
+            return next(others)
         vectors = next(own)
         return vectors if recipe.companion is None else concatenate([vectors, beside])
 
@@ -90,3 +98,8 @@ class CompanionEncoder:
             CompanionEncoder(model, companion, self._spaces, self._head)
             for model, companion in zip(models, beside, strict=False)
         ]
+
+
+def is_of(recipe: Recipe, companion: Recipe) -> bool:
+    """Whether a space is of the companion network alone, such as that of style, without a space of words."""
+    return recipe.words is None and recipe.weights_sha256 == companion.weights_sha256

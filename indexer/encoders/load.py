@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from indexer.encoders.companion import CompanionEncoder
+from indexer.encoders.companion import CompanionEncoder, is_of
 from indexer.encoders.encoder import Encoder
 from indexer.encoders.words import load_head
 from indexer.errors import ModelUnsupported
@@ -36,8 +36,22 @@ def encoder_for(
     load = partial(_of_one_network, models=models, device=device, batch_size=batch_size, throughput=throughput)
     if all(_beside(space.recipe) is None for space in spaces):
         return load(spaces)
-    own = [replace(space, recipe=space.recipe.own) for space in spaces if space.recipe.words is None]
+    own = own_parts(spaces)
     return with_companion(load(own) if own else None, spaces, load)
+
+
+def own_parts(spaces: Sequence[Space]) -> list[Space]:
+    """The spaces that the model itself has a part in, with that part's recipes: not those of its companion alone."""
+    companion = _companion_of(spaces)
+    return [
+        replace(space, recipe=space.recipe.own)
+        for space in spaces
+        if space.recipe.words is None and (companion is None or not is_of(space.recipe, companion))
+    ]
+
+
+def _companion_of(spaces: Sequence[Space]) -> Recipe | None:
+    return next((found for space in spaces if (found := _beside(space.recipe)) is not None), None)
 
 
 def with_companion(
@@ -47,14 +61,15 @@ def with_companion(
 
     model: None where all spaces are of words. load: an encoder of one network. Raises ModelUnavailable.
     """
-    companion = next((found for space in spaces if (found := _beside(space.recipe)) is not None), None)
+    companion = _companion_of(spaces)
     if companion is None:
         assert model is not None
         return model
     encoding = spaces[0].encoding
     if model is not None and model.precision == "int8":  # which was fitted to the model alone; the companion is small
         encoding = Encoding(backend=encoding.backend, precision="fp32")
-    beside = load([Space(name="companion", recipe=companion, encoding=encoding)])
+    alone = [replace(space, encoding=encoding) for space in spaces if is_of(space.recipe, companion)]
+    beside = load([Space(name="companion", recipe=companion, encoding=encoding), *alone])
     words = next((space.recipe.words for space in spaces if space.recipe.words is not None), None)
     head = None if words is None else load_head(words, locate(companion.model).weights)
     return CompanionEncoder(model, beside, {space.name: space.recipe for space in spaces}, head)
@@ -106,12 +121,15 @@ def passes(spaces: Sequence[Space]) -> list[list[Space]]:
         space.recipe.weights_sha256: space.recipe.config_sha256 for space in spaces if space.recipe.config_sha256
     }
     companions = {found for space in spaces if (found := _beside(space.recipe)) is not None}
-    hosts = {recipe.companion: recipe for recipe in (space.recipe for space in spaces) if recipe.companion is not None}
+    hosts = {
+        _network(recipe.companion): recipe
+        for recipe in (space.recipe for space in spaces)
+        if recipe.companion is not None
+    }
     groups: dict[tuple[Hashable, ...], list[Space]] = {}
     for space in spaces:
         recipe, encoding = space.recipe, space.encoding
-        if recipe.words is not None:  # they come with the model whose companion tells them
-            recipe = hosts.get(recipe.own, recipe)
+        recipe = hosts.get(_network(recipe), recipe)  # of words or style: with the model whose companion tells them
         # Of an older index, the configuration may not be known: it is that of other spaces of the same weights.
         config = recipe.config_sha256 or configs.get(recipe.weights_sha256)
         # Where there is one companion only, spaces without it come with the others.
@@ -120,3 +138,8 @@ def passes(spaces: Sequence[Space]) -> list[list[Space]]:
         key = (recipe.weights_sha256, config, encoding.backend, encoding.precision, encoding.model, companion, pixels)
         groups.setdefault(key, []).append(space)
     return list(groups.values())
+
+
+def _network(recipe: Recipe) -> Hashable:
+    """A network on its pixels."""
+    return recipe.weights_sha256, recipe.preprocessing
