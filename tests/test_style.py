@@ -108,7 +108,7 @@ def test_the_statistics_are_means_and_deviations_of_early_channels() -> None:
     import torch
 
     with torch.inference_mode():
-        network(torch.from_numpy(pixels))
+        network(torch.from_numpy(pixels.copy()))
     parts = [part for one in seen for part in (one[0].mean(axis=(1, 2)), one[0].std(axis=(1, 2)))]
     expected = np.concatenate([part / np.linalg.norm(part) for part in parts])
     np.testing.assert_allclose(found, expected / np.linalg.norm(expected), atol=1e-5)
