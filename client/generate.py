@@ -1,4 +1,4 @@
-"""Write the synchronous client, `_client.py` and `_connection.py`, from `_async_*.py`: run after every change there.
+"""Write the synchronous client, the files of FILES, from `_async_*.py`: run after every change there.
 
 python client/generate.py
 """
@@ -17,6 +17,8 @@ NAMES = {
     "AsyncClient": "Client",
     "AsyncConnection": "Connection",
     "_async_connection": "_connection",
+    "_async_feedback": "_feedback",
+    "AsyncFeedback": "Feedback",
     "AsyncBaseTransport": "BaseTransport",
     "aclose": "close",
     "apart_async": "apart",
@@ -25,7 +27,7 @@ NAMES = {
 }
 
 
-FILES = ("_client.py", "_connection.py")
+FILES = ("_client.py", "_connection.py", "_feedback.py")
 
 
 def generated(name: str) -> str:

@@ -25,6 +25,9 @@ SearchError
 ├── FilterInvalid       a filter that does not say what it should match
 ├── QueryInvalid        a query that cannot be answered as it stands
 ├── PolicyInvalid       figures of a policy that no index can be published or searched by
+├── FeedbackInvalid     marks or a rule of feedback that cannot be meant
+├── UnknownSession      the index keeps no such feedback session, or the session no such round
+├── SessionExists       another feedback session has this name
 └── AnnotationInvalid   labels or metadata that the catalog cannot hold
 """
 
@@ -164,6 +167,18 @@ class QueryInvalid(SearchError):
 
 class PolicyInvalid(SearchError):
     """A policy whose figures contradict themselves; the message names the first."""
+
+
+class FeedbackInvalid(SearchError):
+    """Marks, a name or a rule of feedback that cannot be meant; the message says what is allowed."""
+
+
+class UnknownSession(SearchError):
+    """No feedback session of this id or name, or no such round in it."""
+
+
+class SessionExists(SearchError):
+    """Another feedback session has this name."""
 
 
 class AnnotationInvalid(SearchError):

@@ -15,7 +15,7 @@ from starlette.staticfiles import StaticFiles
 from api.http import problems
 from api.http.access import Keys
 from api.http.edge import Edge
-from api.http.routes import duplicates, field_names, images, maps, search, server, spaces
+from api.http.routes import duplicates, feedback, field_names, images, maps, search, server, spaces
 from api.serving.gate import Gate
 from api.serving.service import Service
 from api.settings import Settings
@@ -56,7 +56,7 @@ def create_app(services: Mapping[str, Service], settings: Settings, keys: Keys) 
     app.state.settings = settings
     app.state.keys = keys
     app.state.pictures = Gate(settings.max_waiting)
-    nouns = (search.router, images.router, duplicates.router, spaces.router, maps.router)
+    nouns = (search.router, images.router, duplicates.router, spaces.router, maps.router, feedback.router)
     app.state.routers = (server.public, *nouns, server.router)
     problems.install(app, field_names(app.state.routers))
     for router in app.state.routers:

@@ -37,10 +37,11 @@ from api.settings import Settings
 from indexer.encoders.encoder import Encoder, SpaceRequest
 from indexer.errors import ModelUnsupported
 from indexer.index_encoder import load_index_encoder
-from search.catalog.annotations import checked_labels, checked_metadata
+from search.catalog.annotations import checked_labels, checked_metadata, merge_metadata
 from search.errors import SearchError, UnknownImage, UnknownSpace, VectorsMissing
 from search.index import Index
 from search.recipe import Pooling
+from search.teaching import Teacher
 from search.types import Hit, ImageFacts, ImageRecord, JsonObject, NewImage, Query, QueryPart, Space, SpaceInfo
 from search.writer import Writer
 
@@ -111,6 +112,7 @@ class Service:
         self.pictures = Pictures(index, self.embedding)
         self.maps = Maps(index)
         self.duplicates = Duplicates(index)
+        self.teacher = Teacher(index)
         self._checking: asyncio.Task[None] | None = None
         self._checked = 0.0
         metrics.REPLACED.labels(name).set_function(lambda: self.embedding.replaced)
@@ -156,16 +158,19 @@ class Service:
             self._checked = time.monotonic()
 
     async def ask(self, question: Question, timing: Timing) -> tuple[list[Hit], str]:
-        """The hits of a question, and the space they were found in.
+        """The hits of a question, and the space they were found in. Raises as `query` and `Index.search` do."""
+        query = await self.query(question, timing)
+        assert isinstance(query.space, Space)
+        return await self.search(query, timing), query.space.name
 
-        Raises QuestionInvalid, Overloaded, and what `Embedding.embed` and `Index.search` raise.
-        """
+    async def query(self, question: Question, timing: Timing) -> Query:
+        """A question with its pictures and words embedded. Raises QuestionInvalid, Overloaded, as `Embedding.embed`."""
         draft = question.draft(self.index)
         space = self.index.space(draft.space)
         embed = partial(self.embedding.embed, space=space, timing=timing, turns=question.options.turns)
         vectors = [await embed(one.data, box=one.box) for one in question.pictures]
         words = await self.words.embed_or_none(question.texts_for(space), space, timing, needed=draft.words is None)
-        return await self.search(question.query(draft, vectors, words), timing), space.name
+        return question.query(draft, vectors, words)
 
     async def search(self, query: Query, timing: Timing) -> list[Hit]:
         """`Index.search`, together with others that wait; what may take long, beside them. Raises Overloaded too."""
@@ -174,11 +179,15 @@ class Service:
             if query.is_plain and query.k + query.offset <= MAX_LIGHT_HITS:
                 hits = await self._searching(query)
             else:
-                with self._heavy.entered():
-                    hits = await asyncio.get_running_loop().run_in_executor(self._searchers, self.index.search, query)
+                hits = await self.heavy(partial(self.index.search, query))
         timing.search += time.perf_counter() - began
         self._observer.asked(query)
         return hits
+
+    async def heavy(self, work: Callable[[], Result]) -> Result:
+        """Run what takes longer than a light search, beside those. Raises Overloaded."""
+        with self._heavy.entered():
+            return await asyncio.get_running_loop().run_in_executor(self._searchers, work)
 
     async def read(self, work: Callable[[Index], Result]) -> Result:
         """Read, off the event loop. Too little for `activity`: probes do it every second."""
@@ -318,7 +327,7 @@ class Service:
             metadata = (
                 None
                 if patch is None
-                else checked_metadata(_merged(self.index.image(image_id).metadata, checked_metadata(patch)))
+                else checked_metadata(merge_metadata(self.index.image(image_id).metadata, checked_metadata(patch)))
             )
             return writer.describe(
                 image_id, labels=None if labels is None else checked_labels(labels), metadata=metadata
@@ -335,16 +344,3 @@ def _picture() -> bytes:
 
 
 PICTURE = _picture()
-
-
-def _merged(old: JsonObject, patch: JsonObject) -> dict[str, object]:
-    merged = dict(old)
-    for key, value in patch.items():
-        if value is None:
-            merged.pop(key, None)
-        elif isinstance(value, dict):
-            inner = merged.get(key)
-            merged[key] = _merged(inner if isinstance(inner, dict) else {}, value)
-        else:
-            merged[key] = value
-    return merged

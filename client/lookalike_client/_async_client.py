@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from lookalike_client import _calls
 from lookalike_client._async_connection import AsyncConnection
+from lookalike_client._async_feedback import AsyncFeedback
 from lookalike_client._calls import Box, Call, SearchOptions
 from lookalike_client._errors import APIError, ConnectionFailed, TimedOut
 from lookalike_client._images import ImageInput
@@ -42,6 +43,11 @@ class AsyncClient(AsyncConnection):
     or index that it does not know), and OSError, TypeError or ValueError for what is wrong with an argument. Raises
     ValueError itself for a base_url, api_key or retries that cannot be meant.
     """
+
+    @property
+    def feedback(self) -> AsyncFeedback:
+        """More and less like this: questions that marks adapt, kept in sessions, made labels."""
+        return AsyncFeedback(self)
 
     async def search(
         self,

@@ -14,6 +14,7 @@ from lookalike_client import _calls
 from lookalike_client._calls import Box, Call, SearchOptions
 from lookalike_client._connection import Connection
 from lookalike_client._errors import APIError, ConnectionFailed, TimedOut
+from lookalike_client._feedback import Feedback
 from lookalike_client._images import ImageInput
 from lookalike_client._many import Outcome, Progress, apart, run_many
 from lookalike_client._models import DuplicateGroup, Image, ImageMap, IndexInfo, Part, SearchResult, SpaceInfo
@@ -42,6 +43,11 @@ class Client(Connection):
     or index that it does not know), and OSError, TypeError or ValueError for what is wrong with an argument. Raises
     ValueError itself for a base_url, api_key or retries that cannot be meant.
     """
+
+    @property
+    def feedback(self) -> Feedback:
+        """More and less like this: questions that marks adapt, kept in sessions, made labels."""
+        return Feedback(self)
 
     def search(
         self,

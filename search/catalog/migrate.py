@@ -15,9 +15,11 @@ from search.catalog.schema import (
     SCHEMA_VERSION,
     decisions,
     embeddings,
+    feedback,
     images,
     label_rows,
     labels,
+    rounds,
     spaces,
     state,
     words_due,
@@ -98,5 +100,23 @@ def _from_5(operations: Operations) -> None:
     write_all_words(connection)
 
 
-_STEPS: dict[int, Callable[[Operations], None]] = {1: _from_1, 2: _from_2, 3: _from_3, 4: _from_4, 5: _from_5}
+def _from_6(operations: Operations) -> None:
+    """Nothing is changed."""
+
+
+def _from_7(operations: Operations) -> None:
+    """Feedback on questions is kept, round by round."""
+    for table in (rounds, feedback):
+        table.create(operations.get_bind())
+
+
+_STEPS: dict[int, Callable[[Operations], None]] = {
+    1: _from_1,
+    2: _from_2,
+    3: _from_3,
+    4: _from_4,
+    5: _from_5,
+    6: _from_6,
+    7: _from_7,
+}
 """By the version that they start from."""

@@ -22,7 +22,7 @@ from search.names import folded
 
 APPLICATION_ID = 0x4C4B414C
 """`LKAL`: tells a catalog from any other SQLite file."""
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 8
 """`search.catalog.migrate` brings older ones up to it."""
 tables = MetaData()
 
@@ -130,6 +130,28 @@ decisions = Table(  # pairs that are not duplicates, by content: no reference to
     Column("one", Text, primary_key=True),
     Column("other", Text, primary_key=True, index=True),  # not smaller than `one`; equal: copies of it are wanted
     Column("decided_at", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+rounds = Table(  # of feedback on a question: a tree, whose root holds the question; they are added, and never changed
+    "rounds",
+    tables,
+    Column("number", Integer, primary_key=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("session", Text, nullable=False, index=True),  # the root's id
+    Column("parent", Text),  # NULL: the root
+    Column("name", Text),  # a session is called by its root's
+    Column("question", JSON),  # of the root: a `TaughtQuestion`
+    Column("rule", JSON),  # of the root: a `LabelRule`, where there is one
+    Column("added_at", Text, nullable=False),
+)
+
+feedback = Table(  # marks of a round, by content: no reference to `images`, which come and go
+    "feedback",
+    tables,
+    Column("round", Text, ForeignKey("rounds.id"), primary_key=True),
+    Column("image", Text, primary_key=True, index=True),
+    Column("more", Integer, nullable=False),  # 1: more like it; 0: less
     sqlite_with_rowid=False,
 )
 

@@ -19,6 +19,7 @@ sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent)]
 from conftest import image_id, new_image, recipe, vectors  # noqa: E402
 
 from search.catalog.schema import SCHEMA_VERSION  # noqa: E402
+from search.feedback import Marks, TaughtQuestion  # noqa: E402
 from search.filters import parse_filter  # noqa: E402
 from search.generations.policy import Policy  # noqa: E402
 from search.index import Index  # noqa: E402
@@ -76,6 +77,10 @@ def fill(index: Index) -> None:
                 transaction.add(new_image(number, data[number], spaces=SPACES))
             transaction.fail(Failure(root="/photos", path="broken.png", mtime_ns=1, size=2, reason="damaged"))
         writer.set_not_duplicates([image_id(1), image_id(200)])
+        with writer.transaction() as transaction:
+            question = TaughtQuestion(space="layer2", parts=(QueryPart(id=image_id(5)),))
+            session = transaction.start_session(question, "taught")
+            transaction.add_round(session, session, Marks(more=(image_id(6), image_id(200)), less=(image_id(7),)))
         writer.remove([image_id(3), image_id(200), image_id(COUNT - 1)])
 
 
