@@ -210,7 +210,7 @@ def _show(answer: Taught, session: str | None, here: str | None, as_json: bool) 
     def shown(hits: Sequence[Any]) -> list[dict[str, Any]]:
         return [HitAnswer.model_validate(hit).model_dump() for hit in hits]
 
-    told = {
+    told: dict[str, Any] = {
         "hits": shown(answer.hits),
         "uncertain": shown(answer.uncertain),
         "space": answer.space,

@@ -102,12 +102,15 @@ class Teacher:
             )
         learned = self.learn(question, marks, kept=kept)
         query = learned.query(question, k, offset, fold=fold)
-        queries = [query, learned.query(question, max(LOOKED_AT, STABLE_HITS))]
+        one = not fold and offset + k <= LOOKED_AT  # then the page is the beginning of the best ones
+        best_ones = learned.query(question, LOOKED_AT)
+        queries = [best_ones] if one else [best_ones, query]
         if before is not None and len(before):
             earlier = self.learn(question, before, kept=True)
             asked = earlier.query(question, STABLE_HITS)
             queries.append(replace(asked, without=asked.without | query.without))
-        hits, best, *compared = self._searched(queries)
+        best, *others = self._searched(queries)
+        hits = best[offset : offset + k] if one else others.pop(0)
         cut = undecided = stable = None
         uncertain: list[Hit] = []
         more, less = learned.adapted.held_out_more, learned.adapted.held_out_less
@@ -119,9 +122,9 @@ class Teacher:
             shown = {hit.id for hit in hits}
             further = sorted(best, key=lambda hit: abs(hit.score - cut))
             uncertain = [hit for hit in further if hit.id not in shown][:UNCERTAIN]
-        if compared:
-            same = {hit.id for hit in best[:STABLE_HITS]} & {hit.id for hit in compared[0]}
-            stable = bool(stable) or len(same) >= min(STABLE_SAME, len(compared[0]))
+        if others:
+            same = {hit.id for hit in best[:STABLE_HITS]} & {hit.id for hit in others[0]}
+            stable = bool(stable) or len(same) >= min(STABLE_SAME, len(others[0]))
         return Taught(
             hits=(*hits,),
             uncertain=(*uncertain,),
