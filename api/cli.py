@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn, cast
 import typer
 
 import analysis.cli
+import api.boards_cli
 import indexer.cli
 import search.cli
 from analysis.errors import AnalysisError
@@ -197,6 +198,7 @@ def _numbers(text: str) -> tuple[float, float, float, float]:
 
 search.cli.register(app.command)
 app.command("teach")(teach)
+api.boards_cli.register(app.command)
 
 
 @app.command()

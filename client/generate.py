@@ -1,4 +1,4 @@
-"""Write the synchronous client, the files of FILES, from `_async_*.py`: run after every change there.
+"""Write the synchronous client, FILES, from `_async_*.py`: run after every change there.
 
 python client/generate.py
 """
@@ -19,6 +19,10 @@ NAMES = {
     "_async_connection": "_connection",
     "_async_feedback": "_feedback",
     "AsyncFeedback": "Feedback",
+    "AsyncBoards": "Boards",
+    "AsyncWatches": "Watches",
+    "_async_boards": "_boards",
+    "_async_watches": "_watches",
     "AsyncBaseTransport": "BaseTransport",
     "aclose": "close",
     "apart_async": "apart",
@@ -27,7 +31,7 @@ NAMES = {
 }
 
 
-FILES = ("_client.py", "_connection.py", "_feedback.py")
+FILES = ("_client.py", "_connection.py", "_boards.py", "_watches.py", "_feedback.py")
 
 
 def generated(name: str) -> str:

@@ -24,6 +24,10 @@ SearchError
 ├── VectorsMissing      an image was to be added without its vector in a complete space
 ├── FilterInvalid       a filter that does not say what it should match
 ├── QueryInvalid        a query that cannot be answered as it stands
+├── UnknownBoard        the index has no board of this number
+├── NotOnBoard          a board has no such item, comment or link
+├── UnknownWatch        the index has no watch of this number
+├── TooMany             there are as many boards, items or watches as there may be
 ├── PolicyInvalid       figures of a policy that no index can be published or searched by
 ├── FeedbackInvalid     marks or a rule of feedback that cannot be meant
 ├── UnknownSession      the index keeps no such feedback session, or the session no such round
@@ -163,6 +167,22 @@ class FilterInvalid(SearchError):
 
 class QueryInvalid(SearchError):
     """A query without parts, of the wrong dimension, or whose parts cancel out."""
+
+
+class UnknownBoard(SearchError):
+    """No board of this number."""
+
+
+class NotOnBoard(SearchError):
+    """No item, comment or link of this number on a board."""
+
+
+class UnknownWatch(SearchError):
+    """No watch of this number."""
+
+
+class TooMany(SearchError):
+    """As many are there as there may be; the message says how many, and what to delete."""
 
 
 class PolicyInvalid(SearchError):

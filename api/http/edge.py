@@ -42,6 +42,10 @@ OPEN = PROBES | {"/", "/docs", "/openapi.json", "/session"}
 """Paths that need no key, beside /static: with small requests, and room of their own, so that clients without a key are
 not in the way of those who have one."""
 MAX_OPEN_BYTES = 4 * 1024
+GUESTS = "/b/"
+"""What is under it needs a link's token instead of a key."""
+MAX_GUEST_BYTES = 32 * 1024
+"""Of a guest's form: a comment of 2,000 characters takes up to 18,000 bytes there."""
 PICTURES = frozenset(("/v1/search/image", "/v1/images"))
 """POSTs of a picture each. A body larger than MAX_PLAIN_BYTES counts too; smaller ones once they are read."""
 MAX_PLAIN_BYTES = 64 * 1024
@@ -166,6 +170,8 @@ class Edge:
     def _weight(self, exchange: _Exchange, headers: Headers) -> int:
         """How many of the pictures that may wait this request counts for. Raises Problem 413."""
         limit = MAX_OPEN_BYTES if _is_open(exchange.path) else self._settings.max_upload_bytes
+        if exchange.path.startswith(GUESTS):
+            limit = MAX_GUEST_BYTES
         declared = headers.get("content-length")
         size = int(declared) if declared is not None and declared.isdigit() else None
         if size is not None and size > limit:
@@ -284,7 +290,7 @@ class _Watched:
 
 
 def _is_open(path: str) -> bool:
-    return path in OPEN or path.startswith("/static/")
+    return path in OPEN or path.startswith(("/static/", GUESTS))
 
 
 def _has_body(scope: Scope) -> bool:

@@ -12,11 +12,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from io import BytesIO
 from typing import TypeVar
 
 import faiss
-from PIL import Image
 
 from api import metrics
 from api.errors import NotReady, Overloaded, SpaceInvalid
@@ -28,10 +26,11 @@ from api.serving.filling import Filling, new_space
 from api.serving.gate import Gate
 from api.serving.maps import Maps
 from api.serving.observer import Observer
-from api.serving.pictures import Pictures, store_upload
+from api.serving.pictures import PICTURE, Pictures, store_upload
 from api.serving.publishing import publish_patiently
 from api.serving.questions import Question
 from api.serving.timing import Timing
+from api.serving.watching import Watching
 from api.serving.words import WordsEmbedding
 from api.settings import Settings
 from indexer.encoders.encoder import Encoder, SpaceRequest
@@ -113,6 +112,7 @@ class Service:
         self.maps = Maps(index)
         self.duplicates = Duplicates(index)
         self.teacher = Teacher(index)
+        self.watching = Watching(name, index, self.words, private=settings.watch_private)
         self._checking: asyncio.Task[None] | None = None
         self._checked = 0.0
         metrics.REPLACED.labels(name).set_function(lambda: self.embedding.replaced)
@@ -126,7 +126,13 @@ class Service:
         self.filling.close()
         for pool in (self._searchers, self._readers, self._adder, self._writer, self._publisher):
             pool.shutdown()
-        stages = (self.pictures.close, self.maps.close, self.duplicates.close, self._searching.close)
+        stages = (
+            self.watching.close,
+            self.pictures.close,
+            self.maps.close,
+            self.duplicates.close,
+            self._searching.close,
+        )
         for close in (*stages, self._observer.close, self.words.close, self.embedding.close, self.index.close):
             close()
 
@@ -334,13 +340,3 @@ class Service:
             )
 
         return await self.write(apply)
-
-
-def _picture() -> bytes:
-    """A small JPEG: every picture is as good."""
-    out = BytesIO()
-    Image.linear_gradient("L").convert("RGB").save(out, "JPEG")
-    return out.getvalue()
-
-
-PICTURE = _picture()

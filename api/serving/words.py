@@ -64,6 +64,10 @@ class WordsEmbedding:
                 raise
             return ()
 
+    async def embed_apart(self, texts: Sequence[str], space: Space) -> list[Vector]:
+        """As `embed`, from another event loop than the server's: nothing is kept, and nobody is refused."""
+        return [await self._stage((text, space.recipe)) for text in texts]
+
     async def _one(self, text: str, recipe: Recipe) -> Vector:
         key = text, recipe
         vector = self._known.get(key)

@@ -10,6 +10,7 @@ All that it raises on purpose is a LookalikeError; `help(lookalike_client._error
 """
 
 from lookalike_client._async_client import AsyncClient
+from lookalike_client._board_models import Board, BoardItem, Comment, Delivery, Match, Share, Vote, Watch
 from lookalike_client._client import Client
 from lookalike_client._errors import (
     APIError,
@@ -62,10 +63,14 @@ __all__ = [
     "APIError",
     "AsyncClient",
     "BadRequest",
+    "Board",
+    "BoardItem",
     "Client",
+    "Comment",
     "Conflict",
     "ConnectionFailed",
     "DeadlineExceeded",
+    "Delivery",
     "DiskFull",
     "DuplicateFile",
     "DuplicateGroup",
@@ -84,6 +89,7 @@ __all__ = [
     "LookalikeError",
     "MapCluster",
     "MapPoint",
+    "Match",
     "MeasuredRule",
     "MeasuredShare",
     "NotFound",
@@ -93,6 +99,7 @@ __all__ = [
     "ProtocolError",
     "SearchResult",
     "ServerError",
+    "Share",
     "SpaceInfo",
     "TimedOut",
     "TooLarge",
@@ -100,6 +107,8 @@ __all__ = [
     "Unavailable",
     "Unprocessable",
     "UnsupportedImage",
+    "Vote",
+    "Watch",
     "__version__",
 ]
 

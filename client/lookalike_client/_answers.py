@@ -136,6 +136,16 @@ def ready(response: httpx.Response) -> bool:
     return True
 
 
+def read(kind: type[Model], response: httpx.Response) -> Model:
+    """Parse an answer that is one value."""
+    return _read(kind, _json(response))
+
+
+def listed(kind: type[Model], response: httpx.Response, name: str) -> tuple[Model, ...]:
+    """Parse an answer that is a list under a name."""
+    return tuple(_read(kind, entry) for entry in _take(_json(response), name, list))
+
+
 def nothing(response: httpx.Response) -> None:
     """Parse the answer of a deletion; a 404 comes here only where it counts as a success."""
     if response.status_code not in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_FOUND):

@@ -11,8 +11,10 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from lookalike_client import _calls
+from lookalike_client._async_boards import AsyncBoards
 from lookalike_client._async_connection import AsyncConnection
 from lookalike_client._async_feedback import AsyncFeedback
+from lookalike_client._async_watches import AsyncWatches
 from lookalike_client._calls import Box, Call, SearchOptions
 from lookalike_client._errors import APIError, ConnectionFailed, TimedOut
 from lookalike_client._images import ImageInput
@@ -48,6 +50,15 @@ class AsyncClient(AsyncConnection):
     def feedback(self) -> AsyncFeedback:
         """More and less like this: questions that marks adapt, kept in sessions, made labels."""
         return AsyncFeedback(self)
+
+    def boards(self) -> AsyncBoards:
+        """Boards: collections of images and questions, with comments, votes, and links for guests."""
+        return AsyncBoards(self)
+
+    @property
+    def watches(self) -> AsyncWatches:
+        """Watches: questions whose new matches are told to an address."""
+        return AsyncWatches(self)
 
     async def search(
         self,

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from lookalike_client import _calls
+from lookalike_client._boards import Boards
 from lookalike_client._calls import Box, Call, SearchOptions
 from lookalike_client._connection import Connection
 from lookalike_client._errors import APIError, ConnectionFailed, TimedOut
@@ -19,6 +20,7 @@ from lookalike_client._images import ImageInput
 from lookalike_client._many import Outcome, Progress, apart, run_many
 from lookalike_client._models import DuplicateGroup, Image, ImageMap, IndexInfo, Part, SearchResult, SpaceInfo
 from lookalike_client._notebook import Pictures
+from lookalike_client._watches import Watches
 
 
 class Client(Connection):
@@ -48,6 +50,15 @@ class Client(Connection):
     def feedback(self) -> Feedback:
         """More and less like this: questions that marks adapt, kept in sessions, made labels."""
         return Feedback(self)
+
+    def boards(self) -> Boards:
+        """Boards: collections of images and questions, with comments, votes, and links for guests."""
+        return Boards(self)
+
+    @property
+    def watches(self) -> Watches:
+        """Watches: questions whose new matches are told to an address."""
+        return Watches(self)
 
     def search(
         self,

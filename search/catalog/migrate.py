@@ -13,15 +13,23 @@ from search.catalog.catalog import Catalog
 from search.catalog.fulltext import create_words, write_all_words
 from search.catalog.schema import (
     SCHEMA_VERSION,
+    board_items,
+    boards,
+    comments,
     decisions,
+    deliveries,
     embeddings,
     feedback,
     images,
     label_rows,
     labels,
+    questions,
     rounds,
+    shares,
     spaces,
     state,
+    votes,
+    watches,
     words_due,
 )
 from search.sqlite.connections import close_writer, translated, writing_engine
@@ -101,12 +109,8 @@ def _from_5(operations: Operations) -> None:
 
 
 def _from_6(operations: Operations) -> None:
-    """Nothing is changed."""
-
-
-def _from_7(operations: Operations) -> None:
-    """Feedback on questions is kept, round by round."""
-    for table in (rounds, feedback):
+    """Boards are kept, watches, and feedback on questions."""
+    for table in (questions, boards, board_items, comments, votes, shares, watches, deliveries, rounds, feedback):
         table.create(operations.get_bind())
 
 
@@ -117,6 +121,5 @@ _STEPS: dict[int, Callable[[Operations], None]] = {
     4: _from_4,
     5: _from_5,
     6: _from_6,
-    7: _from_7,
 }
 """By the version that they start from."""
