@@ -13,6 +13,7 @@ from typing import Any, Literal
 from lookalike_client import _calls
 from lookalike_client._async_boards import AsyncBoards
 from lookalike_client._async_connection import AsyncConnection
+from lookalike_client._async_feedback import AsyncFeedback
 from lookalike_client._async_watches import AsyncWatches
 from lookalike_client._calls import Box, Call, SearchOptions
 from lookalike_client._errors import APIError, ConnectionFailed, TimedOut
@@ -46,6 +47,10 @@ class AsyncClient(AsyncConnection):
     """
 
     @property
+    def feedback(self) -> AsyncFeedback:
+        """More and less like this: questions that marks adapt, kept in sessions, made labels."""
+        return AsyncFeedback(self)
+
     def boards(self) -> AsyncBoards:
         """Boards: collections of images and questions, with comments, votes, and links for guests."""
         return AsyncBoards(self)

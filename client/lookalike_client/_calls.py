@@ -125,7 +125,7 @@ def search(
     return Call(
         method="POST",
         path="/v1/search",
-        json={"parts": [_part(part) for part in parts], **options.to_json()},
+        json={"parts": [json_part(part) for part in parts], **options.to_json()},
         parse=_answers.search_result,
     )
 
@@ -309,7 +309,8 @@ def _base64(image: ImageInput) -> str:
     return b64encode(image_bytes(image)).decode("ascii")
 
 
-def _part(part: Part) -> dict[str, Any]:
+def json_part(part: Part) -> dict[str, Any]:
+    """A part as JSON."""
     if not isinstance(part, Part):
         raise TypeError(f"`parts` is a sequence of Part, not of {type(part).__qualname__}.")
     values = {
@@ -317,6 +318,7 @@ def _part(part: Part) -> dict[str, Any]:
         "text": part.text,
         "id": part.id,
         "vector": None if part.vector is None else [float(value) for value in part.vector],
+        "searched": True if part.searched else None,
         "weight": float(part.weight),
         "box": None if part.box is None else list(_box(part.box)),
     }

@@ -15,6 +15,7 @@ from lookalike_client._boards import Boards
 from lookalike_client._calls import Box, Call, SearchOptions
 from lookalike_client._connection import Connection
 from lookalike_client._errors import APIError, ConnectionFailed, TimedOut
+from lookalike_client._feedback import Feedback
 from lookalike_client._images import ImageInput
 from lookalike_client._many import Outcome, Progress, apart, run_many
 from lookalike_client._models import DuplicateGroup, Image, ImageMap, IndexInfo, Part, SearchResult, SpaceInfo
@@ -46,6 +47,10 @@ class Client(Connection):
     """
 
     @property
+    def feedback(self) -> Feedback:
+        """More and less like this: questions that marks adapt, kept in sessions, made labels."""
+        return Feedback(self)
+
     def boards(self) -> Boards:
         """Boards: collections of images and questions, with comments, votes, and links for guests."""
         return Boards(self)
