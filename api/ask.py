@@ -34,7 +34,7 @@ from indexer.pictures.sheet import CELL, Picture, draw_sheet
 from indexer.sources import as_on_disk
 from search.errors import StorageFailed, UnknownImage
 from search.index import Index
-from search.types import Space, Vector
+from search.types import Query, Space, Vector
 
 SENT_SIDE = 2_048
 """Pixels of the longer side of what is sent in the place of a picture that is too large for a server: models look at a
@@ -63,26 +63,33 @@ def ask_index(path: Path, asked: Asked, *, warn: Callable[[str], None]) -> dict[
     began = time.perf_counter()
     timing = Timing()
     with Index.open(path) as index:
-        picture = None if asked.image is None else QueryPicture(data=_read(asked.image), box=asked.box)
-        question = Question(parts=[QuestionPart(picture=picture, text=asked.text, id=asked.id)], options=asked.options)
-        draft = question.draft(index)
-        space = index.space(draft.space)
-        vectors = [_embedded(one, asked, index, space, timing, warn) for one in question.pictures]
+        query = query_of(index, asked, timing, warn=warn)
         start = time.perf_counter()
-        texts = question.texts_for(space)
-        words: Iterable[Vector] = ()
-        try:
-            words = load_text_encoder(space.recipe, index.models).encode(texts) if texts else ()
-        except (ModelUnavailable, ModelUnsupported) as error:
-            if draft.words is None:
-                raise
-            warn(f"Words are looked for in labels, metadata and names alone. {error}")
-        timing.encode += time.perf_counter() - start
-        start = time.perf_counter()
-        hits = index.search(question.query(draft, vectors, words))
+        hits = index.search(query)
         timing.search = time.perf_counter() - start
+        space = index.space(query.space)
     timing.total = time.perf_counter() - began
     return SearchAnswer.of(hits, space.name, timing).model_dump()
+
+
+def query_of(index: Index, asked: Asked, timing: Timing, *, warn: Callable[[str], None]) -> Query:
+    """A question as a query of an index, its picture or words embedded. warn: as of `ask_index`."""
+    picture = None if asked.image is None else QueryPicture(data=_read(asked.image), box=asked.box)
+    question = Question(parts=[QuestionPart(picture=picture, text=asked.text, id=asked.id)], options=asked.options)
+    draft = question.draft(index)
+    space = index.space(draft.space)
+    vectors = [_embedded(one, asked, index, space, timing, warn) for one in question.pictures]
+    start = time.perf_counter()
+    texts = question.texts_for(space)
+    words: Iterable[Vector] = ()
+    try:
+        words = load_text_encoder(space.recipe, index.models).encode(texts) if texts else ()
+    except (ModelUnavailable, ModelUnsupported) as error:
+        if draft.words is None:
+            raise
+        warn(f"Words are looked for in labels, metadata and names alone. {error}")
+    timing.encode += time.perf_counter() - start
+    return question.query(draft, vectors, words)
 
 
 def _embedded(

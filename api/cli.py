@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +16,8 @@ import indexer.cli
 import search.cli
 from analysis.errors import AnalysisError
 from api.errors import ApiError
+from api.shown import checked_id, is_picture, print_hits
+from api.teach_cli import teach
 from indexer.errors import IndexerError
 from search.console import (
     DEFAULT_INDEX,
@@ -119,7 +120,7 @@ def search_command(
         raise typer.BadParameter(
             "Name one picture, words, or --id of an indexed picture, and not two of them.", param_hint="IMAGE|WORDS"
         )
-    image = Path(asks) if asks is not None and _is_picture(asks) else None
+    image = Path(asks) if asks is not None and is_picture(asks) else None
     text = asks if image is None else None
     if text is not None and not text.isascii() and text != text.encode("utf-8", "replace").decode("utf-8"):
         raise typer.BadParameter("The words are not text in UTF-8. Type them anew.", param_hint="IMAGE|WORDS")
@@ -150,7 +151,7 @@ def search_command(
     asked = Asked(
         image=image,
         text=text,
-        id=None if id is None else _checked_id(id),
+        id=None if id is None else checked_id(id),
         box=None if box is None else _numbers(box),
         options=options,
     )
@@ -166,7 +167,7 @@ def search_command(
         if hidden := sum(hit["path_count"] - len(hit["paths"]) for hit in answer["hits"]):
             warn(f"{plural(hidden, 'more path')} of these images not printed: of each, the first {HIT_PATHS} are")
     else:
-        _print_hits(answer)
+        print_hits(answer)
     cut = options.max_fmr is not None and min_score is None and not fold
     if cut and len(answer["hits"]) < k and all(hit["fmr"] is not None for hit in answer["hits"]):
         matching = "Matching images" if filter else "Images"
@@ -175,25 +176,6 @@ def search_command(
         pictures = pictures_of_server(server, api_key) if server else pictures_of_index(index or default_index())
         with pictures as fetch:
             draw(asked, answer, sheet, fetch)
-
-
-def _is_picture(asks: str) -> bool:
-    """Whether what is looked for is a picture's path, there or not, and not words."""
-    from indexer.pictures.formats import FORMATS
-    from indexer.sources import as_on_disk
-
-    if "/" in asks or os.sep in asks:
-        return True
-    with suppress(OSError, ValueError):  # words may be longer than any name
-        if as_on_disk(Path(asks)).is_file():
-            return True
-    return any(asks.lower().endswith(f".{end}") for one in FORMATS for end in one.extensions)
-
-
-def _checked_id(text: str) -> str:
-    if not re.fullmatch(r"[0-9a-fA-F]{64}", text):
-        raise typer.BadParameter("An id is 64 hexadecimal digits: the SHA-256 of the file.", param_hint="--id")
-    return text.lower()
 
 
 def _share(text: str) -> Any:
@@ -216,17 +198,8 @@ def _numbers(text: str) -> tuple[float, float, float, float]:
     return x, y, width, height
 
 
-def _print_hits(answer: dict[str, Any]) -> None:
-    if not answer["hits"]:
-        say("No image matches.")
-    for hit in answer["hits"]:
-        labels = f"  [{', '.join(hit['labels'])}]" if hit["labels"] else ""
-        copies = f"  (+{hit['copy_count']:,} alike)" if hit["copy_count"] else ""
-        probable = "" if hit["probability"] is None else f"  {hit['probability']:4.0%}"
-        say(f"{hit['score']:.4f}{probable}  {hit['path'] or hit['id']}{labels}{copies}")
-
-
 search.cli.register(app.command)
+app.command("teach")(teach)
 api.boards_cli.register(app.command)
 
 

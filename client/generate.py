@@ -17,6 +17,8 @@ NAMES = {
     "AsyncClient": "Client",
     "AsyncConnection": "Connection",
     "_async_connection": "_connection",
+    "_async_feedback": "_feedback",
+    "AsyncFeedback": "Feedback",
     "AsyncBoards": "Boards",
     "AsyncWatches": "Watches",
     "_async_boards": "_boards",
@@ -29,7 +31,7 @@ NAMES = {
 }
 
 
-FILES = ("_client.py", "_connection.py", "_boards.py", "_watches.py")
+FILES = ("_client.py", "_connection.py", "_boards.py", "_watches.py", "_feedback.py")
 
 
 def generated(name: str) -> str:

@@ -29,7 +29,7 @@ from search.writer import Writer
 
 @dataclass(frozen=True, kw_only=True)
 class ModelChoice:
-    """The model, spaces and encoding that the user asked for; all may be left out."""
+    """The model, spaces and encoding that the user asked for; all may be left out. style: its space, besides."""
 
     model: str | None
     spaces: tuple[SpaceRequest, ...]
@@ -39,6 +39,7 @@ class ModelChoice:
     min_overlap: float
     device: str
     batch_size: int | None
+    style: bool = False
 
 
 def open_for_build(
@@ -53,6 +54,11 @@ def open_for_build(
     if not (path / "catalog.sqlite").exists():
         files = locate(wanted.model or PACKAGED.name)
         spaces = _spaces(files, wanted, _encoding(wanted))
+        if len(passes(spaces)) > 1:
+            raise ModelUnsupported(
+                "The space of style takes other pixels than these spaces, or another network. Leave --style out, and "
+                f"add it afterwards: lookalike spaces {path} add --style"
+            )
         if not wanted.spaces and files.card is PACKAGED and not is_installed(COMPANION):
             how = f"{how_to_install(COMPANION)} Then build a new index."
             warn(f"{COMPANION.name} is not installed: with it, searches find more. {how}")
@@ -135,8 +141,12 @@ def _spaces(files: ModelFiles, wanted: ModelChoice, encoding: Encoding) -> tuple
     # imports torch: not before the user's words are checked
     from indexer.encoders.recipes import default_requests, spaces_for
 
-    requests = wanted.spaces or default_requests(files, padded=wanted.pad)
+    requests = (*(wanted.spaces or default_requests(files, padded=wanted.pad)), *_beside(wanted))
     return spaces_for(files, requests, encoding, "pad" if wanted.pad else None)
+
+
+def _beside(wanted: ModelChoice) -> tuple[SpaceRequest, ...]:
+    return (SpaceRequest(style=True),) if wanted.style else ()
 
 
 def _lacks_for_texts(files: ModelFiles) -> str | None:
@@ -230,6 +240,8 @@ def _check_same(index: Index, writer: Writer | None, wanted: ModelChoice) -> Cal
         raise RecipeMismatch(
             f"{index.path} was built without --pad. Leave it out to go on, or build another index with --index."
         )
+    if wanted.style and not any(space.name.endswith("style") for space in index.spaces):
+        raise RecipeMismatch(f"{index.path} has no space of style. Add it: lookalike spaces {index.path} add --style")
     if wanted.spaces:
         asked = _spaces(locate(wanted.model or index.space().recipe.model), wanted, Encoding())
         named = ", ".join(space.name for space in asked)

@@ -30,6 +30,9 @@ SearchError
 ├── UnknownWatch        the index has no watch of this number
 ├── TooMany             there are as many boards, items or watches as there may be
 ├── PolicyInvalid       figures of a policy that no index can be published or searched by
+├── FeedbackInvalid     marks or a rule of feedback that cannot be meant
+├── UnknownSession      the index keeps no such feedback session, or the session no such round
+├── SessionExists       another feedback session has this name
 └── AnnotationInvalid   labels or metadata that the catalog cannot hold
 """
 
@@ -189,6 +192,18 @@ class TooMany(SearchError):
 
 class PolicyInvalid(SearchError):
     """A policy whose figures contradict themselves; the message names the first."""
+
+
+class FeedbackInvalid(SearchError):
+    """Marks, a name or a rule of feedback that cannot be meant; the message says what is allowed."""
+
+
+class UnknownSession(SearchError):
+    """No feedback session of this id or name, or no such round in it."""
+
+
+class SessionExists(SearchError):
+    """Another feedback session has this name."""
 
 
 class AnnotationInvalid(SearchError):

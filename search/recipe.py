@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-Pooling = Literal["cls", "mean", "gem", "cls+mean", "cls+gem", "pooler", "projection"]
-"""How a layer's tokens become one vector; two that are joined by `+` each have unit length. `projection`: as the model
-was trained to compare it with a text."""
+Pooling = Literal["cls", "mean", "gem", "cls+mean", "cls+gem", "mean+std", "pooler", "projection"]
+"""How a layer's tokens become one vector; two that are joined by `+` each have unit length. `std` is the standard
+deviation of each number over the patches, or places: with the mean, it tells a style. `projection`: as the model was
+trained to compare it with a text."""
 Geometry = Literal["crop", "square", "pad"]
 Storage = Literal["float32", "float16"]
 """The type of a stored vector's numbers."""

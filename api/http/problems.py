@@ -157,6 +157,9 @@ _STATUS: dict[type[Exception], tuple[HTTPStatus, str]] = {
     search_errors.FilterInvalid: (HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-filter"),
     search_errors.QueryInvalid: (HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-query"),
     search_errors.AnnotationInvalid: (HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-annotation"),
+    search_errors.FeedbackInvalid: (HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-feedback"),
+    search_errors.UnknownSession: (HTTPStatus.NOT_FOUND, "unknown-session"),
+    search_errors.SessionExists: (HTTPStatus.CONFLICT, "session-exists"),
     search_errors.IndexLocked: (HTTPStatus.SERVICE_UNAVAILABLE, "index-locked"),
     search_errors.IndexDamaged: (HTTPStatus.SERVICE_UNAVAILABLE, "index-damaged"),
 }

@@ -92,12 +92,13 @@ class QueryPicture:
 @dataclass(frozen=True, kw_only=True)
 class QuestionPart:
     """One weighted part: exactly one of a picture, a text, the id of an indexed image, and an embedding ((dim,)
-    float32)."""
+    float32); searched: as `QueryPart` has it."""
 
     picture: QueryPicture | None = None
     text: str | None = None
     id: str | None = None
     vector: Vector | None = None
+    searched: bool = False
     weight: float = 1.0
 
 
@@ -193,6 +194,7 @@ class Question:
                 vector=next(pictures) if part.picture else next(texts, None) if part.text else part.vector,
                 weight=part.weight,
                 of_words=part.text is not None,
+                searched=part.searched,
             )
             for part in self.parts
         ]

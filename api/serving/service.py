@@ -39,7 +39,7 @@ from indexer.index_encoder import load_index_encoder
 from search.catalog.annotations import checked_labels, checked_metadata, merge_metadata
 from search.errors import SearchError, UnknownImage, UnknownSpace, VectorsMissing
 from search.index import Index
-from search.recipe import Pooling
+from search.teaching import Teacher
 from search.types import Hit, ImageFacts, ImageRecord, JsonObject, NewImage, Query, QueryPart, Space, SpaceInfo
 from search.writer import Writer
 
@@ -110,6 +110,7 @@ class Service:
         self.pictures = Pictures(index, self.embedding)
         self.maps = Maps(index)
         self.duplicates = Duplicates(index)
+        self.teacher = Teacher(index)
         self.watching = Watching(name, index, self.words, private=settings.watch_private)
         self._checking: asyncio.Task[None] | None = None
         self._checked = 0.0
@@ -162,16 +163,19 @@ class Service:
             self._checked = time.monotonic()
 
     async def ask(self, question: Question, timing: Timing) -> tuple[list[Hit], str]:
-        """The hits of a question, and the space they were found in.
+        """The hits of a question, and the space they were found in. Raises as `query` and `Index.search` do."""
+        query = await self.query(question, timing)
+        assert isinstance(query.space, Space)
+        return await self.search(query, timing), query.space.name
 
-        Raises QuestionInvalid, Overloaded, and what `Embedding.embed` and `Index.search` raise.
-        """
+    async def query(self, question: Question, timing: Timing) -> Query:
+        """A question with its pictures and words embedded. Raises QuestionInvalid, Overloaded, as `Embedding.embed`."""
         draft = question.draft(self.index)
         space = self.index.space(draft.space)
         embed = partial(self.embedding.embed, space=space, timing=timing, turns=question.options.turns)
         vectors = [await embed(one.data, box=one.box) for one in question.pictures]
         words = await self.words.embed_or_none(question.texts_for(space), space, timing, needed=draft.words is None)
-        return await self.search(question.query(draft, vectors, words), timing), space.name
+        return question.query(draft, vectors, words)
 
     async def search(self, query: Query, timing: Timing) -> list[Hit]:
         """`Index.search`, together with others that wait; what may take long, beside them. Raises Overloaded too."""
@@ -180,11 +184,15 @@ class Service:
             if query.is_plain and query.k + query.offset <= MAX_LIGHT_HITS:
                 hits = await self._searching(query)
             else:
-                with self._heavy.entered():
-                    hits = await asyncio.get_running_loop().run_in_executor(self._searchers, self.index.search, query)
+                hits = await self.heavy(partial(self.index.search, query))
         timing.search += time.perf_counter() - began
         self._observer.asked(query)
         return hits
+
+    async def heavy(self, work: Callable[[], Result]) -> Result:
+        """Run what takes longer than a light search, beside those. Raises Overloaded."""
+        with self._heavy.entered():
+            return await asyncio.get_running_loop().run_in_executor(self._searchers, work)
 
     async def read(self, work: Callable[[Index], Result]) -> Result:
         """Read, off the event loop. Too little for `activity`: probes do it every second."""
@@ -254,13 +262,12 @@ class Service:
         infos = await self.read(lambda index: index.catalog.space_infos())
         return [SpaceState(info, filling and not info.space.complete) for info in infos]
 
-    async def add_space(self, layers: tuple[int, ...], pooling: Pooling | None, *, whiten: bool = False) -> SpaceState:
+    async def add_space(self, request: SpaceRequest) -> SpaceState:
         """Add a space of the default one's model, and fill it in the background; where it is there, go on filling it.
 
         It is added also where nobody waits for it any more: on a busy machine it takes longer than a request may.
         Raises SpaceInvalid, ModelUnavailable, SpaceExists (another one has its name), IndexLocked, Overloaded.
         """
-        request = SpaceRequest(layers=layers, pooling=pooling, whiten=whiten)
         adding = self._adding.get(request)
         if adding is None:
             if len(self._adding) >= MAX_ADDED_AT_ONCE:

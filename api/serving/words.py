@@ -80,6 +80,7 @@ class WordsEmbedding:
         self._known: OrderedDict[tuple[str, Recipe], Vector] = OrderedDict()
         self._cached = cached
         self._gate = Gate(MAX_WAITING)
+        self._failed: tuple[float, Recipe, IndexerError] | None = None
 
     def close(self) -> None:
         """Finish what is under way."""
@@ -135,5 +136,13 @@ class WordsEmbedding:
 
     def _encoder(self, recipe: Recipe) -> TextEncoder:
         if recipe not in self._encoders:
-            self._encoders = {recipe: load_text_encoder(recipe, self._models, self._sentences)}
+            if self._failed is not None and self._failed[1] == recipe:
+                if time.monotonic() - self._failed[0] < LOAD_AGAIN_SECONDS:
+                    raise self._failed[2]
+            try:
+                self._encoders = {recipe: load_text_encoder(recipe, self._models, self._sentences)}
+            except IndexerError as error:
+                LOG.warning("words are looked for in the catalog alone: %s", error)
+                self._failed = time.monotonic(), recipe, error
+                raise
         return self._encoders[recipe]

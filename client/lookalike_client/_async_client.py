@@ -13,6 +13,7 @@ from typing import Any, Literal
 from lookalike_client import _calls
 from lookalike_client._async_boards import AsyncBoards
 from lookalike_client._async_connection import AsyncConnection
+from lookalike_client._async_feedback import AsyncFeedback
 from lookalike_client._async_watches import AsyncWatches
 from lookalike_client._calls import Box, Call, SearchOptions
 from lookalike_client._errors import APIError, ConnectionFailed, TimedOut
@@ -46,6 +47,10 @@ class AsyncClient(AsyncConnection):
     """
 
     @property
+    def feedback(self) -> AsyncFeedback:
+        """More and less like this: questions that marks adapt, kept in sessions, made labels."""
+        return AsyncFeedback(self)
+
     def boards(self) -> AsyncBoards:
         """Boards: collections of images and questions, with comments, votes, and links for guests."""
         return AsyncBoards(self)
@@ -285,21 +290,22 @@ class AsyncClient(AsyncConnection):
 
     async def add_space(
         self,
-        layers: int | Iterable[int],
+        layers: int | Iterable[int] = (),
         *,
         pooling: str | None = None,
         transform: str | None = None,
+        style: bool = False,
         index: str | None = None,
     ) -> SpaceInfo:
         """Add a space of these layers of the index's model, and let the server fill it from the files while it is used.
 
         Returns at once: `spaces` says how far it is. Adding it again is harmless, and goes on where filling stopped.
         layers: one, or several that are one space; negative ones count from the end. pooling: `cls`, `mean`,
-        `gem`, `cls+mean`, `cls+gem` or `pooler`. transform: `whiten`, or `none`. Raises Unprocessable (the model does
-        not offer it), Conflict, Forbidden, Unavailable, NotFound.
+        `gem`, `cls+mean`, `cls+gem`, `mean+std` or `pooler`. transform: `whiten`, or `none`. style: the space of style,
+        instead of layers. Raises Unprocessable (not offered), Conflict, Forbidden, Unavailable, NotFound.
         """
         name = await self._index_name(index)
-        return await self._run(_calls.add_space(layers, pooling=pooling, transform=transform, index=name))
+        return await self._run(_calls.add_space(layers, pooling=pooling, transform=transform, style=style, index=name))
 
     async def set_default_space(self, name: str, *, force: bool = False, index: str | None = None) -> SpaceInfo:
         """Make a space the one where searches look that name none. force: also where images are missing in it.

@@ -125,7 +125,7 @@ def search(
     return Call(
         method="POST",
         path="/v1/search",
-        json={"parts": [_part(part) for part in parts], **options.to_json()},
+        json={"parts": [json_part(part) for part in parts], **options.to_json()},
         parse=_answers.search_result,
     )
 
@@ -232,7 +232,7 @@ def spaces(index: str) -> Call[list[SpaceInfo]]:
 
 
 def add_space(
-    layers: int | Iterable[int], *, pooling: str | None, transform: str | None, index: str
+    layers: int | Iterable[int], *, pooling: str | None, transform: str | None, style: bool, index: str
 ) -> Call[SpaceInfo]:
     """Add a space, or go on filling it."""
     several = layers if isinstance(layers, Iterable) else [layers]
@@ -241,6 +241,8 @@ def add_space(
         body["pooling"] = pooling
     if transform is not None:
         body["transform"] = transform
+    if style:
+        body["style"] = True
     return Call(method="POST", path=_spaces_path(index), json=body, parse=_answers.space)
 
 
@@ -307,7 +309,8 @@ def _base64(image: ImageInput) -> str:
     return b64encode(image_bytes(image)).decode("ascii")
 
 
-def _part(part: Part) -> dict[str, Any]:
+def json_part(part: Part) -> dict[str, Any]:
+    """A part as JSON."""
     if not isinstance(part, Part):
         raise TypeError(f"`parts` is a sequence of Part, not of {type(part).__qualname__}.")
     values = {
@@ -315,6 +318,7 @@ def _part(part: Part) -> dict[str, Any]:
         "text": part.text,
         "id": part.id,
         "vector": None if part.vector is None else [float(value) for value in part.vector],
+        "searched": True if part.searched else None,
         "weight": float(part.weight),
         "box": None if part.box is None else list(_box(part.box)),
     }

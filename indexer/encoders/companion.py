@@ -1,8 +1,8 @@
-"""A model and its companion, a second network on the same pixels: one embedding of both, or its own."""
+"""A model and its companion, a second network on the same pixels: one embedding of both, or of it alone."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,15 +16,13 @@ from search.vectors import concatenate
 class CompanionEncoder:
     """Runs both networks, and joins their embeddings in the spaces that have the companion."""
 
-    def __init__(
-        self, model: Encoder | None, companion: Encoder, spaces: Mapping[str, Recipe], alone: Collection[str] = ()
-    ) -> None:
-        """model: gives each space's own part, in the order of `spaces`, but for those of the companion alone; None
-        where there is no other. companion: one space, the other part. alone: the names of spaces that hold no more."""
+    def __init__(self, model: Encoder | None, companion: Encoder, spaces: Mapping[str, Recipe]) -> None:
+        """model: gives each space's own part, in the order of `spaces`, but for those of the companion's network alone;
+        None where there is no other. companion: first the other part, then those of `spaces` that are of its network
+        and not this part."""
         self._model = model
         self._companion = companion
         self._spaces = dict(spaces)
-        self._alone = frozenset(alone)
 
     @property
     def recipes(self) -> tuple[Recipe, ...]:
@@ -69,10 +67,15 @@ class CompanionEncoder:
     def encode(self, pixels: NDArray[np.uint8]) -> Sequence[NDArray[np.float32]]:
         """Embed (n, size, size, 3) uint8: one (n, dim) float32 of unit length a space."""
         own = iter(() if self._model is None else self._model.encode(pixels))
-        (beside,) = self._companion.encode(pixels)
+        beside, *others = self._companion.encode(pixels)
+        rest, first = iter(others), self._companion.recipes[0]
         return [
-            beside if name in self._alone else self._joined(recipe, next(own), beside)
-            for name, recipe in self._spaces.items()
+            self._joined(recipe, next(own), beside)
+            if not is_of(recipe, first)
+            else beside
+            if recipe == first
+            else next(rest)
+            for recipe in self._spaces.values()
         ]
 
     @staticmethod
@@ -84,6 +87,10 @@ class CompanionEncoder:
         beside = self._companion.per_core()
         models = [None] * len(beside) if self._model is None else self._model.per_core()
         return [
-            CompanionEncoder(model, companion, self._spaces, self._alone)
-            for model, companion in zip(models, beside, strict=False)
+            CompanionEncoder(model, companion, self._spaces) for model, companion in zip(models, beside, strict=False)
         ]
+
+
+def is_of(recipe: Recipe, companion: Recipe) -> bool:
+    """Whether features are of the companion's network alone, such as those that tell a style."""
+    return recipe.weights_sha256 == companion.weights_sha256

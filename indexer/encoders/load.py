@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from indexer.encoders.companion import CompanionEncoder
+from indexer.encoders.companion import CompanionEncoder, is_of
 from indexer.encoders.encoder import Encoder
 from indexer.encoders.words import load_head
 from indexer.encoders.words_encoder import WordsEncoder
@@ -41,8 +41,12 @@ def encoder_for(
 
 def own_parts(spaces: Sequence[Space]) -> list[Space]:
     """What the model itself gives of these spaces, without the companion beside it, and not what that gives alone."""
-    alone = _alone(spaces)
-    return [replace(space, recipe=space.recipe.own) for space in spaces if space.name not in alone]
+    companion = _companion_of(spaces)
+    return [
+        replace(space, recipe=space.recipe.own)
+        for space in spaces
+        if companion is None or not is_of(space.recipe.source, companion)
+    ]
 
 
 def completed(
@@ -61,8 +65,13 @@ def completed(
         encoding = spaces[0].encoding
         if model is not None and model.precision == "int8":  # fitted to the model alone; the companion is small
             encoding = Encoding(backend=encoding.backend, precision="fp32")
-        beside = load([Space(name="companion", recipe=companion, encoding=encoding)])
-        model = CompanionEncoder(model, beside, sources, _alone(spaces))
+        others = [
+            Space(name=name, recipe=source, encoding=encoding)
+            for name, source in sources.items()
+            if is_of(source, companion) and source != companion
+        ]
+        beside = load([Space(name="companion", recipe=companion, encoding=encoding), *others])
+        model = CompanionEncoder(model, beside, sources)
     assert model is not None
     return WordsEncoder(model, recipes, heads) if heads else model
 
@@ -70,12 +79,6 @@ def completed(
 def _companion_of(spaces: Sequence[Space]) -> Recipe | None:
     """The recipe of the small network that runs beside these spaces' model, of which there is one."""
     return next((space.recipe.companion for space in spaces if space.recipe.companion is not None), None)
-
-
-def _alone(spaces: Sequence[Space]) -> frozenset[str]:
-    """The spaces that hold, or tell words by, what the others' companion gives alone."""
-    companion = _companion_of(spaces)
-    return frozenset(space.name for space in spaces if companion is not None and space.recipe.source == companion)
 
 
 def _of_one_network(
@@ -118,17 +121,22 @@ def passes(spaces: Sequence[Space]) -> list[list[Space]]:
     configs = {
         space.recipe.weights_sha256: space.recipe.config_sha256 for space in spaces if space.recipe.config_sha256
     }
-    hosts = {space.recipe.companion: space for space in spaces if space.recipe.companion is not None}
+    hosts = {_network(space.recipe.companion): space for space in spaces if space.recipe.companion is not None}
+    companions = {space.recipe.companion for space in hosts.values()}
     groups: dict[tuple[Hashable, ...], list[Space]] = {}
     for space in spaces:
-        # Words come with the model whose companion tells them.
-        host = space if space.recipe.words is None else hosts.get(space.recipe.source, space)
+        host = hosts.get(_network(space.recipe), space)  # of words or style: with the model whose companion tells them
         recipe, encoding = host.recipe, host.encoding
         # Of an older index, the configuration may not be known: it is that of other spaces of the same weights.
         config = recipe.config_sha256 or configs.get(recipe.weights_sha256)
         # Where there is one companion only, spaces without it come with the others.
-        companion = recipe.companion if len(hosts) > 1 else None
+        companion = recipe.companion if len(companions) > 1 else None
         (pixels,) = inputs_of([recipe])
         key = (recipe.weights_sha256, config, encoding.backend, encoding.precision, encoding.model, companion, pixels)
         groups.setdefault(key, []).append(space)
     return list(groups.values())
+
+
+def _network(recipe: Recipe) -> Hashable:
+    """A network on its pixels."""
+    return recipe.weights_sha256, recipe.preprocessing

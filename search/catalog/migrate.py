@@ -20,10 +20,12 @@ from search.catalog.schema import (
     decisions,
     deliveries,
     embeddings,
+    feedback,
     images,
     label_rows,
     labels,
     questions,
+    rounds,
     shares,
     spaces,
     state,
@@ -120,8 +122,8 @@ def _from_5(operations: Operations) -> None:
 
 
 def _from_6(operations: Operations) -> None:
-    """Boards are kept, and watches."""
-    for table in (questions, boards, board_items, comments, votes, shares, watches, deliveries):
+    """Boards are kept, watches, and feedback on questions."""
+    for table in (questions, boards, board_items, comments, votes, shares, watches, deliveries, rounds, feedback):
         table.create(operations.get_bind())
 
 

@@ -43,7 +43,7 @@ def part_vectors(
             assert part.id is not None
             views = np.atleast_2d(searched_of(part.id))
         else:
-            views = _searched_views(part.vector, number, dim, transform)
+            views = _searched_views(part, number, dim, transform)
         if len(views) > 1 and len(total) not in (1, len(views)):
             raise QueryInvalid(f"Part {number} has {len(views)} views, a part before it {len(total)}.")
         if not np.isfinite(part.weight) or abs(part.weight) > 1e6:
@@ -55,13 +55,15 @@ def part_vectors(
     return result
 
 
-def _searched_views(vector: Vector, number: int, dim: int, transform: Transform) -> Vector:
+def _searched_views(part: QueryPart, number: int, dim: int, transform: Transform) -> Vector:
     """The vectors of one part as they are searched: (v, searched dim) float32. Raises QueryInvalid."""
-    views = np.atleast_2d(vector)
-    if views.ndim != 2 or not len(views) or views.shape[1] != dim:
-        raise QueryInvalid(f"Part {number} has the shape {np.shape(vector)}; a vector of the space has {dim} numbers.")
+    assert part.vector is not None
+    views, wanted = np.atleast_2d(part.vector), transform.dim if part.searched else dim
+    if views.ndim != 2 or not len(views) or views.shape[1] != wanted:
+        shape, kind = np.shape(part.vector), "searched vector" if part.searched else "vector"
+        raise QueryInvalid(f"Part {number} has the shape {shape}; a {kind} of the space has {wanted} numbers.")
     try:
-        return transform.apply(normalise(views))
+        return normalise(views) if part.searched else transform.apply(normalise(views))
     except ValueError as error:
         raise QueryInvalid(f"The vector of part {number} has no direction: it is zero or not finite.") from error
 

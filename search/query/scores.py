@@ -44,10 +44,12 @@ def rates_of(
     sought: Sequence[WeightedVectors],
     calibrations: Calibrations,
 ) -> Rates | None:
-    """The rates of a query of one image; None where the space has none, or where it is words or a mixture: their
-    cosines with random images are not those of an image."""
+    """The rates of a query of one image; None where the space has none, or where it is words, a mixture, or adapted to
+    feedback: their cosines with random images are not those of an image."""
     first = aspects[0].parts[0]
-    if len(aspects) > 1 or len(aspects[0].parts) > 1 or aspects[0].weight * first.weight < 0 or first.of_words:
+    if len(aspects) > 1 or len(aspects[0].parts) > 1 or aspects[0].weight * first.weight < 0:
+        return None
+    if first.of_words or first.searched:
         return None
     view = snapshot.spaces[sought[0].space]
     base = view.base

@@ -149,7 +149,8 @@ class Searcher:
             by_words = np.array([rowid for rowid, _ in found], dtype=np.int64)
             shares = self._catalog.words_shares(query.words, by_words.tolist())
         sought = tuple(self._sought(snapshot, aspect, searched) for aspect in aspects)
-        excluded = frozenset(part.id for aspect in aspects for part in aspect.parts if part.id is not None)
+        asked = frozenset(part.id for aspect in aspects for part in aspect.parts if part.id is not None)
+        excluded = asked | query.without
         rates = None if query.words else rates_of(snapshot, aspects, sought, self._catalog.calibrations())
         view = snapshot.spaces[sought[0].space]
         least = least_score(query, rates, view.count - view.dead)
