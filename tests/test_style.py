@@ -11,7 +11,7 @@ import httpx
 import numpy as np
 import pytest
 from client_kit import add_patiently
-from conftest import draw_picture, run_cli, start_server, stop_server
+from conftest import draw_picture, run_cli, start_server, stop_server, wait_until
 from lookalike_client import Client, Unprocessable
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
@@ -206,6 +206,7 @@ def test_a_server_adds_it_and_searches_in_it(built: tuple[Path, Path, Path], tmp
                 client.add_space()
             added = add_patiently(client, (), style=True)
             assert added.name == "style"
+            wait_until(lambda: all(space.complete for space in client.spaces()), 120)
             result = client.search(next(queries.rglob("circle*.png")), space="style", k=2)
             assert result.hits
     finally:

@@ -136,9 +136,9 @@ class WordsEmbedding:
 
     def _encoder(self, recipe: Recipe) -> TextEncoder:
         if recipe not in self._encoders:
-            if self._failed is not None and self._failed[1] == recipe:
-                if time.monotonic() - self._failed[0] < LOAD_AGAIN_SECONDS:
-                    raise self._failed[2]
+            began, which, failed = self._failed or (0.0, None, None)
+            if failed is not None and which == recipe and time.monotonic() - began < LOAD_AGAIN_SECONDS:
+                raise failed
             try:
                 self._encoders = {recipe: load_text_encoder(recipe, self._models, self._sentences)}
             except IndexerError as error:
