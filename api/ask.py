@@ -28,7 +28,7 @@ from api.serving.questions import QueryPicture, Question, QuestionPart, SearchOp
 from api.serving.timing import Timing
 from indexer.encoders.encoder import Encoder
 from indexer.encoders.words import load_text_encoder
-from indexer.errors import ImageRejected, ModelUnavailable, SourceMissing
+from indexer.errors import ImageRejected, ModelUnavailable, ModelUnsupported, SourceMissing
 from indexer.index_encoder import load_index_encoder
 from indexer.pictures.decode import Box, DecodeLimits, decode, thumbnail
 from indexer.pictures.preprocess import inputs_of, orientations
@@ -37,7 +37,7 @@ from indexer.sources import as_on_disk
 from search.errors import PromptInvalid, StorageFailed, UnknownImage
 from search.index import Index
 from search.query.prompt import PromptPart, read_prompt
-from search.types import Combine, Space, Vector
+from search.types import Combine, Query, Space, Vector
 
 SENT_SIDE = 2_048
 """Pixels of the longer side of what is sent in the place of a picture that is too large for a server: models look at a
@@ -81,32 +81,41 @@ def ask_index(path: Path, asked: Asked, *, warn: Callable[[str], None]) -> dict[
     began = time.perf_counter()
     timing = Timing()
     with Index.open(path) as index:
-        given = asked.question()
-        names = {id(picture): Path(name) for name, picture in given.images.items()}
-        question = resolved(given, index)
-        draft = question.draft(index)
-        pictures = question.pictures_in(draft)
-        spaces = {space.name: space for _, space in pictures}
-        encoders = {name: load_index_encoder(index, [space], warn=warn) for name, space in spaces.items()}
-        vectors = [
-            _embedded(one, names.get(id(one), asked.image), asked.options, space, encoders[space.name], timing)
-            for one, space in pictures
-        ]
+        query, space = query_of(index, asked, timing, warn=warn)
         start = time.perf_counter()
-        texts = question.texts_in(draft)
-        words: list[Vector | None] = [None] * len(texts)
-        try:
-            words = [load_text_encoder(space.recipe).encode([text])[0] for text, space in texts]
-        except ModelUnavailable as error:
-            if draft.words is None:
-                raise
-            warn(f"Words are looked for in labels, metadata and names alone. {error}")
-        timing.encode += time.perf_counter() - start
-        start = time.perf_counter()
-        hits = index.search(question.query(draft, vectors, words))
+        hits = index.search(query)
         timing.search = time.perf_counter() - start
     timing.total = time.perf_counter() - began
-    return SearchAnswer.of(hits, question.spaces(draft)[0].name, timing).model_dump()
+    return SearchAnswer.of(hits, space, timing).model_dump()
+
+
+def query_of(index: Index, asked: Asked, timing: Timing, *, warn: Callable[[str], None]) -> tuple[Query, str]:
+    """A question as a query of an index, its pictures and words embedded, and the name of its first space.
+
+    warn: as of `ask_index`.
+    """
+    given = asked.question()
+    names = {id(picture): Path(name) for name, picture in given.images.items()}
+    question = resolved(given, index)
+    draft = question.draft(index)
+    pictures = question.pictures_in(draft)
+    spaces = {space.name: space for _, space in pictures}
+    encoders = {name: load_index_encoder(index, [space], warn=warn) for name, space in spaces.items()}
+    vectors = [
+        _embedded(one, names.get(id(one), asked.image), asked.options, space, encoders[space.name], timing)
+        for one, space in pictures
+    ]
+    start = time.perf_counter()
+    texts = question.texts_in(draft)
+    words: list[Vector | None] = [None] * len(texts)
+    try:
+        words = [load_text_encoder(space.recipe, index.models).encode([text])[0] for text, space in texts]
+    except (ModelUnavailable, ModelUnsupported) as error:
+        if draft.words is None:
+            raise
+        warn(f"Words are looked for in labels, metadata and names alone. {error}")
+    timing.encode += time.perf_counter() - start
+    return question.query(draft, vectors, words), question.spaces(draft)[0].name
 
 
 def _embedded(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +16,8 @@ import indexer.cli
 import search.cli
 from analysis.errors import AnalysisError
 from api.errors import ApiError
+from api.shown import checked_id, print_hits
+from api.teach_cli import teach
 from indexer.errors import IndexerError
 from search.console import (
     DEFAULT_INDEX,
@@ -156,7 +157,7 @@ def search_command(
     asked = Asked(
         image=image,
         text=text,
-        id=None if id is None else _checked_id(id),
+        id=None if id is None else checked_id(id),
         prompt=prompt,
         combine="best" if combine == "best" else "sum",
         box=None if box is None else _numbers(box),
@@ -177,7 +178,7 @@ def search_command(
         if hidden := sum(hit["path_count"] - len(hit["paths"]) for hit in answer["hits"]):
             warn(f"{plural(hidden, 'more path')} of these images not printed: of each, the first {HIT_PATHS} are")
     else:
-        _print_hits(answer)
+        print_hits(answer)
     cut = options.max_fmr is not None and min_score is None and not fold
     if cut and len(answer["hits"]) < k and all(hit["fmr"] is not None for hit in answer["hits"]):
         matching = "Matching images" if filter else "Images"
@@ -197,6 +198,8 @@ def _meant(asks: str) -> tuple[Path | None, str | None, str | None]:
     with suppress(OSError, ValueError):  # words may be longer than any name
         if as_on_disk(Path(asks)).is_file():
             return Path(asks), None, None
+    if not asks.isascii() and asks != asks.encode("utf-8", "replace").decode("utf-8"):
+        raise typer.BadParameter("The words are not text in UTF-8. Type them again.", param_hint="IMAGE|WORDS|PROMPT")
     try:
         prompt = read_prompt(asks)
     except PromptInvalid as error:
@@ -205,12 +208,6 @@ def _meant(asks: str) -> tuple[Path | None, str | None, str | None]:
         return Path(prompt.parts[0].value), None, None
     words = prompt.only_words
     return (None, words, None) if words is not None else (None, None, asks)
-
-
-def _checked_id(text: str) -> str:
-    if not re.fullmatch(r"[0-9a-fA-F]{64}", text):
-        raise typer.BadParameter("An id is 64 hexadecimal digits: the SHA-256 of the file.", param_hint="--id")
-    return text.lower()
 
 
 def _share(text: str) -> Any:
@@ -233,17 +230,8 @@ def _numbers(text: str) -> tuple[float, float, float, float]:
     return x, y, width, height
 
 
-def _print_hits(answer: dict[str, Any]) -> None:
-    if not answer["hits"]:
-        say("No image matches.")
-    for hit in answer["hits"]:
-        labels = f"  [{', '.join(hit['labels'])}]" if hit["labels"] else ""
-        copies = f"  (+{hit['copy_count']:,} alike)" if hit["copy_count"] else ""
-        probable = "" if hit["probability"] is None else f"  {hit['probability']:4.0%}"
-        say(f"{hit['score']:.4f}{probable}  {hit['path'] or hit['id']}{labels}{copies}")
-
-
 search.cli.register(app.command)
+app.command("teach")(teach)
 api.boards_cli.register(app.command)
 
 

@@ -25,7 +25,7 @@ from machine import machine
 from numpy.typing import NDArray
 from relevance import SETS, build
 from scores import records
-from words import WORDS, add_words
+from words import WORDS
 
 from indexer.encoders.encoder import Encoder, SpaceRequest
 from indexer.encoders.recipes import spaces_for
@@ -76,7 +76,6 @@ def indexed(name: str, sets: Path, work: Path) -> Path:
             writer.writerow(["path", "class"])
             writer.writerows(images.items())
         build(images, path, "--metadata", work / f"{name}.csv")
-        add_words(path)
     with Index.open(path, writable=True) as index:
         if len(index.spaces) < 3:
             request = SpaceRequest(layers=(LAYER,), geometry="square")
@@ -132,7 +131,7 @@ def relevance(name: str, index: Index) -> None:
     bases = {space: view.base for space, view in snapshot.spaces.items() if view.base is not None}
     low = next(space.name for space in index.spaces if space.recipe.layers == (LAYER,))
     default = snapshot.default
-    encoder = load_text_encoder(index.space(WORDS).recipe)
+    encoder = load_text_encoder(index.space(WORDS).recipe, index.models)
     texts = bases[WORDS].transform.apply(encoder.encode([said(Path(record.paths[0])) for record in found]))
     image = Side(bases[default], held[default], held[default])
     words = Side(bases[WORDS], texts, held[WORDS])

@@ -18,6 +18,10 @@ NAMES = {
     "AsyncClient": "Client",
     "AsyncConnection": "Connection",
     "_async_connection": "_connection",
+    "_async_feedback": "_feedback",
+    "AsyncFeedback": "Feedback",
+    "AsyncNouns": "Nouns",
+    "_async_nouns": "_nouns",
     "AsyncBoards": "Boards",
     "AsyncWatches": "Watches",
     "_async_boards": "_boards",
@@ -29,8 +33,7 @@ NAMES = {
     "sleep_async": "sleep",
 }
 
-
-FILES = ("_client.py", "_connection.py", "_boards.py", "_watches.py", "_prompt.py")
+FILES = ("_client.py", "_connection.py", "_boards.py", "_watches.py", "_feedback.py", "_nouns.py", "_prompt.py")
 PROMPT = PACKAGE.parent.parent / "search" / "query" / "prompt.py"
 """Read in the client too: only there are the files that a prompt names."""
 

@@ -20,6 +20,7 @@ SearchError
 ├── SpaceExists         the index has a space of this name, where a new one was to be added
 ├── SpaceNeeded         a space that must stay: the default, or the last
 ├── SpaceIncomplete     a space in which images are missing cannot be what it was asked to be
+├── SpaceUnfit          a space of words cannot be the default
 ├── NotInSpace          an image has no vector in this space yet
 ├── VectorsMissing      an image was to be added without its vector in a complete space
 ├── FilterInvalid       a filter that does not say what it should match
@@ -30,6 +31,9 @@ SearchError
 ├── TooMany             there are as many boards, items or watches as there may be
 ├── PromptInvalid       a prompt that cannot be read, with the position of what is wrong
 ├── PolicyInvalid       figures of a policy that no index can be published or searched by
+├── FeedbackInvalid     marks or a rule of feedback that cannot be meant
+├── UnknownSession      the index keeps no such feedback session, or the session no such round
+├── SessionExists       another feedback session has this name
 └── AnnotationInvalid   labels or metadata that the catalog cannot hold
 """
 
@@ -151,6 +155,10 @@ class SpaceIncomplete(SearchError):
     """A space in which images are missing was to become the default."""
 
 
+class SpaceUnfit(SearchError):
+    """A space of words was to become the default: it says what pictures show, not how they look."""
+
+
 class NotInSpace(SearchError):
     """The image is in the index, and has no vector in the space yet."""
 
@@ -197,6 +205,18 @@ class PromptInvalid(SearchError):
 
 class PolicyInvalid(SearchError):
     """A policy whose figures contradict themselves; the message names the first."""
+
+
+class FeedbackInvalid(SearchError):
+    """Marks, a name or a rule of feedback that cannot be meant; the message says what is allowed."""
+
+
+class UnknownSession(SearchError):
+    """No feedback session of this id or name, or no such round in it."""
+
+
+class SessionExists(SearchError):
+    """Another feedback session has this name."""
 
 
 class AnnotationInvalid(SearchError):

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-Pooling = Literal["cls", "mean", "gem", "cls+mean", "cls+gem", "pooler", "projection"]
-"""How a layer's tokens become one vector; two that are joined by `+` each have unit length. `projection`: as the model
-was trained to compare it with a text."""
+Pooling = Literal["cls", "mean", "gem", "cls+mean", "cls+gem", "mean+std", "pooler", "projection"]
+"""How a layer's tokens become one vector; two that are joined by `+` each have unit length. `std` is the standard
+deviation of each number over the patches, or places: with the mean, it tells a style. `projection`: as the model was
+trained to compare it with a text."""
 Geometry = Literal["crop", "square", "pad"]
 Storage = Literal["float32", "float16"]
 """The type of a stored vector's numbers."""
@@ -44,6 +45,11 @@ class Words:
     encoder_sha256: str
     head_sha256: str
     features: int
+
+    @property
+    def kept_as(self) -> str:
+        """The name of the head's file among an index's models, where it was learned from the index's own captions."""
+        return f"words-{self.head_sha256}.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,14 +88,18 @@ class Recipe:
     @property
     def parts(self) -> tuple[int, ...]:
         """How many numbers each network gives, in their order: the model, and its companion if there is one."""
-        return (self.dim,) if self.companion is None else (self.dim - self.companion.dim, self.companion.dim)
+        dim = self.source.dim
+        return (dim,) if self.companion is None else (dim - self.companion.dim, self.companion.dim)
+
+    @property
+    def source(self) -> Recipe:
+        """The recipe of the features that tell words; of all other spaces, this one."""
+        return self if self.words is None else replace(self, words=None, dim=self.words.features)
 
     @property
     def own(self) -> Recipe:
         """The recipe of the model's own part, without its companion, and of its features where these tell words."""
-        if self.words is not None:
-            return replace(self, words=None, dim=self.words.features)
-        return replace(self, companion=None, dim=self.parts[0])
+        return replace(self.source, companion=None, dim=self.parts[0])
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-serialisable copy, without what is about texts or a companion where there is none; `from_json` is its

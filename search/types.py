@@ -199,13 +199,15 @@ class QueryPart:
     """One weighted part of a query: the id of an indexed image, or an embedding.
 
     vector: (dim,) float32, or (v, dim): the embeddings of v views of one picture, turned say. of_words: it is that of
-    words, whose cosines with images are not those of an image.
+    words, whose cosines with images are not those of an image. searched: it is one as it is searched, (searched dim,),
+    which goes through no transform any more, as feedback makes them.
     """
 
     id: str | None = None
     vector: Vector | None = None
     weight: float = 1.0
     of_words: bool = False
+    searched: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,7 +237,7 @@ class Query:
     name. Images that are parts by id are not among the hits. fold: near-equal images are one hit, with its copies.
     max_fmr: hits have at most this false-match rate, 0..1; AUTO chooses it. words: looked for in labels, metadata and
     names too, also without parts; a score is then of the ranks in both (`search.query.fusion`). words_share: of the
-    query, 0..1, where it has other parts as well.
+    query, 0..1, where it has other parts as well. without: ids of images that are not to be hits.
     """
 
     parts: Sequence[QueryPart] = ()
@@ -250,6 +252,7 @@ class Query:
     max_fmr: float | Literal["auto"] | None = None
     filter: Filter | None = None
     space: str | Space | None = None
+    without: frozenset[str] = frozenset()
 
     @property
     def is_plain(self) -> bool:

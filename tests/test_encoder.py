@@ -84,7 +84,7 @@ def plain_tower(family: str, folder: Path) -> tuple[Any, str, int]:
 @pytest.mark.parametrize("family", checkpoints.FAMILIES)
 def test_every_layer_pooling_and_norm_equals_plain_transformers(family: str, folders: Callable[[str], Path]) -> None:
     folder = folders(family)
-    poolings: Sequence[Pooling] = ("mean", "gem")
+    poolings: Sequence[Pooling] = ("mean", "gem", "mean+std")
     if not family.startswith("siglip"):
         poolings = ("cls", *poolings, "cls+mean", "cls+gem")
     requests = [
@@ -111,6 +111,7 @@ def test_every_layer_pooling_and_norm_equals_plain_transformers(family: str, fol
         parts = {
             "cls": tokens[:, 0],
             "mean": patches.mean(dim=1),
+            "std": patches.std(dim=1, correction=0),
             "gem": (patches.clamp(min=1e-6) ** 3).mean(dim=1) ** (1 / 3),
         }
         expected = np.concatenate([unit(parts[name]) for name in str(request.pooling).split("+")], axis=1)

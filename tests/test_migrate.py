@@ -42,7 +42,10 @@ def execute(path: Path, *statements: str) -> list[tuple[object, ...]]:
 
 TO_VERSION_6 = tuple(
     f"DROP TABLE {name}"
-    for name in ("deliveries", "watches", "shares", "votes", "comments", "board_items", "boards", "questions")
+    for name in (
+        *("feedback", "rounds", "deliveries", "watches", "shares"),
+        *("votes", "comments", "board_items", "boards", "questions"),
+    )
 )
 """Statements that take from a catalog what version 7 added."""
 TO_VERSION_5 = (

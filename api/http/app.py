@@ -15,7 +15,19 @@ from starlette.staticfiles import StaticFiles
 from api.http import problems
 from api.http.access import Keys
 from api.http.edge import Edge
-from api.http.routes import boards, duplicates, field_names, guests, images, maps, search, server, spaces, watches
+from api.http.routes import (
+    boards,
+    duplicates,
+    feedback,
+    field_names,
+    guests,
+    images,
+    maps,
+    search,
+    server,
+    spaces,
+    watches,
+)
 from api.serving.gate import Gate
 from api.serving.service import Service
 from api.settings import Settings
@@ -56,7 +68,7 @@ def create_app(services: Mapping[str, Service], settings: Settings, keys: Keys) 
     app.state.settings = settings
     app.state.keys = keys
     app.state.pictures = Gate(settings.max_waiting)
-    nouns = (search, images, duplicates, spaces, maps, boards, watches, server)
+    nouns = (search, images, duplicates, spaces, maps, boards, watches, feedback, server)
     app.state.routers = (server.public, *(noun.router for noun in nouns), guests.router)
     problems.install(app, field_names(app.state.routers))
     for router in app.state.routers:

@@ -50,11 +50,13 @@ PICTURES = frozenset(("/v1/search/image", "/v1/images"))
 """POSTs of a picture each. A body larger than MAX_PLAIN_BYTES counts too; smaller ones once they are read."""
 MAX_PLAIN_BYTES = 64 * 1024
 """A larger body may hold pictures."""
-QUESTIONS = frozenset(("/v1/search", "/v1/search/image", "/v1/search/batch", "/v1/embed"))
-"""POSTs that change nothing."""
+QUESTIONS = frozenset(("/v1/search", "/v1/search/image", "/v1/search/batch", "/v1/embed", "/v1/feedback"))
+"""POSTs that change nothing; feedback does where it is kept, for which its route looks at MAY_WRITE."""
 SAFE = frozenset(("GET", "HEAD", "OPTIONS"))
 WEIGHT = "lookalike.weight"
 """Key of a scope: how much its request holds of the gate of pictures."""
+MAY_WRITE = "lookalike.may_write"
+"""Key of a scope: whether the request's key may change things."""
 NAMED = OPEN | PICTURES | QUESTIONS | {"/v1/indexes", "/metrics"}
 METHODS = SAFE | {"POST", "PUT", "PATCH", "DELETE"}
 """Route in figures and logs of a request whose route is not known: paths that clients invent would fill them."""
@@ -118,7 +120,7 @@ class Edge:
             await self._app(scope, receive, send)
             return
         try:
-            self._check_access(exchange, headers)
+            scope[MAY_WRITE] = self._check_access(exchange, headers)
             weight = scope[WEIGHT] = self._weight(exchange, headers)
             gate = self._strangers if _is_open(exchange.path) else self._requests
             with gate.entered(), self._pictures.entered(weight):
@@ -135,8 +137,8 @@ class Edge:
                 raise
             await problems.response(problems.unforeseen(error))(scope, receive, send)
 
-    def _check_access(self, exchange: _Exchange, headers: Headers) -> None:
-        """Raises Problem 401, 403."""
+    def _check_access(self, exchange: _Exchange, headers: Headers) -> bool:
+        """Whether the request may change things. Raises Problem 401, 403 where it may not do what it does."""
         host = headers.get("host", "")
         allowed = self._settings.cors_origins
         if exchange.method not in SAFE and crosses_sites(
@@ -148,14 +150,15 @@ class Edge:
             # Another site's name may be made to lead here (DNS rebinding): its page would read and change everything.
             if not is_loopback(name) and name.lower() not in self._allowed_hosts:
                 raise problems.unknown_host()
-            return
+            return True
         if _is_open(exchange.path) or exchange.method == "OPTIONS":
-            return
+            return False
         scope = self._scope(headers)
         if scope is None:
             raise problems.unauthorized()
         if scope < KeyScope.WRITE and exchange.method not in SAFE and exchange.path not in QUESTIONS:
             raise problems.read_only()
+        return scope is KeyScope.WRITE
 
     def _scope(self, headers: Headers) -> KeyScope | None:
         kind, _, key = headers.get("authorization", "").partition(" ")

@@ -152,11 +152,15 @@ _STATUS: dict[type[Exception], tuple[HTTPStatus, str]] = {
     search_errors.SpaceExists: (HTTPStatus.CONFLICT, "space-exists"),
     search_errors.SpaceNeeded: (HTTPStatus.CONFLICT, "space-needed"),
     search_errors.SpaceIncomplete: (HTTPStatus.CONFLICT, "space-incomplete"),
+    search_errors.SpaceUnfit: (HTTPStatus.CONFLICT, "space-of-words"),
     search_errors.RecipeMismatch: (HTTPStatus.CONFLICT, "recipe-mismatch"),
     search_errors.FilterInvalid: (HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-filter"),
     search_errors.QueryInvalid: (HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-query"),
     search_errors.PromptInvalid: (HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-prompt"),
     search_errors.AnnotationInvalid: (HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-annotation"),
+    search_errors.FeedbackInvalid: (HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-feedback"),
+    search_errors.UnknownSession: (HTTPStatus.NOT_FOUND, "unknown-session"),
+    search_errors.SessionExists: (HTTPStatus.CONFLICT, "session-exists"),
     search_errors.IndexLocked: (HTTPStatus.SERVICE_UNAVAILABLE, "index-locked"),
     search_errors.IndexDamaged: (HTTPStatus.SERVICE_UNAVAILABLE, "index-damaged"),
 }
@@ -309,6 +313,7 @@ _RULES = {
     "int_type": "must be a whole number",
     "int_from_float": "must be a whole number",
     "too_long": "has too many entries; at most",
+    "string_too_long": "has too many characters; at most",
     "too_short": "has too few entries; at least",
     "string_pattern_mismatch": "does not have the form of such a value",
 }

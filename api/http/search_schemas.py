@@ -38,6 +38,7 @@ class Part(Request):
     text: str | None = Field(default=None, max_length=2_000, description="Words: what the images show.")
     id: ImageId | None = Field(default=None, description="An indexed image.")
     vector: list[Finite] | None = Field(default=None, max_length=100_000, description="An embedding of the space.")
+    searched: bool = Field(default=False, description="`vector` is one that /v1/feedback answered with.")
     weight: Finite = Field(default=1.0, description="May be negative: less like this.")
     box: Box | None = Field(default=None, description="Look at this part of `image` only: x, y, width, height.")
 
@@ -45,12 +46,15 @@ class Part(Request):
         """Raises QuestionInvalid."""
         if self.box is not None and self.image is None:
             raise QuestionInvalid("Only a part with an image can have a box.")
+        if self.searched and self.vector is None:
+            raise QuestionInvalid("Only a part with a vector can be `searched`.")
         box = None if self.box is None else read_box(self.box)
         return QuestionPart(
             picture=None if self.image is None else QueryPicture(data=read_base64(self.image), box=box),
             text=self.text,
             id=self.id,
             vector=None if self.vector is None else read_vector(self.vector),
+            searched=self.searched,
             weight=self.weight,
         )
 

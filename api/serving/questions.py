@@ -93,12 +93,13 @@ class QueryPicture:
 @dataclass(frozen=True, kw_only=True)
 class QuestionPart:
     """One weighted part: exactly one of a picture, a text, the id of an indexed image, and an embedding ((dim,)
-    float32)."""
+    float32); searched: as `QueryPart` has it."""
 
     picture: QueryPicture | None = None
     text: str | None = None
     id: str | None = None
     vector: Vector | None = None
+    searched: bool = False
     weight: float = 1.0
 
 
@@ -127,9 +128,12 @@ class QuestionAspect:
         are looked for in the catalog alone."""
         if not self.texts:
             return index.space(self.space)
-        known = [space for space in index.spaces if space.recipe.knows_words]
-        wanted = index.space(self.space or (known[0].name if known else None))
+        known = spaces_of_words(index.spaces)
         less = any(part.text is not None and part.weight * self.weight <= 0 for part in self.parts)
+        # An image may have no vector of words yet: then it is asked for in the default space, and words in the catalog.
+        ids = any(part.id is not None for part in self.parts)
+        usable = [space for space in known if space.complete or less or not ids]
+        wanted = index.space(self.space or (usable[0].name if usable else None))
         if wanted.recipe.knows_words or (self.space is None and not less):
             return wanted
         advice = (
@@ -264,6 +268,7 @@ class Question:
                     else None,
                     weight=part.weight,
                     of_words=part.text is not None,
+                    searched=part.searched,
                 )
                 for part in side.parts
             ]
@@ -272,6 +277,14 @@ class Question:
             return replace(draft, parts=sides[0])
         found = [replace(aspect, parts=parts) for aspect, parts in zip(draft.aspects, sides, strict=True) if parts]
         return replace(draft, aspects=found)
+
+
+def spaces_of_words(spaces: Sequence[Space]) -> list[Space]:
+    """Those in which words are looked up, the best first: complete ones; of these, those of a model that was trained
+    with texts, then what an index learned last."""
+    trained = [space for space in spaces if space.recipe.text_sha256 is not None]
+    told = [space for space in reversed(spaces) if space.recipe.words is not None]
+    return sorted([*trained, *told], key=lambda space: not space.complete)
 
 
 def read_json(text: str | bytes) -> Any:

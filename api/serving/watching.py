@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 
 from api.errors import ApiError, QuestionInvalid
 from api.serving import notify
+from api.serving.questions import spaces_of_words
 from api.serving.saved import SavedQuestion, read_saved
 from api.serving.words import WordsEmbedding
 from indexer.errors import IndexerError
@@ -313,7 +314,7 @@ def checked_watch(saved: SavedQuestion, index: Index) -> SavedQuestion:
     if saved.min_score is None and saved.max_fmr is None:
         raise QuestionInvalid("A watch needs a cut: min_score, or max_fmr. Without one, every new image is a match.")
     if saved.space is None and saved.question().texts:
-        known = [space.name for space in index.spaces if space.recipe.knows_words]
+        known = [space.name for space in spaces_of_words(index.spaces)]
         if not known:
             raise QuestionInvalid(
                 "A watch looks for words in a space that knows them. Add one: lookalike spaces INDEX add --words."

@@ -33,6 +33,16 @@ from lookalike_client._errors import (
     Unprocessable,
     UnsupportedImage,
 )
+from lookalike_client._feedback_models import (
+    FeedbackResult,
+    FeedbackRound,
+    FeedbackSession,
+    FeedbackSummary,
+    LabelResult,
+    LabelRule,
+    MeasuredRule,
+    MeasuredShare,
+)
 from lookalike_client._images import ImageInput
 from lookalike_client._many import Outcome
 from lookalike_client._models import (
@@ -68,16 +78,24 @@ __all__ = [
     "DiskFull",
     "DuplicateFile",
     "DuplicateGroup",
+    "FeedbackResult",
+    "FeedbackRound",
+    "FeedbackSession",
+    "FeedbackSummary",
     "Forbidden",
     "Hit",
     "Image",
     "ImageInput",
     "ImageMap",
     "IndexInfo",
+    "LabelResult",
+    "LabelRule",
     "LookalikeError",
     "MapCluster",
     "MapPoint",
     "Match",
+    "MeasuredRule",
+    "MeasuredShare",
     "NotFound",
     "Outcome",
     "Overloaded",

@@ -112,6 +112,16 @@ def space(response: httpx.Response) -> SpaceInfo:
     return _read(SpaceInfo, _json(response))
 
 
+def read_answer(kind: type[Model], response: httpx.Response) -> Model:
+    """Parse an answer that is one value of a dataclass."""
+    return _read(kind, _json(response))
+
+
+def read_answers(kind: type[Model], response: httpx.Response, member: str) -> list[Model]:
+    """Parse an answer that lists values of a dataclass."""
+    return [_read(kind, entry) for entry in _take(_json(response), member, list)]
+
+
 def picture(response: httpx.Response) -> bytes:
     """Parse the answer of asking for a thumbnail or a file."""
     kind = _content_type(response)

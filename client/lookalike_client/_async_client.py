@@ -11,9 +11,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from lookalike_client import _calls
-from lookalike_client._async_boards import AsyncBoards
-from lookalike_client._async_connection import AsyncConnection
-from lookalike_client._async_watches import AsyncWatches
+from lookalike_client._async_nouns import AsyncNouns
 from lookalike_client._calls import Box, Call, SearchOptions
 from lookalike_client._errors import APIError, ConnectionFailed, TimedOut
 from lookalike_client._images import ImageInput
@@ -22,7 +20,7 @@ from lookalike_client._models import Aspect, DuplicateGroup, Image, ImageMap, In
 from lookalike_client._notebook import Pictures
 
 
-class AsyncClient(AsyncConnection):
+class AsyncClient(AsyncNouns):
     """A Lookalike server. Close the client after use, or use it in a `with` block: connections are kept and used again.
 
     Any number of threads may share a `Client`, any number of tasks of one event loop an `AsyncClient`.
@@ -44,16 +42,6 @@ class AsyncClient(AsyncConnection):
     or index that it does not know), and OSError, TypeError or ValueError for what is wrong with an argument. Raises
     ValueError itself for a base_url, api_key or retries that cannot be meant.
     """
-
-    @property
-    def boards(self) -> AsyncBoards:
-        """Boards: collections of images and questions, with comments, votes, and links for guests."""
-        return AsyncBoards(self)
-
-    @property
-    def watches(self) -> AsyncWatches:
-        """Watches: questions whose new matches are told to an address."""
-        return AsyncWatches(self)
 
     async def search(
         self,
@@ -292,21 +280,22 @@ class AsyncClient(AsyncConnection):
 
     async def add_space(
         self,
-        layers: int | Iterable[int],
+        layers: int | Iterable[int] = (),
         *,
         pooling: str | None = None,
         transform: str | None = None,
+        style: bool = False,
         index: str | None = None,
     ) -> SpaceInfo:
         """Add a space of these layers of the index's model, and let the server fill it from the files while it is used.
 
         Returns at once: `spaces` says how far it is. Adding it again is harmless, and goes on where filling stopped.
         layers: one, or several that are one space; negative ones count from the end. pooling: `cls`, `mean`,
-        `gem`, `cls+mean`, `cls+gem` or `pooler`. transform: `whiten`, or `none`. Raises Unprocessable (the model does
-        not offer it), Conflict, Forbidden, Unavailable, NotFound.
+        `gem`, `cls+mean`, `cls+gem`, `mean+std` or `pooler`. transform: `whiten`, or `none`. style: the space of style,
+        instead of layers. Raises Unprocessable (not offered), Conflict, Forbidden, Unavailable, NotFound.
         """
         name = await self._index_name(index)
-        return await self._run(_calls.add_space(layers, pooling=pooling, transform=transform, index=name))
+        return await self._run(_calls.add_space(layers, pooling=pooling, transform=transform, style=style, index=name))
 
     async def set_default_space(self, name: str, *, force: bool = False, index: str | None = None) -> SpaceInfo:
         """Make a space the one where searches look that name none. force: also where images are missing in it.

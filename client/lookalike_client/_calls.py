@@ -135,7 +135,7 @@ def search(
         body = {"aspects": [_aspect(aspect) for aspect in aspects]}
     else:
         one = parts if parts is not None else [Part(text=text, id=id, vector=vector)]
-        body = {"parts": [_part(part) for part in one]}
+        body = {"parts": [json_part(part) for part in one]}
     if combine != "sum":
         body["combine"] = combine
     return Call(method="POST", path="/v1/search", json={**body, **options.to_json()}, parse=_answers.search_result)
@@ -243,7 +243,7 @@ def spaces(index: str) -> Call[list[SpaceInfo]]:
 
 
 def add_space(
-    layers: int | Iterable[int], *, pooling: str | None, transform: str | None, index: str
+    layers: int | Iterable[int], *, pooling: str | None, transform: str | None, style: bool, index: str
 ) -> Call[SpaceInfo]:
     """Add a space, or go on filling it."""
     several = layers if isinstance(layers, Iterable) else [layers]
@@ -252,6 +252,8 @@ def add_space(
         body["pooling"] = pooling
     if transform is not None:
         body["transform"] = transform
+    if style:
+        body["style"] = True
     return Call(method="POST", path=_spaces_path(index), json=body, parse=_answers.space)
 
 
@@ -319,11 +321,12 @@ def _base64(image: ImageInput) -> str:
 
 
 def _aspect(aspect: Aspect) -> dict[str, Any]:
-    parts = [_part(part) for part in aspect.parts]
+    parts = [json_part(part) for part in aspect.parts]
     return given({"space": aspect.space, "parts": parts, "weight": float(aspect.weight)})
 
 
-def _part(part: Part) -> dict[str, Any]:
+def json_part(part: Part) -> dict[str, Any]:
+    """A part as JSON."""
     if not isinstance(part, Part):
         raise TypeError(f"`parts` is a sequence of Part, not of {type(part).__qualname__}.")
     values = {
@@ -331,6 +334,7 @@ def _part(part: Part) -> dict[str, Any]:
         "text": part.text,
         "id": part.id,
         "vector": None if part.vector is None else [float(value) for value in part.vector],
+        "searched": True if part.searched else None,
         "weight": float(part.weight),
         "box": None if part.box is None else list(_box(part.box)),
     }

@@ -17,9 +17,9 @@ class Part:
     """One weighted part of a query: exactly one of an image, words, the id of an indexed image, or an embedding of the
     space.
 
-    text: what the images show, in any language. vector: (dim,) numbers. weight: may
-    be negative (less like this). box: x, y, width, height in pixels of the upright image; only this part of `image` is
-    looked at. Raises ValueError where it has none or two of the four, or a box and no image.
+    text: what the images show, in any language. vector: (dim,) numbers; searched: it is one that feedback answered
+    with. weight: may be negative (less like this). box: x, y, width, height in pixels of the upright image; only this
+    part of `image` is looked at. Raises ValueError where it has none or two of the four, or a box and no image.
     """
 
     image: ImageInput | None = None
@@ -28,6 +28,7 @@ class Part:
     vector: Sequence[float] | None = None
     weight: float = 1.0
     box: tuple[float, float, float, float] | None = None
+    searched: bool = False
 
     def __post_init__(self) -> None:
         if sum(value is not None for value in (self.image, self.text, self.id, self.vector)) != 1:

@@ -22,6 +22,8 @@ from search.recipe import Pooling
 MAX_ERROR_CHARACTERS = 300
 TEXT_STUB = 8
 """Words of a text tower that is created only because its class has it."""
+STATISTICS_CHANNELS = 40 + 80
+"""Channels of the convolutional network whose means and deviations its `mean+std` holds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +160,8 @@ class Checkpoint:
         """Width of one layer's embedding."""
         if pooling == "projection" and (matrix := self.projection()) is not None:
             return int(matrix.shape[0])
+        if self.family is None and pooling == "mean+std":
+            return 2 * STATISTICS_CHANNELS
         pooled = getattr(self.config, "pooler_output_size", None) if pooling == "pooler" else None
         return int(pooled or self.config.hidden_size) * len(pooling.split("+"))
 
@@ -170,10 +174,12 @@ class Checkpoint:
 def open_checkpoint(files: ModelFiles) -> Checkpoint:
     """A checkpoint with what it offers, its weights not loaded yet. Raises ModelUnsupported where it is unreadable."""
     if files.config.model_type not in FAMILIES:
-        offer = Offer(model=files.name, first=1, last=files.config.num_hidden_layers, poolings=("mean",))
+        offer = Offer(model=files.name, first=1, last=files.config.num_hidden_layers, poolings=("mean", "mean+std"))
         return Checkpoint(files=files, family=None, config=files.config, offer=offer)
     family, config = FAMILIES[files.config.model_type], _tower_config(files)
-    poolings: list[Pooling] = ["cls", "mean", "gem", "cls+mean", "cls+gem"] if family.has_cls else ["mean", "gem"]
+    poolings: list[Pooling] = ["mean", "gem", "mean+std"]
+    if family.has_cls:
+        poolings = ["cls", "mean", "gem", "cls+mean", "cls+gem", "mean+std"]
     stored = list(tensor_names(files))
     if family.pooler_weight and any(name.endswith(family.pooler_weight) for name in stored):
         poolings.insert(len(poolings) if family.has_cls else 0, "pooler")  # without a CLS token, the head is the best

@@ -149,6 +149,8 @@ class Tower(nn.Module):
         patches = tokens[:, self._prefix :].float()
         if name == "mean":
             return patches.mean(dim=1)
+        if name == "std":
+            return patches.std(dim=1, correction=0)
         return patches.clamp(min=GEM_LEAST).pow(GEM_EXPONENT).mean(dim=1).pow(1 / GEM_EXPONENT)
 
 
@@ -163,7 +165,7 @@ Network = Tower | EfficientNet
 def open_tower(checkpoint: Checkpoint, taps: Sequence[Tap], preprocessing: Preprocessing) -> Network:
     """Load a checkpoint's tower in float32, no deeper than the taps need. Raises ModelUnsupported."""
     if checkpoint.family is None:
-        return open_efficientnet(checkpoint, preprocessing)
+        return open_efficientnet(checkpoint, taps, preprocessing)
     model = load_tower(
         checkpoint,
         deepest=max(tap.layer for tap in taps),

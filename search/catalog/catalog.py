@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Row, func, select
 
 from search.catalog.conditions import sql_condition
 from search.catalog.decisions import NotDuplicates, read_decisions
+from search.catalog.feedback import StoredFeedback
 from search.catalog.fulltext import StoredWords, create_words, write_words
 from search.catalog.hits import ENTRIES, HASHES, HIT_PATHS, IDS, PATH_COUNTS, PRESENT, RECORDS, ROWIDS, Entry, HitFacts
 from search.catalog.lookup import KnownLocation, Lookup, known_location
@@ -67,7 +68,7 @@ class Changes:
     removed: NDArray[np.int64]
 
 
-class Catalog(StoredSpaces, StoredWords):
+class Catalog(StoredSpaces, StoredWords, StoredFeedback):
     """One open catalog, and what it can be asked. Safe to use from several threads."""
 
     application_id = APPLICATION_ID

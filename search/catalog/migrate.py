@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
-from sqlalchemy import BigInteger, Column, Text, select, update
+from sqlalchemy import BigInteger, Column, Text, func, select, update
 
 from search.catalog.catalog import Catalog
 from search.catalog.fulltext import create_words, write_all_words
@@ -19,10 +20,12 @@ from search.catalog.schema import (
     decisions,
     deliveries,
     embeddings,
+    feedback,
     images,
     label_rows,
     labels,
     questions,
+    rounds,
     shares,
     spaces,
     state,
@@ -32,6 +35,11 @@ from search.catalog.schema import (
 )
 from search.sqlite.connections import close_writer, translated, writing_engine
 
+LOG = logging.getLogger("lookalike")
+"""Where nobody set logging up, as on the command line, Python shows its warnings on stderr, as they are."""
+TOLD_IMAGES = 20_000
+WORDS_SECONDS = 160e-6
+"""Images from which on it is said that their words are written, and the seconds of each: a million take 160."""
 MIGRATED_ROWS = 10_000
 """Images whose labels are held in memory at once."""
 
@@ -101,14 +109,21 @@ def _from_4(operations: Operations) -> None:
 def _from_5(operations: Operations) -> None:
     """Images are found by words."""
     connection = operations.get_bind()
+    count = connection.execute(select(func.count()).select_from(images)).scalar_one()
+    if count >= TOLD_IMAGES:
+        LOG.warning(
+            "The index is brought up to date once: the words of %s images are written, some %d s.",
+            f"{count:,}",
+            round(count * WORDS_SECONDS),
+        )
     words_due.create(connection)
     create_words(connection)
     write_all_words(connection)
 
 
 def _from_6(operations: Operations) -> None:
-    """Boards are kept, and watches."""
-    for table in (questions, boards, board_items, comments, votes, shares, watches, deliveries):
+    """Boards are kept, watches, and feedback on questions."""
+    for table in (questions, boards, board_items, comments, votes, shares, watches, deliveries, rounds, feedback):
         table.create(operations.get_bind())
 
 

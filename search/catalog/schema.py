@@ -133,6 +133,28 @@ decisions = Table(  # pairs that are not duplicates, by content: no reference to
     sqlite_with_rowid=False,
 )
 
+rounds = Table(  # of feedback on a question: a tree, whose root holds the question; they are added, and never changed
+    "rounds",
+    tables,
+    Column("number", Integer, primary_key=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("session", Text, nullable=False, index=True),  # the root's id
+    Column("parent", Text),  # NULL: the root
+    Column("name", Text),  # a session is called by its root's
+    Column("question", JSON),  # of the root: a `TaughtQuestion`
+    Column("rule", JSON),  # of the root: a `LabelRule`, where there is one
+    Column("added_at", Text, nullable=False),
+)
+
+feedback = Table(  # marks of a round, by content: no reference to `images`, which come and go
+    "feedback",
+    tables,
+    Column("round", Text, ForeignKey("rounds.id"), primary_key=True),
+    Column("image", Text, primary_key=True, index=True),
+    Column("more", Integer, nullable=False),  # 1: more like it; 0: less
+    sqlite_with_rowid=False,
+)
+
 questions = Table(  # saved questions: of a board, or of a watch, and deleted with it
     "questions",
     tables,

@@ -10,14 +10,11 @@ from typing import Any, cast
 from sqlalchemy import bindparam, delete, exists, func, select, tuple_, update
 from sqlalchemy.dialects.sqlite import insert
 
-from search.catalog.boards import BoardChanges
-from search.catalog.decisions import DecisionChanges
 from search.catalog.fulltext import WordChanges
+from search.catalog.mentions import MentionChanges
 from search.catalog.schema import embeddings, failures, images, label_rows, locations, spaces, tombstones
 from search.catalog.schema import labels as labels_table
-from search.catalog.shares import ShareChanges
 from search.catalog.space_changes import ADD_EMBEDDING, CHUNK, SpaceChanges, embedding_row
-from search.catalog.watches import WatchChanges
 from search.errors import VectorsMissing
 from search.types import Encoding, Failure, JsonObject, Location, NewImage, Space
 
@@ -54,7 +51,7 @@ _CLEAR_FAILURE = delete(failures).where(
 )
 
 
-class Transaction(SpaceChanges, DecisionChanges, WordChanges, BoardChanges, ShareChanges, WatchChanges):
+class Transaction(SpaceChanges, MentionChanges, WordChanges):
     """A write transaction of a catalog, open while `Catalog.writing` is. Its lookups see its own changes."""
 
     def add(self, image: NewImage, *, made_for: Iterable[Space] | None = None) -> bool:
@@ -176,12 +173,6 @@ class Transaction(SpaceChanges, DecisionChanges, WordChanges, BoardChanges, Shar
                 self._delete(found, barred=True)
             removed += len(found)
         return removed
-
-    def forget_mentions(self, image_id: str) -> None:
-        """Forget what names an image, indexed or not: decisions, boards, watches and their messages."""
-        self.clear_not_duplicates([image_id])
-        self.take_from_boards(image_id)
-        self.take_from_watches(image_id)
 
     def paths_of(self, image_ids: Sequence[str], root: str) -> list[str]:
         """The paths of these images under a root."""

@@ -29,7 +29,8 @@ class Asked:
 
     `excluded`: ids of its own parts, and of images whose files are gone. `min_score`: that a hit needs. `by_words`: the
     rowids that the catalog finds by the query's words, best first; None where it has none; `shares`: how much of these
-    words each has. `spare`: candidates to look at beyond those.
+    words each has. `unranked`: rowids, which take no rank in a fusion, of images that are no hits. `spare`: candidates
+    to look at beyond those.
     """
 
     query: Query
@@ -40,6 +41,7 @@ class Asked:
     min_score: float | None
     by_words: NDArray[np.int64] | None = None
     shares: NDArray[np.float32] | None = None
+    unranked: frozenset[int] = frozenset()
     spare: int = 0
 
     @property
@@ -104,7 +106,9 @@ def _best_view(rowids: NDArray[np.int64], scores: NDArray[np.float32]) -> Found:
 def _enough(snapshot: Snapshot, one: Asked, rowids: NDArray[np.int64], scores: NDArray[np.float32]) -> Found:
     if one.by_words is not None:
         assert one.shares is not None
-        rowids, scores = fused(rowids, scores, one.by_words, one.shares, one.query.words_share)
+        passed = [*one.unranked]
+        seen, told = ~np.isin(rowids, passed), ~np.isin(one.by_words, passed)
+        rowids, scores = fused(rowids[seen], scores[seen], one.by_words[told], one.shares[told], one.query.words_share)
         if any(target.vetoes for target in one.aspects):  # the catalog's words find what they veto, too
             _, vetoed = best_values(snapshot, one.aspects, rowids)
             rowids, scores = rowids[~vetoed], scores[~vetoed]

@@ -49,15 +49,15 @@ def rates_of(
 ) -> Rates | None:
     """The rates of a query of one image, or by the best of several in one space, as of views of one.
 
-    None where the space has none, or where it is words or a mixture: their cosines with random images are not those of
-    an image.
+    None where the space has none, or where it is words, a mixture, or adapted to feedback: their cosines with random
+    images are not those of an image.
     """
     first = aspects[0].parts[0]
     if query.combine == "best":
         mixture = any((target.scale, target.shift) != (1.0, 0.0) for target in sought)  # of spaces, or with words
     else:
         mixture = len(aspects) > 1 or len(aspects[0].parts) > 1 or aspects[0].weight * first.weight < 0
-    if mixture or first.of_words:
+    if mixture or first.of_words or any(part.searched for aspect in aspects for part in aspect.parts):
         return None
     view = snapshot.spaces[sought[0].space]
     base = view.base

@@ -150,11 +150,13 @@ class Searcher:
             by_words = np.array([rowid for rowid, _ in found], dtype=np.int64)
             shares = self._catalog.words_shares(query.words, by_words.tolist())
         sought = self._sought(snapshot, aspects, query, searched)
-        excluded = frozenset(part.id for aspect in aspects for part in aspect.parts if part.id is not None)
+        asked = frozenset(part.id for aspect in aspects for part in aspect.parts if part.id is not None)
+        excluded = asked | query.without
         rates = None if query.words else rates_of(snapshot, query, aspects, sought, self._catalog.calibrations())
         view = snapshot.spaces[sought[0].space]
         least = least_score(query, rates, view.count - view.dead)
-        return Asked(query, sought, allowed, excluded, rates, least, by_words, shares)
+        unranked = frozenset(() if by_words is None else self._catalog.rowids(excluded).values())
+        return Asked(query, sought, allowed, excluded, rates, least, by_words, shares, unranked)
 
     def _sought(
         self,
@@ -178,7 +180,8 @@ class Searcher:
 
     def _further(self, one: Asked, gone: frozenset[str], version: int) -> Asked:
         """A query that looks beyond these images, whose files are gone."""
-        one = replace(one, excluded=one.excluded | gone)
+        unranked = one.unranked if one.by_words is None else one.unranked | {*self._catalog.rowids(gone).values()}
+        one = replace(one, excluded=one.excluded | gone, unranked=unranked)
         if one.spare < MAX_EXTRA_FOR_GONE and not self._selections.holds(_among_present(one.query), version):
             return replace(one, spare=min(EXTRA_PER_GONE * len(one.excluded), MAX_EXTRA_FOR_GONE))
         return self._present(replace(one, spare=0), version)
@@ -196,7 +199,9 @@ class Searcher:
             these = list(waiting.values())
             answered = self._hits(snapshot, these, candidates(snapshot, these))
             for (number, one), (hits, all_known, gone) in zip(list(waiting.items()), answered, strict=True):
-                if len(hits) == one.query.k or gone <= one.excluded:
+                # What is gone has taken a rank from others, where ranks are fused.
+                enough = len(hits) == one.query.k and one.by_words is None
+                if enough or gone <= one.excluded:
                     answers[number] = hits, all_known
                     del waiting[number]
                 else:

@@ -233,6 +233,14 @@ def _models(index: Index, result: Verification) -> Iterator[Finding]:
         if damaged:
             yield Finding(problem=f"the encoder {folder} is damaged ({', '.join(damaged)})", advice=RESTORE)
 
+    for space in index.spaces:
+        words = space.recipe.words
+        head = None if words is None else index.models / words.kept_as
+        if words is not None and head is not None and head.exists():  # else it is the package's own
+            result.files += 1
+            if _sha256(head) != words.head_sha256:
+                yield Finding(problem=f"{head}, of {space.name}, is damaged", advice=RESTORE)
+
 
 def _generation(index: Index, result: Verification) -> Iterator[Finding]:
     for _ in range(LOOKS):

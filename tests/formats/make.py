@@ -20,6 +20,7 @@ from conftest import image_id, new_image, recipe, vectors  # noqa: E402
 
 from search.catalog.schema import SCHEMA_VERSION  # noqa: E402
 from search.catalog.watches import Match  # noqa: E402
+from search.feedback import Marks, TaughtQuestion  # noqa: E402
 from search.filters import parse_filter  # noqa: E402
 from search.generations.policy import Policy  # noqa: E402
 from search.index import Index  # noqa: E402
@@ -78,6 +79,9 @@ def fill(index: Index) -> None:
             transaction.fail(Failure(root="/photos", path="broken.png", mtime_ns=1, size=2, reason="damaged"))
         writer.set_not_duplicates([image_id(1), image_id(200)])
         with writer.transaction() as transaction:
+            question = TaughtQuestion(space="layer2", parts=(QueryPart(id=image_id(5)),))
+            session = transaction.start_session(question, "taught")
+            transaction.add_round(session, session, Marks(more=(image_id(6), image_id(200)), less=(image_id(7),)))
             board = transaction.add_board("Spring")
             item, _ = transaction.add_image_item(board, image_id(200), "the blue one")
             transaction.add_question_item(board, "like it", {"parts": [{"id": image_id(2)}]})

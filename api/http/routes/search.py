@@ -74,7 +74,7 @@ async def search_image(
     """Nearest images of an uploaded one."""
     began = time.perf_counter()
     service = choose(request, form.index, in_address)
-    with _room(request, [_views(form)]):
+    with room(request, [_views(form)]):
         return await _rendered(await answer_question(service, await form.question(), began), form.k)
 
 
@@ -134,7 +134,7 @@ async def embed(request: Request, body: EmbedRequest, in_address: InAddress = No
     async def one(text: str) -> Vector:
         return await service.embedding.embed(read_base64(text), space, Timing())
 
-    with _room(request, [1] * len(body.input)):
+    with room(request, [1] * len(body.input)):
         vectors = await _each(one, body.input)
     data = [Embedding(index=number, embedding=vector.tolist()) for number, vector in enumerate(vectors)]
     return EmbedAnswer(data=data, model=space.recipe.model)
@@ -142,7 +142,7 @@ async def embed(request: Request, body: EmbedRequest, in_address: InAddress = No
 
 def _admitted(request: Request, queries: Sequence[QueryRequest]) -> AbstractContextManager[None]:
     """Room for the pictures of queries. Raises Overloaded, on entering, where there is none."""
-    return _room(request, [_views(query) for query in queries if query.has_image])
+    return room(request, [_views(query) for query in queries if query.has_image])
 
 
 def _views(options: SearchOptions) -> int:
@@ -150,7 +150,7 @@ def _views(options: SearchOptions) -> int:
     return ORIENTATIONS if options.turns else 1
 
 
-def _room(request: Request, pictures: Sequence[int]) -> AbstractContextManager[None]:
+def room(request: Request, pictures: Sequence[int]) -> AbstractContextManager[None]:
     """For as many of them as are under way at once, beside what the request's size made it hold before."""
     gate: Gate = request.app.state.pictures
     most = sum(sorted(pictures, reverse=True)[:MAX_ITEMS_AT_ONCE])
