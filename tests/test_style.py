@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import httpx
 import numpy as np
 import pytest
 from client_kit import add_patiently
-from conftest import draw_picture, run_cli, start_server, stop_server, wait_until
+from conftest import draw_picture, run_cli, start_server, stop_server
 from lookalike_client import Client, Unprocessable
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
@@ -122,7 +123,7 @@ def test_openvino_embeds_alike() -> None:
 
 
 def test_style_words_and_the_default_recipe_share_a_pass_in_any_order() -> None:
-    made = spaces(SpaceRequest(style=True), *default_requests(locate(PACKAGED.name)), SpaceRequest(words=True))
+    made = spaces(SpaceRequest(style=True), *default_requests(locate(PACKAGED.name)))
     assert [len(group) for group in passes(made)] == [3]
     pixels = to_input(draw_picture("red", "circle", 1), made[0].recipe.preprocessing)[None]
     together = encoder_for(made, Path()).encode(pixels)
@@ -154,7 +155,7 @@ def test_a_first_build_gets_it_by_a_flag_in_the_same_pass(tmp_path: Path) -> Non
     for number, colour in enumerate(("red", "green", "blue")):
         draw_picture(colour, "square", number).save(tmp_path / "photos" / f"{colour}.png")
     report = json.loads(run_cli("build", tmp_path / "photos", "--index", tmp_path / "i", "--style", "--json").stdout)
-    assert [(space["name"], space["count"]) for space in report["spaces"]][1] == ("style", 3)
+    assert {(space["name"], space["count"]) for space in report["spaces"]} >= {("style", 3), ("words", 3)}
     with Index.open(tmp_path / "i") as index:
         assert len(passes(index.spaces)) == 1
         assert index.space().name != "style"
@@ -206,7 +207,10 @@ def test_a_server_adds_it_and_searches_in_it(built: tuple[Path, Path, Path], tmp
                 client.add_space()
             added = add_patiently(client, (), style=True)
             assert added.name == "style"
-            wait_until(lambda: all(space.complete for space in client.spaces()), 120)
+            until = time.monotonic() + 120
+            while not all(space.complete for space in client.spaces()):
+                assert time.monotonic() < until
+                time.sleep(0.05)
             result = client.search(next(queries.rglob("circle*.png")), space="style", k=2)
             assert result.hits
     finally:
