@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,10 @@ from analysis.aligning.learn import MIN_CAPTIONS, align, captions_of
 from analysis.errors import AlignmentUseless, CaptionsInvalid
 from api.serving.questions import spaces_of_words
 from indexer.encoders.aligned import AlignedHead, read_aligned, tensors_of
+from indexer.encoders.encoder import SpaceRequest
+from indexer.encoders.recipes import spaces_for
 from indexer.encoders.words import is_known, load_head, load_text_encoder, packaged_centre
+from indexer.models import PACKAGED, locate
 from indexer.progress import Quiet
 from search.generations.whitening import Part
 from search.index import Index
@@ -142,3 +146,19 @@ def test_a_head_survives_its_file() -> None:
     half = normalise(made[:, -4:])[:, :3]
     alone = AlignedHead(parts=parts, mean=numbers[:10, 0], map=numbers[:10], recognition=None, share=1.0)(made)
     np.testing.assert_allclose(head(made), normalise(0.5 * normalise(half) + 0.5 * alone), atol=1e-5)
+
+
+def test_a_space_of_style_beside_is_no_classifier(tmp_path: Path) -> None:
+    (style,) = spaces_for(locate(PACKAGED.name), [SpaceRequest(style=True)], Encoding())
+    looks, styles = vectors(COUNT, DIM, seed=1), vectors(COUNT, style.recipe.dim, seed=5)
+    both = [Space(name="layer2", recipe=recipe(2, dim=DIM), encoding=Encoding()), style]
+    with Index.create(tmp_path / "album.index", both) as index:
+        with index.writer() as writer, writer.transaction() as transaction:
+            for number, text in enumerate(KINDS):
+                image = new_image(number, looks[number], spaces=["layer2"])
+                transaction.add(replace(image, vectors={"layer2": looks[number], style.name: styles[number]}))
+                transaction.annotate(image.id, metadata={"caption": text})
+        told: list[str] = []
+        found = align(index, captions_of(index), sentences, tell=told.append)
+    assert [line.partition(":")[0] for line in told] == ["layer2", "style"]
+    assert found.space.name == "layer2"

@@ -124,7 +124,8 @@ def packaged_head(recipe: Recipe) -> WordsHead | None:
     Raises ModelUnavailable.
     """
     network = recipe.companion or recipe
-    if network.weights_sha256 != EFFICIENTNET.weights_sha256:
+    # Its statistics, which tell a style, are not what its last layer classifies.
+    if network.weights_sha256 != EFFICIENTNET.weights_sha256 or network.pooling != "mean":
         return None
     return _recognition(_packaged(), locate(network.model).weights)
 
