@@ -69,12 +69,14 @@ def _words(asked: Asked, rowids: Sequence[int]) -> tuple[Numbers, Numbers]:
     """How much of the words each image has, 0..1, and what that adds to its score, (n,) each."""
     if asked.by_words is None or asked.shares is None:
         return np.zeros(len(rowids)), np.zeros(len(rowids))
-    added = words_scores(asked.shares, asked.query.words_share)
-    places = {rowid: place for place, rowid in enumerate(asked.by_words.tolist())}
+    told = ~np.isin(asked.by_words, [*asked.unranked])  # as they were fused
+    known = asked.shares[told]
+    added = words_scores(known, asked.query.words_share)
+    places = {rowid: place for place, rowid in enumerate(asked.by_words[told].tolist())}
     of_words, shares = np.zeros(len(rowids)), np.zeros(len(rowids))
     for row, rowid in enumerate(rowids):
         if (place := places.get(rowid)) is not None:
-            of_words[row], shares[row] = asked.shares[place], added[place]
+            of_words[row], shares[row] = known[place], added[place]
     return of_words, shares
 
 
