@@ -109,7 +109,8 @@ def query_of(index: Index, asked: Asked, timing: Timing, *, warn: Callable[[str]
     texts = question.texts_in(draft)
     words: list[Vector | None] = [None] * len(texts)
     try:
-        words = [load_text_encoder(space.recipe, index.models).encode([text])[0] for text, space in texts]
+        encoders_of_texts = {one: load_text_encoder(one, index.models) for one in {space.recipe for _, space in texts}}
+        words = [encoders_of_texts[space.recipe].encode([text])[0] for text, space in texts]
     except (ModelUnavailable, ModelUnsupported) as error:
         if draft.words is None:
             raise
