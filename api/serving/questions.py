@@ -190,10 +190,6 @@ class Question:
         sides = zip(self.sides, self.spaces(draft), strict=True)
         return [(text, space) for side, space in sides if space.recipe.knows_words for text in side.texts]
 
-    def texts_for(self, space: Space) -> list[str]:
-        """The texts of a question without aspects whose embeddings `query` wants: none of a space without words."""
-        return self.texts if space.recipe.knows_words else []
-
     def draft(self, index: Index) -> Query:
         """The query without its parts: what is wrong with the options is known before a picture is decoded.
 

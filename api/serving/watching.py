@@ -184,8 +184,8 @@ class Watching:
         saved = read_saved(watch.question)
         question = saved.question()
         draft = question.draft(self._index)
-        space = self._index.space(draft.space)
-        words = await self._words.embed_apart(question.texts_for(space), space)
+        texts = [text for text, _ in question.texts_in(draft)]
+        words = await self._words.embed_apart(texts, self._index.space(draft.space))
         query = new_images(question.query(draft, (), words), after, upto)
         hits = await self._apart(partial(self._index.search, query))
         return [Match(hit.id, hit.score, hit.fmr) for hit in hits]
