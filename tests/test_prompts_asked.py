@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -15,13 +16,19 @@ from conftest import Server, image_id, new_image, recipe, run_cli, start_server,
 from lookalike_client import Aspect as ClientAspect
 from lookalike_client import Client, Part, SearchResult, Unprocessable
 from lookalike_client import PromptInvalid as ClientPromptInvalid
+from numpy.typing import NDArray
 
+import api.ask
+from api.ask import Asked, query_of
 from api.errors import QuestionInvalid
 from api.serving.prompts import resolved
 from api.serving.questions import Question, QuestionAspect, QuestionPart, SearchOptions
+from api.serving.timing import Timing
 from search.errors import PromptInvalid
 from search.index import Index
+from search.query.fusion import WORDS_SHARE
 from search.query.prompt import read_prompt
+from search.recipe import Recipe
 from search.types import Aspect, Encoding, Hit, Query, QueryPart, Space
 from search.vectors import normalise
 
@@ -81,8 +88,9 @@ def test_the_beginning_of_an_id_is_one_image_or_an_error_that_points_at_it(make_
         ask(index, f"id:{known[0][:20]}")
 
 
-def test_a_style_is_an_aspect_of_its_own_space(tmp_path: Path, make_index: Callable[..., Index]) -> None:
-    data = {name: vectors(COUNT, dim=dim, seed=dim) for name, dim in {"layer2": 16, "style-gram": 8}.items()}
+@pytest.mark.parametrize("named", ["style-gram", "other-model-style"])
+def test_a_style_is_an_aspect_of_its_own_space(tmp_path: Path, make_index: Callable[..., Index], named: str) -> None:
+    data = {name: vectors(COUNT, dim=dim, seed=dim) for name, dim in {"layer2": 16, named: 8}.items()}
     spaces = [Space(name=name, recipe=recipe(dim=one.shape[1]), encoding=Encoding()) for name, one in data.items()]
     with Index.create(tmp_path / "i.index", spaces) as index:
         with index.writer() as writer, writer.transaction() as transaction:
@@ -94,14 +102,14 @@ def test_a_style_is_an_aspect_of_its_own_space(tmp_path: Path, make_index: Calla
 
         def by_hand(weight: float) -> list[Hit]:
             content = Aspect(parts=[QueryPart(id=image_id(1), weight=2)], space="layer2", weight=2)
-            style = Aspect(parts=[QueryPart(id=image_id(2))], space="style-gram", weight=2 * weight)
+            style = Aspect(parts=[QueryPart(id=image_id(2))], space=named, weight=2 * weight)
             return index.search(Query(aspects=[content, style], k=5))
 
         one, two = (f"id:{image_id(number)[:16]}" for number in (1, 2))
         assert ask(index, f"2:{one} --style {two} --sw 300") == by_hand(3)
         assert ask(index, f"2:{one} --style {two}", space="layer2") == by_hand(1)
         assert ask(index, f"--style {two}") == index.search(
-            Query(aspects=[Aspect(parts=[QueryPart(id=image_id(2))], space="style-gram")], k=5)
+            Query(aspects=[Aspect(parts=[QueryPart(id=image_id(2))], space=named)], k=5)
         )
     without = make_index(vectors(COUNT))
     with pytest.raises(PromptInvalid, match="add --style"):
@@ -123,6 +131,37 @@ def test_words_of_an_aspect_are_looked_for_in_the_catalog_too(make_index: Callab
         Question(aspects=[QuestionAspect(parts=words.parts, space="layer2")], options=SearchOptions()).draft(index)
     with pytest.raises(QuestionInvalid, match="aspects, each with its own"):
         Question(aspects=[like], options=SearchOptions(space="layer2")).draft(index)
+
+
+def test_an_image_that_asks_takes_no_share_of_words_from_others(make_index: Callable[..., Index]) -> None:
+    index = make_index(vectors(COUNT))
+    first, _ = index.catalog.find_words("strange", 1, None)[0]
+    asked = next(name for name, rowid in index.catalog.rowids(map(image_id, range(COUNT))).items() if rowid == first)
+    hits = index.search(Query(parts=[QueryPart(id=asked)], words="strange", words_share=0.5, k=COUNT))
+    assert max(hit.why[-1].share for hit in hits) == pytest.approx(WORDS_SHARE * 0.5)
+
+
+def test_the_texts_of_a_prompt_load_their_encoder_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = replace(recipe(dim=8), text_sha256="f" * 64)
+    spaces = [
+        Space(name=name, recipe=one, encoding=Encoding()) for name, one in (("layer2", recipe()), ("words", told))
+    ]
+    loaded = []
+
+    class Texts:
+        def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+            return vectors(len(texts), dim=8, seed=len(texts[0]))
+
+    def load(of: Recipe, models: Path) -> Texts:
+        loaded.append(of)
+        return Texts()
+
+    monkeypatch.setattr(api.ask, "load_text_encoder", load)
+    with Index.create(tmp_path / "i.index", spaces) as index:
+        asked = Asked(prompt="red - blue + 2:green", options=SearchOptions())
+        query, _ = query_of(index, asked, Timing(), warn=pytest.fail)
+    assert len(query.parts) == 3
+    assert loaded == [told]
 
 
 def test_what_is_vetoed_is_not_found_by_its_words_either(make_index: Callable[..., Index]) -> None:

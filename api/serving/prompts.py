@@ -12,7 +12,7 @@ from search.index import Index
 from search.query.prompt import PromptPart
 
 STYLE = "style"
-"""What names of spaces begin with in which images of one style are near."""
+"""What names of spaces in which images of one style are near begin with, or end with, after the name of a model."""
 
 
 def resolved(question: Question, index: Index) -> Question:
@@ -80,6 +80,6 @@ def _id(part: PromptPart, index: Index) -> str:
 
 def _style_space(index: Index, part: PromptPart) -> str:
     for space in index.spaces:
-        if space.name.startswith(STYLE):
+        if space.name.startswith(STYLE) or space.name.endswith(f"-{STYLE}"):
             return space.name
     raise PromptInvalid("The index has no space of style. Add one: lookalike spaces INDEX add --style.", part.position)
