@@ -22,6 +22,7 @@ from lookalike_client import (
 
 from api.errors import FileGone, ServerFailed
 from api.http.search_schemas import SearchAnswer
+from api.serving.looked import Looked
 from api.serving.pictures import open_original
 from api.serving.prompts import resolved
 from api.serving.questions import QueryPicture, Question, QuestionPart, SearchOptions
@@ -101,8 +102,8 @@ def query_of(index: Index, asked: Asked, timing: Timing, *, warn: Callable[[str]
     pictures = question.pictures_in(draft)
     spaces = {space.name: space for _, space in pictures}
     encoders = {name: load_index_encoder(index, [space], warn=warn) for name, space in spaces.items()}
-    vectors = [
-        _embedded(one, names.get(id(one), asked.image), asked.options, space, encoders[space.name], timing)
+    looked = [
+        _looked(one, names.get(id(one), asked.image), asked.options, space, encoders[space.name], timing)
         for one, space in pictures
     ]
     start = time.perf_counter()
@@ -116,17 +117,17 @@ def query_of(index: Index, asked: Asked, timing: Timing, *, warn: Callable[[str]
             raise
         warn(f"Words are looked for in labels, metadata and names alone. {error}")
     timing.encode += time.perf_counter() - start
-    return question.query(draft, vectors, words), question.spaces(draft)[0].name
+    return question.query(draft, looked, words), question.spaces(draft)[0].name
 
 
-def _embedded(
+def _looked(
     picture: QueryPicture,
     name: Path | None,
     options: SearchOptions,
     space: Space,
     encoder: Encoder,
     timing: Timing,
-) -> Vector:
+) -> Looked:
     start, inputs = time.perf_counter(), inputs_of([space.recipe])
     with _named(name):
         decoded = decode(picture.data, inputs, limits=DecodeLimits(), box=picture.box)
@@ -135,7 +136,7 @@ def _embedded(
     views = orientations(decoded.pixels, inputs) if options.turns else (decoded.pixels,)
     vectors: Vector = encoder.encode(np.stack(views))[0]
     timing.encode += time.perf_counter() - start
-    return vectors if options.turns else vectors[0]
+    return Looked(vectors if options.turns else vectors[0], None if picture.box else decoded.facts.phash)
 
 
 def ask_server(url: str, api_key: str | None, asked: Asked) -> dict[str, Any]:

@@ -17,8 +17,8 @@ JsonObject = Mapping[str, Any]
 Vector = NDArray[np.float32]
 Combine = Literal["sum", "best"]
 AUTO: Literal["auto"] = "auto"
-"""As `Query.max_fmr`: what 20 images of the index reach by chance, and at most .05; without effect where no rate is
-known."""
+"""As `Query.max_fmr`: what 20 images of the index reach by chance, and at most .05, and `search.query.near_copies`;
+without effect where no rate is known."""
 
 
 def absolute(root: str, path: str) -> str:
@@ -200,7 +200,8 @@ class QueryPart:
 
     vector: (dim,) float32, or (v, dim): the embeddings of v views of one picture, turned say. of_words: it is that of
     words, whose cosines with images are not those of an image. searched: it is one as it is searched, (searched dim,),
-    which goes through no transform any more, as feedback makes them.
+    which goes through no transform any more, as feedback makes them. phash: the perceptual hash of its picture, if
+    it is known.
     """
 
     id: str | None = None
@@ -208,6 +209,7 @@ class QueryPart:
     weight: float = 1.0
     of_words: bool = False
     searched: bool = False
+    phash: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

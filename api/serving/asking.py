@@ -22,14 +22,14 @@ async def query_of(
 ) -> tuple[Query, str]:
     """The query, and the name of its space, or of its first aspect's. read: reads the index beside the event loop.
 
-    Raises QuestionInvalid, PromptInvalid, Overloaded, and what `Embedding.embed` raises.
+    Raises QuestionInvalid, PromptInvalid, Overloaded, and what `Embedding.look` raises.
     """
     if question.prompt is not None:  # its ids are looked up
         question = await read(partial(resolved, question))
     draft = question.draft(index)
-    embed = partial(embedding.embed, timing=timing, turns=question.options.turns)
-    vectors = [await embed(one.data, space=space, box=one.box) for one, space in question.pictures_in(draft)]
+    look = partial(embedding.look, timing=timing, turns=question.options.turns)
+    looked = [await look(one.data, space=space, box=one.box) for one, space in question.pictures_in(draft)]
     words: list[Vector | None] = []
     for text, space in question.texts_in(draft):
         words += await embeds_words.embed_or_none([text], space, timing, needed=draft.words is None) or [None]
-    return question.query(draft, vectors, words), question.spaces(draft)[0].name
+    return question.query(draft, looked, words), question.spaces(draft)[0].name

@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 
 from api.errors import QuestionInvalid, QuestionUnreadable
+from api.serving.looked import Looked
 from indexer.pictures.decode import Box
 from search.filters import KeyTwice, parse_filter, parse_json
 from search.index import Index
@@ -245,29 +246,22 @@ class Question:
         total = sum(max(0.0, weight) for weight, _ in wanted)
         return sum(max(0.0, weight) * share for weight, share in wanted) / total if total else 1.0
 
-    def query(self, draft: Query, embeddings: Iterable[Vector] = (), words: Iterable[Vector | None] = ()) -> Query:
-        """The draft with its parts. embeddings: of `pictures_in`, in their order, each (dim,) float32, or (8, dim)
-        where they are turned; words: of `texts_in`, each (dim,), None where it is looked for in the catalog alone."""
-        pictures, texts = iter(embeddings), iter(words)
+    def query(self, draft: Query, looked: Iterable[Looked] = (), words: Iterable[Vector | None] = ()) -> Query:
+        """The draft with its parts. looked: at `pictures_in`, in their order; words: of `texts_in`, each (dim,),
+        None where it is looked for in the catalog alone."""
+        pictures, texts = iter(looked), iter(words)
         sides: list[list[QueryPart]] = []
         for side, space in zip(self.sides, self.spaces(draft), strict=True):
             knows = space.recipe.knows_words
-            parts = [
-                QueryPart(
-                    id=part.id,
-                    vector=next(pictures)
-                    if part.picture
-                    else part.vector
-                    if part.text is None
-                    else next(texts, None)
-                    if knows
-                    else None,
-                    weight=part.weight,
-                    of_words=part.text is not None,
-                    searched=part.searched,
-                )
-                for part in side.parts
-            ]
+            parts = []
+            for part in side.parts:
+                vector, phash = part.vector, None
+                if part.picture is not None:
+                    vector, phash = next(pictures)
+                elif part.text is not None:
+                    vector = next(texts, None) if knows else None
+                made = QueryPart(id=part.id, vector=vector, phash=phash, weight=part.weight, searched=part.searched)
+                parts.append(replace(made, of_words=part.text is not None))
             sides.append([part for part in parts if part.id is not None or part.vector is not None])
         if not self.aspects:
             return replace(draft, parts=sides[0])

@@ -73,7 +73,8 @@ class Client(Nouns):
         nearer to a part of negative weight is no hit.
         text: looked for in labels, metadata and names, and in what images show where the index has a space of words. An
         image that is asked for by id is not among its own hits. min_score: leave out hits below this score, -1..1.
-        max_fmr: leave out hits with a higher false-match rate; "auto": above what 20 images reach by chance.
+        max_fmr: leave out hits with a higher false-match rate; "auto": above what 20 images reach by chance, but
+            for near copies.
         filter: which images may be hits, e.g. `{"label": "cat", "width": {"gte": 1000}}`; k images are found whenever k
         match. box: x, y, width, height in pixels of the upright `image`; only this part is looked at. fold: near-equal
         images are one hit, with its `copies`. turns: ask in all eight orientations; an image's best score counts.

@@ -22,6 +22,7 @@ from search.query.candidates import EXTRA_CANDIDATES, Asked, Found, candidates
 from search.query.fold import CANDIDATES_PER_HIT, MAX_COPIES, MAX_FOLD_CANDIDATES, fold, is_enough
 from search.query.follow import Follower
 from search.query.fusion import DEPTH
+from search.query.near_copies import with_near_copies
 from search.query.parts import query_aspects
 from search.query.scores import Rates, least_score, rates_of
 from search.query.selections import Selections
@@ -197,7 +198,7 @@ class Searcher:
         waiting = dict(asked)
         while waiting:
             these = list(waiting.values())
-            answered = self._hits(snapshot, these, candidates(snapshot, these))
+            answered = self._hits(snapshot, these, self._found(snapshot, these))
             for (number, one), (hits, all_known, gone) in zip(list(waiting.items()), answered, strict=True):
                 # What is gone has taken a rank from others, where ranks are fused.
                 enough = len(hits) == one.query.k and one.by_words is None
@@ -207,6 +208,9 @@ class Searcher:
                 else:
                     waiting[number] = self._further(one, gone, version)
         return answers
+
+    def _found(self, snapshot: Snapshot, asked: Sequence[Asked]) -> list[Found]:
+        return with_near_copies(snapshot, self._catalog, asked, candidates(snapshot, asked))
 
     def _hits(
         self, snapshot: Snapshot, asked: Sequence[Asked], found: Sequence[Found]
@@ -264,7 +268,7 @@ class Searcher:
         copy_cosine = snapshot.spaces[asked.aspects[0].space].transform.copy_cosine
         while True:
             one = replace(asked, query=replace(asked.query, k=window, offset=0))
-            ((rowids, scores),) = candidates(snapshot, [one])
+            ((rowids, scores),) = self._found(snapshot, [one])
             known = self._catalog.hashes(rowids.tolist())
             best = zip(rowids.tolist(), scores.tolist(), strict=True)
             named = [(-score, *known[rowid], rowid) for rowid, score in best if rowid in known]
