@@ -240,9 +240,8 @@ class Catalog(StoredSpaces, StoredWords, StoredFeedback):
         """Up to `limit` ids that begin so, ascending. prefix: hexadecimal digits, lower case."""
         with self.reading() as connection:
             here = images.c.id.between(prefix, prefix + "g")  # which no digit comes after
-            return list(
-                connection.execute(select(images.c.id).where(here).order_by(images.c.id).limit(limit)).scalars()
-            )
+            query = select(images.c.id).where(here).order_by(images.c.id).limit(limit)
+            return [*connection.execute(query).scalars()]
 
     def page(self, after: int, limit: int) -> tuple[list[ImageRecord], int | None]:
         """Images in the order they were added: up to `limit` of those after the rowid `after`, and where to go on."""
