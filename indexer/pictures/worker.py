@@ -84,8 +84,9 @@ class Worker:
             self._here, there = context.Pipe()
             self._process = context.Process(target=_work, args=(there, job), daemon=True, name="lookalike-decoder")
             self._process.start()
-        except OSError as error:  # too many processes, or open files: not to be taken for the file's error
-            raise WorkerFailed(f"No decoding process can be started: {error.strerror}. Try --workers 1.") from error
+        except (OSError, EOFError) as error:  # too many processes, or open files: not to be taken for the file's error
+            why = getattr(error, "strerror", None) or "the fork server ended"
+            raise WorkerFailed(f"No decoding process can be started: {why}. Try --workers 1.") from error
         there.close()  # so that its end is seen here
         atexit.register(self._process.kill)  # it ignores the SIGTERM by which Python ends children, and waits for them
         try:
