@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from search.labelling import Labelled, Share
     from search.teaching import Taught
 
+FAR_BEYOND = 10
+"""Images that would get a label for each mark that is: beyond, the marks are too few to tell how precise it is."""
+
 
 def teach(
     directory: Annotated[
@@ -255,6 +258,8 @@ def _show_label(found: Labelled, applied: int | None, as_json: bool) -> None:
         say(f"{plural(applied, 'image')} got the label; {found.already:,} had it.")
         return
     say(f"{plural(len(found.new), 'image')} would get the label; {found.already:,} have it. --apply gives it.")
+    if len(found.new) > FAR_BEYOND * measured.more:
+        warn(f"{measured.more} marks say little of so many images. Mark some of the most doubtful, and look again.")
     if found.doubtful:
         say("The most doubtful of them:")
         print_lines(told["doubtful"])

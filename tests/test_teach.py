@@ -408,6 +408,8 @@ def test_the_command_teaches_by_name_and_labels(index: Index) -> None:
     assert "would tell most" in told.stdout
     shown = run_cli("teach", index.path, "--name", "kind", "--label", "thing", "--precision", ".9")
     assert "would get the label" in shown.stdout
+    all_of_them = run_cli("teach", index.path, "--name", "kind", "--label", "thing", "--above", "-1")
+    assert "7 marks say little of so many" in all_of_them.stderr
     given = run_cli("teach", index.path, "--name", "kind", "--label", "thing", "--precision", ".9", "--apply", "--json")
     assert json.loads(given.stdout)["applied"] > 7
     assert "0 images got the label" in run_cli("teach", index.path, "--name", "kind", "--apply").stdout
