@@ -211,6 +211,15 @@ def test_command_line_client_and_server_read_a_prompt_alike(served: Server, monk
     assert found[0].score == pytest.approx(local[0]["score"], abs=1e-4)
 
 
+@pytest.mark.slow
+def test_a_prompt_names_a_picture_far_down(served: Server, tmp_path: Path) -> None:
+    far = tmp_path / ("a" * 120) / ("b" * 120) / "far.png"
+    far.parent.mkdir(parents=True)
+    far.write_bytes(STRAWBERRY.read_bytes())
+    with Client(served.url) as client:
+        assert ids(client.search(prompt=str(far), k=3)) == ids(client.search(STRAWBERRY, k=3))
+
+
 @pytest.mark.slow(measured=True)
 def test_aspects_are_answered_over_http_and_say_why(served: Server) -> None:
     with Client(served.url) as client:

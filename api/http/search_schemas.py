@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from api.errors import QuestionInvalid
 from api.http.schemas import EXAMPLE_HIT, EXAMPLE_ID, ImageId, ProblemAnswer, Request
@@ -27,6 +27,8 @@ from search.query.parts import MAX_ASPECTS, MAX_PARTS
 from search.query.prompt import read_prompt
 from search.types import Combine, Hit
 
+PathName = Annotated[str, StringConstraints(max_length=4_096)]
+"""As long as Linux lets a path be."""
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Box = Annotated[list[Finite], Field(min_length=4, max_length=4, description="x, y, width, height in pixels.")]
 
@@ -81,7 +83,7 @@ class QueryRequest(SearchOptions, Request):
     prompt: str | None = Field(
         default=None, max_length=MAX_TEXT, description="E.g. `red bicycle::2 beach --no people`; see docs/guide.md."
     )
-    images: dict[Name, str] | None = Field(
+    images: dict[PathName, str] | None = Field(
         default=None, max_length=MAX_PARTS, description="The images that `prompt` names, in base64."
     )
     combine: Combine = Field(default="sum", description="How parts and aspects make one score: see docs/http.md.")
