@@ -146,10 +146,13 @@ def test_a_board_is_taken_along_as_an_archive_a_contact_sheet_and_json(
     archive = zipfile.ZipFile(io.BytesIO(answer.content))
     assert archive.testzip() is None
     names = archive.namelist()
-    assert names == ["board.json", *(f"{place:04}-{one[:16]}.png" for place, one in enumerate(ids, start=1))]
-    assert [sha256(archive.read(name)) for name in names[1:]] == ids
+    assert names == [*(f"{place:04}-{one}.png" for place, one in enumerate(ids, start=1)), "board.json"]
+    assert [sha256(archive.read(name)) for name in names[:-1]] == ids
     described = json.loads(archive.read("board.json"))
-    assert described == http.get(f"/v1/boards/{board}/export").json()
+    assert [item.pop("file") for item in described["items"]] == [*names[:-1], None]
+    plain = http.get(f"/v1/boards/{board}/export").json()
+    assert [item.pop("file") for item in plain["items"]] == [None] * 4
+    assert described == plain
     assert [item["image"] for item in described["items"]] == [*ids, image_id(1)]
     sheet = http.get(f"/v1/boards/{board}/export", params={"form": "sheet"})
     assert sheet.headers["content-type"] == "image/jpeg"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -231,16 +232,26 @@ class SharesAnswer(BaseModel):
     shares: list[ShareAnswer]
 
 
-class BoardExport(WholeBoardAnswer):
+class ExportedItem(ItemAnswer):
+    """An image or a question on a board that is taken along."""
+
+    file: str | None = Field(description="The name of an image's file beside this one, where files are written.")
+
+
+class BoardExport(BoardAnswer):
     """A board with all that was said of it."""
 
+    items: list[ExportedItem]
     comments: list[CommentAnswer]
 
     @classmethod
-    def whole(cls, board: Board, items: list[BoardItem], comments: list[Comment]) -> BoardExport:
-        """The answer for a board and what is on it."""
+    def whole(
+        cls, board: Board, items: list[BoardItem], comments: list[Comment], files: Mapping[int, str] | None = None
+    ) -> BoardExport:
+        """The answer for a board and what is on it. files: names by items."""
+        names = files or {}
         return cls(
             **BoardAnswer.of(board).model_dump(),
-            items=[ItemAnswer.of(item) for item in items],
+            items=[ExportedItem(**ItemAnswer.of(item).model_dump(), file=names.get(item.number)) for item in items],
             comments=[CommentAnswer.of(comment) for comment in comments],
         )

@@ -221,11 +221,11 @@ async def export(
     whole = await service.read(lambda index: whole_board(index, board))
     if form == "sheet":
         return Response(await contact_sheet(whole, service.pictures), media_type="image/jpeg")
-    described = BoardExport.whole(whole.board, whole.items, whole.comments)
+    described = partial(BoardExport.whole, whole.board, whole.items, whole.comments)
     if form == "json":
-        return rendered(described)
+        return rendered(described())
     headers = {"Content-Disposition": f'attachment; filename="board-{board}.zip"'}
-    pieces = archive(service.index, whole, described.model_dump_json(indent=2).encode())
+    pieces = archive(service.index, whole, lambda names: described(names).model_dump_json(indent=2))
     return StreamingResponse(pieces, media_type="application/zip", headers=headers)
 
 
