@@ -16,7 +16,8 @@ import indexer.cli
 import search.cli
 from analysis.errors import AnalysisError
 from api.errors import ApiError
-from api.shown import checked_id, print_hits
+from api.explain_cli import explain
+from api.shown import checked_id, numbers, print_hits
 from api.teach_cli import teach
 from indexer.errors import IndexerError
 from search.console import (
@@ -160,7 +161,7 @@ def search_command(
         id=None if id is None else checked_id(id),
         prompt=prompt,
         combine="best" if combine == "best" else "sum",
-        box=None if box is None else _numbers(box),
+        box=None if box is None else numbers(box),
         options=options,
     )
     try:
@@ -222,16 +223,9 @@ def _share(text: str) -> Any:
     raise typer.BadParameter("A share above 0, such as 0.001; 1 for all; or auto.", param_hint="--max-fmr")
 
 
-def _numbers(text: str) -> tuple[float, float, float, float]:
-    try:
-        x, y, width, height = (float(part) for part in text.split(","))
-    except ValueError as error:
-        raise typer.BadParameter("Four numbers: x,y,width,height in pixels.", param_hint="--box") from error
-    return x, y, width, height
-
-
 search.cli.register(app.command)
 app.command("teach")(teach)
+app.command("explain")(explain)
 api.boards_cli.register(app.command)
 
 

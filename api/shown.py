@@ -34,6 +34,15 @@ def checked_id(text: str, option: str = "--id") -> str:
     return text.lower()
 
 
+def numbers(text: str) -> tuple[float, float, float, float]:
+    """The box that --box means. Raises BadParameter."""
+    try:
+        x, y, width, height = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise typer.BadParameter("Four numbers: x,y,width,height in pixels.", param_hint="--box") from error
+    return x, y, width, height
+
+
 def print_hits(answer: Mapping[str, Any]) -> None:
     """Print the hits of a search's answer."""
     if not answer["hits"]:

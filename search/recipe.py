@@ -10,6 +10,9 @@ Pooling = Literal["cls", "mean", "gem", "cls+mean", "cls+gem", "mean+std", "pool
 """How a layer's tokens become one vector; two that are joined by `+` each have unit length. `std` is the standard
 deviation of each number over the patches, or places: with the mean, it tells a style. `projection`: as the model was
 trained to compare it with a text."""
+Reading = Literal[Pooling, "tokens"]
+"""What is read of a layer. `tokens`: all of them, one after the other, to compare images patch by patch; no space is
+stored so."""
 Geometry = Literal["crop", "square", "pad"]
 Storage = Literal["float32", "float16"]
 """The type of a stored vector's numbers."""
@@ -71,7 +74,7 @@ class Recipe:
     model: str = field(compare=False)
     weights_sha256: str
     layers: tuple[int, ...]
-    pooling: Pooling
+    pooling: Reading
     final_norm: tuple[bool, ...]
     preprocessing: Preprocessing
     dim: int
@@ -161,7 +164,7 @@ IDENTITY = TransformSpec()
 """Vectors are searched as they are stored."""
 
 
-def space_name(layers: tuple[int, ...], pooling: Pooling, final_norm: tuple[bool, ...], last: int) -> str:
+def space_name(layers: tuple[int, ...], pooling: Reading, final_norm: tuple[bool, ...], last: int) -> str:
     """`layer11`, `layer7+11`, `layer7-11`, `layer11-mean`; `-norm` or `-nonorm` after it where the final norm is not
     the default.
 

@@ -27,9 +27,9 @@ from api.serving.timing import Timing
 from api.settings import Settings
 from indexer.encoders.encoder import Encoder
 from indexer.machine import cores
-from indexer.pictures.decode import Box, DecodeLimits, decode, thumbnail
+from indexer.pictures.decode import Box, Decoded, DecodeLimits, decode, thumbnail
 from indexer.pictures.formats import HEADER_BYTES, sniff
-from indexer.pictures.preprocess import ORIENTATIONS, blank, orientations
+from indexer.pictures.preprocess import ORIENTATIONS, Inputs, blank, orientations
 from indexer.pictures.worker import Workers
 from search.index import Index
 from search.types import ImageFacts, Space, Vector
@@ -246,6 +246,16 @@ class Embedding:
         warm_up(encoder)
         return Loaded(encoder, spaces)
 
+    async def decoded(self, data: bytes, inputs: Inputs, box: Box | None) -> Decoded:
+        """An upload, or its box, decoded apart. Raises NotAnImage, ImageRejected, WorkerFailed."""
+        _check_kind(data)
+        return await self._apart(decode, data, inputs=inputs, box=box)
+
+    async def decoded_again(self, data: bytes, inputs: Inputs) -> Decoded:
+        """An indexed image's file, decoded apart, within a build's limits. Raises ImageRejected, WorkerFailed."""
+        work = partial(self._drawing.run, decode, data, inputs=inputs)
+        return await asyncio.get_running_loop().run_in_executor(self._drawers, work)
+
     async def thumbnail(self, data: bytes, size: int) -> bytes:
         """`indexer.pictures.decode.thumbnail`, in a process of its own, within a build's limits."""
         work = partial(self._drawing.run, thumbnail, data, size=size)
@@ -275,8 +285,12 @@ def warm_up(encoder: Encoder) -> None:
     encoder.encode(blank(encoder.inputs))
 
 
-def _digest(data: bytes) -> bytes:
-    """The key by which an upload's embeddings are remembered. Raises NotAnImage."""
+def _check_kind(data: bytes) -> None:
     if not sniff(data[:HEADER_BYTES]):
         raise NotAnImage
+
+
+def _digest(data: bytes) -> bytes:
+    """The key by which an upload's embeddings are remembered. Raises NotAnImage."""
+    _check_kind(data)
     return hashlib.sha256(data).digest()

@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 
 from indexer.encoders.encoder import Precision
 from indexer.pictures.preprocess import Inputs
-from search.recipe import Pooling, Recipe
+from search.recipe import Reading, Recipe
 from search.vectors import concatenate
 
 
 @dataclass(frozen=True, order=True)
 class Tap:
-    """One reading of a layer: its tokens (n, tokens, dim) become (n, dim)."""
+    """One reading of a layer: its tokens (n, tokens, dim) become (n, dim); read as `tokens`, (n, tokens * dim)."""
 
     layer: int
-    pooling: Pooling
+    pooling: Reading
     final_norm: bool
 
     @property
