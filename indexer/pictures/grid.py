@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.pictures.decode import Box
+from indexer.pictures.preprocess import shortest_edge
 from search.recipe import Preprocessing
 
 Size = tuple[int, int]
@@ -52,10 +53,10 @@ def grid_of(size: Size, preprocessing: Preprocessing, patch: int, box: Box | Non
     left, top, width, height = (0, 0, *size) if box is None else box
     if preprocessing.geometry == "square":
         resized = (preprocessing.resize, preprocessing.resize)
+    elif preprocessing.geometry == "crop":
+        resized = shortest_edge((width, height), preprocessing.resize)
     else:
         scale = preprocessing.size / max(width, height)
-        if preprocessing.geometry == "crop":
-            scale = preprocessing.resize / min(width, height)
         resized = max(1, round(width * scale)), max(1, round(height * scale))
     cells = preprocessing.size // patch
     (x, across), (y, down) = (_axis(side, preprocessing.size, cells * patch) for side in resized)
