@@ -48,7 +48,7 @@ class Side:
     @property
     def clearness(self) -> NDArray[np.float32]:
         """How clearly each patch matches, 0..1, for drawings: (cells,) float32."""
-        return np.clip(self.margins / CLEAR_MARGIN, 0, 1)
+        return np.minimum(self.margins / np.float32(CLEAR_MARGIN), np.float32(1))
 
 
 @dataclass(frozen=True, kw_only=True)
