@@ -48,7 +48,8 @@ class Side:
     @property
     def clearness(self) -> NDArray[np.float32]:
         """How clearly each patch matches, 0..1, for drawings: (cells,) float32."""
-        return np.minimum(self.margins / np.float32(CLEAR_MARGIN), np.float32(1))
+        clear: NDArray[np.float32] = np.minimum(self.margins / np.float32(CLEAR_MARGIN), np.float32(1))
+        return clear
 
 
 @dataclass(frozen=True, kw_only=True)
