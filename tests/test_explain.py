@@ -219,14 +219,19 @@ def keep(index: Index, named: str, picture: Image.Image, size: int) -> None:
 
 
 @pytest.fixture
-def app(index: Index, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
+def service(index: Index, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
     monkeypatch.setattr(explaining, "PatchEncoder", PixelPatches)
-    service = Service("test", index, FakeEncoder(), Settings())
+    one = Service("test", index, FakeEncoder(), Settings())
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def app(service: Service) -> TestClient:
     keys = Keys(read_keys(["writer-key", "read:reader-key"]))
     client = TestClient(create_app({"test": service}, Settings(), keys), base_url="http://localhost")
     client.headers["Authorization"] = "Bearer reader-key"  # to ask changes nothing
-    yield client
-    service.close()
+    return client
 
 
 def address(number: int) -> str:
@@ -286,16 +291,11 @@ def test_what_cannot_be_explained_is_refused(app: TestClient, body: dict[str, An
     assert (answer.status_code, answer.json()["code"]) == (status, code)
 
 
-def test_more_explanations_than_may_wait_are_refused(app: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(explaining.Gate, "entered", overloaded)
-    answer = app.get(address(1), params={"with": image_id(2)})
-    assert (answer.status_code, answer.json()["code"]) == (429, "overloaded")
-
-
-def overloaded(*_: object, **__: object) -> None:
-    from api.errors import Overloaded
-
-    raise Overloaded
+def test_more_explanations_than_may_wait_are_refused(app: TestClient, service: Service) -> None:
+    with service.explaining._gate.entered(explaining.MAX_WAITING):
+        answer = app.get(address(1), params={"with": image_id(2)})
+        assert (answer.status_code, answer.json()["code"]) == (429, "overloaded")
+    assert app.get(address(1), params={"with": image_id(2)}).status_code == 200
 
 
 def test_the_client_explains(app: TestClient, index: Index) -> None:
