@@ -24,9 +24,9 @@ from filelock import FileLock, Timeout
 
 from api.errors import ApiError, QuestionInvalid
 from api.serving import notify
-from api.serving.questions import spaces_of_words
 from api.serving.saved import SavedQuestion, read_saved
 from api.serving.words import WordsEmbedding
+from indexer.encoders.words import spaces_of_words
 from indexer.errors import IndexerError
 from search.catalog.watches import (
     MAX_WAITING_DELIVERIES,
