@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import json
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpcore
 import httpx
 import numpy as np
 import pytest
@@ -434,6 +436,45 @@ def test_a_name_is_looked_up_once_for_each_attempt_and_connected_to_as_it_was_ch
         soon(lambda: all_sent(http, made))
         assert looked == ["hook.example"]
         assert receiver.got[0][0]["host"] == f"hook.example:{receiver.port}"
+
+
+def test_the_next_address_of_a_name_is_tried_where_one_cannot_be_reached(
+    http: httpx.Client, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def resolve(*_: Any, **__: Any) -> Any:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in ("127.0.0.9", "127.0.0.1")]
+
+    with receiving() as receiver:  # which listens at 127.0.0.1 alone
+        real = socket.getaddrinfo
+        monkeypatch.setattr(
+            socket,
+            "getaddrinfo",
+            lambda host, *rest, **more: resolve() if host == "two.example" else real(host, *rest, **more),
+        )
+        made = watch(http, replace_url(receiver, f"http://two.example:{receiver.port}/"))
+        add(index_of(serve), 100)
+        soon(lambda: all_sent(http, made))
+        assert deliveries(http, made)[0]["attempts"] == 1
+        assert len(receiver.got) == 1
+
+
+def test_of_a_name_with_public_and_private_addresses_only_the_public_ones_are_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried: list[str] = []
+
+    async def connect(self: Any, host: str, *rest: Any, **more: Any) -> Any:
+        tried.append(host)
+        raise httpcore.ConnectError("nobody there")
+
+    addresses = ("127.0.0.1", "93.184.216.34", "10.0.0.1", "2606:4700::1111", "93.184.216.34")
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in addresses]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    monkeypatch.setattr("httpcore._backends.auto.AutoBackend.connect_tcp", connect)
+    told = asyncio.run(notify.tell("http://both.example/", {}, b"{}", private=False))
+    assert not told.ok
+    assert told.answer == "no answer (ConnectError)"
+    assert tried == ["93.184.216.34", "2606:4700::1111"]
 
 
 def test_only_a_key_that_may_write_makes_watches(serve: Serve) -> None:
