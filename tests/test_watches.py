@@ -25,6 +25,7 @@ from api.http.access import Keys, read_keys
 from api.serving import notify, watching
 from api.serving.watching import MAX_ATTEMPTS
 from api.settings import read_settings
+from indexer.errors import ModelUnavailable
 from search.index import Index
 from search.upkeep.verify import verify
 
@@ -349,6 +350,53 @@ def test_a_question_that_cannot_be_watched_is_refused(http: httpx.Client, questi
     check_problem(http.post("/v1/watches", json=body), 422, "invalid")
 
 
+def test_a_watch_has_a_name_and_a_secret_that_signs_as_it_was_given(http: httpx.Client) -> None:
+    body = {"name": "more", "question": NEAR, "url": "http://127.0.0.1:9/"}
+    for wrong in ({"name": " "}, {"secret": 16 * " "}, {"secret": " and white space around it "}, {"secret": "short"}):
+        check_problem(http.post("/v1/watches", json={**body, **wrong}), 422, "invalid")
+
+
+def test_a_message_that_cannot_be_made_is_tried_again_later_and_does_not_stay_first_for_ever(
+    http: httpx.Client, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, message = notify.json_message, list[int]()
+
+    def broken(index: str, watch: Any, delivery: str, matches: Any) -> bytes:
+        message.append(int(delivery.rpartition("-")[2]))
+        if message[-1] == message[0]:
+            raise UnicodeError
+        return made(index, watch, delivery, matches)
+
+    monkeypatch.setattr(notify, "json_message", broken)
+    with receiving() as receiver:
+        watched = watch(http, receiver)
+        add(index_of(serve), 100)
+        soon(lambda: message)
+        later = add(index_of(serve), 101)
+        soon(lambda: [one["state"] for one in deliveries(http, watched)] == ["failed", "sent"])
+        assert receiver.told == later
+        assert deliveries(http, watched)[0]["answer"] == "it could not be made"
+
+
+def test_a_question_that_cannot_be_asked_is_asked_again_although_nothing_changed(
+    http: httpx.Client, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "PROBLEM_SECONDS", 0.1)
+    real, tried = watching.Watching._matches, list[int]()
+
+    async def matches(self: Any, *arguments: Any) -> Any:
+        tried.append(len(tried))
+        if len(tried) < 6:
+            raise ModelUnavailable("not installed yet")
+        return await real(self, *arguments)
+
+    monkeypatch.setattr(watching.Watching, "_matches", matches)
+    with receiving() as receiver:
+        watch(http, receiver)
+        ids = add(index_of(serve), 100)
+        soon(lambda: receiver.told == ids)
+
+
 PRIVATE = [
     "http://127.0.0.1/hook",
     "http://localhost:9000/",
@@ -359,6 +407,7 @@ PRIVATE = [
     "http://[::1]/",
     "http://[fe80::1]/",
     "http://[fd00::1]/",
+    "http://[fec0::1]/",
     "http://[::ffff:127.0.0.1]/",
     "http://[64:ff9b::7f00:1]/",
     "http://[2002:7f00:1::]/",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -79,7 +80,7 @@ async def contact_sheet(whole: WholeBoard, pictures: Pictures) -> bytes:
         with suppress(FileGone, UnknownImage, IndexerError):
             data = await pictures.thumbnail(item.image, 256)
         cells.append(Picture(data=data, heading=f"{place}", caption=item.note or item.image[:16]))
-    return draw_cells(cells)
+    return await asyncio.to_thread(draw_cells, cells)
 
 
 def draw_cells(cells: Sequence[Picture]) -> bytes:

@@ -88,7 +88,9 @@ def is_public(address: str) -> bool:
             inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
         if inner is not None:
             ip = inner
-    return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified)
+    return ip.is_global and not (
+        getattr(ip, "is_site_local", False) or ip.is_multicast or ip.is_reserved or ip.is_unspecified
+    )
 
 
 def _is_address(host: str) -> bool:
