@@ -15,7 +15,7 @@ import httpcore
 import httpx
 import numpy as np
 import pytest
-from conftest import HeldEncoder, another_writer, image_id, new_image, vectors
+from conftest import HeldEncoder, another_writer, image_id, new_image, recipe, vectors
 from test_api import check_problem
 from test_edge import KEYS, Serve, bearer
 from webhook_kit import Receiver, fine, huge, never, raw, receiving, soon, status
@@ -26,7 +26,9 @@ from api.serving import notify, watching
 from api.serving.watching import MAX_ATTEMPTS
 from api.settings import read_settings
 from indexer.errors import ModelUnavailable
+from search.catalog.watches import newest_seq, read_watches
 from search.index import Index
+from search.types import Encoding, Space
 from search.upkeep.verify import verify
 
 DATA = vectors(50)
@@ -64,7 +66,7 @@ def index_of(serve: Serve) -> Index:
     return serve.services[0].index
 
 
-def add(index: Index, *numbers: int, like: int | None = 7) -> list[str]:
+def add(index: Index, *numbers: int, like: int | None = 7, spaces: tuple[str, ...] = ("layer2",)) -> list[str]:
     """Add images as a build beside the server does; like: nearly equal to this one."""
     noise = vectors(1_000, seed=5)
     with (
@@ -74,7 +76,7 @@ def add(index: Index, *numbers: int, like: int | None = 7) -> list[str]:
     ):
         for number in numbers:
             vector = noise[number % 1_000] if like is None else DATA[like] + 0.05 * noise[number % 1_000]
-            transaction.add(new_image(number, (vector / np.linalg.norm(vector)).astype(np.float32)))
+            transaction.add(new_image(number, (vector / np.linalg.norm(vector)).astype(np.float32), spaces=spaces))
     return [image_id(number) for number in numbers]
 
 
@@ -236,6 +238,48 @@ def test_more_matches_than_may_wait_are_not_lost(
         time.sleep(0.2)
         assert sorted(receiver.told[3:]) == sorted(ids)
         assert max(len(message["matches"]) for message in receiver.messages) == 3
+
+
+def test_new_images_that_get_their_vectors_later_are_told_then_and_once(http: httpx.Client, serve: Serve) -> None:
+    index = index_of(serve)
+
+    def fill(space: Space, *numbers: int) -> None:
+        with index.writer(timeout=30) as writer, writer.transaction() as transaction:
+            transaction.fill(space, {image_id(number): DATA[7] for number in numbers})
+
+    with index.writer(timeout=30) as writer:
+        space = writer.add_space(Space(name="layer3", recipe=recipe(3), encoding=Encoding()))
+    with receiving() as receiver:
+        made = watch(http, receiver, question={**NEAR, "space": "layer3"})
+        ids = add(index, *range(100, 108))
+        soon(lambda: seen(index) == newest(index))
+        fill(space, 0, 1, 2, 100, 101)
+        soon(lambda: len(receiver.told) >= 2)
+        fill(space, *range(102, 108))
+        add(index, 108, like=None)
+        soon(lambda: len(receiver.told) >= 8)
+        fill(space, *range(3, 50), 108)
+        assert index.space("layer3").complete
+        soon(lambda: len(receiver.told) >= 9)
+        ids += add(index, 109, spaces=("layer2", "layer3"))
+        soon(lambda: len(receiver.told) >= 10)
+        with index.writer(timeout=30) as writer:  # the same space again: what was told is not new
+            writer.drop_space("layer3")
+            space = writer.add_space(Space(name="layer3", recipe=recipe(3), encoding=Encoding()))
+        fill(space, *range(50), *range(100, 110))
+        soon(lambda: seen(index) == newest(index))
+        soon(lambda: http.get(f"/v1/watches/{made['id']}").json()["waiting"] == 0)
+        assert sorted(receiver.told) == sorted([*ids, image_id(108)])
+
+
+def seen(index: Index) -> int:
+    with index.catalog.reading() as connection:
+        return read_watches(connection)[0].seen_seq
+
+
+def newest(index: Index) -> int:
+    with index.catalog.reading() as connection:
+        return newest_seq(connection)
 
 
 def test_the_filter_of_a_question_holds_for_new_images_too(http: httpx.Client, serve: Serve) -> None:

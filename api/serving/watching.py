@@ -54,7 +54,7 @@ LOCKED_SECONDS = 5.0
 PROBLEM_SECONDS = 60.0
 """Until a question is asked again that could not be asked: its encoder may be there by then."""
 NEW_AT_ONCE = 1_000
-"""New images of which a question is asked at once: at worst each is a match."""
+"""Images that are new, or newly have a vector, of which a question is asked at once: at worst each is a match."""
 MATCHES_IN_MESSAGE: dict[str, int] = {"json": 100, "discord": 10}
 """Matches of a message, by its form: Discord takes ten embeds."""
 MAX_ATTEMPTS = 12
@@ -158,7 +158,7 @@ class Watching:
         waiting = watch.waiting
         seen = watch.seen_seq
         while not self._stop.is_set() and waiting < MAX_WAITING_DELIVERIES:
-            upto, newest = await self._apart(partial(self._next, seen))
+            upto, newest = await self._apart(partial(self._next, seen, watch.made_seq))
             if upto <= seen and watch.problem is None:
                 return
             await self._write(lambda: None)  # where a build writes, the question would be asked in vain
@@ -178,9 +178,9 @@ class Watching:
                 return
             seen, waiting = upto, waiting + len(messages)
 
-    def _next(self, seen: int) -> tuple[int, int]:
+    def _next(self, seen: int, since: int) -> tuple[int, int]:
         with self._index.catalog.reading() as connection:
-            return next_new(connection, seen, NEW_AT_ONCE), newest_seq(connection)
+            return next_new(connection, seen, NEW_AT_ONCE, since=since), newest_seq(connection)
 
     def _keep(self, watch: int, messages: Sequence[Sequence[Match]], seen_seq: int, problem: str | None) -> None:
         with self._index.writer(timeout=LOCK_SECONDS) as writer, writer.transaction() as transaction:
@@ -191,8 +191,10 @@ class Watching:
         question = saved.question()
         draft = question.draft(self._index)
         texts = [text for text, _ in question.texts_in(draft)]
-        words = await self._words.embed_apart(texts, self._index.space(draft.space))
-        query = new_images(question.query(draft, (), words), after, upto)
+        space = self._index.space(draft.space)
+        words = await self._words.embed_apart(texts, space)
+        new = Added(space.name, after, upto, watch.made_seq)
+        query = new_images(question.query(draft, (), words), new)
         hits = await self._apart(partial(self._index.search, query))
         return [Match(hit.id, hit.score, hit.fmr) for hit in hits]
 
@@ -308,9 +310,8 @@ class Watching:
         return await asyncio.get_running_loop().run_in_executor(self._worker, work)
 
 
-def new_images(query: Query, after: int, upto: int) -> Query:
-    """A query of images alone that were added after a change, and not after another one; all that match are hits."""
-    added = Added(after, upto)
+def new_images(query: Query, added: Added) -> Query:
+    """A query of new images alone; all that match are hits."""
     matching = added if query.filter is None else And((query.filter, added))
     return replace(query, filter=matching, k=NEW_AT_ONCE, offset=0, fold=False)
 
