@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ from indexer.pictures.sheet import CELL, Picture, draw_sheet
 from indexer.sources import as_on_disk
 from search.errors import PromptInvalid, StorageFailed, UnknownImage
 from search.index import Index
-from search.query.prompt import PromptPart, read_prompt
+from search.query.prompt import Prompt, PromptPart, read_prompt
 from search.types import Combine, Query, Space, Vector
 
 SENT_SIDE = 2_048
@@ -140,7 +141,7 @@ def _looked(
 
 
 def ask_server(url: str, api_key: str | None, asked: Asked) -> dict[str, Any]:
-    """Ask a server, which gets a smaller JPEG where it refuses a picture that a search of an index takes.
+    """Ask a server, which gets smaller JPEGs where it refuses a picture that a search of an index takes.
 
     Raises ServerFailed with its own words.
     """
@@ -152,17 +153,41 @@ def ask_server(url: str, api_key: str | None, asked: Asked) -> dict[str, Any]:
             try:
                 answer = _search(client, asked, data, asked.box)
             except (TooLarge, UnsupportedImage, Unprocessable) as error:
-                if data is None or not (isinstance(error, TooLarge) or error.code in REFUSED_PICTURE):
+                refused = isinstance(error, TooLarge) or error.code in REFUSED_PICTURE
+                if refused and data is not None:
+                    answer = _search(client, asked, _smaller(asked.image, data, asked.box), None)
+                elif refused and asked.prompt is not None and (prompt := read_prompt(asked.prompt)).paths:
+                    with TemporaryDirectory() as folder:
+                        answer = _search(client, replace(asked, prompt=str(_made_smaller(prompt, folder))), None, None)
+                else:
                     raise
-                with _named(asked.image):
-                    smaller = thumbnail(data, SENT_SIDE, limits=DecodeLimits(), box=asked.box)
-                answer = _search(client, asked, smaller, None)
     except Unauthorized as error:
         raise ServerFailed(f"{url} wants a key, or another one: --api-key KEY, or LOOKALIKE_API_KEY.") from error
     except (LookalikeError, ValueError) as error:  # ValueError: an address or a key that cannot be one
         text = str(error).replace("base_url", "--server")
         raise ServerFailed(text if url in text else f"{url}: {text}") from error
     return answer.to_json()
+
+
+def _smaller(path: Path | None, data: bytes, box: Box | None = None) -> bytes:
+    with _named(path):
+        return thumbnail(data, SENT_SIDE, limits=DecodeLimits(), box=box)
+
+
+def _made_smaller(prompt: Prompt, folder: str) -> Prompt:
+    """A prompt that says the same of smaller pictures, which are put into a folder."""
+    files: dict[str, str] = {}
+    for number, part in enumerate(prompt.paths):
+        if part.value not in files:
+            made = Path(folder, f"{number}.jpg")
+            made.write_bytes(_smaller(Path(part.value), _read_part(part)))
+            files[part.value] = str(made)
+
+    def named(part: PromptPart) -> PromptPart:
+        return replace(part, value=files[part.value]) if part.kind == "path" else part
+
+    parts, style = (tuple(named(part) for part in one) for one in (prompt.parts, prompt.style))
+    return replace(prompt, parts=parts, style=style)
 
 
 def _search(client: Client, asked: Asked, data: bytes | None, box: Box | None) -> SearchResult:

@@ -26,6 +26,7 @@ from api.serving.looked import Looked
 from api.serving.timing import Timing
 from api.settings import Settings
 from indexer.encoders.encoder import Encoder
+from indexer.index_encoder import check_installed, installed_spaces
 from indexer.machine import cores
 from indexer.pictures.decode import Box, Decoded, DecodeLimits, decode, thumbnail
 from indexer.pictures.formats import HEADER_BYTES, sniff
@@ -76,13 +77,14 @@ class Embedding:
     def __init__(
         self, index: Index, encoder: Encoder, load: Callable[[Sequence[Space]], Encoder], settings: Settings
     ) -> None:
-        """encoder: for the index's spaces. load: another one, for spaces that it will have.
+        """encoder: for the index's spaces, but for those that lack a package. load: another one, for spaces that it
+        will have.
 
         Raises WorkerFailed where decoding processes cannot be started.
         """
         self._index = index
         self._load = load
-        self._loaded = Loaded(encoder, index.spaces)
+        self._loaded = Loaded(encoder, [space for space in index.spaces if space.name in encoder.names])
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._loading: asyncio.Task[None] | None = None
         self._failed: tuple[float, Exception] | None = None
@@ -170,7 +172,7 @@ class Embedding:
             decoded = await self._apart(decode, data, inputs=loaded.inputs)
             there = self._index.spaces
             wanted = [space for space in there if space.complete]
-            if not self._loaded.gives(there):
+            if not self._loaded.gives(there) and not self._loaded.gives(installed_spaces(self._index)):
                 self._start_following()  # so that new images need no filling any more, soon
             embedded = self._remembered(key, wanted)
             while embedded is None:
@@ -208,10 +210,12 @@ class Embedding:
             raise NotReady from error
 
     async def _for(self, wanted: Sequence[Space]) -> Loaded:
-        """An encoder that gives these spaces. Raises UnknownSpace where one of them was dropped."""
+        """An encoder that gives these spaces. Raises UnknownSpace where one of them was dropped, ModelUnavailable."""
         while not self._loaded.gives(wanted):
             for space in wanted:
                 self._index.space(space)
+                if not self._loaded.gives([space]):
+                    check_installed(space)  # before a model is loaded in vain
             loading = self._start_following()
             if loading is None:
                 assert self._failed is not None
@@ -241,7 +245,7 @@ class Embedding:
         await loop.run_in_executor(self._loader, before.close)
 
     def _load_all(self) -> Loaded:
-        spaces = self._index.spaces
+        spaces = installed_spaces(self._index)
         encoder = self._load(spaces)
         warm_up(encoder)
         return Loaded(encoder, spaces)

@@ -25,6 +25,7 @@ from indexer.packaged.efficientnet import EFFICIENTNET
 from indexer.packaged.package import checkpoint_folder, write_safetensors
 from search.files import make_folder, storage_errors, sync
 from search.recipe import Recipe, Words
+from search.types import Space
 from search.vectors import normalise
 
 if TYPE_CHECKING:
@@ -78,6 +79,15 @@ class CentredSentences:
     def encode(self, texts: Sequence[str]) -> Floats:
         """Embed texts of any language: (n, dim) float32 of unit length."""
         return normalise(self._sentences.encode(texts) - self._centre)
+
+
+def spaces_of_words(spaces: Sequence[Space]) -> list[Space]:
+    """Those in which words are looked up, the best first: complete ones; of these, those of a model that was trained
+    with texts, then what an index learned last, then what is known without learning."""
+    trained = [space for space in spaces if space.recipe.text_sha256 is not None]
+    told = [space for space in reversed(spaces) if space.recipe.words is not None]
+    told.sort(key=lambda space: space.recipe.words is not None and space.recipe.words.head_sha256 == head_sha256())
+    return sorted([*trained, *told], key=lambda space: not space.complete)
 
 
 def load_sentences() -> SentenceEncoder:
