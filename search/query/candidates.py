@@ -27,9 +27,9 @@ COSINE_ROUNDING = 1e-6
 class Asked:
     """A query as it is searched for, by one target or several.
 
-    `excluded`: ids of its own parts, and of images whose files are gone. `min_score`: that a hit needs. `by_words`: what
-    the catalog finds by the query's words; None where it has none. `unranked`: rowids, which take no rank in a fusion,
-    of images that are no hits. `spare`: candidates to look at beyond those.
+    `excluded`: ids of its own parts, and of images whose files are gone. `min_score`: that a hit needs. `by_words`:
+    what the catalog finds by the query's words; None where it has none. `unranked`: rowids, which take no rank in a
+    fusion, of images that are no hits. `spare`: candidates to look at beyond those.
     """
 
     query: Query
