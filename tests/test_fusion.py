@@ -143,7 +143,8 @@ def test_small_words_alone_decide_nothing(index: Index) -> None:
 
 def test_small_words_do_not_come_before_what_vectors_find() -> None:
     found = shares("the flag of a country", ["mug of 01", "flag spain"])
-    assert found == [0, pytest.approx(4 / 7)]
+    assert found == [0, pytest.approx(4 / 7.5)]
+    assert shares("the letter d", ["d 12", "letters"]) == [pytest.approx(1 / 7), pytest.approx(6 / 7)]
     assert shares("of a", ["mug of 01"]) == [1]
     for share, first in zip(found, (1, 2), strict=True):
         assert fused(np.array([1]), np.ones(1, np.float32), by_words([2], share=share))[0][0] == first

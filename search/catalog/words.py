@@ -119,15 +119,16 @@ def asked(text: str) -> list[Term]:
 
 
 def shares(text: str, held: Sequence[str]) -> list[float]:
-    """How much of a text's words each image has, 0..1, by their letters; small words count only where all are small.
+    """How much of a text's words each image has, 0..1, by their letters; those of two, as `of`, only where no word has
+    more. A single one may be what is looked for: `the letter d`.
 
     held: of each image, as `stored` gives it. Words that no image has count half at most of all letters.
     """
     found = list(dict.fromkeys(words(text[:MAX_CHARACTERS])))[:MAX_ASKED]
     joined = [one.whole + other.whole for one, other in pairwise(found)]
-    letters = [0 if _is_small(word) else len(word.whole) for word in found]
-    if not any(letters):
-        letters = [len(word.whole) for word in found]
+    letters = [len(word.whole) for word in found]
+    if not all(_is_small(word) for word in found):
+        letters = [0 if _is_small(word) and size > 1 else size for word, size in zip(found, letters, strict=True)]
     has = [[0.0] * len(found) for _ in held]
     for number, word in enumerate(found):
         one = word.whole

@@ -19,10 +19,10 @@ DEPTH = 1_000
 """Of each ranking, the images whose ranks count. Beyond, images come in the order of their vectors."""
 RANK_OFFSET = 10.0
 """Added to ranks, from 1: by so much the first is not everything."""
-WORDS_SHARE = 0.8
+WORDS_SHARE = 0.9
 """Of the catalog's words: what somebody wrote is surer than what a network sees. Chosen on other sets than those of
 docs/relevance.md."""
-LEAST = 0.2
+LEAST = 0.1
 """Of that, what an image gets that has the least of the words, the rest by how much of them it has. So what has only
 `of` comes after what vectors find first, and is still among the first ten."""
 
