@@ -39,13 +39,15 @@ HEAD = Path(__file__).parent.parent / "packaged" / "words.safetensors"
 @dataclass(frozen=True, kw_only=True)
 class WordsHead:
     """classifier (classes, features), bias (classes,): the network's own last layer, of features as long as `length`;
-    classes (classes, dim): each class's sentence; map (features, dim) and mean (features,): of the linear map."""
+    classes (classes, dim): each class's sentence; map (features, dim) and mean (features,): of the linear map; turn
+    (dim, dim): from both to vectors of the sentence encoder's kind, None where they are such already."""
 
     classifier: Floats
     bias: Floats
     classes: Floats
     map: Floats
     mean: Floats
+    turn: Floats | None
     length: float
     temperature: float
     likeliest: int
@@ -58,7 +60,8 @@ class WordsHead:
         weights = np.where(logits >= least, np.exp(logits - logits.max(axis=1, keepdims=True)), 0)
         recognised = normalise(weights @ self.classes)
         mapped = normalise((features - self.mean) @ self.map)
-        return normalise((1 - self.share) * recognised + self.share * mapped)
+        both = (1 - self.share) * recognised + self.share * mapped
+        return normalise(both if self.turn is None else both @ self.turn)
 
 
 class TextEncoder(Protocol):
@@ -201,6 +204,8 @@ def _recognition(stored: Tensors, network: Sequence[Path]) -> WordsHead:
         classes=stored["classes"].astype(np.float32),
         map=stored["map"].astype(np.float32),
         mean=stored["mean"].astype(np.float32),
+        # What older versions learned from captions has none.
+        turn=stored["turn"].astype(np.float32) if "turn" in stored else None,
         length=length,
         temperature=temperature,
         likeliest=int(likeliest),

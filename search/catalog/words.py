@@ -119,13 +119,16 @@ def asked(text: str) -> list[Term]:
 
 
 def shares(text: str, held: Sequence[str]) -> list[float]:
-    """How much of a text's words each image has, 0..1, by their letters, so that small words count little.
+    """How much of a text's words each image has, 0..1, by their letters; those of two, as `of`, only where no word has
+    more. A single one may be what is looked for: `the letter d`.
 
     held: of each image, as `stored` gives it. Words that no image has count half at most of all letters.
     """
     found = list(dict.fromkeys(words(text[:MAX_CHARACTERS])))[:MAX_ASKED]
     joined = [one.whole + other.whole for one, other in pairwise(found)]
     letters = [len(word.whole) for word in found]
+    if not all(_is_small(word) for word in found):
+        letters = [0 if _is_small(word) and size > 1 else size for word, size in zip(found, letters, strict=True)]
     has = [[0.0] * len(found) for _ in held]
     for number, word in enumerate(found):
         one = word.whole
@@ -154,5 +157,9 @@ def _expressions(word: Word, joined: Sequence[str], *, last: bool) -> Term:
         wholes.append(f'"{one}" *')
     parts = [f'"{part}"' for part in word.parts]
     every = [*wholes, f"({' AND '.join(parts)})"] if parts else wholes
-    small = len(one) < MIN_PREFIX and one.isalpha() and one.isascii()
-    return Term(f"({' OR '.join(every)})", f"({' OR '.join([*wholes, *parts])})", small)
+    return Term(f"({' OR '.join(every)})", f"({' OR '.join([*wholes, *parts])})", _is_small(word))
+
+
+def _is_small(word: Word) -> bool:
+    """Whether a word is like `a` and `of`: it has few letters, and says little."""
+    return len(word.whole) < MIN_PREFIX and word.whole.isalpha() and word.whole.isascii()

@@ -17,11 +17,12 @@ from search.catalog.hits import Entry
 from search.errors import FilterInvalid, NotInSpace, QueryInvalid, SearchError, UnknownImage, UnknownSpace
 from search.filters import And, Filter, Present
 from search.generations.ann import NEIGHBOURS
+from search.query.allowed import Selection
 from search.query.aspects import Target, targets_of
 from search.query.candidates import EXTRA_CANDIDATES, Asked, Found, candidates
 from search.query.fold import CANDIDATES_PER_HIT, MAX_COPIES, MAX_FOLD_CANDIDATES, fold, is_enough
 from search.query.follow import Follower
-from search.query.fusion import DEPTH
+from search.query.fusion import DEPTH, ByWords
 from search.query.near_copies import with_near_copies
 from search.query.parts import query_aspects
 from search.query.scores import Rates, least_score, rates_of
@@ -144,12 +145,8 @@ class Searcher:
     ) -> Asked:
         """Raises REFUSALS."""
         aspects = query_aspects(query)
-        allowed, by_words = self._selections.of(query.filter, version), None
-        shares = None
-        if query.words is not None:
-            found = self._catalog.find_words(query.words, DEPTH, None if allowed is None else allowed.rowids)
-            by_words = np.array([rowid for rowid, _ in found], dtype=np.int64)
-            shares = self._catalog.words_shares(query.words, by_words.tolist())
+        allowed = self._selections.of(query.filter, version)
+        by_words = None if query.words is None else self._by_words(query.words, allowed)
         sought = self._sought(snapshot, aspects, query, searched)
         asked = frozenset(part.id for aspect in aspects for part in aspect.parts if part.id is not None)
         excluded = asked | query.without
@@ -157,7 +154,16 @@ class Searcher:
         view = snapshot.spaces[sought[0].space]
         least = least_score(query, rates, view.count - view.dead)
         unranked = frozenset(() if by_words is None else self._catalog.rowids(excluded).values())
-        return Asked(query, sought, allowed, excluded, rates, least, by_words, shares, unranked)
+        return Asked(query, sought, allowed, excluded, rates, least, by_words, unranked)
+
+    def _by_words(self, words: str, allowed: Selection | None) -> ByWords:
+        """What the catalog finds by words."""
+        found = self._catalog.find_words(words, DEPTH, None if allowed is None else allowed.rowids)
+        return ByWords(
+            rowids=np.array([rowid for rowid, _ in found], dtype=np.int64),
+            scores=np.array([score for _, score in found], dtype=np.float64),
+            shares=self._catalog.words_shares(words, [rowid for rowid, _ in found]),
+        )
 
     def _sought(
         self,
