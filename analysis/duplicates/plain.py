@@ -24,7 +24,7 @@ HALF = 1.0
 RECOLOURED = 15.0
 """Levels by which colours differ, in the mean, that are another drawing's."""
 TINTED = 0.5
-"""The same for each block that proves something, with which it proves half: the plainer, the less colours may differ."""
+"""The same for each block that proves something, with which it proves half: the plainer, the less they may differ."""
 MIN_SHARE = 0.7
 """Of the blocks with something in them, those that must agree."""
 FAR, FEW = 130.0, 0.015
