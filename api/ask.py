@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from lookalike_client import (
@@ -40,6 +40,7 @@ from search.index import Index
 from search.query.prompt import PromptPart, read_prompt
 from search.types import Combine, Query, Space, Vector
 
+Answer = TypeVar("Answer")
 SENT_SIDE = 2_048
 """Pixels of the longer side of what is sent in the place of a picture that is too large for a server: models look at a
 few hundred."""
@@ -144,25 +145,38 @@ def ask_server(url: str, api_key: str | None, asked: Asked) -> dict[str, Any]:
 
     Raises ServerFailed with its own words.
     """
-    data = None if asked.image is None else _read(asked.image)
     if asked.prompt is not None:
         asked.question()  # what is wrong with it, and files that are not there, are said alike, wherever it is asked
+    with server_errors(url), Client(url, api_key=api_key) as client:
+        return sent(asked, lambda data, box: _search(client, asked, data, box)).to_json()
+
+
+@contextmanager
+def server_errors(url: str) -> Iterator[None]:
+    """Raise what a server refuses, or the client, as ServerFailed."""
     try:
-        with Client(url, api_key=api_key) as client:
-            try:
-                answer = _search(client, asked, data, asked.box)
-            except (TooLarge, UnsupportedImage, Unprocessable) as error:
-                if data is None or not (isinstance(error, TooLarge) or error.code in REFUSED_PICTURE):
-                    raise
-                with _named(asked.image):
-                    smaller = thumbnail(data, SENT_SIDE, limits=DecodeLimits(), box=asked.box)
-                answer = _search(client, asked, smaller, None)
+        yield
     except Unauthorized as error:
         raise ServerFailed(f"{url} wants a key, or another one: --api-key KEY, or LOOKALIKE_API_KEY.") from error
     except (LookalikeError, ValueError) as error:  # ValueError: an address or a key that cannot be one
         text = str(error).replace("base_url", "--server")
         raise ServerFailed(text if url in text else f"{url}: {text}") from error
-    return answer.to_json()
+
+
+def sent(asked: Asked, send: Callable[[bytes | None, Box | None], Answer]) -> Answer:
+    """Send a question's picture and box, or a smaller picture of the box where a server refuses the picture.
+
+    Raises SourceMissing, ImageRejected, and what `send` raises.
+    """
+    data = None if asked.image is None else _read(asked.image)
+    try:
+        return send(data, asked.box)
+    except (TooLarge, UnsupportedImage, Unprocessable) as error:
+        if data is None or not (isinstance(error, TooLarge) or error.code in REFUSED_PICTURE):
+            raise
+        with _named(asked.image):
+            smaller = thumbnail(data, SENT_SIDE, limits=DecodeLimits(), box=asked.box)
+        return send(smaller, None)
 
 
 def _search(client: Client, asked: Asked, data: bytes | None, box: Box | None) -> SearchResult:
