@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from lookalike_client import (
@@ -41,9 +41,11 @@ from search.index import Index
 from search.query.prompt import Prompt, PromptPart, read_prompt
 from search.types import Combine, Query, Space, Vector
 
+Answer = TypeVar("Answer")
 SENT_SIDE = 2_048
 """Pixels of the longer side of what is sent in the place of a picture that is too large for a server: models look at a
 few hundred."""
+REFUSALS = (TooLarge, UnsupportedImage, Unprocessable)
 REFUSED_PICTURE = ("unreadable-image", "unsupported-image")
 """Codes of refusals of a picture that a search of an index may take: its limits are wider, and it may read other kinds.
 So it is with what is too large, whatever the code: a proxy's own limit is often below the server's."""
@@ -145,28 +147,54 @@ def ask_server(url: str, api_key: str | None, asked: Asked) -> dict[str, Any]:
 
     Raises ServerFailed with its own words.
     """
-    data = None if asked.image is None else _read(asked.image)
     if asked.prompt is not None:
         asked.question()  # what is wrong with it, and files that are not there, are said alike, wherever it is asked
+    with server_errors(url), Client(url, api_key=api_key) as client:
+        if asked.prompt is not None:
+            return _prompted(client, asked, asked.prompt).to_json()
+        return sent(asked, lambda data, box: _search(client, asked, data, box)).to_json()
+
+
+@contextmanager
+def server_errors(url: str) -> Iterator[None]:
+    """Raise what a server refuses, or the client, as ServerFailed."""
     try:
-        with Client(url, api_key=api_key) as client:
-            try:
-                answer = _search(client, asked, data, asked.box)
-            except (TooLarge, UnsupportedImage, Unprocessable) as error:
-                refused = isinstance(error, TooLarge) or error.code in REFUSED_PICTURE
-                if refused and data is not None:
-                    answer = _search(client, asked, _smaller(asked.image, data, asked.box), None)
-                elif refused and asked.prompt is not None and (prompt := read_prompt(asked.prompt)).paths:
-                    with TemporaryDirectory() as folder:
-                        answer = _search(client, replace(asked, prompt=str(_made_smaller(prompt, folder))), None, None)
-                else:
-                    raise
+        yield
     except Unauthorized as error:
         raise ServerFailed(f"{url} wants a key, or another one: --api-key KEY, or LOOKALIKE_API_KEY.") from error
     except (LookalikeError, ValueError) as error:  # ValueError: an address or a key that cannot be one
         text = str(error).replace("base_url", "--server")
         raise ServerFailed(text if url in text else f"{url}: {text}") from error
-    return answer.to_json()
+
+
+def sent(asked: Asked, send: Callable[[bytes | None, Box | None], Answer]) -> Answer:
+    """Send a question's picture and box, or a smaller picture of the box where a server refuses the picture.
+
+    Raises SourceMissing, ImageRejected, and what `send` raises.
+    """
+    data = None if asked.image is None else _read(asked.image)
+    try:
+        return send(data, asked.box)
+    except REFUSALS as error:
+        if data is None or not _is_of_picture(error):
+            raise
+        return send(_smaller(asked.image, data, asked.box), None)
+
+
+def _prompted(client: Client, asked: Asked, prompt: str) -> SearchResult:
+    """The same of a prompt, whose pictures are made smaller."""
+    try:
+        return _search(client, asked, None, None)
+    except REFUSALS as error:
+        read = read_prompt(prompt)
+        if not read.paths or not _is_of_picture(error):
+            raise
+        with TemporaryDirectory() as folder:
+            return _search(client, replace(asked, prompt=str(_made_smaller(read, folder))), None, None)
+
+
+def _is_of_picture(error: TooLarge | UnsupportedImage | Unprocessable) -> bool:
+    return isinstance(error, TooLarge) or error.code in REFUSED_PICTURE
 
 
 def _smaller(path: Path | None, data: bytes, box: Box | None = None) -> bytes:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from api.shown import checked_id, is_picture, numbers
+from api.shown import checked_id, meant, numbers
 from search.console import Json, print_json, say
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def explain(
 
     hit_id = checked_id(hit, "HIT_ID")
     part = None if box is None else numbers(box)
-    other = None if is_picture(query) else checked_id(query, "QUERY")
+    other = None if meant(query).picture is not None else checked_id(query, "QUERY")
     if part is not None and other is not None:
         raise typer.BadParameter("Only a picture can have a box.", param_hint="--box")
     if out is not None and not (out.parent.is_dir() and is_drawable(out)):
