@@ -93,8 +93,8 @@ def _near_hashes(hashes: Hashes) -> NDArray[np.int64]:
 
 
 def ascending(hashes: Hashes) -> NDArray[np.int64]:
-    """The order of hashes, (n,) uint64, by their numbers, equal ones as they stand: (n,) int64. NumPy's stable sort takes
-    three times as long."""
+    """The order of hashes, (n,) uint64, equal ones as they stand: (n,) int64. NumPy's stable sort takes three times as
+    long, where few are equal."""
     order = np.argsort(hashes)
     same = np.diff(hashes[order]) == 0
     equal = np.flatnonzero(np.append(same, False) | np.append(False, same))
