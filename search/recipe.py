@@ -46,6 +46,40 @@ class Words:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Regions:
+    """Parts of an image with a vector each, behind that of the whole image, which is the first.
+
+    cells: into how many columns, and rows, the whole image is divided. windows: x, y, width, height of each part, in
+    cells.
+    """
+
+    cells: int
+    windows: tuple[tuple[int, int, int, int], ...]
+
+    @property
+    def count(self) -> int:
+        """How many vectors an image has."""
+        return 1 + len(self.windows)
+
+    def box(self, number: int, width: int, height: int) -> tuple[int, int, int, int]:
+        """Where the part with a vector lies: x, y, width, height in pixels of an upright image of this size, 1 wide and
+        high at least. Raises IndexError for a vector that there is not."""
+        if not 0 <= number < self.count:
+            raise IndexError(f"an image has {self.count} vectors, none with the number {number}")
+        if number == 0:
+            return 0, 0, width, height
+        x, y, across, down = self.windows[number - 1]
+        left, top = x * width // self.cells, y * height // self.cells
+        right, bottom = -(-(x + across) * width // self.cells), -(-(y + down) * height // self.cells)
+        return left, top, right - left, bottom - top
+
+
+def squares(cells: int, side: int, begins: tuple[int, ...]) -> Regions:
+    """Squares of so many cells a side, which begin at each of these cells across and down."""
+    return Regions(cells=cells, windows=tuple((x, y, side, side) for y in begins for x in begins))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """The identity that two embeddings must share to be comparable. Equal recipes give equal spaces.
 
@@ -57,6 +91,7 @@ class Recipe:
     so that equality leaves it out. Whoever loads a model compares it. `companion` is the recipe of a second network on
     the same pixels, but for their mean and std: its embedding, of unit length, follows the model's own, both are
     normalised together, and `dim` counts it too. `words` is set where an image's vector says which words fit it.
+    `regions` is set where an image has several vectors, of `dim` numbers each.
     """
 
     model: str = field(compare=False)
@@ -69,6 +104,7 @@ class Recipe:
     config_sha256: str | None = field(default=None, compare=False)
     companion: Recipe | None = None
     words: Words | None = None
+    regions: Regions | None = None
 
     @property
     def parts(self) -> tuple[int, ...]:
@@ -83,20 +119,23 @@ class Recipe:
         return replace(self, companion=None, dim=self.parts[0])
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-serialisable copy, without companion and words where there are none; `from_json` is its inverse."""
+        """A JSON-serialisable copy, without companion, words and regions where there are none; `from_json` is its
+        inverse."""
         data = asdict(self)
         if self.companion is None:
             del data["companion"]
         else:
-            del data["companion"]["words"]  # which only a space of its own has
+            del data["companion"]["words"], data["companion"]["regions"]  # which only a space of its own has
         if self.words is None:
             del data["words"]
+        if self.regions is None:
+            del data["regions"]
         return data
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Recipe:
         """Rebuild a recipe from `to_json`'s answer, as stored in a catalog or manifest."""
-        pre = data["preprocessing"]
+        pre, regions = data["preprocessing"], data.get("regions")
         return cls(
             model=data["model"],
             weights_sha256=data["weights_sha256"],
@@ -108,6 +147,9 @@ class Recipe:
             config_sha256=data.get("config_sha256"),
             companion=None if data.get("companion") is None else cls.from_json(data["companion"]),
             words=None if data.get("words") is None else Words(**data["words"]),
+            regions=None
+            if regions is None
+            else Regions(cells=regions["cells"], windows=tuple((x, y, w, h) for x, y, w, h in regions["windows"])),
         )
 
 
