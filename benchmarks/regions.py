@@ -77,7 +77,7 @@ class Parts(nn.Module):
         """The whole image alone, where it has half the side."""
         mean, std = self.network.get_buffer("mean"), self.network.get_buffer("std")
         image = (pixels.permute(0, 3, 1, 2).float() / 255 - mean) / std
-        if image.shape[2] < SIDE:
+        if int(image.shape[2]) < SIDE:
             return self._means(image, whole=True)
         whole = self._means(nn.functional.avg_pool2d(image, 2), whole=True)
         return torch.cat([whole, self._means(image, whole=False)], dim=1)
@@ -92,7 +92,7 @@ class Parts(nn.Module):
 
 
 def _windows(features: Tensor) -> Tensor:
-    side = features.shape[2]
+    side = int(features.shape[2])
     begins = [round(start * side) for start in STARTS]
     cut = [features[:, :, y : y + side // 2, x : x + side // 2] for y in begins for x in begins]
     return torch.stack([part.mean(dim=(2, 3)) for part in cut], dim=1)

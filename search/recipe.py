@@ -107,6 +107,11 @@ class Recipe:
     regions: Regions | None = None
 
     @property
+    def count(self) -> int:
+        """How many vectors an image has."""
+        return 1 if self.regions is None else self.regions.count
+
+    @property
     def parts(self) -> tuple[int, ...]:
         """How many numbers each network gives, in their order: the model, and its companion if there is one."""
         return (self.dim,) if self.companion is None else (self.dim - self.companion.dim, self.companion.dim)

@@ -39,23 +39,31 @@ def concatenate(parts: Sequence[NDArray[np.floating]]) -> NDArray[np.float32]:
 
 
 def to_blob(vector: NDArray[np.float32], storage: Storage) -> tuple[bytes, int]:
-    """The catalog's form of one embedding ((dim,) float32): its bytes, and their CRC-32."""
+    """The catalog's form of one embedding ((dim,) float32, or (count, dim) of several regions): bytes and CRC-32."""
     blob = np.ascontiguousarray(vector, dtype=BLOB_DTYPES[storage]).tobytes()
     return blob, zlib.crc32(blob)
 
 
-def from_blobs(blobs: Sequence[bytes], dim: int, storage: Storage) -> NDArray[np.float32]:
-    """(n, dim) float32 of unit length from n blobs of `to_blob`; those of float16 have it again, after rounding.
+def from_blobs(blobs: Sequence[bytes], dim: int, storage: Storage, count: int = 1) -> NDArray[np.float32]:
+    """(n, dim) float32 of unit length from blobs of `to_blob`, each of `count` vectors; those of float16 have it again,
+    after rounding.
 
-    Raises ValueError where a blob is not `dim` numbers long.
+    Raises ValueError where a blob is not `count` times `dim` numbers long.
     """
     dtype = BLOB_DTYPES[storage]
-    if any(len(blob) != dim * dtype.itemsize for blob in blobs):
-        raise ValueError(f"a stored vector is not {dim} {storage} long")
-    stored = np.frombuffer(b"".join(blobs), dtype=dtype).reshape(len(blobs), dim)
+    if any(len(blob) != count * dim * dtype.itemsize for blob in blobs):
+        raise ValueError(f"a stored vector is not {count * dim} {storage} long")
+    stored = np.frombuffer(b"".join(blobs), dtype=dtype).reshape(len(blobs) * count, dim)
     return stored.astype(np.float32) if storage == "float32" else normalise(stored)
 
 
 def intact(blob: bytes, crc32: int) -> bool:
     """Whether a blob still has the checksum it was stored with."""
     return zlib.crc32(blob) == crc32
+
+
+def vector_ids(rowids: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """The numbers of the vectors of images, (n * count,), where each has `count`: image by image, that of the whole
+    image first. Divided by `count`, they are rowids; where an image has one vector, they are that already."""
+    ids: NDArray[np.int64] = (rowids[:, None] * count + np.arange(count)).ravel()
+    return ids

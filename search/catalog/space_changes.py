@@ -31,7 +31,7 @@ class SpaceRow(NamedTuple):
 
     number: int
     name: str
-    dim: int
+    shape: tuple[int, ...]
     storage: Storage
     added_seq: int | None
     complete_seq: int | None
@@ -170,7 +170,7 @@ class SpaceChanges(Lookup):
     def _read_spaces(self) -> dict[str, SpaceRow]:
         query = select(spaces).where(spaces.c.dropped == 0).order_by(spaces.c.space)
         return {
-            row.name: SpaceRow(row.space, row.name, row.recipe["dim"], row.storage, row.added_seq, row.complete_seq)
+            row.name: SpaceRow(row.space, row.name, _shape(row.recipe), row.storage, row.added_seq, row.complete_seq)
             for row in self._connection.execute(query)
         }
 
@@ -211,6 +211,12 @@ class SpaceChanges(Lookup):
         return len(found) - held
 
 
+def _shape(recipe: Mapping[str, Any]) -> tuple[int, ...]:
+    """The shape of what an image has in a space: (dim,), or (count, dim) where it has several vectors."""
+    read = Recipe.from_json({**recipe})
+    return (read.dim,) if read.regions is None else (read.count, read.dim)
+
+
 def space_row(space: Space) -> dict[str, Any]:
     """The columns of a space that are stored as they are."""
     return {
@@ -224,7 +230,8 @@ def space_row(space: Space) -> dict[str, Any]:
 
 def embedding_row(rowid: int, space: SpaceRow, vector: Vector, seq: int | None) -> dict[str, Any]:
     """A row of `embeddings`. Raises RecipeMismatch where the vector is not one of the space's length."""
-    if np.shape(vector) != (space.dim,):
-        raise RecipeMismatch(f"A vector in {space.name} has {space.dim} numbers, not the shape {np.shape(vector)}.")
+    if np.shape(vector) != space.shape:
+        wanted = f"{space.shape[0]} numbers" if len(space.shape) == 1 else f"the shape {space.shape}"
+        raise RecipeMismatch(f"A vector in {space.name} has {wanted}, not the shape {np.shape(vector)}.")
     blob, crc32 = to_blob(vector, space.storage)
     return {"image_rowid": rowid, "space_id": space.number, "vector": blob, "crc32": crc32, "seq": seq}
