@@ -11,6 +11,7 @@ import pytest
 from conftest import new_image
 from numpy.typing import NDArray
 
+from search.filters import parse_filter
 from search.generations.policy import Policy
 from search.index import Index
 from search.recipe import Preprocessing, Recipe, squares
@@ -104,6 +105,10 @@ def test_an_image_is_found_once_by_its_best_part(tmp_path: Path, published: int,
             assert hits[0] == (new_image(number, parts[0, 0]).id, pytest.approx(1, abs=2e-3))
             assert [score for _, score in hits] == pytest.approx(expected(parts, parts[number, part]), abs=2e-3)
             assert len({name for name, _ in hits}) == 3
+        for below in (20, 290):  # few matches, and most
+            query = Query(parts=[QueryPart(vector=parts[250, 2])], k=3, filter=parse_filter({"width": {"lt": below}}))
+            scores = [hit.score for hit in index.search(query)]
+            assert scores == pytest.approx(expected(parts[:below], parts[250, 2]), abs=2e-3)
         with index.writer() as writer:
             writer.remove([new_image(200, parts[0, 0]).id])
         hits = found(index, parts[200, 3])
