@@ -208,7 +208,8 @@ class Snapshot:
 
         queries: (q, dim) float32, unit vectors after the transform.
         """
-        return self.region_cosines(space, queries, rowids).max(axis=1)
+        best: NDArray[np.float32] = self.region_cosines(space, queries, rowids).max(axis=1)
+        return best
 
     def region_cosines(self, space: str, queries: Vectors, rowids: Rowids) -> NDArray[np.float32]:
         """As `cosines`, of each vector that an image has, (n, count) float32."""
