@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from analysis.aligning.cli import align
 from analysis.duplicates.cli import duplicates
 from analysis.maps.cli import draw_map
 from analysis.tuning.cli import tune
@@ -207,4 +208,5 @@ def register(add: Callable[..., Any]) -> None:
     add("eval")(evaluate)
     add("dups")(duplicates)
     add("tune")(tune)
+    add("align")(align)
     add("map")(draw_map)

@@ -1,6 +1,8 @@
 """What can go wrong in measuring, and in finding duplicates.
 
 AnalysisError
+├── AlignmentUseless captions teach no more than was known without them
+├── CaptionsInvalid  too few images have a caption
 ├── LabelsInvalid    there is nothing to measure by
 ├── MapImpossible    there is nothing to draw a map of
 ├── MapUnavailable   packages that maps need are not installed
@@ -20,6 +22,14 @@ class AnalysisError(Exception):
     """Any failure of this package. Its message is one sentence for people, and says what to do."""
 
     exit_code = 2
+
+
+class AlignmentUseless(AnalysisError):
+    """Words learned from captions do not find surely more than before."""
+
+
+class CaptionsInvalid(AnalysisError):
+    """Captions that are not there, or are too few to learn from."""
 
 
 class LabelsInvalid(AnalysisError):

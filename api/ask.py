@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,19 +22,23 @@ from lookalike_client import (
 
 from api.errors import FileGone, ServerFailed
 from api.http.search_schemas import SearchAnswer
+from api.serving.looked import Looked
 from api.serving.pictures import open_original
+from api.serving.prompts import resolved
 from api.serving.questions import QueryPicture, Question, QuestionPart, SearchOptions
 from api.serving.timing import Timing
+from indexer.encoders.encoder import Encoder
 from indexer.encoders.words import load_text_encoder
-from indexer.errors import ImageRejected, ModelUnavailable, SourceMissing
+from indexer.errors import ImageRejected, ModelUnavailable, ModelUnsupported, SourceMissing
 from indexer.index_encoder import load_index_encoder
 from indexer.pictures.decode import Box, DecodeLimits, decode, thumbnail
 from indexer.pictures.preprocess import inputs_of, orientations
 from indexer.pictures.sheet import CELL, Picture, draw_sheet
 from indexer.sources import as_on_disk
-from search.errors import StorageFailed, UnknownImage
+from search.errors import PromptInvalid, StorageFailed, UnknownImage
 from search.index import Index
-from search.types import Space, Vector
+from search.query.prompt import PromptPart, read_prompt
+from search.types import Combine, Query, Space, Vector
 
 SENT_SIDE = 2_048
 """Pixels of the longer side of what is sent in the place of a picture that is too large for a server: models look at a
@@ -46,13 +50,28 @@ So it is with what is too large, whatever the code: a proxy's own limit is often
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """A question of the command line: an image file, words or an id, and how to look."""
+    """A question of the command line: an image file, words, an id or a prompt, and how to look.
 
-    image: Path | None
-    text: str | None
-    id: str | None
-    box: Box | None
+    combine: how the parts of a prompt make one score.
+    """
+
+    image: Path | None = None
+    text: str | None = None
+    id: str | None = None
+    prompt: str | None = None
+    box: Box | None = None
+    combine: Combine = "sum"
     options: SearchOptions
+
+    def question(self) -> Question:
+        """With the bytes of its images. Raises SourceMissing, PromptInvalid."""
+        if self.prompt is not None:
+            prompt = read_prompt(self.prompt)
+            images = {part.value: QueryPicture(data=_read_part(part)) for part in prompt.paths}
+            return Question(prompt=prompt, images=images, combine=self.combine, options=self.options)
+        picture = None if self.image is None else QueryPicture(data=_read(self.image), box=self.box)
+        part = QuestionPart(picture=picture, text=self.text, id=self.id)
+        return Question(parts=[part], combine=self.combine, options=self.options)
 
 
 def ask_index(path: Path, asked: Asked, *, warn: Callable[[str], None]) -> dict[str, Any]:
@@ -63,46 +82,61 @@ def ask_index(path: Path, asked: Asked, *, warn: Callable[[str], None]) -> dict[
     began = time.perf_counter()
     timing = Timing()
     with Index.open(path) as index:
-        picture = None if asked.image is None else QueryPicture(data=_read(asked.image), box=asked.box)
-        question = Question(parts=[QuestionPart(picture=picture, text=asked.text, id=asked.id)], options=asked.options)
-        draft = question.draft(index)
-        space = index.space(draft.space)
-        vectors = [_embedded(one, asked, index, space, timing, warn) for one in question.pictures]
+        query, space = query_of(index, asked, timing, warn=warn)
         start = time.perf_counter()
-        texts = question.texts_for(space)
-        words: Iterable[Vector] = ()
-        try:
-            words = load_text_encoder(space.recipe).encode(texts) if texts else ()
-        except ModelUnavailable as error:
-            if draft.words is None:
-                raise
-            warn(f"Words are looked for in labels, metadata and names alone. {error}")
-        timing.encode += time.perf_counter() - start
-        start = time.perf_counter()
-        hits = index.search(question.query(draft, vectors, words))
+        hits = index.search(query)
         timing.search = time.perf_counter() - start
     timing.total = time.perf_counter() - began
-    return SearchAnswer.of(hits, space.name, timing).model_dump()
+    return SearchAnswer.of(hits, space, timing).model_dump()
 
 
-def _embedded(
-    picture: QueryPicture,
-    asked: Asked,
-    index: Index,
-    space: Space,
-    timing: Timing,
-    warn: Callable[[str], None],
-) -> Vector:
-    start, inputs = time.perf_counter(), inputs_of([space.recipe])
-    with _named(asked.image):
-        decoded = decode(picture.data, inputs, limits=DecodeLimits(), box=picture.box)
-    timing.decode = time.perf_counter() - start
-    encoder = load_index_encoder(index, [space], warn=warn)
+def query_of(index: Index, asked: Asked, timing: Timing, *, warn: Callable[[str], None]) -> tuple[Query, str]:
+    """A question as a query of an index, its pictures and words embedded, and the name of its first space.
+
+    warn: as of `ask_index`.
+    """
+    given = asked.question()
+    names = {id(picture): Path(name) for name, picture in given.images.items()}
+    question = resolved(given, index)
+    draft = question.draft(index)
+    pictures = question.pictures_in(draft)
+    spaces = {space.name: space for _, space in pictures}
+    encoders = {name: load_index_encoder(index, [space], warn=warn) for name, space in spaces.items()}
+    looked = [
+        _looked(one, names.get(id(one), asked.image), asked.options, space, encoders[space.name], timing)
+        for one, space in pictures
+    ]
     start = time.perf_counter()
-    views = orientations(decoded.pixels, inputs) if asked.options.turns else (decoded.pixels,)
+    texts = question.texts_in(draft)
+    words: list[Vector | None] = [None] * len(texts)
+    try:
+        encoders_of_texts = {one: load_text_encoder(one, index.models) for one in {space.recipe for _, space in texts}}
+        words = [encoders_of_texts[space.recipe].encode([text])[0] for text, space in texts]
+    except (ModelUnavailable, ModelUnsupported) as error:
+        if draft.words is None:
+            raise
+        warn(f"Words are looked for in labels, metadata and names alone. {error}")
+    timing.encode += time.perf_counter() - start
+    return question.query(draft, looked, words), question.spaces(draft)[0].name
+
+
+def _looked(
+    picture: QueryPicture,
+    name: Path | None,
+    options: SearchOptions,
+    space: Space,
+    encoder: Encoder,
+    timing: Timing,
+) -> Looked:
+    start, inputs = time.perf_counter(), inputs_of([space.recipe])
+    with _named(name):
+        decoded = decode(picture.data, inputs, limits=DecodeLimits(), box=picture.box)
+    timing.decode += time.perf_counter() - start
+    start = time.perf_counter()
+    views = orientations(decoded.pixels, inputs) if options.turns else (decoded.pixels,)
     vectors: Vector = encoder.encode(np.stack(views))[0]
-    timing.encode = time.perf_counter() - start
-    return vectors if asked.options.turns else vectors[0]
+    timing.encode += time.perf_counter() - start
+    return Looked(vectors if options.turns else vectors[0], None if picture.box else decoded.facts.phash)
 
 
 def ask_server(url: str, api_key: str | None, asked: Asked) -> dict[str, Any]:
@@ -111,6 +145,8 @@ def ask_server(url: str, api_key: str | None, asked: Asked) -> dict[str, Any]:
     Raises ServerFailed with its own words.
     """
     data = None if asked.image is None else _read(asked.image)
+    if asked.prompt is not None:
+        asked.question()  # what is wrong with it, and files that are not there, are said alike, wherever it is asked
     try:
         with Client(url, api_key=api_key) as client:
             try:
@@ -135,6 +171,8 @@ def _search(client: Client, asked: Asked, data: bytes | None, box: Box | None) -
         data,
         text=asked.text,
         id=asked.id,
+        prompt=asked.prompt,
+        combine=asked.combine,
         box=box,
         k=options.k,
         min_score=options.min_score,
@@ -191,7 +229,7 @@ def pictures_of_server(url: str, api_key: str | None) -> Iterator[Fetch]:
 def draw(asked: Asked, answer: Mapping[str, Any], out: Path, fetch: Fetch) -> None:
     """Draw query and hits as a contact sheet. Raises StorageFailed where it cannot be written."""
     query_data = _read(asked.image) if asked.image is not None else fetch(asked.id) if asked.id is not None else None
-    name = asked.text or "an indexed image" if asked.image is None else asked.image.name
+    name = asked.text or asked.prompt or "an indexed image" if asked.image is None else asked.image.name
     hits = [
         Picture(data=fetch(hit["id"]), heading=f"{hit['score']:.3f}", caption=hit["path"] or hit["id"])
         for hit in answer["hits"]
@@ -202,6 +240,18 @@ def draw(asked: Asked, answer: Mapping[str, Any], out: Path, fetch: Fetch) -> No
         reason = getattr(error, "strerror", None) or str(error)
         raise StorageFailed(
             f"The sheet {out} cannot be written: {reason}. Name a .png or .jpg file in a folder that is there."
+        ) from error
+
+
+def _read_part(part: PromptPart) -> bytes:
+    try:
+        return as_on_disk(Path(part.value)).read_bytes()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise PromptInvalid(
+            f"{part.value} cannot be read: {reason}. Put it in quotes if it is words, or name it whole: "
+            f'file:"my photo.jpg".',
+            part.position,
         ) from error
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -12,10 +11,13 @@ from typing import Annotated, Any, NoReturn, cast
 import typer
 
 import analysis.cli
+import api.boards_cli
 import indexer.cli
 import search.cli
 from analysis.errors import AnalysisError
 from api.errors import ApiError
+from api.shown import checked_id, print_hits
+from api.teach_cli import teach
 from indexer.errors import IndexerError
 from search.console import (
     DEFAULT_INDEX,
@@ -71,7 +73,8 @@ analysis.cli.register(app.command)
 @app.command("search")
 def search_command(
     asks: Annotated[
-        str | None, typer.Argument(metavar="IMAGE|WORDS", help="The picture to find lookalikes of, or what they show.")
+        str | None,
+        typer.Argument(metavar="IMAGE|WORDS", help="The picture to find lookalikes of, what they show, or both."),
     ] = None,
     id: Annotated[str | None, typer.Option("--id", help="Search by an indexed image instead.")] = None,  # noqa: A002
     index: Annotated[Path | None, typer.Option(metavar="DIR", help="The index.")] = None,
@@ -92,6 +95,9 @@ def search_command(
         bool, typer.Option("--fold", help="Show images that look the same once, with their number.")
     ] = False,
     turns: Annotated[bool, typer.Option("--turns", help="Find turned and mirrored copies too.")] = False,
+    combine: Annotated[
+        str, typer.Option(metavar="sum|best", help="Like all parts together, or like the best of them.")
+    ] = "sum",
     paths: Annotated[
         bool, typer.Option("--paths", help="Print paths only, one a line, at most 20 of an image.")
     ] = False,
@@ -103,7 +109,8 @@ def search_command(
 ) -> None:
     """Find the indexed images nearest to a picture, or those that show what words say.
 
-    What is a file, ends as a picture's name does, or holds a `/`, is a picture.
+    Both may be mixed and weighed: "red bicycle::2 beach --no people", '2:photo.jpg + "snow" - id:3fa9',
+    "--style ref.jpg --sw 300". What is a file, ends as a picture's name does, or holds a `/`, is a picture.
     """
     from pydantic import ValidationError
 
@@ -112,19 +119,22 @@ def search_command(
     from api.serving.questions import SearchOptions
     from indexer.pictures.sheet import is_drawable
     from search.catalog.hits import HIT_PATHS
+    from search.errors import PromptInvalid
     from search.filters import parse_short
+    from search.query.prompt import caret
 
     if (asks is None) == (id is None):
         raise typer.BadParameter(
             "Name one picture, words, or --id of an indexed picture, and not two of them.", param_hint="IMAGE|WORDS"
         )
-    image = Path(asks) if asks is not None and _is_picture(asks) else None
-    text = asks if image is None else None
+    image, text, prompt = (None, None, None) if asks is None else _meant(asks)
     if box is not None and image is None:
         raise typer.BadParameter("Only a picture can have a box.", param_hint="--box")
     if null and not paths:
         raise typer.BadParameter("-0 ends paths: add --paths.", param_hint="--null")
-    if turns and image is None:
+    if combine not in ("sum", "best"):
+        raise typer.BadParameter("sum or best.", param_hint="--combine")
+    if turns and image is None and prompt is None:
         raise typer.BadParameter("Only a picture can be turned.", param_hint="--turns")
     if sheet is not None and not (sheet.parent.is_dir() and is_drawable(sheet)):
         raise typer.BadParameter("Name a .png or .jpg file in a folder that is there.", param_hint="--sheet")
@@ -147,15 +157,20 @@ def search_command(
     asked = Asked(
         image=image,
         text=text,
-        id=None if id is None else _checked_id(id),
+        id=None if id is None else checked_id(id),
+        prompt=prompt,
+        combine="best" if combine == "best" else "sum",
         box=None if box is None else _numbers(box),
         options=options,
     )
-    if server is not None:
-        api_key = None if api_key is None else key_to_send(api_key)
-        answer = ask_server(server, api_key, asked)
-    else:
-        answer = ask_index(index or default_index(), asked, warn=warn)
+    try:
+        if server is not None:
+            api_key = None if api_key is None else key_to_send(api_key)
+            answer = ask_server(server, api_key, asked)
+        else:
+            answer = ask_index(index or default_index(), asked, warn=warn)
+    except PromptInvalid as error:
+        _fail(f"{error.message}\n{caret(asks or '', error.position)}", error.exit_code)
     if as_json:
         print_json(answer)
     elif paths:
@@ -163,7 +178,7 @@ def search_command(
         if hidden := sum(hit["path_count"] - len(hit["paths"]) for hit in answer["hits"]):
             warn(f"{plural(hidden, 'more path')} of these images not printed: of each, the first {HIT_PATHS} are")
     else:
-        _print_hits(answer)
+        print_hits(answer)
     cut = options.max_fmr is not None and min_score is None and not fold
     if cut and len(answer["hits"]) < k and all(hit["fmr"] is not None for hit in answer["hits"]):
         matching = "Matching images" if filter else "Images"
@@ -174,23 +189,25 @@ def search_command(
             draw(asked, answer, sheet, fetch)
 
 
-def _is_picture(asks: str) -> bool:
-    """Whether what is looked for is a picture's path, there or not, and not words."""
-    from indexer.pictures.formats import FORMATS
+def _meant(asks: str) -> tuple[Path | None, str | None, str | None]:
+    """What is looked for: a picture's path, there or not, or words, or a prompt of several parts."""
     from indexer.sources import as_on_disk
+    from search.errors import PromptInvalid
+    from search.query.prompt import caret, read_prompt
 
-    if "/" in asks or os.sep in asks:
-        return True
     with suppress(OSError, ValueError):  # words may be longer than any name
         if as_on_disk(Path(asks)).is_file():
-            return True
-    return any(asks.lower().endswith(f".{end}") for one in FORMATS for end in one.extensions)
-
-
-def _checked_id(text: str) -> str:
-    if not re.fullmatch(r"[0-9a-fA-F]{64}", text):
-        raise typer.BadParameter("An id is 64 hexadecimal digits: the SHA-256 of the file.", param_hint="--id")
-    return text.lower()
+            return Path(asks), None, None
+    if not asks.isascii() and asks != asks.encode("utf-8", "replace").decode("utf-8"):
+        raise typer.BadParameter("The words are not text in UTF-8. Type them again.", param_hint="IMAGE|WORDS|PROMPT")
+    try:
+        prompt = read_prompt(asks)
+    except PromptInvalid as error:
+        _fail(f"{error.message}\n{caret(asks, error.position)}", error.exit_code)
+    if len(prompt.parts) == 1 and not prompt.style and prompt.parts[0].kind == "path" and prompt.parts[0].weight == 1:
+        return Path(prompt.parts[0].value), None, None
+    words = prompt.only_words
+    return (None, words, None) if words is not None else (None, None, asks)
 
 
 def _share(text: str) -> Any:
@@ -213,17 +230,9 @@ def _numbers(text: str) -> tuple[float, float, float, float]:
     return x, y, width, height
 
 
-def _print_hits(answer: dict[str, Any]) -> None:
-    if not answer["hits"]:
-        say("No image matches.")
-    for hit in answer["hits"]:
-        labels = f"  [{', '.join(hit['labels'])}]" if hit["labels"] else ""
-        copies = f"  (+{hit['copy_count']:,} alike)" if hit["copy_count"] else ""
-        probable = "" if hit["probability"] is None else f"  {hit['probability']:4.0%}"
-        say(f"{hit['score']:.4f}{probable}  {hit['path'] or hit['id']}{labels}{copies}")
-
-
 search.cli.register(app.command)
+app.command("teach")(teach)
+api.boards_cli.register(app.command)
 
 
 @app.command()

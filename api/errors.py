@@ -14,6 +14,8 @@ ApiError
     ├── FileGone        an image's file is gone, or has changed
     ├── GroupsMissing   nobody has looked for duplicates of this kind yet
     ├── MapMissing      no map of a space was made yet
+    ├── AddressRefused  an address that a watch may not tell
+    ├── LinkInvalid     a guest's link that opens nothing, or not this
     └── SpaceInvalid    layers or a pooling that the index's model does not offer
 """
 
@@ -109,3 +111,14 @@ class MapMissing(ServingError):
 
     def __init__(self) -> None:
         super().__init__("There is no map of this space yet. Where the index is, run: lookalike map INDEX --space NAME")
+
+
+class AddressRefused(ServingError):
+    """An address that a watch may not tell; the message says which it may."""
+
+
+class LinkInvalid(ServingError):
+    """A link that never was, has expired, was revoked, or does not allow this."""
+
+    def __init__(self) -> None:
+        super().__init__("This link opens nothing here. Ask whoever sent it for a new one.")

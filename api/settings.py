@@ -104,6 +104,8 @@ class Settings(BaseSettings):
     """Seconds that requests in flight may take once the server is told to stop."""
     cached_embeddings: int = Field(default=10_000, ge=0)
     """Uploads whose embeddings are remembered, 2 KB each at 384 numbers."""
+    watch_private: bool = False
+    """Whether watches may tell addresses of this machine and of private networks: whoever may write can name them."""
     log_format: LogFormat = "text"
 
 

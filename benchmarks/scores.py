@@ -49,8 +49,8 @@ ENOUGH = 50
 """Pairs that a rate must expect for it to be looked at."""
 NEAREST = 100
 EDITED, DISTRACTORS, DULL, CLOTHES = 1_000, 20_000, 200, 12_000
-BY_CHANCE = (10, 20, 30, 40, 50, 75, 100)
-"""Images that cuts let through by chance."""
+BY_CHANCE = (10, 15, 20, 30, 40, 50, 75, 100)
+"""Images that cuts by scores alone let through by chance."""
 PLAIN_LAYER = 11
 """Measured beside the default."""
 
@@ -124,6 +124,10 @@ class Pool:
     def vector(self, path: Path) -> Vectors:
         """The stored embedding of a picture in the default space, (dim,)."""
         return self._index.vector(self._records[path].id, self.space)
+
+    def phash(self, path: Path) -> int | None:
+        """The perceptual hash of a picture."""
+        return self._records[path].facts.phash
 
     def others(self, count: int) -> list[Path]:
         """Pictures that are neither edited, nor originals of edits, nor dull."""
@@ -245,7 +249,8 @@ def edits(pool: Pool, folder: Path) -> None:
     with pool.part([*others, *(file for file, _ in pool.edited.values())], folder) as index:
         images = len(records(index))
         for path, (file, name) in pool.edited.items():
-            query = Query(parts=[QueryPart(vector=pool.vector(path))], k=NEAREST)
+            part = QueryPart(vector=pool.vector(path), phash=pool.phash(path))
+            query = Query(parts=[part], k=NEAREST)
             first = [hit for hit in index.search(query) if hit.path != str(file)]
             left = {hit.path for hit in index.search(replace(query, k=10_000, max_fmr=AUTO))}
             kept[name].append(str(file) in left)

@@ -97,7 +97,7 @@ def some(labelled: Labelled, most: int, *, whole: bool) -> Labelled:
 def listed() -> list[Space]:
     """The list that was fixed before, the default recipe first."""
     files, encoding = locate(PACKAGED.name), Encoding(backend="openvino", precision="fp32")
-    (default,) = spaces_for(files, default_requests(files), encoding)
+    default, *_ = spaces_for(files, default_requests(files), encoding)
     tried = candidates(Spaces((default,), default.name))
     plain = (IDENTITY, default.transform)
     found = [one for one in tried if one.transform in plain and one.recipe.pooling == default.recipe.pooling]

@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -23,14 +23,9 @@ from numpy.typing import NDArray
 from relevance import build
 from scores import records
 
-from indexer.encoders.encoder import Encoder, SpaceRequest
 from indexer.encoders.words import load_text_encoder
-from indexer.fill import Fill
-from indexer.index_encoder import load_index_encoder
-from indexer.new_space import space_to_add
-from indexer.progress import Quiet
 from search.index import Index
-from search.types import Query, QueryPart, Space
+from search.types import Query, QueryPart
 
 TOP = (1, 5, 10)
 WORDS = "words"
@@ -61,25 +56,12 @@ def pictures(sets: Path) -> dict[Path, str]:
     return {path: path.stem.replace("_", " ") for path in paths}
 
 
-def add_words(folder: Path) -> None:
-    """Give an index its space of words."""
-    with Index.open(folder, writable=True) as index:
-        with index.writer() as writer:
-            writer.add_space(space_to_add(index.catalog.spaces(), SpaceRequest(words=True)))
-
-        def load(spaces: Sequence[Space]) -> Encoder:
-            return load_index_encoder(index, spaces, warn=print)
-
-        Fill(index, load, workers=2, progress=Quiet(), stopped=lambda: False).run()
-        index.publish()
-
-
 def measure(index: Index, texts: Mapping[Path, str]) -> None:
     """Print a row a method: the share of texts that find an image of theirs among the first of TOP, and its time."""
     said = {record.id: texts[Path(path)] for record in records(index) for path in record.paths if Path(path) in texts}
     space = index.space(WORDS)
     asked = [*said.items()]
-    vectors: NDArray[np.float32] = load_text_encoder(space.recipe).encode([text for _, text in asked])
+    vectors: NDArray[np.float32] = load_text_encoder(space.recipe, index.models).encode([text for _, text in asked])
     for method in METHODS:
         found, own = np.zeros(len(TOP)), np.zeros(len(TOP))
         began = time.perf_counter()
@@ -104,7 +86,6 @@ def main() -> None:
     for names, paths in ((described, [*described["stamps, en"]]), ({"qabcs": pictures(sets)}, [*pictures(sets)])):
         with tempfile.TemporaryDirectory() as work:
             build(paths, Path(work, "set.index"))
-            add_words(Path(work, "set.index"))
             with Index.open(Path(work, "set.index")) as index:
                 for name, texts in names.items():
                     print(f"\n### {name}\n\n| by | texts | {' | '.join(f'R@{top}' for top in TOP)} | ms |")

@@ -1,4 +1,5 @@
-"""Write the synchronous client, `_client.py` and `_connection.py`, from `_async_*.py`: run after every change there.
+"""Write the synchronous client from `_async_*.py`, and the client's copy of `search/query/prompt.py`, FILES: run after
+every change there.
 
 python client/generate.py
 """
@@ -17,6 +18,14 @@ NAMES = {
     "AsyncClient": "Client",
     "AsyncConnection": "Connection",
     "_async_connection": "_connection",
+    "_async_feedback": "_feedback",
+    "AsyncFeedback": "Feedback",
+    "AsyncNouns": "Nouns",
+    "_async_nouns": "_nouns",
+    "AsyncBoards": "Boards",
+    "AsyncWatches": "Watches",
+    "_async_boards": "_boards",
+    "_async_watches": "_watches",
     "AsyncBaseTransport": "BaseTransport",
     "aclose": "close",
     "apart_async": "apart",
@@ -24,12 +33,15 @@ NAMES = {
     "sleep_async": "sleep",
 }
 
-
-FILES = ("_client.py", "_connection.py")
+FILES = ("_client.py", "_connection.py", "_boards.py", "_watches.py", "_feedback.py", "_nouns.py", "_prompt.py")
+PROMPT = PACKAGE.parent.parent / "search" / "query" / "prompt.py"
+"""Read in the client too: only there are the files that a prompt names."""
 
 
 def generated(name: str) -> str:
     """The text that one of FILES has to hold."""
+    if name == "_prompt.py":
+        return PROMPT.read_text(encoding="utf-8").replace("search.errors", "lookalike_client._errors")
     with tempfile.TemporaryDirectory() as folder:
         source, made = Path(folder, f"_async{name}"), Path(folder, name)
         source.write_bytes((PACKAGE / source.name).read_bytes())

@@ -20,6 +20,7 @@ SAMPLE = ROOT / "data" / "sample"
 QUERIES = ROOT / "data" / "queries"
 DEMO = ROOT / "demo"
 QUERY = QUERIES / "strawberry.png"
+WORDS = "something to drink from"
 COMMAND = Path(sys.executable).with_name("lookalike")
 
 
@@ -69,6 +70,9 @@ def main() -> None:
         for hit in answer:
             print(f"{hit.score:.4f}  {_shown(Path(hit.path or hit.id))}  {', '.join(hit.labels)}")
         print(f"{answer.took_ms['total']:.0f} ms on the server")
+        print(f'\n>>> client.search(text="{WORDS}", k=3)')
+        for hit in client.search(text=WORDS, k=3):
+            print(f"{hit.score:.4f}  {_shown(Path(hit.path or hit.id))}  {', '.join(hit.labels)}")
     sheet = DEMO / "contact-sheet.png"
     run("search", QUERY, "--index", index, "-k", "10", "--sheet", sheet)
     here, drawn, made, asked = (
@@ -80,6 +84,7 @@ Done in {time.perf_counter() - began:.0f} s. Look at {drawn}, then try:
 
     {here} serve {made}          # a web page: drop a picture on it
     {here} search {asked} --index {made}
+    {here} search "a bird" --index {made}
     {here} build PHOTOS          # your own pictures, into ./lookalike.index
 """
     )

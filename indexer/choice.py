@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from indexer.encoders.checked import CheckedEncoder
 from indexer.encoders.encoder import Encoder, SpaceRequest
-from indexer.encoders.load import encoder_for, passes, with_companion
+from indexer.encoders.load import completed, encoder_for, own_parts, passes
 from indexer.errors import ModelUnsupported
 from indexer.index_encoder import MIN_MEDIAN_COSINE, agreement, load_index_encoder
 from indexer.machine import has_openvino, openvino_advice
 from indexer.models import COMPANION, PACKAGED, ModelFiles, how_to_install, is_installed, locate
+from indexer.renewal import renew_words
 from search.errors import RecipeMismatch
 from search.index import Index
 from search.lock import write_lock
@@ -28,7 +29,7 @@ from search.writer import Writer
 
 @dataclass(frozen=True, kw_only=True)
 class ModelChoice:
-    """The model, spaces and encoding that the user asked for; all may be left out."""
+    """The model, spaces and encoding that the user asked for; all may be left out. style: its space, besides."""
 
     model: str | None
     spaces: tuple[SpaceRequest, ...]
@@ -38,6 +39,7 @@ class ModelChoice:
     min_overlap: float
     device: str
     batch_size: int | None
+    style: bool = False
 
 
 def open_for_build(
@@ -52,9 +54,16 @@ def open_for_build(
     if not (path / "catalog.sqlite").exists():
         files = locate(wanted.model or PACKAGED.name)
         spaces = _spaces(files, wanted, _encoding(wanted))
+        if len(passes(spaces)) > 1:
+            raise ModelUnsupported(
+                "The space of style takes other pixels than these spaces, or another network. Leave --style out, and "
+                f"add it afterwards: lookalike spaces {path} add --style"
+            )
         if not wanted.spaces and files.card is PACKAGED and not is_installed(COMPANION):
             how = f"{how_to_install(COMPANION)} Then build a new index."
             warn(f"{COMPANION.name} is not installed: with it, searches find more. {how}")
+        if not wanted.spaces and (lacking := _lacks_for_texts(files)) is not None:
+            warn(f"Words cannot be looked up with {files.name}, only images. {lacking}")
         recipes = {space.name: space.recipe for space in spaces}
         encoder = _load(spaces, path, wanted)  # first: without a model, nothing is left behind
         stack.enter_context(write_lock(path))
@@ -65,6 +74,8 @@ def open_for_build(
         stack.enter_context(write_lock(path))  # before the index is opened, which may bring it up to date
     index = stack.enter_context(Index.open(path, writable=not dry_run))
     writer = None if dry_run else stack.enter_context(index.writer())
+    if writer is not None:
+        renew_words(index, writer, warn=warn)
     found = _check_same(index, writer, wanted)
     if len(passes(index.spaces)) == 1 and not index.catalog.counts()[0]:  # the encoding is chosen with the first images
         spaces = tuple(replace(space, encoding=_encoding(wanted)) for space in index.spaces)
@@ -130,7 +141,18 @@ def _spaces(files: ModelFiles, wanted: ModelChoice, encoding: Encoding) -> tuple
     # imports torch: not before the user's words are checked
     from indexer.encoders.recipes import default_requests, spaces_for
 
-    return spaces_for(files, wanted.spaces or default_requests(files), encoding, "pad" if wanted.pad else None)
+    requests = (*(wanted.spaces or default_requests(files, padded=wanted.pad)), *_beside(wanted))
+    return spaces_for(files, requests, encoding, "pad" if wanted.pad else None)
+
+
+def _beside(wanted: ModelChoice) -> tuple[SpaceRequest, ...]:
+    return (SpaceRequest(style=True),) if wanted.style else ()
+
+
+def _lacks_for_texts(files: ModelFiles) -> str | None:
+    from indexer.encoders.text_towers import lacks_for_texts
+
+    return lacks_for_texts(files)
 
 
 def _encoding(wanted: ModelChoice) -> Encoding:
@@ -166,16 +188,21 @@ def _checked(
         return _load([replace(space, encoding=exact) for space in index.spaces], index.path, wanted)
 
     def store(encoding: Encoding) -> None:
+        # int8 was fitted to the model: what its companion alone gives is not of it.
+        own = {space.name for space in own_parts(index.spaces)}
+        beside = Encoding(backend=encoding.backend, precision="fp32")
         with writer.transaction() as transaction:
             for space in index.spaces:
-                transaction.set_encoding(space.name, encoding)
+                alone = encoding.model is not None and space.name not in own
+                transaction.set_encoding(space.name, beside if alone else encoding)
 
     def quantise(pixels: NDArray[np.uint8]) -> tuple[Encoder, Callable[[], str]]:
         from indexer.encoders import int8
 
-        own = {name: recipe.own for name, recipe in recipes.items()}
-        fitted, store = int8.fit(files, own, pixels, index.path / "models", batch_size=wanted.batch_size)
-        return with_companion(fitted, index.spaces, partial(_load, path=index.path, wanted=wanted)), store
+        own = {space.name: recipes[space.name].own for space in own_parts(index.spaces)}
+        fitted, store = int8.fit(files, own, pixels, index.models, batch_size=wanted.batch_size)
+        load = partial(_load, path=index.path, wanted=wanted)
+        return completed(fitted, index.spaces, load, index.models), store
 
     return CheckedEncoder(
         encoder,
@@ -213,6 +240,8 @@ def _check_same(index: Index, writer: Writer | None, wanted: ModelChoice) -> Cal
         raise RecipeMismatch(
             f"{index.path} was built without --pad. Leave it out to go on, or build another index with --index."
         )
+    if wanted.style and not any(space.name.endswith("style") for space in index.spaces):
+        raise RecipeMismatch(f"{index.path} has no space of style. Add it: lookalike spaces {index.path} add --style")
     if wanted.spaces:
         asked = _spaces(locate(wanted.model or index.space().recipe.model), wanted, Encoding())
         named = ", ".join(space.name for space in asked)

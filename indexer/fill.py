@@ -14,7 +14,6 @@ from indexer.embedder import Embedder
 from indexer.encoders.encoder import Encoder
 from indexer.encoders.words import load_head
 from indexer.errors import ImageRejected
-from indexer.models import locate
 from indexer.pictures.decode import PIXEL_BYTES, DecodeLimits
 from indexer.pictures.preprocess import Inputs, inputs_of
 from indexer.pictures.worker import Workers
@@ -145,11 +144,11 @@ class Fill:
 
     def _derive(self, space: Space) -> None:
         """Fill a space of words from one that holds its network's features, without a look at the files."""
-        words, source = space.recipe.words, features_in(self._index.spaces, space)
-        if words is None or source is None:
+        source = features_in(self._index.spaces, space)
+        if source is None:
             return
-        head = load_head(words, locate(space.recipe.model).weights)
-        after, own = 0, source.recipe.parts[0]
+        head = load_head(space.recipe, self._index.models)
+        after, own = 0, source.recipe.dim - space.recipe.source.dim
         counts = len(self._spaces) == 1  # else each image is counted when its files are read
         filled = published = 0
         while not self._stopped():
@@ -261,8 +260,13 @@ class Fill:
 
 
 def features_in(spaces: Sequence[Space], words: Space) -> Space | None:
-    """The space whose vectors hold the features that a space of words is made of; None where there is none."""
-    return next((one for one in spaces if one.complete and one.recipe.companion == words.recipe.own), None)
+    """The space whose vectors hold, or end with, the features that a space of words is made of; None where there is
+    none, or where it is not of words."""
+    if words.recipe.words is None:
+        return None
+    features = words.recipe.source
+    held = (one for one in spaces if one.complete and one.recipe.words is None)
+    return next((one for one in held if features in (one.recipe, one.recipe.companion)), None)
 
 
 def _limits(index: Index, seconds: float) -> DecodeLimits:

@@ -14,6 +14,7 @@ from indexer.errors import ModelUnavailable, ModelUnsupported
 from indexer.packaged.dinov2 import DINOV2
 from indexer.packaged.efficientnet import EFFICIENTNET
 from indexer.packaged.package import Package, checkpoint_folder
+from indexer.text_files import TOKENIZER_FILES
 from indexer.tower_config import TowerConfig, read_tower_config
 from indexer.weights import adapter_files, refuse_adapter, weight_files, weights_hash
 from search.recipe import Pooling, Recipe
@@ -25,6 +26,7 @@ HUB_FILES = [
     "processor_config.json",
     "*.safetensors",
     "model.safetensors.index.json",
+    *TOKENIZER_FILES,
 ]
 """Files fetched from a hub repository: no pickled weights, and no code."""
 HUB_TIMEOUT = 5.0
@@ -197,6 +199,11 @@ def identified(files: ModelFiles, spaces: Mapping[str, Recipe]) -> dict[str, Rec
                 "the old one back, or build a new index."
             )
     return {name: replace(recipe, config_sha256=found) for name, recipe in spaces.items()}
+
+
+def is_folder(name: str) -> bool:
+    """Tell whether a recipe's model is a folder, wherever it lies now, rather than a name."""
+    return Path(name).is_absolute()
 
 
 def _as_path(name: str) -> Path:

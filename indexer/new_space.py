@@ -24,12 +24,17 @@ def space_to_add(there: Spaces, request: SpaceRequest | None, model: str | None 
     Raises ModelUnavailable, ModelUnsupported.
     """
     from indexer.encoders.recipes import default_requests  # imports torch
+    from indexer.encoders.text_towers import has_text_tower, lacks_for_texts
 
     default = there.of_default.recipe
     files = locate(model or default.model)
-    wanted = default_requests(files) if request is None else (request,)
+    if model is not None and request is not None and request.words and not has_text_tower(files):
+        why = lacks_for_texts(files) or "It was not trained with texts."
+        raise ModelUnsupported(f"Words cannot be looked up with {files.name}. {why}")
+    wanted = default_requests(files)[:1] if request is None else (request,)  # its space of words comes by --words
     (space,) = _of_model(there, files, wanted, _padding(there))
-    if model is None and space.recipe.words is None and space.recipe.weights_sha256 != default.weights_sha256:
+    of_companion = request is not None and (request.words or request.style)
+    if model is None and not of_companion and space.recipe.weights_sha256 != default.weights_sha256:
         raise _changed(files)
     return space
 

@@ -41,6 +41,7 @@ def spaces(
         bool, typer.Option("--recommended", help="The space that a new index of the model gets.")
     ] = False,
     words: Annotated[bool, typer.Option("--words", help="The space in which `search` looks words up.")] = False,
+    style: Annotated[bool, typer.Option("--style", help="The space in which styles are compared.")] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Make a space the default although images are missing in it.")
     ] = False,
@@ -54,19 +55,22 @@ def spaces(
     `add` without a layer goes on filling what is not complete. The index is searched, and changed, meanwhile.
     """
     figures = layer is not None or pooling is not None or transform != "none"
-    asked = figures or model is not None or recommended or words
+    asked = figures or model is not None or recommended or words or style
     _check_words(change, name, asked=asked, force=force)
     if change == "add":
         wanted = None
-        if recommended and (figures or words):
+        if recommended and (figures or words or style):
             raise typer.BadParameter("It says layers, pooling and transform itself.", param_hint="--recommended")
-        if words and (figures or model is not None):
-            raise typer.BadParameter("It has a network of its own. Leave the others out.", param_hint="--words")
+        if words and (figures or style):
+            raise typer.BadParameter("It says layers and pooling itself. Leave the others out.", param_hint="--words")
+        if style and (figures or model is not None):
+            raise typer.BadParameter("It has a network of its own. Leave the others out.", param_hint="--style")
         if asked and not recommended:
             from indexer.encoders.encoder import SpaceRequest
 
             layers = None if layer is None else layer_numbers(layer)
-            wanted = SpaceRequest(layers=layers, pooling=pooling, whiten=transform == "whiten", words=words)
+            whiten = transform == "whiten"
+            wanted = SpaceRequest(layers=layers, pooling=pooling, whiten=whiten, words=words, style=style)
         _add(directory, name, asked, wanted, model, device, batch_size, workers, as_json)
         return
     from search.index import Index  # imports faiss and sqlalchemy: not for --help
@@ -93,7 +97,7 @@ def _check_words(change: str | None, name: str | None, *, asked: bool, force: bo
         )
     if change != "add" and asked:
         raise typer.BadParameter(
-            "--layer, --pooling, --model, --transform, --recommended and --words are of a space to add.",
+            "--layer, --pooling, --model, --transform, --recommended, --words and --style are of a space to add.",
             param_hint="add",
         )
     if name is not None and asked:
@@ -119,12 +123,16 @@ def _add(
     from indexer.models import COMPANION, how_to_install
     from indexer.new_space import space_to_add
     from indexer.progress import progress_bar
+    from indexer.renewal import is_renewable, renew_words
     from search.index import Index
 
     with ExitStack() as stack:
         progress = stack.enter_context(progress_bar())
         stopped = stack.enter_context(graceful_interrupt())  # before anything native is loaded
         index = stack.enter_context(Index.open(directory, writable=True))
+        if is_renewable(index):
+            with index.writer() as writer:
+                renew_words(index, writer, warn=warn)
         if asked:
             new = space_to_add(index.catalog.spaces(), wanted, model)
             if wanted is None and new.recipe.companion is None and new.transform != IDENTITY:

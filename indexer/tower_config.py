@@ -44,13 +44,22 @@ FAMILY_DEFAULTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "dinov2_with_registers": {**_ALL, **_DINOV2, "patch_size": 16},
         "clip": {**_ALL, **_CLIP},
         "clip_vision_model": {**_ALL, **_CLIP},
+        "metaclip_2": {**_ALL, **_CLIP},
+        "chinese_clip": {**_ALL, **_CLIP},
+        "altclip": {**_ALL, **_CLIP},
         "siglip": {**_ALL, **_SIGLIP},
         "siglip_vision_model": {**_ALL, **_SIGLIP},
+        "tipsv2": {**_ALL, **_DINOV2, "image_size": 448},
         "efficientnet_lite": _EFFICIENTNET,
     }
 )
 """The values for keys that config.json leaves out, by `model_type`, of all that we run: those of transformers, where it
 has the model."""
+
+
+_CLIPS = ("clip", "metaclip_2", "chinese_clip", "altclip")
+TWO_TOWERS = (*_CLIPS, "siglip", "tipsv2")
+"""The `model_type` of checkpoints that have a tower for images and one for texts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,10 +100,22 @@ class TowerConfig:
 
 
 def read_tower_config(folder: Path, name: str) -> TowerConfig:
-    """Read a checkpoint's config.json. name: what the user calls the model.
+    """Read what a checkpoint's config.json says of its image tower. name: what the user calls the model.
 
     Raises ModelUnsupported where it is missing, unreadable, of a family that we do not run, or where a value cannot be.
     """
+    config, model_type = _read(folder, name)
+    tower = _part(config, model_type, "vision_config", name) if model_type in TWO_TOWERS else config
+    return _Values(tower, FAMILY_DEFAULTS[model_type], name).config(model_type)
+
+
+def read_text_config(folder: Path, name: str) -> Mapping[str, Any]:
+    """The part of a config.json that is about the text tower, as it is written. Raises ModelUnsupported."""
+    config, model_type = _read(folder, name)
+    return _part(config, model_type, "text_config", name)
+
+
+def _read(folder: Path, name: str) -> tuple[Mapping[str, Any], str]:
     if not (folder / "config.json").is_file():
         raise ModelUnsupported(f"{name} has no config.json: it is not a Hugging Face checkpoint of an image model.")
     try:
@@ -107,18 +128,15 @@ def read_tower_config(folder: Path, name: str) -> TowerConfig:
         raise ModelUnsupported(
             f"{name} {found}. It must be a vision transformer of one of these types: {', '.join(FAMILY_DEFAULTS)}."
         )
-    tower = _tower(config, model_type, name)
-    return _Values(tower, FAMILY_DEFAULTS[model_type], name).config(model_type)
+    return config, model_type
 
 
-def _tower(config: Mapping[str, Any], model_type: str, name: str) -> Mapping[str, Any]:
-    """The part of a configuration that is about the image tower."""
-    if model_type not in ("clip", "siglip"):
-        return config
-    old = config.get("vision_config_dict") if model_type == "clip" else None
-    tower = config.get("vision_config", {}) if old is None else old  # as transformers does
+def _part(config: Mapping[str, Any], model_type: str, key: str, name: str) -> Mapping[str, Any]:
+    """The part of a configuration that is about one of two towers."""
+    old = config.get(f"{key}_dict") if model_type in _CLIPS else None
+    tower = config.get(key, {}) if old is None else old  # as transformers does
     if not isinstance(tower, dict):
-        raise ModelUnsupported(f"The config.json of {name} cannot be used: its vision_config is not a JSON object.")
+        raise ModelUnsupported(f"The config.json of {name} cannot be used: its {key} is not a JSON object.")
     return tower
 
 
@@ -135,7 +153,7 @@ class _Values:
         if self._values.get("quantization_config") is not None:
             raise self._refused("its weights are quantised, and only plain ones are read; get the original checkpoint")
         for key in ("intermediate_size", "mlp_ratio"):
-            if key in self._values:
+            if key in self._values and not (key == "mlp_ratio" and model_type == "tipsv2"):  # whose largest has 3.7362
                 self._count(key)
         width, heads = self._count("hidden_size"), self._count("num_attention_heads")
         if width % heads:

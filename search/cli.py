@@ -245,7 +245,7 @@ def remove(
                     for location in erased:
                         transaction.forget_path(location)
                     for name in images:  # also the id of an image that was removed before
-                        transaction.clear_not_duplicates([name.lower()])
+                        transaction.forget_mentions(name.lower())
         if erase:
             index.compact()
         unknown = [name for name, image_id in found.items() if image_id is None and not barred[name]]

@@ -20,11 +20,20 @@ SearchError
 ├── SpaceExists         the index has a space of this name, where a new one was to be added
 ├── SpaceNeeded         a space that must stay: the default, or the last
 ├── SpaceIncomplete     a space in which images are missing cannot be what it was asked to be
+├── SpaceUnfit          a space of words cannot be the default
 ├── NotInSpace          an image has no vector in this space yet
 ├── VectorsMissing      an image was to be added without its vector in a complete space
 ├── FilterInvalid       a filter that does not say what it should match
 ├── QueryInvalid        a query that cannot be answered as it stands
+├── UnknownBoard        the index has no board of this number
+├── NotOnBoard          a board has no such item, comment or link
+├── UnknownWatch        the index has no watch of this number
+├── TooMany             there are as many boards, items or watches as there may be
+├── PromptInvalid       a prompt that cannot be read, with the position of what is wrong
 ├── PolicyInvalid       figures of a policy that no index can be published or searched by
+├── FeedbackInvalid     marks or a rule of feedback that cannot be meant
+├── UnknownSession      the index keeps no such feedback session, or the session no such round
+├── SessionExists       another feedback session has this name
 └── AnnotationInvalid   labels or metadata that the catalog cannot hold
 """
 
@@ -146,6 +155,10 @@ class SpaceIncomplete(SearchError):
     """A space in which images are missing was to become the default."""
 
 
+class SpaceUnfit(SearchError):
+    """A space of words was to become the default: it says what pictures show, not how they look."""
+
+
 class NotInSpace(SearchError):
     """The image is in the index, and has no vector in the space yet."""
 
@@ -162,8 +175,48 @@ class QueryInvalid(SearchError):
     """A query without parts, of the wrong dimension, or whose parts cancel out."""
 
 
+class UnknownBoard(SearchError):
+    """No board of this number."""
+
+
+class NotOnBoard(SearchError):
+    """No item, comment or link of this number on a board."""
+
+
+class UnknownWatch(SearchError):
+    """No watch of this number."""
+
+
+class TooMany(SearchError):
+    """As many are there as there may be; the message says how many, and what to delete."""
+
+
+class PromptInvalid(SearchError):
+    """A prompt that cannot be read. `position`: the character, from 0, at which what is wrong stands."""
+
+    def __init__(self, message: str, position: int) -> None:
+        super().__init__(message, position)
+        self.message = message
+        self.position = position
+
+    def __str__(self) -> str:
+        return f"{self.message} (at character {self.position + 1} of the prompt)"
+
+
 class PolicyInvalid(SearchError):
     """A policy whose figures contradict themselves; the message names the first."""
+
+
+class FeedbackInvalid(SearchError):
+    """Marks, a name or a rule of feedback that cannot be meant; the message says what is allowed."""
+
+
+class UnknownSession(SearchError):
+    """No feedback session of this id or name, or no such round in it."""
+
+
+class SessionExists(SearchError):
+    """Another feedback session has this name."""
 
 
 class AnnotationInvalid(SearchError):

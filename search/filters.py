@@ -102,7 +102,15 @@ class Present:
     """A file of the image was there when a build last looked, or it has no location. Nobody can type it."""
 
 
-Filter = And | Or | Not | Condition | Present
+@dataclass(frozen=True)
+class Added:
+    """The image was added after one change, and not after another one, by their `seq`. Nobody can type it."""
+
+    after: int
+    upto: int
+
+
+Filter = And | Or | Not | Condition | Present | Added
 
 
 class KeyTwice(ValueError):

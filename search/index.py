@@ -15,14 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.catalog.catalog import UPLOADS, Catalog
-from search.errors import (
-    IndexLocked,
-    IndexMissing,
-    SearchError,
-    StorageFailed,
-    UnknownImage,
-    UnknownSpace,
-)
+from search.errors import IndexLocked, IndexMissing, SearchError, StorageFailed, UnknownImage, UnknownSpace
 from search.files import check_path, make_folder, storage_errors
 from search.filters import Filter
 from search.generations.generation import Generation
@@ -34,6 +27,7 @@ from search.maps import sweep_maps
 from search.query.follow import Follower
 from search.query.neighbours import Neighbours
 from search.query.searcher import Searcher
+from search.query.snapshot import Snapshot
 from search.types import Hit, ImageRecord, IndexInfo, JsonObject, Query, Space, Vector
 from search.writer import Writer
 
@@ -80,8 +74,8 @@ class Index:
         """Open an index; one of an older Lookalike is brought up to date first, for which nobody else may be writing.
 
         unchecked: also where pages of its catalog are damaged, to see what can be seen; not one of an older Lookalike.
-        policy: the figures by which it is published and searched while it is open; they are not stored. Raises
-        IndexMissing, IndexDamaged, IndexTooNew, IndexLocked, StorageFailed.
+        policy: figures it is published and searched by while it is open; they are not stored. Raises IndexMissing,
+        IndexDamaged, IndexTooNew, IndexLocked, StorageFailed.
         """
         catalog = path / "catalog.sqlite"
         if not catalog.is_file():
@@ -209,7 +203,7 @@ class Index:
 
     def unpublished(self) -> bool:
         """Whether searches would be faster with a new generation: much is newer, or the current one cannot be read."""
-        snapshot, _ = self._follower.newest()
+        snapshot = self.snapshot()
         if self._follower.loading:
             return False
         if not snapshot.reads_current:
@@ -220,6 +214,10 @@ class Index:
         if dead > max(policy.min_delta_images, policy.max_dead_share * held) or snapshot.has_outgrown:
             return True
         return snapshot.delta_count > max(policy.min_delta_images, policy.max_delta_share * held)
+
+    def snapshot(self) -> Snapshot:
+        """The newest state of the index, as searches see it."""
+        return self._follower.newest()[0]
 
     def refresh(self) -> None:
         """Catch up with the catalog, and wait until the newest generation is loaded."""
@@ -273,12 +271,12 @@ class Index:
 
         Raises UnknownSpace.
         """
-        snapshot, _ = self._follower.newest()
+        snapshot = self.snapshot()
         return snapshot.all_vectors(snapshot.space(space).name)
 
     def neighbours(self, k: int, *, space: str | None = None) -> Neighbours:
         """The k nearest others of every image, as pairs of rowids, a batch at a time. Raises UnknownSpace."""
-        snapshot, _ = self._follower.newest()
+        snapshot = self.snapshot()
         return Neighbours(snapshot, snapshot.space(space).name, k)
 
     def image(self, image_id: str) -> ImageRecord:
@@ -315,7 +313,7 @@ class Index:
 
     def info(self) -> IndexInfo:
         """The index at a glance."""
-        snapshot, _ = self._follower.newest()
+        snapshot = self.snapshot()
         images, locations, failures = self.catalog.counts()
         return IndexInfo(
             path=str(self.path),

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-Pooling = Literal["cls", "mean", "gem", "cls+mean", "cls+gem", "pooler"]
-"""How a layer's tokens become one vector; two that are joined by `+` each have unit length."""
+Pooling = Literal["cls", "mean", "gem", "cls+mean", "cls+gem", "mean+std", "pooler", "projection"]
+"""How a layer's tokens become one vector; two that are joined by `+` each have unit length. `std` is the standard
+deviation of each number over the patches, or places: with the mean, it tells a style. `projection`: as the model was
+trained to compare it with a text."""
 Geometry = Literal["crop", "square", "pad"]
 Storage = Literal["float32", "float16"]
 """The type of a stored vector's numbers."""
@@ -43,6 +45,11 @@ class Words:
     encoder_sha256: str
     head_sha256: str
     features: int
+
+    @property
+    def kept_as(self) -> str:
+        """The name of the head's file among an index's models, where it was learned from the index's own captions."""
+        return f"words-{self.head_sha256}.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +99,8 @@ class Recipe:
     the same pixels, but for their mean and std: its embedding, of unit length, follows the model's own, both are
     normalised together, and `dim` counts it too. `words` is set where an image's vector says which words fit it.
     `regions` is set where an image has several vectors, of `dim` numbers each.
+    `text_sha256` is set where texts are embedded into the space by the text tower of the same weights: the hash of what
+    their vectors depend on besides, the tokenizer and the tower's configuration.
     """
 
     model: str = field(compare=False)
@@ -105,6 +114,7 @@ class Recipe:
     companion: Recipe | None = None
     words: Words | None = None
     regions: Regions | None = None
+    text_sha256: str | None = None
 
     @property
     def count(self) -> int:
@@ -112,25 +122,37 @@ class Recipe:
         return 1 if self.regions is None else self.regions.count
 
     @property
+    def knows_words(self) -> bool:
+        """Whether a text can be looked up in the space."""
+        return self.words is not None or self.text_sha256 is not None
+
+    @property
     def parts(self) -> tuple[int, ...]:
         """How many numbers each network gives, in their order: the model, and its companion if there is one."""
-        return (self.dim,) if self.companion is None else (self.dim - self.companion.dim, self.companion.dim)
+        dim = self.source.dim
+        return (dim,) if self.companion is None else (dim - self.companion.dim, self.companion.dim)
+
+    @property
+    def source(self) -> Recipe:
+        """The recipe of the features that tell words; of all other spaces, this one."""
+        return self if self.words is None else replace(self, words=None, dim=self.words.features)
 
     @property
     def own(self) -> Recipe:
         """The recipe of the model's own part, without its companion, and of its features where these tell words."""
-        if self.words is not None:
-            return replace(self, words=None, dim=self.words.features)
-        return replace(self, companion=None, dim=self.parts[0])
+        return replace(self.source, companion=None, dim=self.parts[0])
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-serialisable copy, without companion, words and regions where there are none; `from_json` is its
-        inverse."""
+        """A JSON-serialisable copy, without what is about texts, parts or a companion where there is none; `from_json` is
+        its inverse."""
         data = asdict(self)
+        if self.text_sha256 is None:
+            del data["text_sha256"]
         if self.companion is None:
             del data["companion"]
         else:
-            del data["companion"]["words"], data["companion"]["regions"]  # which only a space of its own has
+            for key in ("words", "text_sha256", "regions"):  # which only a space of its own has
+                del data["companion"][key]
         if self.words is None:
             del data["words"]
         if self.regions is None:
@@ -155,6 +177,7 @@ class Recipe:
             regions=None
             if regions is None
             else Regions(cells=regions["cells"], windows=tuple((x, y, w, h) for x, y, w, h in regions["windows"])),
+            text_sha256=data.get("text_sha256"),
         )
 
 

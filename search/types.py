@@ -15,9 +15,10 @@ from search.recipe import IDENTITY, Recipe, Storage, TransformSpec
 
 JsonObject = Mapping[str, Any]
 Vector = NDArray[np.float32]
+Combine = Literal["sum", "best"]
 AUTO: Literal["auto"] = "auto"
-"""As `Query.max_fmr`: what 20 images of the index reach by chance, and at most .05; without effect where no rate is
-known."""
+"""As `Query.max_fmr`: what 20 images of the index reach by chance, and at most .05, and `search.query.near_copies`;
+without effect where no rate is known."""
 
 
 def absolute(root: str, path: str) -> str:
@@ -148,13 +149,28 @@ class Space:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reason:
+    """Why an image is a hit: what one aspect of the query gave to its score.
+
+    space: where the aspect was looked for; None: in the words of labels, metadata and names. score: the image's cosine
+    there (with `best`, that of the aspect's nearest part), of words the share of them that it has, 0..1; None where it
+    has no vector there. share: what that added to the hit's score, to which its reasons' shares add up.
+    """
+
+    space: str | None
+    score: float | None
+    share: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Hit:
-    """One answer. `score` is the cosine of the angle between query and image, -1..1.
+    """One answer. `score` is the cosine of the angle between query and image, -1..1; see `Query` of several aspects.
 
     fmr: the false-match rate of the score, the share of random pairs of different images of the index that have at
     least this score; None where it is not known: of mixed queries, and of spaces with few images.
     probability: how probable it is that the hit is alike, where labels of the index's own calibrated the space.
     copies: of a folded query, the ids of images that look the same, best first, the first of `copy_count`.
+    why: a Reason for each aspect, and for words, in the query's order.
     """
 
     id: str
@@ -170,6 +186,7 @@ class Hit:
     copy_count: int = 0
     fmr: float | None = None
     probability: float | None = None
+    why: tuple[Reason, ...] = ()
 
     @property
     def path(self) -> str | None:
@@ -182,13 +199,17 @@ class QueryPart:
     """One weighted part of a query: the id of an indexed image, or an embedding.
 
     vector: (dim,) float32, or (v, dim): the embeddings of v views of one picture, turned say. of_words: it is that of
-    words, whose cosines with images are not those of an image.
+    words, whose cosines with images are not those of an image. searched: it is one as it is searched, (searched dim,),
+    which goes through no transform any more, as feedback makes them. phash: the perceptual hash of its picture, if
+    it is known.
     """
 
     id: str | None = None
     vector: Vector | None = None
     weight: float = 1.0
     of_words: bool = False
+    searched: bool = False
+    phash: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,17 +229,22 @@ class Query:
     """A query. Its vector is the normalised weighted sum of its parts' embeddings.
 
     Parts with several views make as many vectors, view by view; an image's score is the best of them. `aspects` instead
-    of `parts` and `space` look in several spaces: an image's score is the weighted mean of its cosines there.
+    of `parts` and `space` look in several spaces. combine `sum`: an image's score is the weighted mean of its cosines
+    there, each weight divided by how widely that aspect's cosines spread in the index. `best`: the score is that of the
+    positive part that is nearest, and an image that is nearer to a negative part is no hit; of a part's weight only the
+    sign counts. That is a cosine where all parts are of one space and none or all of them words, else 0 by chance and 1
+    at most.
 
     `filter` is a tree of `search.filters`; `space` None means the index's default, a Space that one and no other of its
     name. Images that are parts by id are not among the hits. fold: near-equal images are one hit, with its copies.
     max_fmr: hits have at most this false-match rate, 0..1; AUTO chooses it. words: looked for in labels, metadata and
     names too, also without parts; a score is then of the ranks in both (`search.query.fusion`). words_share: of the
-    query, 0..1, where it has other parts as well.
+    query, 0..1, where it has other parts as well. without: ids of images that are not to be hits.
     """
 
     parts: Sequence[QueryPart] = ()
     aspects: Sequence[Aspect] = ()
+    combine: Combine = "sum"
     k: int = 10
     offset: int = 0
     fold: bool = False
@@ -228,11 +254,13 @@ class Query:
     max_fmr: float | Literal["auto"] | None = None
     filter: Filter | None = None
     space: str | Space | None = None
+    without: frozenset[str] = frozenset()
 
     @property
     def is_plain(self) -> bool:
-        """Whether it has no filter and no words, and folds nothing: it takes a millisecond."""
-        return self.filter is None and self.words is None and not self.fold
+        """Whether it has one aspect, no filter and no words, and folds nothing: it takes a millisecond."""
+        one = len(self.aspects) < 2 and self.combine == "sum"
+        return one and self.filter is None and self.words is None and not self.fold
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,8 +37,8 @@ class Writer:
         """Remove images and keep their content away from later builds. Returns how many there were.
 
         Uploaded files of theirs are deleted too. erase: their paths are forgotten, in the journals of runs over
-        duplicates too, and decisions about them; after `Index.compact` only the content's hash is left. Raises
-        RunUnfinished, IndexDamaged.
+        duplicates too, and so is what names them: decisions, boards, watches. After `Index.compact` only the content's
+        hash is left. Raises RunUnfinished, IndexDamaged.
         """
         ids, root = list(image_ids), str(self.index.uploads)
         if erase:  # before the commit: where this ends early, to erase again finds them still

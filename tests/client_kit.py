@@ -8,7 +8,7 @@ import copy
 import json
 import sys
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from email.message import Message
 from email.parser import BytesParser
 from pathlib import Path
@@ -33,6 +33,7 @@ HIT: dict[str, Any] = {
     "score": 0.875,
     "fmr": 0.00012,
     "probability": 0.94,
+    "why": [{"space": "layer11", "score": 0.875, "share": 0.875}],
     "path": "/photos/2024/zebra.jpg",
     "paths": ["/photos/2024/zebra.jpg"],
     "path_count": 1,
@@ -53,7 +54,9 @@ FACTS = {
     "missing": False,
 }
 IMAGE = {
-    key: value for key, value in HIT.items() if key not in ("score", "fmr", "probability", "copies", "copy_count")
+    key: value
+    for key, value in HIT.items()
+    if key not in ("score", "fmr", "probability", "copies", "copy_count", "why")
 } | FACTS
 
 
@@ -65,6 +68,17 @@ def add_patiently(client: Client, layers: int | list[int], **options: Any) -> Sp
     return client.add_space(layers, **options)
 
 
+class Nouns:
+    """The calls of one noun, waited for."""
+
+    def __init__(self, asynchronous: Any, blocking: Callable[[Any], Any]) -> None:
+        self._asynchronous = asynchronous
+        self._blocking = blocking
+
+    def __getattr__(self, name: str) -> Any:
+        return self._blocking(getattr(self._asynchronous, name))
+
+
 class Blocking:
     """An AsyncClient whose calls are waited for, so that both clients are held to the same promises."""
 
@@ -73,7 +87,11 @@ class Blocking:
         self._runner = asyncio.Runner()
 
     def __getattr__(self, name: str) -> Any:
-        attribute = getattr(self._asynchronous, name)
+        return self._blocking(getattr(self._asynchronous, name))
+
+    def _blocking(self, attribute: Any) -> Any:
+        if hasattr(attribute, "_connection"):  # a noun of its own, such as `boards`
+            return Nouns(attribute, self._blocking)
 
         def call(*arguments: Any, **options: Any) -> Any:
             answer = attribute(*arguments, **options)

@@ -59,7 +59,7 @@ def test_the_index_is_read_while_spaces_are_worked_out(service: Service, monkeyp
     free = held_new_space(monkeypatch)
 
     async def ask() -> None:
-        adding = [asyncio.create_task(service.add_space((1,), None)) for _ in range(3)]
+        adding = [asyncio.create_task(service.add_space(SpaceRequest(layers=(1,)))) for _ in range(3)]
         await asyncio.sleep(0.05)
         try:
             assert await asyncio.wait_for(service.read(lambda index: index.catalog.counts()[0]), 5) == 3
@@ -76,7 +76,10 @@ def test_equal_requests_at_once_get_the_same_space(service: Service, monkeypatch
     service._writer.submit(free.wait, 20)
 
     async def ask() -> list[str]:
-        adding = [asyncio.create_task(service.add_space((1,), pooling)) for pooling in (None, "cls")]
+        adding = [
+            asyncio.create_task(service.add_space(SpaceRequest(layers=(1,), pooling=pooling)))
+            for pooling in (None, "cls")
+        ]
         until = time.monotonic() + 10
         while service._writer._work_queue.qsize() < 2 and time.monotonic() < until:
             await asyncio.sleep(0.01)  # both have found no such space
@@ -102,7 +105,7 @@ def test_a_space_that_takes_longer_than_a_request_may_is_added_all_the_same_and_
         try:
             for _ in range(2):
                 with pytest.raises(TimeoutError):
-                    await asyncio.wait_for(service.add_space((1,), None), 0.05)
+                    await asyncio.wait_for(service.add_space(SpaceRequest(layers=(1,))), 0.05)
         finally:
             free.set()
         until = time.monotonic() + 10
@@ -110,7 +113,7 @@ def test_a_space_that_takes_longer_than_a_request_may_is_added_all_the_same_and_
             await asyncio.sleep(0.01)
         assert [space.name for space in service.index.spaces] == ["layer2", "layer1"]
         assert len(calls) == 1
-        return (await service.add_space((1,), None)).info.space.name
+        return (await service.add_space(SpaceRequest(layers=(1,)))).info.space.name
 
     assert asyncio.run(ask()) == "layer1"
 
@@ -124,18 +127,18 @@ def test_spaces_that_nobody_waits_for_any_more_are_a_bounded_queue(
         try:
             for layer in range(MAX_ADDED_AT_ONCE):
                 with pytest.raises(TimeoutError):
-                    await asyncio.wait_for(service.add_space((layer,), None), 0.02)
+                    await asyncio.wait_for(service.add_space(SpaceRequest(layers=(layer,))), 0.02)
             with pytest.raises(Overloaded):
-                await asyncio.wait_for(service.add_space((MAX_ADDED_AT_ONCE,), None), 5)
+                await asyncio.wait_for(service.add_space(SpaceRequest(layers=(MAX_ADDED_AT_ONCE,))), 5)
             with pytest.raises(TimeoutError):  # what waits already is waited for
-                await asyncio.wait_for(service.add_space((0,), None), 0.02)
+                await asyncio.wait_for(service.add_space(SpaceRequest(layers=(0,))), 0.02)
         finally:
             free.set()
-        assert (await service.add_space((0,), None)).info.space.name == "layer1"
+        assert (await service.add_space(SpaceRequest(layers=(0,)))).info.space.name == "layer1"
         until = time.monotonic() + 10
         while service._adding and time.monotonic() < until:
             await asyncio.sleep(0.01)
-        assert (await service.add_space((MAX_ADDED_AT_ONCE,), None)).info.space.name == "layer1"
+        assert (await service.add_space(SpaceRequest(layers=(MAX_ADDED_AT_ONCE,)))).info.space.name == "layer1"
 
     asyncio.run(ask())
 

@@ -1,8 +1,8 @@
-"""Promises of queries with several aspects: the sum over spaces, exactly, whatever else is asked."""
+"""Promises of queries with several aspects: one ranking over spaces, exactly, whatever else is asked."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -51,9 +51,19 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
 ALIVE = [number for number in range(COUNT) if number not in (5, 6, COUNT - 1)]
 
 
-def brute_force(asked: list[tuple[str, NDArray[np.float32], float]], among: list[int], k: int) -> list[str]:
-    total = sum(abs(weight) for _, _, weight in asked)
-    sums = sum(weight / total * (DATA[space].astype(np.float64) @ vector) for space, vector, weight in asked)
+GENERATION = dict.fromkeys(DIMS, COUNT - 40)
+
+
+def spread(space: str, vector: NDArray[np.float32], images: int) -> float:
+    """Of the cosines with the first images, but for the highest hundredth."""
+    return float(np.sort(DATA[space][:images].astype(np.float64) @ vector)[: images - images // 100].std())
+
+
+def brute_force(
+    asked: list[tuple[str, NDArray[np.float32], float]], among: list[int], k: int, known: Mapping[str, int] = GENERATION
+) -> list[str]:
+    scaled = [(space, vector, weight / spread(space, vector, known[space])) for space, vector, weight in asked]
+    sums = sum(weight * (DATA[space].astype(np.float64) @ vector) for space, vector, weight in scaled)
     return [image_id(number) for number in sorted(among, key=lambda one: (-sums[one], image_id(one)))[:k]]
 
 
@@ -116,7 +126,7 @@ def test_an_image_without_a_vector_in_one_of_the_spaces_is_not_a_hit(tmp_path: P
                 assert transaction.fill(late, {image_id(number): DATA["layer2"][number] for number in range(5)}) == 5
         asked = [(name, vectors(1, dim=dim, seed=5)[0], 1.0) for name, dim in DIMS.items()]
         hits = index.search(Query(aspects=aspects(asked), k=20))
-        assert [hit.id for hit in hits] == brute_force(asked, list(range(5)), 20)
+        assert [hit.id for hit in hits] == brute_force(asked, list(range(5)), 20, {"layer1": 20, "layer2": 5})
         bare = [Aspect(parts=[QueryPart(id=image_id(9))], space=name) for name in DIMS]
         with pytest.raises(NotInSpace):
             index.search(Query(aspects=bare))
@@ -133,6 +143,9 @@ def test_aspects_that_cannot_be_meant_are_refused(index: Index) -> None:
         Query(aspects=[one, Aspect(parts=part, space="layer1", weight=0)]),
         Query(aspects=[one, Aspect(parts=part, space="layer1", weight=float("nan"))]),
         Query(aspects=[one, Aspect(parts=part, space="layer2")]),  # another dimension
+        Query(parts=[QueryPart(id=image_id(1), weight=-1)], combine="best"),
+        Query(parts=[QueryPart(id=image_id(1)), QueryPart(id=image_id(2), weight=0)], combine="best"),
+        Query(aspects=[Aspect(parts=part * 33, space="layer1")] * 2, combine="best"),
     ):
         with pytest.raises(QueryInvalid):
             index.search(query)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -226,3 +228,19 @@ def test_fp32_needs_no_check() -> None:
     )
     checked.encode(image(1)[None])
     assert settled == [Encoding(precision="fp32")]
+
+
+def test_waiting_loops_of_different_threads_each_get_their_own_results(encoder: HeldEncoder, stage: Made) -> None:
+    async def wait(number: int) -> NDArray[np.float32]:
+        return await stage(image(number))
+
+    expected = [FakeEncoder().encode(image(number)[None])[0][0] for number in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        waiting = [pool.submit(asyncio.run, wait(0))]
+        assert encoder.entered.wait(30)
+        waiting += [pool.submit(asyncio.run, wait(number)) for number in range(1, 6)]
+        while len(stage._waiting) < 5:  # they share the next batch
+            time.sleep(0.01)
+        encoder.free.set()
+        for one, vector in zip(waiting, expected, strict=True):
+            np.testing.assert_array_equal(one.result(30), vector)

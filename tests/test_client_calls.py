@@ -24,6 +24,7 @@ from lookalike_client import (
     NotFound,
     Part,
     ProtocolError,
+    Reason,
     SpaceInfo,
     Unprocessable,
 )
@@ -94,6 +95,7 @@ def test_search_by_image_is_a_form() -> None:
         height=30,
         fmr=0.00012,
         probability=0.94,
+        why=(Reason(space="layer11", score=0.875, share=0.875),),
     )
 
 

@@ -216,11 +216,12 @@ def test_a_first_build_makes_the_recommended_space_and_others_stand_beside(tmp_p
     photos, index = tmp_path / "photos", tmp_path / "test.index"
     count = len(write_photos(photos, (0,)))
     report = json.loads(run_cli("build", photos, "--index", index, "--json").stdout)
-    assert [(space["name"], space["dim"]) for space in report["spaces"]] == [(DEFAULT, 5 * 384 + 1280)]
+    made = [(space["name"], space["dim"]) for space in report["spaces"]]
+    assert made == [(DEFAULT, 5 * 384 + 1280), ("words", 384)]
     assert report["cropped"] == 0
     run_cli("spaces", index, "add", "--layer", "11")
     with Index.open(index) as opened:
-        default, single = opened.spaces
+        default, _, single = opened.spaces
         assert (default.storage, default.transform.kind, single.transform) == ("float16", "whitening", IDENTITY)
         assert (default.recipe.layers, default.recipe.preprocessing.geometry) == ((7, 8, 9, 10, 11), "square")
         assert default.recipe.companion is not None
@@ -243,7 +244,7 @@ def test_a_first_build_makes_the_recommended_space_and_others_stand_beside(tmp_p
         assert (hit["id"], hit["score"]) == (record.id, pytest.approx(1, abs=1e-3))
     more = len(write_photos(photos, (0, 1)))
     report = json.loads(run_cli("build", photos, "--index", index, "--json").stdout)
-    assert [(space["count"], space["complete"]) for space in report["spaces"]] == [(more, True)] * 2
+    assert [(space["count"], space["complete"]) for space in report["spaces"]] == [(more, True)] * 3
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -240,16 +241,16 @@ def test_the_readmes_blocks_print_what_it_says(
     here = here.replace("/home/ann/lookalike", str(tmp_path))
     shell = re.findall(r"```\n(\$ (?:lookalike|cp) .*?)```", here, re.DOTALL)
     commands = [part.splitlines() for block in shell for part in re.split(r"^\$ lookalike ", block, flags=re.M)[1:]]
-    assert [lines[0].split()[0] for lines in commands] == ["build", "search", "serve", "build", "dups"]
+    assert [lines[0].split()[0] for lines in commands] == ["build", "search", "search", "serve", "build", "dups"]
 
     def check(command: str, *said: str) -> None:
-        ended = run_cli(*command.split())
+        ended = run_cli(*shlex.split(command))
         printed = [line for line in (ended.stdout + ended.stderr).splitlines() if "dinov2" not in line]
         first, second = (sorted(lines, key=lambda line: re.sub(SCORE, "", line)) for lines in (printed, said))
         with Index.open(tmp_path / "lookalike.index") as index:
             check_alike(first, second, index.space().encoding.precision)
 
-    for lines in commands[:2]:
+    for lines in commands[:3]:
         check(*lines)
     (code, said_by_code), *_ = re.findall(r"```python\n(.*?)```\n\n```\n(.*?)```", here, re.DOTALL)
     process, url = start_server(tmp_path / "lookalike.index")
@@ -262,5 +263,5 @@ def test_the_readmes_blocks_print_what_it_says(
         assert stop_server(process) == 0
     (copy,) = re.findall(r"^\$ cp (\S+) (\S+)$", here, re.M)
     shutil.copyfile(*copy)
-    for lines in commands[3:]:
+    for lines in commands[4:]:
         check(*lines)

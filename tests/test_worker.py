@@ -169,6 +169,15 @@ def test_no_process_to_be_had_is_no_file_s_fault(
         assert index.info().failures == 0
 
 
+def test_a_fork_server_that_ends_is_no_file_s_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(_process: object) -> None:
+        raise EOFError("unexpected EOF")
+
+    monkeypatch.setattr("multiprocessing.process.BaseProcess.start", start)
+    with Workers((PREPROCESSING,), LIMITS) as workers, pytest.raises(WorkerFailed, match="fork server ended"):
+        workers.start(1)
+
+
 @pytest.mark.slow
 def test_an_owner_that_forgets_its_workers_still_ends(folder: Path) -> None:
     program = (

@@ -25,9 +25,11 @@ from indexer.pictures.preprocess import inputs_of
 from search.index import Index
 from search.recipe import Recipe
 from search.vectors import normalise
-from torture.world import DIM, POLICY, SPACE, create, take
+from torture.world import DIM, POLICY, SPACE, create, image_id, take
 
 KEY = "tortured"
+TOKEN = "guest"
+"""Of a link to board 1."""
 IMAGES = 60
 
 
@@ -76,6 +78,20 @@ def served(
             process.stdout.close()
 
 
+def _fill_board(index: Index) -> None:
+    """Board 1 with two images, a question, a comment and a link."""
+    with index.writer() as writer, writer.transaction() as transaction:
+        board = transaction.add_board("one")
+        for number in (0, 1):
+            item, _ = transaction.add_image_item(board, image_id(number))
+        transaction.add_question_item(board, "like it", {"parts": [{"id": image_id(2)}]})
+        transaction.add_comment(board, item, "Ada", "yes")
+        until = "2100-01-01T00:00:00+00:00"
+        transaction.add_share(board, "guests", TOKEN, may_comment=True, may_vote=True, expires_at=until)
+        body = {"parts": [{"id": image_id(2)}], "min_score": 0.5}
+        transaction.add_watch("more", body, url="https://example.com/", form="json", secret="secret")
+
+
 def main() -> None:
     """Serve until SIGTERM; the address is the first line."""
     path, broken, key = Path(sys.argv[1]), sys.argv[2] == "1", sys.argv[3]
@@ -87,6 +103,7 @@ def main() -> None:
         index = stack.enter_context(Index.open(path, writable=True, policy=POLICY))
         take(index, "add", list(range(IMAGES)))
         take(index, "publish", [])
+        _fill_board(index)
         settings, keys = Settings(), Keys(read_keys([key] if key else []))
         service = Service("served", index, FakeEncoder(tuple(one.recipe for one in index.spaces), broken), settings)
         app = create_app({"served": service}, settings, keys)

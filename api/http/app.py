@@ -15,7 +15,19 @@ from starlette.staticfiles import StaticFiles
 from api.http import problems
 from api.http.access import Keys
 from api.http.edge import Edge
-from api.http.routes import duplicates, field_names, images, maps, search, server, spaces
+from api.http.routes import (
+    boards,
+    duplicates,
+    feedback,
+    field_names,
+    guests,
+    images,
+    maps,
+    search,
+    server,
+    spaces,
+    watches,
+)
 from api.serving.gate import Gate
 from api.serving.service import Service
 from api.settings import Settings
@@ -56,11 +68,11 @@ def create_app(services: Mapping[str, Service], settings: Settings, keys: Keys) 
     app.state.settings = settings
     app.state.keys = keys
     app.state.pictures = Gate(settings.max_waiting)
-    nouns = (search.router, images.router, duplicates.router, spaces.router, maps.router)
-    app.state.routers = (server.public, *nouns, server.router)
+    nouns = (search, images, duplicates, spaces, maps, boards, watches, feedback, server)
+    app.state.routers = (server.public, *(noun.router for noun in nouns), guests.router)
     problems.install(app, field_names(app.state.routers))
     for router in app.state.routers:
-        locked = keys and router is not server.public
+        locked = keys and router not in (server.public, guests.router)
         app.include_router(router, dependencies=[Depends(described)] if locked else [])
     app.mount("/static", StaticFiles(packages=[("api", "web"), ("fastapi_offline", "static")]), name="static")
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_upload_bytes)

@@ -42,15 +42,21 @@ OPEN = PROBES | {"/", "/docs", "/openapi.json", "/session"}
 """Paths that need no key, beside /static: with small requests, and room of their own, so that clients without a key are
 not in the way of those who have one."""
 MAX_OPEN_BYTES = 4 * 1024
+GUESTS = "/b/"
+"""What is under it needs a link's token instead of a key."""
+MAX_GUEST_BYTES = 32 * 1024
+"""Of a guest's form: a comment of 2,000 characters takes up to 18,000 bytes there."""
 PICTURES = frozenset(("/v1/search/image", "/v1/images"))
 """POSTs of a picture each. A body larger than MAX_PLAIN_BYTES counts too; smaller ones once they are read."""
 MAX_PLAIN_BYTES = 64 * 1024
 """A larger body may hold pictures."""
-QUESTIONS = frozenset(("/v1/search", "/v1/search/image", "/v1/search/batch", "/v1/embed"))
-"""POSTs that change nothing."""
+QUESTIONS = frozenset(("/v1/search", "/v1/search/image", "/v1/search/batch", "/v1/embed", "/v1/feedback"))
+"""POSTs that change nothing; feedback does where it is kept, for which its route looks at MAY_WRITE."""
 SAFE = frozenset(("GET", "HEAD", "OPTIONS"))
 WEIGHT = "lookalike.weight"
 """Key of a scope: how much its request holds of the gate of pictures."""
+MAY_WRITE = "lookalike.may_write"
+"""Key of a scope: whether the request's key may change things."""
 NAMED = OPEN | PICTURES | QUESTIONS | {"/v1/indexes", "/metrics"}
 METHODS = SAFE | {"POST", "PUT", "PATCH", "DELETE"}
 """Route in figures and logs of a request whose route is not known: paths that clients invent would fill them."""
@@ -114,7 +120,7 @@ class Edge:
             await self._app(scope, receive, send)
             return
         try:
-            self._check_access(exchange, headers)
+            scope[MAY_WRITE] = self._check_access(exchange, headers)
             weight = scope[WEIGHT] = self._weight(exchange, headers)
             gate = self._strangers if _is_open(exchange.path) else self._requests
             with gate.entered(), self._pictures.entered(weight):
@@ -131,8 +137,8 @@ class Edge:
                 raise
             await problems.response(problems.unforeseen(error))(scope, receive, send)
 
-    def _check_access(self, exchange: _Exchange, headers: Headers) -> None:
-        """Raises Problem 401, 403."""
+    def _check_access(self, exchange: _Exchange, headers: Headers) -> bool:
+        """Whether the request may change things. Raises Problem 401, 403 where it may not do what it does."""
         host = headers.get("host", "")
         allowed = self._settings.cors_origins
         if exchange.method not in SAFE and crosses_sites(
@@ -144,14 +150,15 @@ class Edge:
             # Another site's name may be made to lead here (DNS rebinding): its page would read and change everything.
             if not is_loopback(name) and name.lower() not in self._allowed_hosts:
                 raise problems.unknown_host()
-            return
+            return True
         if _is_open(exchange.path) or exchange.method == "OPTIONS":
-            return
+            return False
         scope = self._scope(headers)
         if scope is None:
             raise problems.unauthorized()
         if scope < KeyScope.WRITE and exchange.method not in SAFE and exchange.path not in QUESTIONS:
             raise problems.read_only()
+        return scope is KeyScope.WRITE
 
     def _scope(self, headers: Headers) -> KeyScope | None:
         kind, _, key = headers.get("authorization", "").partition(" ")
@@ -163,6 +170,8 @@ class Edge:
     def _weight(self, exchange: _Exchange, headers: Headers) -> int:
         """How many of the pictures that may wait this request counts for. Raises Problem 413."""
         limit = MAX_OPEN_BYTES if _is_open(exchange.path) else self._settings.max_upload_bytes
+        if exchange.path.startswith(GUESTS):
+            limit = MAX_GUEST_BYTES
         declared = headers.get("content-length")
         size = int(declared) if declared is not None and declared.isdigit() else None
         if size is not None and size > limit:
@@ -281,7 +290,7 @@ class _Watched:
 
 
 def _is_open(path: str) -> bool:
-    return path in OPEN or path.startswith("/static/")
+    return path in OPEN or path.startswith(("/static/", GUESTS))
 
 
 def _has_body(scope: Scope) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from analysis.duplicates.groups import Tier
 from analysis.duplicates.kept import MAX_FILES, GroupPage
@@ -179,15 +179,24 @@ class SpacesAnswer(BaseModel):
 class SpaceRequest(Request):
     """A space to add: layers of the default space's model; several are one space of all."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"layers": [7]}, {"layers": [7, 11], "pooling": "mean"}]})
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"layers": [7]}, {"layers": [7, 11], "pooling": "mean"}, {"style": True}]}
+    )
 
     layers: list[Annotated[int, Field(ge=-1000, le=1000)]] = Field(
-        min_length=1, max_length=32, description="0: patches and positions; -1: the last."
+        default=[], max_length=32, description="0: patches and positions; -1: the last."
     )
     pooling: Pooling | None = Field(default=None, description="Default: the model's best at these layers.")
     transform: Literal["none", "whiten"] = Field(
         default="none", description="What its vectors go through before they are searched."
     )
+    style: bool = Field(default=False, description="The space in which styles are compared, instead of layers.")
+
+    @model_validator(mode="after")
+    def _says_one(self) -> SpaceRequest:
+        if self.style == bool(self.layers) or (self.style and (self.pooling is not None or self.transform != "none")):
+            raise ValueError("give layers, or style alone")
+        return self
 
 
 class SpacePatch(Request):

@@ -20,8 +20,10 @@ from api.http.app import create_app
 from api.http.protocol import MAX_CONNECTIONS, HTTPProtocol
 from api.serving.embedding import warm_up
 from api.serving.service import Service
+from api.serving.words import Sentences
 from api.settings import Settings
 from indexer.index_encoder import load_index_encoder
+from indexer.renewal import is_renewable, renew_words
 from search.index import Index
 
 LOG = logging.getLogger("lookalike")
@@ -82,6 +84,7 @@ def open_services(directories: Sequence[Path], settings: Settings) -> Iterator[d
     Also where one of them cannot be opened: the process would not end while another's publication is waited for.
     """
     services: dict[str, Service] = {}
+    sentences = Sentences()
     with ExitStack() as closing:
         for directory in directories:
             name = directory.resolve().name.removesuffix(".index")
@@ -90,10 +93,18 @@ def open_services(directories: Sequence[Path], settings: Settings) -> Iterator[d
             # Writable: images can be added over HTTP. The lock is taken for each write only.
             index = Index.open(directory, writable=True)
             index.refresh()  # loads the generation now, not in the first search
+            renewed = is_renewable(index)
+            if renewed:
+                with index.writer() as writer:
+                    renew_words(index, writer, warn=LOG.warning)
             encoder = load_index_encoder(index, index.spaces, warn=LOG.warning)
             warm_up(encoder)
-            services[name] = Service(name, index, encoder, settings)
+            services[name] = Service(name, index, encoder, settings, sentences=sentences)
             closing.callback(services[name].close)
+            if renewed:
+                services[name].filling.start()
+        if any(space.recipe.words is not None for one in services.values() for space in one.index.spaces):
+            sentences.load_soon()
         yield services
 
 

@@ -92,8 +92,10 @@ class Stage(Generic[Item, Result]):
             with self._changed:
                 self._busy, self._alone = self._busy - 1, False
                 self._changed.notify_all()
-            with suppress(RuntimeError):  # the loop is closed: the server has stopped waiting
-                futures[0].get_loop().call_soon_threadsafe(_resolve, futures, results)
+            for loop in {future.get_loop() for future in futures}:  # watches have one of their own
+                theirs = [pair for pair in zip(futures, results, strict=True) if pair[0].get_loop() is loop]
+                with suppress(RuntimeError):  # the loop is closed: the server has stopped waiting
+                    loop.call_soon_threadsafe(_resolve, theirs)
 
     def _taken(self) -> dict[asyncio.Future[Result], Item]:
         """The next items for a thread; none once the stage is closed and empty."""
@@ -128,8 +130,8 @@ def _results(work: Work[Item, Result], items: Sequence[Item]) -> Sequence[Result
         return [_results(work, [item])[0] for item in items]  # one bad item must not fail its neighbours
 
 
-def _resolve(futures: Sequence[asyncio.Future[Result]], results: Sequence[Result | Exception]) -> None:
-    for future, result in zip(futures, results, strict=True):
+def _resolve(answered: Sequence[tuple[asyncio.Future[Result], Result | Exception]]) -> None:
+    for future, result in answered:
         if future.done():  # nobody waits any more
             continue
         if isinstance(result, Exception):

@@ -22,11 +22,12 @@ from api.errors import NotAnImage, NotReady
 from api.serving import activity
 from api.serving.batching import Closed
 from api.serving.loaded import Loaded
+from api.serving.looked import Looked
 from api.serving.timing import Timing
 from api.settings import Settings
 from indexer.encoders.encoder import Encoder
 from indexer.machine import cores
-from indexer.pictures.decode import Box, DecodeLimits, decode, decode_pixels, thumbnail
+from indexer.pictures.decode import Box, DecodeLimits, decode, thumbnail
 from indexer.pictures.formats import HEADER_BYTES, sniff
 from indexer.pictures.preprocess import ORIENTATIONS, blank, orientations
 from indexer.pictures.worker import Workers
@@ -53,10 +54,11 @@ NICE = 5
 
 @dataclass(frozen=True)
 class Embedded:
-    """The embeddings of one image ((dim,) float32 each) by the names of these spaces."""
+    """The embeddings of one image ((dim,) float32 each) by the names of these spaces. phash: of a whole picture."""
 
     spaces: tuple[Space, ...]
     vectors: Mapping[str, Vector]
+    phash: int | None = None
 
     def gives(self, wanted: Sequence[Space]) -> bool:
         """Whether it has those of these spaces, and not of others that had their names before."""
@@ -108,7 +110,11 @@ class Embedding:
         """How many decoding processes had to be replaced."""
         return self._workers.replaced + self._drawing.replaced
 
-    async def embed(
+    async def embed(self, data: bytes, space: Space, timing: Timing, *, fresh: bool = False) -> Vector:
+        """The embedding of one image for a space ((dim,) float32). fresh: also where it is known. Raises as `look`."""
+        return (await self.look(data, space, timing, fresh=fresh)).vector
+
+    async def look(
         self,
         data: bytes,
         space: Space,
@@ -117,7 +123,7 @@ class Embedding:
         box: Box | None = None,
         turns: bool = False,
         fresh: bool = False,
-    ) -> Vector:
+    ) -> Looked:
         """Decode and encode one image for a space ((dim,) float32).
 
         turns: in all eight orientations, as it is first; (8, dim) then. fresh: also where its embeddings are known.
@@ -135,17 +141,18 @@ class Embedding:
                 for key, embedded in zip(keys, known, strict=True):
                     self._remember(key, embedded)
         vectors = [one.vectors[space.name] for one in known]
-        return np.stack(vectors) if turns else vectors[0]
+        return Looked(np.stack(vectors) if turns else vectors[0], known[0].phash)
 
     async def _views(self, data: bytes, space: Space, timing: Timing, box: Box | None, turns: bool) -> list[Embedded]:
         while True:
             loaded = await self._for([space])
             began = time.perf_counter()
-            pixels = await self._apart(decode_pixels, data, inputs=loaded.inputs, box=box)
+            decoded = await self._apart(decode, data, inputs=loaded.inputs, box=box)
             decoded_at = time.perf_counter()
-            views = orientations(pixels, loaded.inputs) if turns else (pixels,)
+            views = orientations(decoded.pixels, loaded.inputs) if turns else (decoded.pixels,)
+            phash = None if box else decoded.facts.phash
             # one batch: queued together
-            embedded = await asyncio.gather(*(self._encoded(view, loaded) for view in views))
+            embedded = await asyncio.gather(*(self._encoded(view, loaded, phash) for view in views))
             timing.decode += decoded_at - began
             timing.encode += time.perf_counter() - decoded_at
             found = [one for one in embedded if one is not None]
@@ -153,7 +160,7 @@ class Embedding:
                 return found
 
     async def describe(self, data: bytes) -> tuple[ImageFacts, Embedded]:
-        """An image's facts, and its embeddings for all complete spaces at least. Raises as `embed`.
+        """An image's facts, and its embeddings for all complete spaces at least. Raises as `look`.
 
         It is decoded also where they are known.
         """
@@ -170,7 +177,7 @@ class Embedding:
                 before, loaded = loaded, await self._for(wanted)
                 if loaded.inputs != before.inputs:
                     decoded = await self._apart(decode, data, inputs=loaded.inputs)
-                embedded = await self._encoded(decoded.pixels, loaded)
+                embedded = await self._encoded(decoded.pixels, loaded, decoded.facts.phash)
             self._remember(key, embedded)
         return decoded.facts, embedded
 
@@ -188,10 +195,10 @@ class Embedding:
         while len(self._known) > self._cached:
             self._known.popitem(last=False)
 
-    async def _encoded(self, pixels: NDArray[np.uint8], loaded: Loaded) -> Embedded | None:
+    async def _encoded(self, pixels: NDArray[np.uint8], loaded: Loaded, phash: int | None) -> Embedded | None:
         """The embeddings of one image; None where another encoder, of other pixels perhaps, took the place of this."""
         try:
-            return Embedded(loaded.spaces, await loaded.encode(pixels))
+            return Embedded(loaded.spaces, await loaded.encode(pixels), phash)
         except Closed as error:
             if loaded is self._loaded:  # the server stops
                 raise NotReady from error

@@ -8,19 +8,21 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 
 from api.errors import QuestionInvalid, QuestionUnreadable
+from api.serving.looked import Looked
 from indexer.pictures.decode import Box
 from search.filters import KeyTwice, parse_filter, parse_json
 from search.index import Index
 from search.query.parts import MAX_WINDOW, check_window
-from search.types import Query, QueryPart, Space, Vector
+from search.query.prompt import Prompt
+from search.types import Aspect, Combine, Query, QueryPart, Space, Vector
 
 MAX_TEXT = 4_000
 """Characters of all texts of a question: each sentence takes 10 to 100 ms to embed."""
@@ -92,86 +94,48 @@ class QueryPicture:
 @dataclass(frozen=True, kw_only=True)
 class QuestionPart:
     """One weighted part: exactly one of a picture, a text, the id of an indexed image, and an embedding ((dim,)
-    float32)."""
+    float32); searched: as `QueryPart` has it."""
 
     picture: QueryPicture | None = None
     text: str | None = None
     id: str | None = None
     vector: Vector | None = None
+    searched: bool = False
     weight: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
-    """Weighted parts, and how to look for them."""
+class QuestionAspect:
+    """Weighted parts that are looked for in one space. space: None as in SearchOptions."""
 
     parts: Sequence[QuestionPart]
-    options: SearchOptions
-
-    @property
-    def pictures(self) -> list[QueryPicture]:
-        """The pictures whose embeddings `query` wants, in this order."""
-        return [part.picture for part in self.parts if part.picture is not None]
+    space: str | None = None
+    weight: float = 1.0
 
     @property
     def texts(self) -> list[str]:
-        """The texts whose embeddings `query` wants, in this order."""
+        """The texts among its parts."""
         return [part.text for part in self.parts if part.text is not None]
 
-    def texts_for(self, space: Space) -> list[str]:
-        """The texts whose embeddings `query` wants of this space, in this order: none of one that knows no words."""
-        return [] if space.recipe.words is None else self.texts
-
-    def draft(self, index: Index) -> Query:
-        """The query without its parts: what is wrong with the options is known before a picture is decoded.
-
-        Raises QuestionInvalid, QueryInvalid, FilterInvalid, UnknownSpace.
-        """
-        options = self.options
-        for part in self.parts:
-            if sum(value is not None for value in (part.picture, part.text, part.id, part.vector)) != 1:
-                raise QuestionInvalid("Each part needs exactly one of image, text, id and vector.")
-            if part.text is not None and not any(letter.isalnum() for letter in part.text):
-                raise QuestionInvalid("The text of a part has no word. Say what to look for.")
-        if sum(map(len, self.texts)) > MAX_TEXT:
-            raise QuestionInvalid(f"The texts of a question have {MAX_TEXT:,} characters at most.")
-        if options.turns and not self.pictures:
-            raise QuestionInvalid("Only an image can be turned: a question with `turns` needs one.")
-        query = Query(
-            parts=(),
-            k=options.k,
-            offset=options.offset,
-            fold=options.fold,
-            min_score=options.min_score,
-            max_fmr=options.max_fmr,
-            filter=None if options.filter is None else parse_filter(options.filter),
-            space=self._space(index),
-            words=self._words(),
-            words_share=self._words_share(),
-        )
-        check_window(query)
-        return query
-
-    def _words(self) -> str | None:
-        """What is looked for in the catalog; nothing where a space is named."""
-        texts = [part.text for part in self.parts if part.text is not None and part.weight > 0]
-        return " ".join(texts) if texts and self.options.space is None else None
-
-    def _words_share(self) -> float:
+    @property
+    def words_share(self) -> float:
         """The texts' share of the weights that are not negative."""
         given = [(max(0.0, part.weight), part.text is not None) for part in self.parts]
         total = sum(weight for weight, _ in given)
         return sum(weight for weight, text in given if text) / total if total else 1.0
 
-    def _space(self, index: Index) -> Space:
-        """The space that is asked for; of a question with words, by default the first that knows any. Where none does,
-        words are looked for in the catalog alone."""
+    def in_space(self, index: Index) -> Space:
+        """The space that is asked for; of parts with words, by default the first that knows any. Where none does, words
+        are looked for in the catalog alone."""
         if not self.texts:
-            return index.space(self.options.space)
-        known = [space for space in index.spaces if space.recipe.words is not None]
-        wanted = index.space(self.options.space or (known[0].name if known else None))
-        less = any(part.text is not None and part.weight <= 0 for part in self.parts)
-        if wanted.recipe.words is not None or (self.options.space is None and not less):
+            return index.space(self.space)
+        known = spaces_of_words(index.spaces)
+        less = any(part.text is not None and part.weight * self.weight <= 0 for part in self.parts)
+        # An image may have no vector of words yet: then it is asked for in the default space, and words in the catalog.
+        ids = any(part.id is not None for part in self.parts)
+        usable = [space for space in known if space.complete or less or not ids]
+        wanted = index.space(self.space or (usable[0].name if usable else None))
+        if wanted.recipe.knows_words or (self.space is None and not less):
             return wanted
         advice = (
             f"Leave the space out, or name {known[0].name}."
@@ -180,20 +144,137 @@ class Question:
         )
         raise QuestionInvalid(f"The space {wanted.name} knows no words. {advice}")
 
-    def query(self, draft: Query, embeddings: Iterable[Vector] = (), words: Iterable[Vector] = ()) -> Query:
-        """The draft with its parts. embeddings: of the pictures, in their order, each (dim,) float32, or
-        (8, dim) where they are turned; words: of the texts, each (dim,)."""
-        pictures, texts = iter(embeddings), iter(words)
-        parts = [
-            QueryPart(
-                id=part.id,
-                vector=next(pictures) if part.picture else next(texts, None) if part.text else part.vector,
-                weight=part.weight,
-                of_words=part.text is not None,
-            )
-            for part in self.parts
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """Weighted parts, or several aspects, each with its own, or a prompt; and how to look for them.
+
+    A prompt becomes parts or aspects by `prompts.resolved`, before a draft; images: those that it names, by name.
+    """
+
+    parts: Sequence[QuestionPart] = ()
+    aspects: Sequence[QuestionAspect] = ()
+    prompt: Prompt | None = None
+    images: Mapping[str, QueryPicture] = field(default_factory=dict)
+    combine: Combine = "sum"
+    options: SearchOptions
+
+    @property
+    def sides(self) -> Sequence[QuestionAspect]:
+        """The aspects; one of the parts, in the space of the options, where there are none."""
+        return self.aspects or (QuestionAspect(parts=self.parts, space=self.options.space),)
+
+    @property
+    def pictures(self) -> list[QueryPicture]:
+        """All pictures."""
+        parts = (part for side in self.sides for part in side.parts)
+        return [*self.images.values(), *(part.picture for part in parts if part.picture is not None)]
+
+    @property
+    def texts(self) -> list[str]:
+        """All texts."""
+        return [text for side in self.sides for text in side.texts]
+
+    def spaces(self, draft: Query) -> list[Space]:
+        """The space of each of the `sides`."""
+        return [
+            space for space in (draft.space, *(aspect.space for aspect in draft.aspects)) if isinstance(space, Space)
         ]
-        return replace(draft, parts=[part for part in parts if part.id is not None or part.vector is not None])
+
+    def pictures_in(self, draft: Query) -> list[tuple[QueryPicture, Space]]:
+        """The pictures whose embeddings `query` wants, in this order, and the space of each."""
+        sides = zip(self.sides, self.spaces(draft), strict=True)
+        return [(part.picture, space) for side, space in sides for part in side.parts if part.picture is not None]
+
+    def texts_in(self, draft: Query) -> list[tuple[str, Space]]:
+        """The texts whose embeddings `query` wants, in this order, and the space of each: those that know words."""
+        sides = zip(self.sides, self.spaces(draft), strict=True)
+        return [(text, space) for side, space in sides if space.recipe.knows_words for text in side.texts]
+
+    def draft(self, index: Index) -> Query:
+        """The query without its parts: what is wrong with the options is known before a picture is decoded.
+
+        Raises QuestionInvalid, QueryInvalid, FilterInvalid, UnknownSpace.
+        """
+        options = self.options
+        if self.aspects and (self.parts or options.space is not None):
+            raise QuestionInvalid("A question has either parts, and perhaps a space, or aspects, each with its own.")
+        for part in (part for side in self.sides for part in side.parts):
+            if sum(value is not None for value in (part.picture, part.text, part.id, part.vector)) != 1:
+                raise QuestionInvalid("Each part needs exactly one of image, text, id and vector.")
+            if part.text is not None and not any(letter.isalnum() for letter in part.text):
+                raise QuestionInvalid("The text of a part has no word. Say what to look for.")
+        if sum(map(len, self.texts)) > MAX_TEXT:
+            raise QuestionInvalid(f"The texts of a question have {MAX_TEXT:,} characters at most.")
+        if options.turns and not self.pictures:
+            raise QuestionInvalid("Only an image can be turned: a question with `turns` needs one.")
+        spaces = [side.in_space(index) for side in self.sides]
+        query = Query(
+            combine=self.combine,
+            aspects=[
+                Aspect(parts=(), space=space, weight=side.weight)
+                for side, space in zip(self.aspects, spaces, strict=False)
+            ],
+            k=options.k,
+            offset=options.offset,
+            fold=options.fold,
+            min_score=options.min_score,
+            max_fmr=options.max_fmr,
+            filter=None if options.filter is None else parse_filter(options.filter),
+            space=None if self.aspects else spaces[0],
+            words=self._words(),
+            words_share=self._words_share(),
+        )
+        check_window(query)
+        return query
+
+    def _words(self) -> str | None:
+        """What is looked for in the catalog; nothing where a space is named."""
+        texts = [
+            part.text
+            for side in self.sides
+            for part in side.parts
+            if part.text is not None and part.weight * side.weight > 0 and side.space is None
+        ]
+        return " ".join(texts) if texts else None
+
+    def _words_share(self) -> float:
+        """The texts' share of what is wanted, where a space is not named."""
+        if not self.aspects:
+            return self.sides[0].words_share
+        wanted = [(side.weight, side.words_share if side.space is None else 0.0) for side in self.aspects]
+        total = sum(max(0.0, weight) for weight, _ in wanted)
+        return sum(max(0.0, weight) * share for weight, share in wanted) / total if total else 1.0
+
+    def query(self, draft: Query, looked: Iterable[Looked] = (), words: Iterable[Vector | None] = ()) -> Query:
+        """The draft with its parts. looked: at `pictures_in`, in their order; words: of `texts_in`, each (dim,),
+        None where it is looked for in the catalog alone."""
+        pictures, texts = iter(looked), iter(words)
+        sides: list[list[QueryPart]] = []
+        for side, space in zip(self.sides, self.spaces(draft), strict=True):
+            knows = space.recipe.knows_words
+            parts = []
+            for part in side.parts:
+                vector, phash = part.vector, None
+                if part.picture is not None:
+                    vector, phash = next(pictures)
+                elif part.text is not None:
+                    vector = next(texts, None) if knows else None
+                made = QueryPart(id=part.id, vector=vector, phash=phash, weight=part.weight, searched=part.searched)
+                parts.append(replace(made, of_words=part.text is not None))
+            sides.append([part for part in parts if part.id is not None or part.vector is not None])
+        if not self.aspects:
+            return replace(draft, parts=sides[0])
+        found = [replace(aspect, parts=parts) for aspect, parts in zip(draft.aspects, sides, strict=True) if parts]
+        return replace(draft, aspects=found)
+
+
+def spaces_of_words(spaces: Sequence[Space]) -> list[Space]:
+    """Those in which words are looked up, the best first: complete ones; of these, those of a model that was trained
+    with texts, then what an index learned last."""
+    trained = [space for space in spaces if space.recipe.text_sha256 is not None]
+    told = [space for space in reversed(spaces) if space.recipe.words is not None]
+    return sorted([*trained, *told], key=lambda space: not space.complete)
 
 
 def read_json(text: str | bytes) -> Any:

@@ -12,15 +12,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from io import BytesIO
 from typing import TypeVar
 
 import faiss
-from PIL import Image
 
 from api import metrics
 from api.errors import NotReady, Overloaded, SpaceInvalid
 from api.serving import activity
+from api.serving.asking import query_of
 from api.serving.batching import Stage
 from api.serving.duplicates import Duplicates
 from api.serving.embedding import Embedded, Embedding
@@ -28,19 +27,20 @@ from api.serving.filling import Filling, new_space
 from api.serving.gate import Gate
 from api.serving.maps import Maps
 from api.serving.observer import Observer
-from api.serving.pictures import Pictures, store_upload
+from api.serving.pictures import PICTURE, Pictures, store_upload
 from api.serving.publishing import publish_patiently
 from api.serving.questions import Question
 from api.serving.timing import Timing
-from api.serving.words import WordsEmbedding
+from api.serving.watching import Watching
+from api.serving.words import Sentences, WordsEmbedding
 from api.settings import Settings
 from indexer.encoders.encoder import Encoder, SpaceRequest
 from indexer.errors import ModelUnsupported
 from indexer.index_encoder import load_index_encoder
-from search.catalog.annotations import checked_labels, checked_metadata
+from search.catalog.annotations import checked_labels, checked_metadata, merge_metadata
 from search.errors import SearchError, UnknownImage, UnknownSpace, VectorsMissing
 from search.index import Index
-from search.recipe import Pooling
+from search.teaching import Teacher
 from search.types import Hit, ImageFacts, ImageRecord, JsonObject, NewImage, Query, QueryPart, Space, SpaceInfo
 from search.writer import Writer
 
@@ -82,16 +82,16 @@ class Service:
         settings: Settings,
         *,
         load: Callable[[Sequence[Space]], Encoder] | None = None,
+        sentences: Sentences | None = None,
     ) -> None:
         """encoder: for the index's spaces. load: one for spaces that are added later; None: as the index says.
-
-        Raises WorkerFailed where decoding processes cannot be started.
+        sentences: what all indexes of a process share. Raises WorkerFailed where decoding processes cannot be started.
         """
         self.name = name
         self.index = index
         load = load or partial(load_index_encoder, index, warn=LOG.warning)
         self.embedding = Embedding(index, encoder, load, settings)
-        self.words = WordsEmbedding(settings.cached_embeddings)
+        self.words = WordsEmbedding(index.models, sentences or Sentences(), settings.cached_embeddings)
         self.filling = Filling(index.path, settings.log_format)
         # On one core each: threads of FAISS that wait for each other spin, and take the other from the event loop.
         one_core = partial(faiss.omp_set_num_threads, 1)
@@ -111,6 +111,8 @@ class Service:
         self.pictures = Pictures(index, self.embedding)
         self.maps = Maps(index)
         self.duplicates = Duplicates(index)
+        self.teacher = Teacher(index)
+        self.watching = Watching(name, index, self.words, private=settings.watch_private)
         self._checking: asyncio.Task[None] | None = None
         self._checked = 0.0
         metrics.REPLACED.labels(name).set_function(lambda: self.embedding.replaced)
@@ -124,7 +126,13 @@ class Service:
         self.filling.close()
         for pool in (self._searchers, self._readers, self._adder, self._writer, self._publisher):
             pool.shutdown()
-        stages = (self.pictures.close, self.maps.close, self.duplicates.close, self._searching.close)
+        stages = (
+            self.watching.close,
+            self.pictures.close,
+            self.maps.close,
+            self.duplicates.close,
+            self._searching.close,
+        )
         for close in (*stages, self._observer.close, self.words.close, self.embedding.close, self.index.close):
             close()
 
@@ -156,16 +164,13 @@ class Service:
             self._checked = time.monotonic()
 
     async def ask(self, question: Question, timing: Timing) -> tuple[list[Hit], str]:
-        """The hits of a question, and the space they were found in.
+        """The hits of a question, and the space they were found in. Raises as `query` and `Index.search` do."""
+        query, space = await self.query(question, timing)
+        return await self.search(query, timing), space
 
-        Raises QuestionInvalid, Overloaded, and what `Embedding.embed` and `Index.search` raise.
-        """
-        draft = question.draft(self.index)
-        space = self.index.space(draft.space)
-        embed = partial(self.embedding.embed, space=space, timing=timing, turns=question.options.turns)
-        vectors = [await embed(one.data, box=one.box) for one in question.pictures]
-        words = await self.words.embed_or_none(question.texts_for(space), space, timing, needed=draft.words is None)
-        return await self.search(question.query(draft, vectors, words), timing), space.name
+    async def query(self, question: Question, timing: Timing) -> tuple[Query, str]:
+        """A question with its pictures and words embedded, and the name of its first space. Raises as `query_of`."""
+        return await query_of(question, self.index, self.embedding, self.words, timing, read=self.read)
 
     async def search(self, query: Query, timing: Timing) -> list[Hit]:
         """`Index.search`, together with others that wait; what may take long, beside them. Raises Overloaded too."""
@@ -174,11 +179,15 @@ class Service:
             if query.is_plain and query.k + query.offset <= MAX_LIGHT_HITS:
                 hits = await self._searching(query)
             else:
-                with self._heavy.entered():
-                    hits = await asyncio.get_running_loop().run_in_executor(self._searchers, self.index.search, query)
+                hits = await self.heavy(partial(self.index.search, query))
         timing.search += time.perf_counter() - began
         self._observer.asked(query)
         return hits
+
+    async def heavy(self, work: Callable[[], Result]) -> Result:
+        """Run what takes longer than a light search, beside those. Raises Overloaded."""
+        with self._heavy.entered():
+            return await asyncio.get_running_loop().run_in_executor(self._searchers, work)
 
     async def read(self, work: Callable[[Index], Result]) -> Result:
         """Read, off the event loop. Too little for `activity`: probes do it every second."""
@@ -248,13 +257,12 @@ class Service:
         infos = await self.read(lambda index: index.catalog.space_infos())
         return [SpaceState(info, filling and not info.space.complete) for info in infos]
 
-    async def add_space(self, layers: tuple[int, ...], pooling: Pooling | None, *, whiten: bool = False) -> SpaceState:
+    async def add_space(self, request: SpaceRequest) -> SpaceState:
         """Add a space of the default one's model, and fill it in the background; where it is there, go on filling it.
 
         It is added also where nobody waits for it any more: on a busy machine it takes longer than a request may.
         Raises SpaceInvalid, ModelUnavailable, SpaceExists (another one has its name), IndexLocked, Overloaded.
         """
-        request = SpaceRequest(layers=layers, pooling=pooling, whiten=whiten)
         adding = self._adding.get(request)
         if adding is None:
             if len(self._adding) >= MAX_ADDED_AT_ONCE:
@@ -318,33 +326,10 @@ class Service:
             metadata = (
                 None
                 if patch is None
-                else checked_metadata(_merged(self.index.image(image_id).metadata, checked_metadata(patch)))
+                else checked_metadata(merge_metadata(self.index.image(image_id).metadata, checked_metadata(patch)))
             )
             return writer.describe(
                 image_id, labels=None if labels is None else checked_labels(labels), metadata=metadata
             )
 
         return await self.write(apply)
-
-
-def _picture() -> bytes:
-    """A small JPEG: every picture is as good."""
-    out = BytesIO()
-    Image.linear_gradient("L").convert("RGB").save(out, "JPEG")
-    return out.getvalue()
-
-
-PICTURE = _picture()
-
-
-def _merged(old: JsonObject, patch: JsonObject) -> dict[str, object]:
-    merged = dict(old)
-    for key, value in patch.items():
-        if value is None:
-            merged.pop(key, None)
-        elif isinstance(value, dict):
-            inner = merged.get(key)
-            merged[key] = _merged(inner if isinstance(inner, dict) else {}, value)
-        else:
-            merged[key] = value
-    return merged

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from api.serving.batching import Stage
 from api.serving.gate import Gate
 from api.serving.timing import Timing
-from indexer.encoders.words import TextEncoder, load_text_encoder
-from indexer.errors import IndexerError, ModelUnavailable
+from indexer.encoders.words import TextEncoder, load_sentences, load_text_encoder
+from indexer.errors import IndexerError, ModelUnavailable, ModelUnsupported
 from search.recipe import Recipe
 from search.types import Space, Vector
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from indexer.encoders.sentences import SentenceEncoder
 
 LOG = logging.getLogger("lookalike")
 
@@ -24,17 +33,54 @@ LOAD_AGAIN_SECONDS = 30.0
 """After which an encoder that could not be loaded is tried again."""
 
 
-class WordsEmbedding:
-    """Loads the sentence encoder when somebody first asks with words: it takes seconds, and 500 MB."""
+class Sentences:
+    """The sentence encoder of this process, which all its indexes share: it takes seconds to load, and 500 MB.
 
-    def __init__(self, cached: int) -> None:
-        """cached: vectors of texts that are kept."""
+    Loaded when it is first needed, or in the background before. One caller at a time.
+    """
+
+    def __init__(self) -> None:
+        self._encoder: SentenceEncoder | None = None
+        self._one_caller = threading.Lock()
+        self._failed: tuple[float, IndexerError] | None = None
+
+    def load_soon(self) -> None:
+        """Load it in the background, so that nobody waits for it later."""
+        threading.Thread(target=self._load_quietly, name="sentences", daemon=True).start()
+
+    def _load_quietly(self) -> None:
+        try:
+            self.encode(["a picture"])  # the first text takes longer than later ones
+        except IndexerError as error:
+            LOG.warning("words are looked for in the catalog alone: %s", error)
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Embed texts, (n, dim) float32 of unit length. Raises ModelUnavailable, ModelUnsupported."""
+        with self._one_caller:
+            if self._encoder is None:
+                if self._failed is not None and time.monotonic() - self._failed[0] < LOAD_AGAIN_SECONDS:
+                    raise self._failed[1]
+                try:
+                    self._encoder = load_sentences()
+                except IndexerError as error:
+                    self._failed = time.monotonic(), error
+                    raise
+            return self._encoder.encode(texts)
+
+
+class WordsEmbedding:
+    """The words of questions to one index."""
+
+    def __init__(self, models: Path, sentences: Sentences, cached: int) -> None:
+        """models: the index's folder of that name. cached: vectors of texts that are kept."""
+        self._models = models
+        self._sentences = sentences
         self._encoders: dict[Recipe, TextEncoder] = {}
         self._stage: Stage[tuple[str, Recipe], Vector] = Stage("words", self._embedded, most=MAX_TEXTS_AT_ONCE)
         self._known: OrderedDict[tuple[str, Recipe], Vector] = OrderedDict()
         self._cached = cached
         self._gate = Gate(MAX_WAITING)
-        self._failed: tuple[float, IndexerError] | None = None
+        self._failed: tuple[float, Recipe, IndexerError] | None = None
 
     def close(self) -> None:
         """Finish what is under way."""
@@ -56,13 +102,17 @@ class WordsEmbedding:
     async def embed_or_none(
         self, texts: Sequence[str], space: Space, timing: Timing, *, needed: bool
     ) -> Sequence[Vector]:
-        """As `embed`; nothing where the encoder is not installed, and the catalog's words are enough."""
+        """As `embed`; nothing where the encoder is not there, and the catalog's words are enough."""
         try:
             return await self.embed(texts, space, timing)
-        except ModelUnavailable:
+        except (ModelUnavailable, ModelUnsupported):
             if needed:
                 raise
             return ()
+
+    async def embed_apart(self, texts: Sequence[str], space: Space) -> list[Vector]:
+        """As `embed`, from another event loop than the server's: nothing is kept, and nobody is refused."""
+        return [await self._stage((text, space.recipe)) for text in texts]
 
     async def _one(self, text: str, recipe: Recipe) -> Vector:
         key = text, recipe
@@ -86,12 +136,13 @@ class WordsEmbedding:
 
     def _encoder(self, recipe: Recipe) -> TextEncoder:
         if recipe not in self._encoders:
-            if self._failed is not None and time.monotonic() - self._failed[0] < LOAD_AGAIN_SECONDS:
-                raise self._failed[1]
+            began, which, failed = self._failed or (0.0, None, None)
+            if failed is not None and which == recipe and time.monotonic() - began < LOAD_AGAIN_SECONDS:
+                raise failed
             try:
-                self._encoders = {recipe: load_text_encoder(recipe)}
+                self._encoders = {recipe: load_text_encoder(recipe, self._models, self._sentences)}
             except IndexerError as error:
                 LOG.warning("words are looked for in the catalog alone: %s", error)
-                self._failed = time.monotonic(), error
+                self._failed = time.monotonic(), recipe, error
                 raise
         return self._encoders[recipe]

@@ -10,6 +10,7 @@ All that it raises on purpose is a LookalikeError; `help(lookalike_client._error
 """
 
 from lookalike_client._async_client import AsyncClient
+from lookalike_client._board_models import Board, BoardItem, Comment, Delivery, Match, Share, Vote, Watch
 from lookalike_client._client import Client
 from lookalike_client._errors import (
     APIError,
@@ -22,6 +23,7 @@ from lookalike_client._errors import (
     LookalikeError,
     NotFound,
     Overloaded,
+    PromptInvalid,
     ProtocolError,
     ServerError,
     TimedOut,
@@ -31,9 +33,20 @@ from lookalike_client._errors import (
     Unprocessable,
     UnsupportedImage,
 )
+from lookalike_client._feedback_models import (
+    FeedbackResult,
+    FeedbackRound,
+    FeedbackSession,
+    FeedbackSummary,
+    LabelResult,
+    LabelRule,
+    MeasuredRule,
+    MeasuredShare,
+)
 from lookalike_client._images import ImageInput
 from lookalike_client._many import Outcome
 from lookalike_client._models import (
+    Aspect,
     DuplicateFile,
     DuplicateGroup,
     Hit,
@@ -43,6 +56,7 @@ from lookalike_client._models import (
     MapCluster,
     MapPoint,
     Part,
+    Reason,
     SearchResult,
     SpaceInfo,
 )
@@ -50,31 +64,48 @@ from lookalike_client._version import __version__
 
 __all__ = [
     "APIError",
+    "Aspect",
     "AsyncClient",
     "BadRequest",
+    "Board",
+    "BoardItem",
     "Client",
+    "Comment",
     "Conflict",
     "ConnectionFailed",
     "DeadlineExceeded",
+    "Delivery",
     "DiskFull",
     "DuplicateFile",
     "DuplicateGroup",
+    "FeedbackResult",
+    "FeedbackRound",
+    "FeedbackSession",
+    "FeedbackSummary",
     "Forbidden",
     "Hit",
     "Image",
     "ImageInput",
     "ImageMap",
     "IndexInfo",
+    "LabelResult",
+    "LabelRule",
     "LookalikeError",
     "MapCluster",
     "MapPoint",
+    "Match",
+    "MeasuredRule",
+    "MeasuredShare",
     "NotFound",
     "Outcome",
     "Overloaded",
     "Part",
+    "PromptInvalid",
     "ProtocolError",
+    "Reason",
     "SearchResult",
     "ServerError",
+    "Share",
     "SpaceInfo",
     "TimedOut",
     "TooLarge",
@@ -82,6 +113,8 @@ __all__ = [
     "Unavailable",
     "Unprocessable",
     "UnsupportedImage",
+    "Vote",
+    "Watch",
     "__version__",
 ]
 

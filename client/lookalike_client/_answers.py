@@ -112,6 +112,16 @@ def space(response: httpx.Response) -> SpaceInfo:
     return _read(SpaceInfo, _json(response))
 
 
+def read_answer(kind: type[Model], response: httpx.Response) -> Model:
+    """Parse an answer that is one value of a dataclass."""
+    return _read(kind, _json(response))
+
+
+def read_answers(kind: type[Model], response: httpx.Response, member: str) -> list[Model]:
+    """Parse an answer that lists values of a dataclass."""
+    return [_read(kind, entry) for entry in _take(_json(response), member, list)]
+
+
 def picture(response: httpx.Response) -> bytes:
     """Parse the answer of asking for a thumbnail or a file."""
     kind = _content_type(response)
@@ -124,6 +134,16 @@ def ready(response: httpx.Response) -> bool:
     """Parse the answer of readiness: the server says so by its status; the body only shows who answers."""
     _take(_json(response), "status", str)
     return True
+
+
+def read(kind: type[Model], response: httpx.Response) -> Model:
+    """Parse an answer that is one value."""
+    return _read(kind, _json(response))
+
+
+def listed(kind: type[Model], response: httpx.Response, name: str) -> tuple[Model, ...]:
+    """Parse an answer that is a list under a name."""
+    return tuple(_read(kind, entry) for entry in _take(_json(response), name, list))
 
 
 def nothing(response: httpx.Response) -> None:

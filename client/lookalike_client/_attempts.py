@@ -43,7 +43,8 @@ class Attempts(Generic[Answer]):
     def after_failure(self, failure: httpx.HTTPError) -> float:
         """Seconds to wait before the next attempt. Raises LookalikeError where there is none."""
         error = _translate(failure, self._server)
-        if self._left == 0 or not isinstance(failure, _PASSING_ERRORS):
+        perhaps_done = self._call.once and not isinstance(failure, httpx.ConnectError)
+        if self._left == 0 or perhaps_done or not isinstance(failure, _PASSING_ERRORS):
             raise error from failure
         # Without a connection nothing was sent; otherwise it may be only the answer that was lost.
         self._may_be_done |= not isinstance(failure, httpx.ConnectError)
@@ -60,6 +61,8 @@ class Attempts(Generic[Answer]):
         if error.status not in _PASSING_STATUS or (self._left_busy if error.status == _BUSY else self._left) == 0:
             raise error
         self._may_be_done |= error.status == 503 and error.code in _MAY_BE_DONE
+        if self._call.once and self._may_be_done:
+            raise error
         return self._next_wait(error.retry_after or 0.0, busy=error.status == _BUSY)
 
     def answer(self, response: httpx.Response) -> Answer:

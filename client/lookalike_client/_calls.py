@@ -15,7 +15,8 @@ import httpx
 
 from lookalike_client import _answers
 from lookalike_client._images import ImageInput, image_bytes, is_image
-from lookalike_client._models import Image, ImageMap, IndexInfo, Part, SearchResult, SpaceInfo
+from lookalike_client._models import Aspect, Image, ImageMap, IndexInfo, Part, SearchResult, SpaceInfo
+from lookalike_client._prompt import read_prompt
 
 Answer = TypeVar("Answer")
 Box = tuple[float, float, float, float]
@@ -25,9 +26,10 @@ Box = tuple[float, float, float, float]
 class Call(Generic[Answer]):
     """One call: what to send, and how to read a successful answer.
 
-    Every call may be sent again after a failure, because doing it twice leaves the server as doing it once does:
+    Nearly every call may be sent again after a failure, because doing it twice leaves the server as doing it once does:
     searches and reads change nothing, an added image's id is its content's hash, PATCH sets what it names, DELETE ends
-    in absence. Only the answer of a second DELETE differs: `absence_is_success` marks it.
+    in absence. Only the answer of a second DELETE differs: `absence_is_success` marks it. What would be there twice is
+    marked by `once`: it is sent again only where the server cannot have done it.
     """
 
     method: str
@@ -38,6 +40,7 @@ class Call(Generic[Answer]):
     form: Mapping[str, str | list[str]] | None = None
     upload: tuple[str, bytes] | None = None
     absence_is_success: bool = False
+    once: bool = False
 
     def request(self, http: httpx.Client | httpx.AsyncClient) -> httpx.Request:
         """A new request. Raises ValueError or TypeError where its values are no JSON."""
@@ -96,13 +99,18 @@ def search(
     id: str | None = None,
     vector: Sequence[float] | None = None,
     parts: Sequence[Part] | None = None,
+    aspects: Sequence[Aspect] | None = None,
+    prompt: str | None = None,
+    combine: Literal["sum", "best"] = "sum",
     box: Box | None = None,
 ) -> Call[SearchResult]:
-    """A search by exactly one of image, text, id, vector, parts."""
-    given = [*_given({"image": image, "text": text, "id": id, "vector": vector, "parts": parts})]
-    if len(given) != 1:
+    """A search by exactly one of image, text, id, vector, parts, aspects, prompt."""
+    asked = {"image": image, "text": text, "id": id, "vector": vector, "parts": parts, "aspects": aspects}
+    named = [*given({**asked, "prompt": prompt})]
+    if len(named) != 1:
         raise TypeError(
-            f"A search takes exactly one of image, text, id, vector and parts; found {' and '.join(given) or 'none'}."
+            "A search takes exactly one of image, text, id, vector, parts, aspects and prompt; found "
+            f"{' and '.join(named) or 'none'}."
         )
     if box is not None and image is None:
         raise TypeError("`box` belongs to `image`; a Part with an image has a box of its own.")
@@ -118,14 +126,19 @@ def search(
             upload=("image", image_bytes(image)),
             parse=_answers.search_result,
         )
-    if parts is None:
-        parts = [Part(text=text, id=id, vector=vector)]
-    return Call(
-        method="POST",
-        path="/v1/search",
-        json={"parts": [_part(part) for part in parts], **options.to_json()},
-        parse=_answers.search_result,
-    )
+    if prompt is not None:
+        paths = {part.value for part in read_prompt(prompt).paths}
+        body: dict[str, Any] = {"prompt": prompt}
+        if paths:
+            body["images"] = {path: _base64(path) for path in sorted(paths)}
+    elif aspects is not None:
+        body = {"aspects": [_aspect(aspect) for aspect in aspects]}
+    else:
+        one = parts if parts is not None else [Part(text=text, id=id, vector=vector)]
+        body = {"parts": [json_part(part) for part in one]}
+    if combine != "sum":
+        body["combine"] = combine
+    return Call(method="POST", path="/v1/search", json={**body, **options.to_json()}, parse=_answers.search_result)
 
 
 def similar(id: str, *, options: SearchOptions) -> Call[SearchResult]:
@@ -153,7 +166,7 @@ def add(
 
 def get(id: str, *, index: str | None) -> Call[Image]:
     """Read an image's record."""
-    return Call(method="GET", path=_image_path(id), params=_given({"index": index}), parse=_answers.image)
+    return Call(method="GET", path=_image_path(id), params=given({"index": index}), parse=_answers.image)
 
 
 def update(
@@ -162,7 +175,7 @@ def update(
     """Change an image's labels and metadata."""
     body = {"labels": None if labels is None else _labels(labels), "metadata": metadata}
     return Call(
-        method="PATCH", path=_image_path(id), params=_given({"index": index}), json=_given(body), parse=_answers.image
+        method="PATCH", path=_image_path(id), params=given({"index": index}), json=given(body), parse=_answers.image
     )
 
 
@@ -171,7 +184,7 @@ def delete(id: str, *, index: str | None) -> Call[None]:
     return Call(
         method="DELETE",
         path=_image_path(id),
-        params=_given({"index": index}),
+        params=given({"index": index}),
         parse=_answers.nothing,
         absence_is_success=True,
     )
@@ -179,7 +192,7 @@ def delete(id: str, *, index: str | None) -> Call[None]:
 
 def images(*, cursor: str | None, page_size: int, index: str | None) -> Call[_answers.Page]:
     """One page of images."""
-    params = _given({"cursor": cursor, "limit": str(operator.index(page_size)), "index": index})
+    params = given({"cursor": cursor, "limit": str(operator.index(page_size)), "index": index})
     return Call(method="GET", path="/v1/images", params=params, parse=_answers.page)
 
 
@@ -192,19 +205,19 @@ def embed(
     return Call(
         method="POST",
         path="/v1/embed",
-        json=_given({"input": texts, "space": space, "index": index}),
+        json=given({"input": texts, "space": space, "index": index}),
         parse=lambda response: _answers.embeddings(response, count=len(texts)),
     )
 
 
 def image_map(*, space: str | None, index: str | None) -> Call[ImageMap]:
     """A space in two dimensions."""
-    return Call(method="GET", path="/v1/map", params=_given({"space": space, "index": index}), parse=_answers.image_map)
+    return Call(method="GET", path="/v1/map", params=given({"space": space, "index": index}), parse=_answers.image_map)
 
 
 def duplicates(*, tier: str, cursor: str | None, page_size: int, index: str | None) -> Call[_answers.DuplicatePage]:
     """One page of groups of duplicates."""
-    params = _given({"tier": tier, "cursor": cursor, "limit": str(operator.index(page_size)), "index": index})
+    params = given({"tier": tier, "cursor": cursor, "limit": str(operator.index(page_size)), "index": index})
     return Call(method="GET", path="/v1/duplicates", params=params, parse=_answers.duplicates)
 
 
@@ -213,7 +226,7 @@ def decide(images: Iterable[str], *, decision: str, index: str | None) -> Call[N
     return Call(
         method="POST",
         path="/v1/duplicates/decisions",
-        params=_given({"index": index}),
+        params=given({"index": index}),
         json={"images": [*images], "decision": decision},
         parse=_answers.decision,
     )
@@ -230,7 +243,7 @@ def spaces(index: str) -> Call[list[SpaceInfo]]:
 
 
 def add_space(
-    layers: int | Iterable[int], *, pooling: str | None, transform: str | None, index: str
+    layers: int | Iterable[int], *, pooling: str | None, transform: str | None, style: bool, index: str
 ) -> Call[SpaceInfo]:
     """Add a space, or go on filling it."""
     several = layers if isinstance(layers, Iterable) else [layers]
@@ -239,6 +252,8 @@ def add_space(
         body["pooling"] = pooling
     if transform is not None:
         body["transform"] = transform
+    if style:
+        body["style"] = True
     return Call(method="POST", path=_spaces_path(index), json=body, parse=_answers.space)
 
 
@@ -259,13 +274,13 @@ def _spaces_path(index: str, *name: str) -> str:
 
 def thumbnail(id: str, *, size: int, index: str | None) -> Call[bytes]:
     """A small JPEG of an image."""
-    params = _given({"size": str(operator.index(size)), "index": index})
+    params = given({"size": str(operator.index(size)), "index": index})
     return Call(method="GET", path=f"{_image_path(id)}/thumbnail", params=params, parse=_answers.picture)
 
 
 def file(id: str, *, index: str | None) -> Call[bytes]:
     """An image's original file."""
-    params = _given({"index": index})
+    params = given({"index": index})
     return Call(method="GET", path=f"{_image_path(id)}/file", params=params, parse=_answers.picture)
 
 
@@ -274,7 +289,8 @@ def ready() -> Call[bool]:
     return Call(method="GET", path="/readyz", parse=_answers.ready)
 
 
-def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+def given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that are not None."""
     return {name: value for name, value in values.items() if value is not None}
 
 
@@ -304,7 +320,13 @@ def _base64(image: ImageInput) -> str:
     return b64encode(image_bytes(image)).decode("ascii")
 
 
-def _part(part: Part) -> dict[str, Any]:
+def _aspect(aspect: Aspect) -> dict[str, Any]:
+    parts = [json_part(part) for part in aspect.parts]
+    return given({"space": aspect.space, "parts": parts, "weight": float(aspect.weight)})
+
+
+def json_part(part: Part) -> dict[str, Any]:
+    """A part as JSON."""
     if not isinstance(part, Part):
         raise TypeError(f"`parts` is a sequence of Part, not of {type(part).__qualname__}.")
     values = {
@@ -312,7 +334,8 @@ def _part(part: Part) -> dict[str, Any]:
         "text": part.text,
         "id": part.id,
         "vector": None if part.vector is None else [float(value) for value in part.vector],
+        "searched": True if part.searched else None,
         "weight": float(part.weight),
         "box": None if part.box is None else list(_box(part.box)),
     }
-    return _given(values)
+    return given(values)

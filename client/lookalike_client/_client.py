@@ -12,15 +12,15 @@ from typing import Any, Literal
 
 from lookalike_client import _calls
 from lookalike_client._calls import Box, Call, SearchOptions
-from lookalike_client._connection import Connection
 from lookalike_client._errors import APIError, ConnectionFailed, TimedOut
 from lookalike_client._images import ImageInput
 from lookalike_client._many import Outcome, Progress, apart, run_many
-from lookalike_client._models import DuplicateGroup, Image, ImageMap, IndexInfo, Part, SearchResult, SpaceInfo
+from lookalike_client._models import Aspect, DuplicateGroup, Image, ImageMap, IndexInfo, Part, SearchResult, SpaceInfo
 from lookalike_client._notebook import Pictures
+from lookalike_client._nouns import Nouns
 
 
-class Client(Connection):
+class Client(Nouns):
     """A Lookalike server. Close the client after use, or use it in a `with` block: connections are kept and used again.
 
     Any number of threads may share a `Client`, any number of tasks of one event loop an `AsyncClient`.
@@ -51,6 +51,9 @@ class Client(Connection):
         id: str | None = None,
         vector: Sequence[float] | None = None,
         parts: Sequence[Part] | None = None,
+        aspects: Sequence[Aspect] | None = None,
+        prompt: str | None = None,
+        combine: Literal["sum", "best"] = "sum",
         k: int = 10,
         offset: int = 0,
         min_score: float | None = None,
@@ -63,17 +66,22 @@ class Client(Connection):
         turns: bool = False,
     ) -> SearchResult:
         """The `k` nearest images after the first `offset`, of exactly one of an image, words, the id of an indexed
-        image, an embedding ((dim,) numbers), or weighted parts.
+        image, an embedding ((dim,) numbers), weighted parts, aspects, each with parts and a space of its own, or a
+        prompt such as `red bicycle::2 beach --no people`, whose paths are read here.
 
+        combine: `sum`: a score is of all parts and aspects together; `best`: of the part that is nearest, and what is
+        nearer to a part of negative weight is no hit.
         text: looked for in labels, metadata and names, and in what images show where the index has a space of words. An
         image that is asked for by id is not among its own hits. min_score: leave out hits below this score, -1..1.
-        max_fmr: leave out hits with a higher false-match rate; "auto": above what 20 images reach by chance.
+        max_fmr: leave out hits with a higher false-match rate; "auto": above what 20 images reach by chance, but
+            for near copies.
         filter: which images may be hits, e.g. `{"label": "cat", "width": {"gte": 1000}}`; k images are found whenever k
         match. box: x, y, width, height in pixels of the upright `image`; only this part is looked at. fold: near-equal
         images are one hit, with its `copies`. turns: ask in all eight orientations; an image's best score counts.
 
         Raises UnsupportedImage or Unprocessable (the image is none, or cannot be decoded), TooLarge, NotFound,
-        Unprocessable (a filter or a vector that cannot be meant); TypeError for none or two of the five.
+        Unprocessable (a filter or a vector that cannot be meant); TypeError for none or two of the seven;
+        PromptInvalid.
         """
         options = SearchOptions(
             k=k,
@@ -86,7 +94,9 @@ class Client(Connection):
             fold=fold,
             turns=turns,
         )
-        call = apart(_calls.search, image=image, text=text, id=id, vector=vector, parts=parts, box=box, options=options)
+        one = {"image": image, "text": text, "id": id, "vector": vector, "parts": parts}
+        many = {"aspects": aspects, "prompt": prompt, "combine": combine, "box": box}
+        call = apart(_calls.search, options=options, **one, **many)
         return self._found(call, index)
 
     def search_many(
@@ -269,21 +279,22 @@ class Client(Connection):
 
     def add_space(
         self,
-        layers: int | Iterable[int],
+        layers: int | Iterable[int] = (),
         *,
         pooling: str | None = None,
         transform: str | None = None,
+        style: bool = False,
         index: str | None = None,
     ) -> SpaceInfo:
         """Add a space of these layers of the index's model, and let the server fill it from the files while it is used.
 
         Returns at once: `spaces` says how far it is. Adding it again is harmless, and goes on where filling stopped.
         layers: one, or several that are one space; negative ones count from the end. pooling: `cls`, `mean`,
-        `gem`, `cls+mean`, `cls+gem` or `pooler`. transform: `whiten`, or `none`. Raises Unprocessable (the model does
-        not offer it), Conflict, Forbidden, Unavailable, NotFound.
+        `gem`, `cls+mean`, `cls+gem`, `mean+std` or `pooler`. transform: `whiten`, or `none`. style: the space of style,
+        instead of layers. Raises Unprocessable (not offered), Conflict, Forbidden, Unavailable, NotFound.
         """
         name = self._index_name(index)
-        return self._run(_calls.add_space(layers, pooling=pooling, transform=transform, index=name))
+        return self._run(_calls.add_space(layers, pooling=pooling, transform=transform, style=style, index=name))
 
     def set_default_space(self, name: str, *, force: bool = False, index: str | None = None) -> SpaceInfo:
         """Make a space the one where searches look that name none. force: also where images are missing in it.

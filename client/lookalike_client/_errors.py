@@ -20,7 +20,7 @@ LookalikeError
     └── ServerError       any other 5xx
 
 Errors in the call itself are Python's own and reach no server: FileNotFoundError (and any other OSError of reading an
-image), TypeError and ValueError.
+image), TypeError and ValueError. PromptInvalid is a ValueError.
 """
 
 from __future__ import annotations
@@ -110,6 +110,18 @@ class DiskFull(APIError):
 
 class ServerError(APIError):
     """Any other 5xx: the server, or a proxy before it, failed."""
+
+
+class PromptInvalid(ValueError):
+    """A prompt that cannot be read. `position`: the character, from 0, at which what is wrong stands."""
+
+    def __init__(self, message: str, position: int) -> None:
+        super().__init__(message, position)
+        self.message = message
+        self.position = position
+
+    def __str__(self) -> str:
+        return f"{self.message} (at character {self.position + 1} of the prompt)"
 
 
 _BY_STATUS: dict[int, type[APIError]] = {

@@ -17,9 +17,9 @@ class Part:
     """One weighted part of a query: exactly one of an image, words, the id of an indexed image, or an embedding of the
     space.
 
-    text: what the images show, in any language. vector: (dim,) numbers. weight: may
-    be negative (less like this). box: x, y, width, height in pixels of the upright image; only this part of `image` is
-    looked at. Raises ValueError where it has none or two of the four, or a box and no image.
+    text: what the images show, in any language. vector: (dim,) numbers; searched: it is one that feedback answered
+    with. weight: may be negative (less like this). box: x, y, width, height in pixels of the upright image; only this
+    part of `image` is looked at. Raises ValueError where it has none or two of the four, or a box and no image.
     """
 
     image: ImageInput | None = None
@@ -28,12 +28,36 @@ class Part:
     vector: Sequence[float] | None = None
     weight: float = 1.0
     box: tuple[float, float, float, float] | None = None
+    searched: bool = False
 
     def __post_init__(self) -> None:
         if sum(value is not None for value in (self.image, self.text, self.id, self.vector)) != 1:
             raise ValueError("A part has exactly one of image, text, id and vector.")
         if self.box is not None and self.image is None:
             raise ValueError("Only a part with an image has a box.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aspect:
+    """Weighted parts that are looked for in one space. space: None for the index's default, or, of parts with words,
+    the one that knows them. weight: how much it counts beside the other aspects; negative: less like this.
+    """
+
+    parts: Sequence[Part]
+    space: str | None = None
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reason:
+    """What one aspect of a search gave to a hit. `space`: where it was looked for; None: in labels, metadata and names.
+    `score`: the cosine there; of words, how much of them the image has, 0..1; None where it has no vector there.
+    `share`: what that added to the hit's score.
+    """
+
+    space: str | None
+    score: float | None
+    share: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +69,7 @@ class Hit:
     the upright image, in pixels.
 
     `copies`: of a folded search, the ids of images that look the same, best first, the first 100 of `copy_count`.
+    `why`: a Reason for each aspect of the search, in its order, and for its words.
     """
 
     id: str
@@ -60,6 +85,7 @@ class Hit:
     copy_count: int = 0
     fmr: float | None = None
     probability: float | None = None
+    why: tuple[Reason, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -115,7 +141,7 @@ class SearchResult(Sequence[Hit]):
             import pandas
         except ImportError as error:
             raise ImportError("This needs pandas: pip install pandas") from error
-        facts = ["score", *(one.name for one in fields(Hit) if one.name not in ("score", "paths", "metadata"))]
+        facts = ["score", *(one.name for one in fields(Hit) if one.name not in ("score", "paths", "metadata", "why"))]
         rows = [
             {name: getattr(hit, name) for name in facts} | {f"metadata.{key}": one for key, one in hit.metadata.items()}
             for hit in self.hits

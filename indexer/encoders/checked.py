@@ -139,7 +139,7 @@ class CheckedEncoder:
         except ValueError:  # in fp16 a large model's activations may overflow: no direction at all
             return -1.0, False
         worst, enough = 1.0, True
-        for name, one, other in zip(self.names, ours, exact, strict=True):
+        for name, one, other in self._judged(ours, exact):
             lowest, least = float((one * other).sum(axis=1).min()), MIN_COSINE
             worst = min(worst, lowest)
             if name in self._whitened and len(sample) >= MIN_CENTRED_IMAGES:
@@ -148,13 +148,22 @@ class CheckedEncoder:
             enough = enough and lowest >= least
         return worst, enough
 
+    def _judged(
+        self, ours: Sequence[NDArray[np.float32]], exact: Sequence[NDArray[np.float32]]
+    ) -> list[tuple[str, NDArray[np.float32], NDArray[np.float32]]]:
+        """The name of each space, and both its vectors. Not of words, which are made of what another space holds: of a
+        picture that two classes fit equally, rounding chooses one."""
+        of_words = [recipe.words is not None for recipe in self.recipes]
+        together = zip(self.names, ours, exact, of_words, strict=True)
+        return [(name, one, other) for name, one, other, words in together if not words]
+
     def _centred(
         self, exact: Sequence[NDArray[np.float32]], of: Sequence[NDArray[np.float32]]
     ) -> list[NDArray[np.float32]]:
         """Each space's vectors, without the mean of the exact ones where they are whitened."""
         return [
             _unit(one - other.mean(axis=0)) if name in self._whitened else one
-            for name, one, other in zip(self.names, of, exact, strict=True)
+            for name, one, other in self._judged(of, exact)
         ]
 
     def _gate(self, sample: NDArray[np.uint8], quantise: Quantise) -> Encoding:
@@ -166,7 +175,7 @@ class CheckedEncoder:
         exact = self._reference().encode(sample)
         self._encoder, store = quantise(sample[::2])
         ours = self._encoder.encode(sample)
-        cosines = np.concatenate(_cosines(ours, exact))
+        cosines = np.concatenate([(one * other).sum(axis=1) for _, one, other in self._judged(ours, exact)])
         check: dict[str, float] = {
             "images": len(sample),
             "overlap": round(min(map(overlap, self._centred(exact, exact), self._centred(exact, ours))), 4),
@@ -205,7 +214,3 @@ def _nearest(vectors: NDArray[np.float32]) -> list[list[int]]:
     np.fill_diagonal(scores, -np.inf)
     nearest: list[list[int]] = np.argsort(-scores, axis=1, kind="stable")[:, :NEIGHBOURS].tolist()
     return nearest
-
-
-def _cosines(ours: Sequence[NDArray[np.float32]], exact: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
-    return [(one * other).sum(axis=1) for one, other in zip(ours, exact, strict=True)]

@@ -1,14 +1,13 @@
-"""A model and its companion, a second network on the same pixels: one embedding of both, and the words that fit."""
+"""A model and its companion, a second network on the same pixels: one embedding of both, or of it alone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from indexer.encoders.encoder import Encoder, Precision
-from indexer.encoders.words import WordsHead
 from indexer.pictures.preprocess import Inputs
 from search.recipe import Recipe
 from search.vectors import concatenate
@@ -17,15 +16,13 @@ from search.vectors import concatenate
 class CompanionEncoder:
     """Runs both networks, and joins their embeddings in the spaces that have the companion."""
 
-    def __init__(
-        self, model: Encoder | None, companion: Encoder, spaces: Mapping[str, Recipe], head: WordsHead | None = None
-    ) -> None:
-        """model: gives each space's own part, in the order of `spaces`, but for those of words; None where there is no
-        other. companion: one space, the other part. head: of the space of words, made of the companion's part."""
+    def __init__(self, model: Encoder | None, companion: Encoder, spaces: Mapping[str, Recipe]) -> None:
+        """model: gives each space's own part, in the order of `spaces`, but for those of the companion's network alone;
+        None where there is no other. companion: first the other part, then those of `spaces` that are of its network
+        and not this part."""
         self._model = model
         self._companion = companion
         self._spaces = dict(spaces)
-        self._head = head
 
     @property
     def recipes(self) -> tuple[Recipe, ...]:
@@ -70,23 +67,30 @@ class CompanionEncoder:
     def encode(self, pixels: NDArray[np.uint8]) -> Sequence[NDArray[np.float32]]:
         """Embed (n, size, size, 3) uint8: one (n, dim) float32 of unit length a space."""
         own = iter(() if self._model is None else self._model.encode(pixels))
-        (beside,) = self._companion.encode(pixels)
-        return [self._joined(recipe, own, beside) for recipe in self._spaces.values()]
+        beside, *others = self._companion.encode(pixels)
+        rest, first = iter(others), self._companion.recipes[0]
+        return [
+            self._joined(recipe, next(own), beside)
+            if not is_of(recipe, first)
+            else beside
+            if recipe == first
+            else next(rest)
+            for recipe in self._spaces.values()
+        ]
 
-    def _joined(
-        self, recipe: Recipe, own: Iterator[NDArray[np.float32]], beside: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
-        if recipe.words is not None:
-            assert self._head is not None
-            return self._head(beside)
-        vectors = next(own)
-        return vectors if recipe.companion is None else concatenate([vectors, beside])
+    @staticmethod
+    def _joined(recipe: Recipe, own: NDArray[np.float32], beside: NDArray[np.float32]) -> NDArray[np.float32]:
+        return own if recipe.companion is None else concatenate([own, beside])
 
     def per_core(self) -> Sequence[Encoder]:
         """Both on one core each; none where one of them has none."""
         beside = self._companion.per_core()
         models = [None] * len(beside) if self._model is None else self._model.per_core()
         return [
-            CompanionEncoder(model, companion, self._spaces, self._head)
-            for model, companion in zip(models, beside, strict=False)
+            CompanionEncoder(model, companion, self._spaces) for model, companion in zip(models, beside, strict=False)
         ]
+
+
+def is_of(recipe: Recipe, companion: Recipe) -> bool:
+    """Whether features are of the companion's network alone, such as those that tell a style."""
+    return recipe.weights_sha256 == companion.weights_sha256

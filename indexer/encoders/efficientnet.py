@@ -1,14 +1,17 @@
-"""EfficientNet-Lite0: raw pixels in, its pooled features out.
+"""EfficientNet-Lite0: raw pixels in, its pooled features out, and the statistics of early ones, which tell a style.
 
 As in TensorFlow, where it was trained: convolutions that halve an image of even sides pad below and to the right only.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from indexer.encoders.families import Checkpoint
+from indexer.encoders.taps import Tap
 from indexer.errors import ModelUnsupported
 from search.recipe import Preprocessing
 
@@ -23,13 +26,23 @@ STAGES = (
 )
 """Blocks, kernel, stride of the first block, expansion and channels of each stage."""
 STEM_CHANNELS = 32
+STATISTICS_BLOCKS = (5, 8)
+"""Blocks, counted from 1, whose channels' means and deviations are read: the last of 28 and the third of 14 places a
+side."""
 
 
 class EfficientNet(nn.Module):
-    """Pixels (n, size, size, 3) uint8, RGB, to one float32 (n, 1280), not normalised: the mean of all places."""
+    """Pixels (n, size, size, 3) uint8, RGB, to one float32 array a tap.
 
-    def __init__(self, preprocessing: Preprocessing, dim: int) -> None:
+    `mean`: (n, 1280), the mean of all places of its last features, not normalised. `mean+std`: the means and standard
+    deviations of the channels of STATISTICS_BLOCKS, of unit length each: see Huang and Belongie, "Arbitrary Style
+    Transfer in Real-time with Adaptive Instance Normalization", 2017 (arXiv:1703.06868).
+    """
+
+    def __init__(self, preprocessing: Preprocessing, dim: int, taps: Sequence[Tap] = ()) -> None:
+        """dim: of the last features. taps: of its one layer; without any, `mean`."""
         super().__init__()
+        self._poolings = [tap.pooling for tap in taps] or ["mean"]
         self.stem = _Convolution(3, STEM_CHANNELS, 3, stride=2)
         blocks, channels = [], STEM_CHANNELS
         for count, kernel, stride, expansion, wanted in STAGES:
@@ -41,13 +54,28 @@ class EfficientNet(nn.Module):
         self.register_buffer("mean", torch.tensor(preprocessing.mean).reshape(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(preprocessing.std).reshape(1, 3, 1, 1), persistent=False)
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor]:
-        """(n, size, size, 3) uint8 pixels to one float32 (n, dim)."""
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """(n, size, size, 3) uint8 pixels to one float32 (n, dim) a tap, in their order."""
         mean, std = self.get_buffer("mean"), self.get_buffer("std")
         # of bf16, the buffers are bf16 too: pixels are normalised in float32, and rounded once
         image = (pixels.permute(0, 3, 1, 2).float() / 255 - mean.float()) / std.float()
         features = nn.functional.relu6(self.stem(image.to(mean.dtype)))
-        return (nn.functional.relu6(self.head(self.blocks(features))).float().mean(dim=(2, 3)),)
+        statistics = []
+        for number, block in enumerate(self.blocks, start=1):
+            features = block(features)
+            if number in STATISTICS_BLOCKS:
+                statistics.append(_statistics(features.float().flatten(2)))
+        found = {
+            "mean": nn.functional.relu6(self.head(features)).float().mean(dim=(2, 3)),
+            "mean+std": torch.cat(statistics, dim=1),
+        }
+        return tuple(found[pooling] for pooling in self._poolings)
+
+
+def _statistics(features: Tensor) -> Tensor:
+    """The mean and the standard deviation of each channel, of unit length each: (n, 2c) of (n, c, places)."""
+    parts = features.mean(dim=2), features.std(dim=2, correction=0)
+    return torch.cat([nn.functional.normalize(part) for part in parts], dim=1)
 
 
 class _Convolution(nn.Module):
@@ -84,11 +112,11 @@ class _Block(nn.Module):
         return image + answer if self._adds else answer
 
 
-def open_efficientnet(checkpoint: Checkpoint, preprocessing: Preprocessing) -> EfficientNet:
+def open_efficientnet(checkpoint: Checkpoint, taps: Sequence[Tap], preprocessing: Preprocessing) -> EfficientNet:
     """The network with its weights, in float32. Raises ModelUnsupported where one is missing or has another shape."""
     from safetensors.torch import load_file
 
-    network = EfficientNet(preprocessing, checkpoint.dim("mean"))
+    network = EfficientNet(preprocessing, checkpoint.dim("mean"), taps)
     stored = {name: tensor for file in checkpoint.files.weights for name, tensor in load_file(file).items()}
     wanted = network.state_dict()
     lacking = [name for name, tensor in wanted.items() if name not in stored or stored[name].shape != tensor.shape]

@@ -20,7 +20,8 @@ class SpaceRequest:
     """A space as asked for on the command line: layers still relative (negative, or None for the default).
 
     geometry: None for the checkpoint's own. companion: with the companion network beside the model. whiten: searched
-    after whitening. words: the space in which words are looked up, of the companion network alone.
+    after whitening. words: the space in which words are looked up, style: the one in which images of the same style
+    are near, both of the companion network alone.
     """
 
     layers: tuple[int, ...] | None = None
@@ -30,6 +31,7 @@ class SpaceRequest:
     companion: bool = False
     whiten: bool = False
     words: bool = False
+    style: bool = False
 
 
 class Encoder(Protocol):

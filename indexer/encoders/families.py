@@ -16,9 +16,14 @@ from torch import Tensor, nn
 from indexer.encoders.spaces import Offer
 from indexer.errors import ModelUnsupported
 from indexer.models import ModelFiles
+from indexer.tower_config import TWO_TOWERS
 from search.recipe import Pooling
 
 MAX_ERROR_CHARACTERS = 300
+TEXT_STUB = 8
+"""Words of a text tower that is created only because its class has it."""
+STATISTICS_CHANNELS = 40 + 80
+"""Channels of the convolutional network whose means and deviations its `mean+std` holds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +45,8 @@ class Family:
     `first_norm` (n, tokens, dim), an affine map with the patch tokens last. projection: the patch convolution in it.
     blocks: the transformer blocks. first_norm, final_norm, pooler: attributes of the model. prefix: tokens before the
     patch tokens (CLS, distillation), registers aside. pooler_weight: a tensor that is in a checkpoint exactly if its
-    pooler was trained.
+    pooler was trained. projection_weight: of a model with a text tower, the matrix that brings the CLS token among the
+    texts. both_towers: its class is that of both towers.
     """
 
     model_class: str
@@ -54,6 +60,8 @@ class Family:
     pooler: str | None = None
     pooler_weight: str | None = None
     has_cls: bool = True
+    projection_weight: str | None = None
+    both_towers: bool = False
 
 
 def _interpolated(model: Any, pixels: Tensor) -> Tensor:
@@ -110,16 +118,23 @@ _SIGLIP = Family(
     pooler_weight="head.probe",
     has_cls=False,
 )
+_CLIP_OF_TEXTS = replace(_CLIP, projection_weight="visual_projection.weight")
+_TIPSV2 = replace(_DINOV2_WITH_REGISTERS, model_class="Tipsv2VisionModel")
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
         "vit": _VIT,
         "deit": _DEIT,
         "dinov2": _DINOV2,
         "dinov2_with_registers": _DINOV2_WITH_REGISTERS,
-        "clip": _CLIP,
+        "clip": _CLIP_OF_TEXTS,
         "clip_vision_model": _CLIP,
+        "metaclip_2": replace(_CLIP_OF_TEXTS, model_class="MetaClip2VisionModel"),
+        "chinese_clip": replace(_CLIP_OF_TEXTS, model_class="ChineseCLIPVisionModel"),
+        # transformers renames `layer` to `layers` in all of it, which is right for the checkpoint as a whole alone
+        "altclip": replace(_CLIP_OF_TEXTS, model_class="AltCLIPModel", both_towers=True),
         "siglip": _SIGLIP,
         "siglip_vision_model": _SIGLIP,
+        "tipsv2": _TIPSV2,
     }
 )
 """By `model_type` of a checkpoint's config.json."""
@@ -143,19 +158,35 @@ class Checkpoint:
 
     def dim(self, pooling: Pooling) -> int:
         """Width of one layer's embedding."""
+        if pooling == "projection" and (matrix := self.projection()) is not None:
+            return int(matrix.shape[0])
+        if self.family is None and pooling == "mean+std":
+            return 2 * STATISTICS_CHANNELS
         pooled = getattr(self.config, "pooler_output_size", None) if pooling == "pooler" else None
         return int(pooled or self.config.hidden_size) * len(pooling.split("+"))
+
+    def projection(self) -> Tensor | None:
+        """The matrix (dim, hidden) float32 that brings the CLS token among the texts; None where none is needed."""
+        assert self.family is not None
+        return None if self.family.projection_weight is None else _tensor(self.files, self.family.projection_weight)
 
 
 def open_checkpoint(files: ModelFiles) -> Checkpoint:
     """A checkpoint with what it offers, its weights not loaded yet. Raises ModelUnsupported where it is unreadable."""
     if files.config.model_type not in FAMILIES:
-        offer = Offer(model=files.name, first=1, last=files.config.num_hidden_layers, poolings=("mean",))
+        offer = Offer(model=files.name, first=1, last=files.config.num_hidden_layers, poolings=("mean", "mean+std"))
         return Checkpoint(files=files, family=None, config=files.config, offer=offer)
     family, config = FAMILIES[files.config.model_type], _tower_config(files)
-    poolings: list[Pooling] = ["cls", "mean", "gem", "cls+mean", "cls+gem"] if family.has_cls else ["mean", "gem"]
-    if family.pooler_weight and any(name.endswith(family.pooler_weight) for name in _tensor_names(files)):
+    poolings: list[Pooling] = ["mean", "gem", "mean+std"]
+    if family.has_cls:
+        poolings = ["cls", "mean", "gem", "cls+mean", "cls+gem", "mean+std"]
+    stored = list(tensor_names(files))
+    if family.pooler_weight and any(name.endswith(family.pooler_weight) for name in stored):
         poolings.insert(len(poolings) if family.has_cls else 0, "pooler")  # without a CLS token, the head is the best
+    if is_of_texts(files) and (
+        family.projection_weight in stored if family.projection_weight else family.has_cls or "pooler" in poolings
+    ):
+        poolings.append("projection")
     offer = Offer(model=files.name, last=config.num_hidden_layers, poolings=tuple(poolings))
     return Checkpoint(files=files, family=family, config=config, offer=offer)
 
@@ -171,6 +202,10 @@ def load_tower(checkpoint: Checkpoint, *, deepest: int, with_pooler: bool) -> An
     family, config = checkpoint.family, checkpoint.config
     assert family is not None
     config.num_hidden_layers = deepest
+    whole = config
+    if family.both_towers:
+        whole = open_config(checkpoint.files)
+        whole.vision_config, whole.text_config.num_hidden_layers, whole.text_config.vocab_size = config, 0, TEXT_STUB
     arguments: dict[str, Any] = {}
     if family.pooler == "pooler":
         arguments["add_pooling_layer"] = with_pooler
@@ -180,7 +215,7 @@ def load_tower(checkpoint: Checkpoint, *, deepest: int, with_pooler: bool) -> An
         with quiet_transformers():
             model, report = getattr(transformers, family.model_class).from_pretrained(
                 checkpoint.files.folder,
-                config=config,
+                config=whole,
                 dtype=torch.float32,
                 attn_implementation="sdpa",
                 local_files_only=True,
@@ -193,46 +228,58 @@ def load_tower(checkpoint: Checkpoint, *, deepest: int, with_pooler: bool) -> An
     except Exception as error:  # damaged safetensors raise their own type, wrong configurations any
         raise ModelUnsupported(f"The weights of {checkpoint.files.name} cannot be loaded: {sentence(error)}") from error
     _check_complete(checkpoint, report)
-    return model.eval()
+    return (model.vision_model if family.both_towers else model).eval()
 
 
 def _check_complete(checkpoint: Checkpoint, report: Mapping[str, Any]) -> None:
     """Refuse a checkpoint that lacks a weight, or holds one inside the part we run that would be ignored."""
     missing = {name for name in report["missing_keys"] if not name.endswith("mask_token")}  # only training reads it
     wrong = {entry[0] for entry in report["mismatched_keys"]}
-    if bad := sorted(missing | wrong):
+    if bad := sorted(name for name in missing | wrong if not name.startswith("text_")):
         raise ModelUnsupported(
-            f"{checkpoint.files.name}: the checkpoint lacks {_few(bad)} (missing, or of another shape than its "
+            f"{checkpoint.files.name}: the checkpoint lacks {few(bad)} (missing, or of another shape than its "
             "config.json says). Nothing is filled in at random; get the complete checkpoint."
         )
     if bad := sorted(name for name in report["unexpected_keys"] if _is_ignored(name, checkpoint.config)):
         raise ModelUnsupported(
-            f"{checkpoint.files.name}: the checkpoint holds {_few(bad)}, for which its config.json has no use: without "
+            f"{checkpoint.files.name}: the checkpoint holds {few(bad)}, for which its config.json has no use: without "
             "them it is another model. Get the config.json that belongs to these weights."
         )
 
 
 def _is_ignored(name: str, config: Any) -> bool:
     """Tell whether a weight that was not loaded belongs to the embeddings, or to a block that we run."""
-    if "text_model." in name or name.endswith(("mask_token", "position_ids")):
+    if name.startswith("text_") or "text_model." in name or name.endswith(("mask_token", "position_ids")):
         return False
     block = re.search(r"(?:^|\.)layers?\.(\d+)\.", name)
     return int(block[1]) < config.num_hidden_layers if block else bool(re.search(r"(?:^|\.)embeddings\.", name))
 
 
-def _few(names: Sequence[str]) -> str:
+def few(names: Sequence[str]) -> str:
+    """The first names of a list, and how many more there are."""
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def _tower_config(files: ModelFiles) -> Any:
+def is_of_texts(files: ModelFiles) -> bool:
+    """Tell whether a checkpoint is of a family that has a tower for texts."""
+    return files.config.model_type in TWO_TOWERS
+
+
+def open_config(files: ModelFiles) -> Any:
+    """The configuration of all towers, as transformers reads it. Raises ModelUnsupported."""
     from transformers import AutoConfig
-    from transformers.activations import ACT2FN
 
     try:
         with quiet_transformers():
-            config = AutoConfig.from_pretrained(files.folder, local_files_only=True, trust_remote_code=False)
+            return AutoConfig.from_pretrained(files.folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # its validation raises many types
         raise ModelUnsupported(f"The config.json of {files.name} cannot be used: {sentence(error)}") from error
+
+
+def _tower_config(files: ModelFiles) -> Any:
+    from transformers.activations import ACT2FN
+
+    config = open_config(files)
     config = getattr(config, "vision_config", config)
     for kind in (files.config.hidden_act, files.config.pooler_act):
         if kind is not None and kind not in ACT2FN:
@@ -248,7 +295,8 @@ def sentence(error: Exception) -> str:
     return f"{text}." if len(text) <= MAX_ERROR_CHARACTERS else f"{text[:MAX_ERROR_CHARACTERS]}..."
 
 
-def _tensor_names(files: ModelFiles) -> Iterator[str]:
+def tensor_names(files: ModelFiles) -> Iterator[str]:
+    """The names of a checkpoint's tensors. Raises ModelUnsupported."""
     from safetensors import SafetensorError, safe_open
 
     for path in files.weights:
@@ -259,6 +307,17 @@ def _tensor_names(files: ModelFiles) -> Iterator[str]:
             raise ModelUnsupported(
                 f"{Path(path).name} of {files.name} is damaged, get it again: {sentence(error)}"
             ) from error
+
+
+def _tensor(files: ModelFiles, name: str) -> Tensor:
+    from safetensors import safe_open
+
+    for path in files.weights:
+        with safe_open(path, framework="pt") as file:
+            if name in file.keys():  # noqa: SIM118  (it is not a mapping)
+                tensor: Tensor = file.get_tensor(name).float()
+                return tensor
+    raise ModelUnsupported(f"{files.name}: the checkpoint lacks {name}. Get the complete checkpoint.")
 
 
 @contextmanager

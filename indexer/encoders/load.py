@@ -7,9 +7,10 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from indexer.encoders.companion import CompanionEncoder
+from indexer.encoders.companion import CompanionEncoder, is_of
 from indexer.encoders.encoder import Encoder
 from indexer.encoders.words import load_head
+from indexer.encoders.words_encoder import WordsEncoder
 from indexer.errors import ModelUnsupported
 from indexer.machine import has_openvino, openvino_advice
 from indexer.models import locate
@@ -34,35 +35,50 @@ def encoder_for(
     machine can do neither, or weights or config found are not those of the recipes.
     """
     load = partial(_of_one_network, models=models, device=device, batch_size=batch_size, throughput=throughput)
-    if all(_beside(space.recipe) is None for space in spaces):
-        return load(spaces)
-    own = [replace(space, recipe=space.recipe.own) for space in spaces if space.recipe.words is None]
-    return with_companion(load(own) if own else None, spaces, load)
+    own = own_parts(spaces)
+    return completed(load(own) if own else None, spaces, load, models)
 
 
-def with_companion(
-    model: Encoder | None, spaces: Sequence[Space], load: Callable[[Sequence[Space]], Encoder]
+def own_parts(spaces: Sequence[Space]) -> list[Space]:
+    """What the model itself gives of these spaces, without the companion beside it, and not what that gives alone."""
+    companion = _companion_of(spaces)
+    return [
+        replace(space, recipe=space.recipe.own)
+        for space in spaces
+        if companion is None or not is_of(space.recipe.source, companion)
+    ]
+
+
+def completed(
+    model: Encoder | None, spaces: Sequence[Space], load: Callable[[Sequence[Space]], Encoder], models: Path
 ) -> Encoder:
-    """An encoder of the spaces' own parts, with their companion beside it where they have one.
+    """An encoder of these spaces: of `own_parts`, None where there is none; of their companion; of words.
 
-    model: None where all spaces are of words. load: an encoder of one network. Raises ModelUnavailable.
+    load: an encoder of one network. models: the index's folder of that name. Raises ModelUnavailable, and
+    ModelUnsupported where the head of a space of words is not there.
     """
-    companion = next((found for space in spaces if (found := _beside(space.recipe)) is not None), None)
-    if companion is None:
-        assert model is not None
-        return model
-    encoding = spaces[0].encoding
-    if model is not None and model.precision == "int8":  # which was fitted to the model alone; the companion is small
-        encoding = Encoding(backend=encoding.backend, precision="fp32")
-    beside = load([Space(name="companion", recipe=companion, encoding=encoding)])
-    words = next((space.recipe.words for space in spaces if space.recipe.words is not None), None)
-    head = None if words is None else load_head(words, locate(companion.model).weights)
-    return CompanionEncoder(model, beside, {space.name: space.recipe for space in spaces}, head)
+    recipes = {space.name: space.recipe for space in spaces}
+    heads = {name: load_head(recipe, models) for name, recipe in recipes.items() if recipe.words is not None}
+    sources = {name: recipe.source for name, recipe in recipes.items()}
+    companion = _companion_of(spaces)
+    if companion is not None:
+        encoding = spaces[0].encoding
+        if model is not None and model.precision == "int8":  # fitted to the model alone; the companion is small
+            encoding = Encoding(backend=encoding.backend, precision="fp32")
+        others = [
+            Space(name=name, recipe=source, encoding=encoding)
+            for name, source in sources.items()
+            if is_of(source, companion) and source != companion
+        ]
+        beside = load([Space(name="companion", recipe=companion, encoding=encoding), *others])
+        model = CompanionEncoder(model, beside, sources)
+    assert model is not None
+    return WordsEncoder(model, recipes, heads) if heads else model
 
 
-def _beside(recipe: Recipe) -> Recipe | None:
-    """The recipe of the small network whose features a space holds, or whose words."""
-    return recipe.own if recipe.words is not None else recipe.companion
+def _companion_of(spaces: Sequence[Space]) -> Recipe | None:
+    """The recipe of the small network that runs beside these spaces' model, of which there is one."""
+    return next((space.recipe.companion for space in spaces if space.recipe.companion is not None), None)
 
 
 def _of_one_network(
@@ -105,18 +121,22 @@ def passes(spaces: Sequence[Space]) -> list[list[Space]]:
     configs = {
         space.recipe.weights_sha256: space.recipe.config_sha256 for space in spaces if space.recipe.config_sha256
     }
-    companions = {found for space in spaces if (found := _beside(space.recipe)) is not None}
-    hosts = {recipe.companion: recipe for recipe in (space.recipe for space in spaces) if recipe.companion is not None}
+    hosts = {_network(space.recipe.companion): space for space in spaces if space.recipe.companion is not None}
+    companions = {space.recipe.companion for space in hosts.values()}
     groups: dict[tuple[Hashable, ...], list[Space]] = {}
     for space in spaces:
-        recipe, encoding = space.recipe, space.encoding
-        if recipe.words is not None:  # they come with the model whose companion tells them
-            recipe = hosts.get(recipe.own, recipe)
+        host = hosts.get(_network(space.recipe), space)  # of words or style: with the model whose companion tells them
+        recipe, encoding = host.recipe, host.encoding
         # Of an older index, the configuration may not be known: it is that of other spaces of the same weights.
         config = recipe.config_sha256 or configs.get(recipe.weights_sha256)
         # Where there is one companion only, spaces without it come with the others.
-        companion = _beside(recipe) if len(companions) > 1 else None
+        companion = recipe.companion if len(companions) > 1 else None
         (pixels,) = inputs_of([recipe])
         key = (recipe.weights_sha256, config, encoding.backend, encoding.precision, encoding.model, companion, pixels)
         groups.setdefault(key, []).append(space)
     return list(groups.values())
+
+
+def _network(recipe: Recipe) -> Hashable:
+    """A network on its pixels."""
+    return recipe.weights_sha256, recipe.preprocessing

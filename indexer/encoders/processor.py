@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +14,11 @@ from indexer.encoders.families import quiet_transformers, sentence
 from indexer.errors import ModelUnsupported
 from search.recipe import Geometry, Preprocessing
 
-PROCESSORS = ("ViT", "DeiT", "CLIP", "Siglip", "Bit")
+PROCESSORS = ("ViT", "DeiT", "CLIP", "ChineseCLIP", "Siglip", "Bit")
 """Image processors that do what a Preprocessing can say: resize, centre crop, rescale, normalise, and no more."""
 
+_TIPSV2 = {"size": {"height": 448, "width": 448}, "resample": 2, "do_normalize": False}
+"""Its defaults, where they differ from those of SigLIP's processor."""
 MAX_SIDE_PIXELS = 4096
 """The largest square that a checkpoint may resize to; the largest known is 518."""
 
@@ -42,15 +45,27 @@ def _processor(folder: Path) -> Any:
             f"{folder} has no preprocessor_config.json, so nobody knows how its images are to be prepared. Copy "
             "the one of the model it was trained from into the folder."
         )
-    from transformers import AutoImageProcessor
+    from transformers import AutoImageProcessor, SiglipImageProcessorPil
 
     try:
+        if (written := _tipsv2(folder)) is not None:
+            return SiglipImageProcessorPil(**written)
         with quiet_transformers():
             return AutoImageProcessor.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=False, backend="pil"
             )
     except Exception as error:  # a broken file raises whatever its reader trips over
         raise ModelUnsupported(f"{folder}/preprocessor_config.json cannot be used: {sentence(error)}") from error
+
+
+def _tipsv2(folder: Path) -> dict[str, Any] | None:
+    """The figures of TIPSv2's processor, of which transformers has none on Pillow; None for another's."""
+    names = ("preprocessor_config.json", "processor_config.json")
+    written = json.loads(next(folder / name for name in names if (folder / name).is_file()).read_bytes())
+    written = written.get("image_processor", written)
+    if not str(written.get("image_processor_type", "")).startswith("Tipsv2"):
+        return None
+    return {**_TIPSV2, **{key: value for key, value in written.items() if not key.endswith("_type")}}
 
 
 def _checked(processor: Any, folder: Path) -> Preprocessing:

@@ -6,29 +6,38 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from indexer.encoders.encoder import SpaceRequest
-from indexer.encoders.families import FAMILIES, Checkpoint, open_checkpoint
+from indexer.encoders.families import FAMILIES, STATISTICS_CHANNELS, Checkpoint, open_checkpoint
 from indexer.encoders.processor import preprocessing_of
 from indexer.encoders.spaces import resolve
+from indexer.encoders.text_towers import has_text_tower
 from indexer.encoders.words import head_sha256
 from indexer.errors import ModelUnsupported
 from indexer.models import COMPANION, ModelFiles, is_installed, locate
 from indexer.packaged.e5 import E5
+from indexer.text_files import text_sha256
 from search.recipe import IDENTITY, Geometry, Preprocessing, Recipe, TransformSpec, Words, space_name
 from search.types import Encoding, Space
 
 WHITENING = TransformSpec(kind="whitening", floor=0.03, companion_weight=1.7, max_dim=512)
 """Chosen on three labelled sets: docs/relevance.md."""
+STYLE = replace(WHITENING, floor=0.3)
+"""Of the space of style: chosen on letters in many fonts, icon themes and filters, see docs/decisions.md."""
 
 
-def default_requests(files: ModelFiles) -> tuple[SpaceRequest, ...]:
-    """The spaces of a new index whose user names none: the best recipe that is known for the model.
+def default_requests(files: ModelFiles, *, padded: bool = False) -> tuple[SpaceRequest, ...]:
+    """The spaces of a new index whose user names none: the best recipe that is known for the model, and a space of
+    words.
 
-    The companion is part of it where its package is installed.
+    Words are there where the model has a text tower. Else the companion is part of the first space where its package is
+    installed, and tells words in the same pass, where the package is that reads them. padded: whether pictures get
+    margins, which the companion never does for words.
     """
     layers = () if files.card is None else files.card.recommended_layers
     if not layers:
-        return (SpaceRequest(),)
-    return (SpaceRequest(layers=layers, geometry="square", companion=is_installed(COMPANION), whiten=True),)
+        return (SpaceRequest(), SpaceRequest(words=True)) if has_text_tower(files) else (SpaceRequest(),)
+    default = SpaceRequest(layers=layers, geometry="square", companion=is_installed(COMPANION), whiten=True)
+    told = default.companion and E5.is_installed() and not padded
+    return (default, SpaceRequest(words=True)) if told else (default,)
 
 
 def spaces_for(
@@ -42,8 +51,8 @@ def spaces_for(
             recipe=recipe,
             encoding=encoding,
             # Half the bytes: what is searched is computed from them, and keeps its neighbours.
-            storage="float16" if request.whiten or request.words else "float32",
-            transform=_whitening(files) if request.whiten else IDENTITY,
+            storage="float16" if request.whiten or request.style or recipe.words is not None else "float32",
+            transform=STYLE if request.style else _whitening(files) if request.whiten else IDENTITY,
         )
         for request, (name, recipe) in zip(requests, recipes.items(), strict=True)
     )
@@ -69,14 +78,25 @@ def recipes_for(
     the model does not offer what is asked for.
     """
     checkpoint = open_checkpoint(files)
-    companion = _companion() if any(request.companion or request.words for request in spaces) else None
-    recipes = [
-        _words(companion) if request.words and companion else _recipe(checkpoint, request, geometry, companion)
-        for request in spaces or (SpaceRequest(),)
-    ]
+    if any(request.words for request in spaces) and has_text_tower(files):
+        spaces = [replace(one, pooling="projection", words=False) if one.words else one for one in spaces]
+    beside = any(request.companion or request.words or request.style for request in spaces)
+    companion = _companion() if beside else None
+    requests = spaces or (SpaceRequest(),)
+    recipes = [_recipe_of(request, checkpoint, geometry, companion) for request in requests]
     if len(set(recipes)) != len(recipes):
         raise ModelUnsupported("Two of the spaces asked for are the same: name each --layer once.")
-    return {_name(recipe, checkpoint.offer.last): recipe for recipe in recipes}
+    return {
+        _name(request, recipe, checkpoint.offer.last): recipe for request, recipe in zip(requests, recipes, strict=True)
+    }
+
+
+def _recipe_of(
+    request: SpaceRequest, checkpoint: Checkpoint, geometry: Geometry | None, companion: Recipe | None
+) -> Recipe:
+    if companion is None or not (request.words or request.style):
+        return _recipe(checkpoint, request, geometry, companion)
+    return _words(companion) if request.words else _style(companion)
 
 
 def _recipe(
@@ -99,8 +119,14 @@ def _recipe(
         final_norm=space.final_norm,
         preprocessing=preprocessing,
         dim=len(space.layers) * checkpoint.dim(space.pooling),
+        text_sha256=_text_sha256(files) if space.pooling == "projection" else None,
     )
     return _with_companion(recipe, companion) if request.companion and companion is not None else recipe
+
+
+def _text_sha256(files: ModelFiles) -> str | None:
+    """Of what texts are embedded with; None where they cannot be."""
+    return text_sha256(files.folder, files.config.model_type, files.name) if has_text_tower(files) else None
 
 
 def _companion() -> Recipe:
@@ -120,6 +146,11 @@ def _words(companion: Recipe) -> Recipe:
     return replace(companion, words=words, dim=E5.config["hidden_size"])
 
 
+def _style(companion: Recipe) -> Recipe:
+    """The recipe of the space of style: statistics of what the companion's early blocks see."""
+    return replace(companion, pooling="mean+std", dim=2 * STATISTICS_CHANNELS)
+
+
 def _with_companion(recipe: Recipe, companion: Recipe) -> Recipe:
     """A recipe with the companion network on the same pixels. Raises ModelUnsupported."""
     if recipe.preprocessing.size != companion.preprocessing.size:
@@ -133,8 +164,10 @@ def _with_companion(recipe: Recipe, companion: Recipe) -> Recipe:
     return replace(recipe, companion=companion, dim=recipe.dim + companion.dim)
 
 
-def _name(recipe: Recipe, last: int) -> str:
-    if recipe.words is not None:
+def _name(request: SpaceRequest, recipe: Recipe, last: int) -> str:
+    if request.style:
+        return "style"
+    if recipe.knows_words:
         return "words"
     name = space_name(recipe.layers, recipe.pooling, recipe.final_norm, last)
     return name if recipe.companion is None else f"{name}+{recipe.companion.model}"

@@ -8,13 +8,16 @@ from indexer.encoders.encoder import SpaceRequest
 from indexer.errors import ModelUnsupported
 from search.recipe import Pooling
 
+TRAINED: tuple[Pooling, ...] = ("pooler", "projection")
+"""Poolings with weights of their own, which were trained at the last layer."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Offer:
     """The layers and poolings that a checkpoint offers.
 
     `first` and `last` are its first and its deepest layer; `poolings`, the best first, are those that work at the last:
-    `pooler` works nowhere else.
+    `pooler` and `projection` work nowhere else.
     """
 
     model: str
@@ -39,12 +42,12 @@ def resolve(request: SpaceRequest, offer: Offer, default_layer: int | None = Non
     layers = tuple(_layer(number, offer) for number in asked)
     if not layers or len(set(layers)) != len(layers):
         raise ModelUnsupported(f"A space needs layers, each once; asked for: {','.join(map(str, asked)) or 'none'}.")
-    usable = tuple(pooling for pooling in offer.poolings if pooling != "pooler" or layers == (offer.last,))
+    usable = tuple(pooling for pooling in offer.poolings if pooling not in TRAINED or layers == (offer.last,))
     pooling = request.pooling or usable[0]
     if pooling not in usable:
         raise ModelUnsupported(_no_pooling(pooling, layers, offer))
-    if pooling == "pooler" and request.final_norm is False:
-        raise ModelUnsupported("pooler reads tokens after the final norm: leave --no-final-norm out.")
+    if pooling in TRAINED and request.final_norm is False:
+        raise ModelUnsupported(f"{pooling} reads tokens after the final norm: leave --no-final-norm out.")
     final_norm = tuple(layer == offer.last if request.final_norm is None else request.final_norm for layer in layers)
     return ResolvedSpace(layers=layers, pooling=pooling, final_norm=final_norm)
 
@@ -61,8 +64,8 @@ def _layer(number: int, offer: Offer) -> int:
 
 def _no_pooling(pooling: Pooling, layers: tuple[int, ...], offer: Offer) -> str:
     choices = ", ".join(offer.poolings)
-    if pooling in offer.poolings:  # only pooler depends on the layer
-        rest = ", ".join(other for other in offer.poolings if other != "pooler")
+    if pooling in offer.poolings:  # only these depend on the layer
+        rest = ", ".join(other for other in offer.poolings if other not in TRAINED)
         named = ",".join(map(str, layers))
-        return f"pooler works at the last layer ({offer.last}) alone, not at {named}. Poolings there: {rest}."
+        return f"{pooling} works at the last layer ({offer.last}) alone, not at {named}. Poolings there: {rest}."
     return f"{offer.model} offers no {pooling} pooling; it offers {choices}."

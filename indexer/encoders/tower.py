@@ -78,7 +78,8 @@ class Tower(nn.Module):
         self._taps = tuple(taps)
         self._prefix = checkpoint.prefix
         deepest = max(tap.layer for tap in taps)
-        self.first_only = all(tap.layer < deepest or tap.pooling == "cls" for tap in taps)
+        self._reads_first = ("cls", "projection") if family.has_cls else ()
+        self.first_only = all(tap.layer < deepest or tap.pooling in self._reads_first for tap in taps)
         with torch.no_grad():
             projection = family.projection(model)
             mean, std = (torch.tensor(values).reshape(1, 3, 1, 1) for values in (preprocessing.mean, preprocessing.std))
@@ -93,8 +94,12 @@ class Tower(nn.Module):
             self.norm0 = getattr(model, family.first_norm) if family.first_norm else nn.Identity()
             self.blocks = nn.ModuleList(Block(family, block) for block in family.blocks(model)[:deepest])
         self.final_norm = getattr(model, family.final_norm)
-        pooled = any(tap.pooling == "pooler" for tap in taps)
-        self.pooler = getattr(model, family.pooler) if pooled and family.pooler else nn.Identity()
+        self.pooler = getattr(model, family.pooler) if _needs_pooler(taps) and family.pooler else nn.Identity()
+        matrix = checkpoint.projection() if any(tap.pooling == "projection" for tap in taps) else None
+        self.among_texts: nn.Module = nn.Identity()
+        if matrix is not None:
+            self.among_texts = nn.Linear(matrix.shape[1], matrix.shape[0], bias=False)
+            self.among_texts.weight = nn.Parameter(matrix)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """(n, size, size, 3) uint8 pixels to one float32 (n, dim) a tap, in the order of the taps, not normalised."""
@@ -124,11 +129,15 @@ class Tower(nn.Module):
 
     def _pool(self, tokens: Tensor, tap: Tap) -> Tensor:
         """(n, tokens, dim) to (n, dim). The norm works on each token by itself: of `cls`, it needs that token only."""
-        tokens = tokens[:, : 1 if tap.pooling == "cls" else self.real]
+        tokens = tokens[:, : 1 if tap.pooling in self._reads_first else self.real]
         if tap.final_norm:
             tokens = self.final_norm(tokens)
-        if tap.pooling == "pooler":
-            answer: Tensor = self.pooler(tokens)
+        answer: Tensor
+        if tap.pooling == "projection" and self._reads_first:
+            answer = self.among_texts(tokens[:, 0])
+            return answer
+        if tap.pooling in ("pooler", "projection"):
+            answer = self.pooler(tokens)
             return answer
         # Of unit length each, here, as `vectors` is not part of an exported model.
         parts = [self._part(tokens, name) for name in tap.pooling.split("+")]
@@ -140,7 +149,14 @@ class Tower(nn.Module):
         patches = tokens[:, self._prefix :].float()
         if name == "mean":
             return patches.mean(dim=1)
+        if name == "std":
+            return patches.std(dim=1, correction=0)
         return patches.clamp(min=GEM_LEAST).pow(GEM_EXPONENT).mean(dim=1).pow(1 / GEM_EXPONENT)
+
+
+def _needs_pooler(taps: Sequence[Tap]) -> bool:
+    """Tell whether the pooling head is read: of a model without a CLS token, it is what brings images among texts."""
+    return any(tap.pooling in ("pooler", "projection") for tap in taps)
 
 
 Network = Tower | EfficientNet
@@ -149,10 +165,10 @@ Network = Tower | EfficientNet
 def open_tower(checkpoint: Checkpoint, taps: Sequence[Tap], preprocessing: Preprocessing) -> Network:
     """Load a checkpoint's tower in float32, no deeper than the taps need. Raises ModelUnsupported."""
     if checkpoint.family is None:
-        return open_efficientnet(checkpoint, preprocessing)
+        return open_efficientnet(checkpoint, taps, preprocessing)
     model = load_tower(
         checkpoint,
         deepest=max(tap.layer for tap in taps),
-        with_pooler=any(tap.pooling == "pooler" for tap in taps),
+        with_pooler=_needs_pooler(taps),
     )
     return Tower(model, checkpoint, taps, preprocessing).eval().requires_grad_(False)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -34,20 +35,23 @@ def is_drawable(out: Path) -> bool:
     return Image.registered_extensions().get(out.suffix.lower()) in Image.SAVE
 
 
-def draw_sheet(query: Picture, hits: Sequence[Picture], out: Path) -> None:
-    """Draw the query, large, above its hits, and write the sheet in the format that `out`'s name says.
+def draw_sheet(query: Picture | None, hits: Sequence[Picture], out: Path | BinaryIO) -> None:
+    """Draw the query, if there is one, above its hits, and write the sheet in the format that `out`'s name says; into
+    an open file as JPEG.
 
     Raises OSError or ValueError where it cannot be written there.
     """
-    rows = -(-len(hits) // COLUMNS)
+    first = 0 if query is None else 1
+    rows = first + -(-len(hits) // COLUMNS)
     width = GAP + COLUMNS * (CELL + GAP)
-    sheet = Image.new("RGB", (width, GAP + (rows + 1) * (CELL + CAPTION + GAP)), "white")
+    sheet = Image.new("RGB", (width, GAP + max(1, rows) * (CELL + CAPTION + GAP)), "white")
     draw = ImageDraw.Draw(sheet)
-    _place(sheet, draw, query, GAP, GAP, accent="#c2410c")
+    if query is not None:
+        _place(sheet, draw, query, GAP, GAP, accent="#c2410c")
     for number, hit in enumerate(hits):
         row, column = divmod(number, COLUMNS)
-        _place(sheet, draw, hit, GAP + column * (CELL + GAP), GAP + (row + 1) * (CELL + CAPTION + GAP))
-    sheet.save(out)
+        _place(sheet, draw, hit, GAP + column * (CELL + GAP), GAP + (row + first) * (CELL + CAPTION + GAP))
+    sheet.save(out, None if isinstance(out, Path) else "JPEG")
 
 
 def _place(

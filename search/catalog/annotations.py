@@ -65,3 +65,17 @@ def _check(value: Any, depth: int) -> None:
 def _check_text(text: str) -> None:
     if any("\ud800" <= character <= "\udfff" or character == "\0" for character in text):
         raise AnnotationInvalid("Labels and metadata must be valid Unicode strings without NUL.")
+
+
+def merge_metadata(old: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, object]:
+    """An object with a patch merged into it (RFC 7396): a value replaces a key's, null removes the key."""
+    merged = dict(old)
+    for key, value in patch.items():
+        if value is None:
+            merged.pop(key, None)
+        elif isinstance(value, dict):
+            inner = merged.get(key)
+            merged[key] = merge_metadata(inner if isinstance(inner, dict) else {}, value)
+        else:
+            merged[key] = value
+    return merged

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Row, func, select
 
 from search.catalog.conditions import sql_condition
 from search.catalog.decisions import NotDuplicates, read_decisions
+from search.catalog.feedback import StoredFeedback
 from search.catalog.fulltext import StoredWords, create_words, write_words
 from search.catalog.hits import ENTRIES, HASHES, HIT_PATHS, IDS, PATH_COUNTS, PRESENT, RECORDS, ROWIDS, Entry, HitFacts
 from search.catalog.lookup import KnownLocation, Lookup, known_location
@@ -67,7 +68,7 @@ class Changes:
     removed: NDArray[np.int64]
 
 
-class Catalog(StoredSpaces, StoredWords):
+class Catalog(StoredSpaces, StoredWords, StoredFeedback):
     """One open catalog, and what it can be asked. Safe to use from several threads."""
 
     application_id = APPLICATION_ID
@@ -234,6 +235,13 @@ class Catalog(StoredSpaces, StoredWords):
     def rowids(self, ids: Iterable[str]) -> dict[str, int]:
         """The rowids of those of these ids that are images."""
         return dict(self._asked(ROWIDS, ids=[*ids]))
+
+    def ids_beginning(self, prefix: str, limit: int) -> list[str]:
+        """Up to `limit` ids that begin so, ascending. prefix: hexadecimal digits, lower case."""
+        with self.reading() as connection:
+            here = images.c.id.between(prefix, prefix + "g")  # which no digit comes after
+            query = select(images.c.id).where(here).order_by(images.c.id).limit(limit)
+            return [*connection.execute(query).scalars()]
 
     def page(self, after: int, limit: int) -> tuple[list[ImageRecord], int | None]:
         """Images in the order they were added: up to `limit` of those after the rowid `after`, and where to go on."""

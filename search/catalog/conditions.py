@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 
 from search.catalog.schema import images, labels, locations
-from search.filters import NUMBER_FIELDS, And, Compare, Condition, Filter, Glob, Not, OneOf, Or, Present, Test
+from search.filters import NUMBER_FIELDS, Added, And, Compare, Condition, Filter, Glob, Not, OneOf, Or, Present, Test
 from search.names import composed, folded
 
 NUMBERS, BOOLEANS = ("integer", "real"), ("true", "false")
@@ -44,6 +44,8 @@ def sql_condition(tree: Filter) -> ColumnElement[bool]:
             return _condition(field, tests)
         case Present():
             return images.c.rowid.not_in(_missing())
+        case Added(after, upto):
+            return and_(images.c.seq > after, images.c.seq <= upto)
 
 
 def _missing() -> Select[tuple[int]]:

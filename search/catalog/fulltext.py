@@ -121,7 +121,7 @@ def _document(row: Sequence[Any]) -> tuple[str, str, str]:
 def document(labels: Sequence[str], metadata: JsonObject, paths: Sequence[str]) -> tuple[str, str, str]:
     """What the table of words holds of an image, a column each. paths: below their roots."""
     named = [path.rpartition("/") for path in paths if not _UPLOADED.fullmatch(path)]
-    said = {key: [*_strings(value)] for key, value in metadata.items()}
+    said = {key: [*strings(value)] for key, value in metadata.items()}
     titles = [text for key, texts in said.items() if key.casefold() in TITLE_KEYS for text in texts]
     others = [text for key, texts in said.items() if key.casefold() not in TITLE_KEYS for text in texts]
     folders = dict.fromkeys(part for folder, _, _ in named for part in folder.split("/"))
@@ -132,15 +132,16 @@ def document(labels: Sequence[str], metadata: JsonObject, paths: Sequence[str]) 
     )
 
 
-def _strings(value: Any) -> Iterator[str]:
+def strings(value: Any) -> Iterator[str]:
+    """All strings in a value of JSON."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
         for item in value.values():
-            yield from _strings(item)
+            yield from strings(item)
     elif isinstance(value, list | tuple):
         for item in value:
-            yield from _strings(item)
+            yield from strings(item)
 
 
 class WordChanges(Lookup):

@@ -22,7 +22,7 @@ from search.names import folded
 
 APPLICATION_ID = 0x4C4B414C
 """`LKAL`: tells a catalog from any other SQLite file."""
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 """`search.catalog.migrate` brings older ones up to it."""
 tables = MetaData()
 
@@ -131,6 +131,129 @@ decisions = Table(  # pairs that are not duplicates, by content: no reference to
     Column("other", Text, primary_key=True, index=True),  # not smaller than `one`; equal: copies of it are wanted
     Column("decided_at", Text, nullable=False),
     sqlite_with_rowid=False,
+)
+
+rounds = Table(  # of feedback on a question: a tree, whose root holds the question; they are added, and never changed
+    "rounds",
+    tables,
+    Column("number", Integer, primary_key=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("session", Text, nullable=False, index=True),  # the root's id
+    Column("parent", Text),  # NULL: the root
+    Column("name", Text),  # a session is called by its root's
+    Column("question", JSON),  # of the root: a `TaughtQuestion`
+    Column("rule", JSON),  # of the root: a `LabelRule`, where there is one
+    Column("added_at", Text, nullable=False),
+)
+
+feedback = Table(  # marks of a round, by content: no reference to `images`, which come and go
+    "feedback",
+    tables,
+    Column("round", Text, ForeignKey("rounds.id"), primary_key=True),
+    Column("image", Text, primary_key=True, index=True),
+    Column("more", Integer, nullable=False),  # 1: more like it; 0: less
+    sqlite_with_rowid=False,
+)
+
+questions = Table(  # saved questions: of a board, or of a watch, and deleted with it
+    "questions",
+    tables,
+    Column("question", Integer, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("body", JSON, nullable=False),  # as a search over HTTP, without pictures
+    Column("saved_at", Text, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+boards = Table(
+    "boards",
+    tables,
+    Column("board", Integer, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("note", Text, nullable=False, server_default=""),
+    Column("made_at", Text, nullable=False),
+    sqlite_autoincrement=True,  # an address of a board must never lead to another
+)
+
+board_items = Table(  # images by content, with no reference to `images`: what is removed may come back
+    "board_items",
+    tables,
+    Column("item", Integer, primary_key=True),
+    Column("board", Integer, ForeignKey("boards.board"), nullable=False),
+    Column("position", Integer, nullable=False),  # ascending on its board; there may be gaps
+    Column("image", Text, index=True),  # an id; NULL: it is a question
+    Column("question", Integer, ForeignKey("questions.question"), index=True),  # NULL: it is an image
+    Column("note", Text, nullable=False, server_default=""),
+    Column("added_at", Text, nullable=False),
+    Index("board_items_by_place", "board", "position"),
+    Index("board_items_by_image", "board", "image", unique=True),
+    sqlite_autoincrement=True,
+)
+
+comments = Table(
+    "comments",
+    tables,
+    Column("comment", Integer, primary_key=True),
+    Column("board", Integer, ForeignKey("boards.board"), nullable=False, index=True),
+    Column("item", Integer, ForeignKey("board_items.item"), index=True),  # NULL: on the board as a whole
+    Column("name", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("share", Integer),  # the link by which a guest wrote it, perhaps gone; NULL: somebody with a key
+    Column("written_at", Text, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+votes = Table(
+    "votes",
+    tables,
+    Column("item", Integer, ForeignKey("board_items.item"), primary_key=True),
+    Column("share", Integer, primary_key=True),  # as in `comments`; 0: somebody with a key
+    Column("name", Text, primary_key=True),
+    Column("voted_at", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+shares = Table(  # links for guests
+    "shares",
+    tables,
+    Column("share", Integer, primary_key=True),
+    Column("board", Integer, ForeignKey("boards.board"), nullable=False, index=True),
+    Column("name", Text, nullable=False),
+    Column("token_sha256", Text, nullable=False, unique=True),
+    Column("may_comment", Integer, nullable=False),
+    Column("may_vote", Integer, nullable=False),
+    Column("made_at", Text, nullable=False),
+    Column("expires_at", Text, nullable=False),
+    sqlite_autoincrement=True,  # comments name it when it is gone
+)
+
+watches = Table(
+    "watches",
+    tables,
+    Column("watch", Integer, primary_key=True),
+    Column("question", Integer, ForeignKey("questions.question"), nullable=False, index=True),
+    Column("url", Text, nullable=False),
+    Column("form", Text, nullable=False),  # `json` or `discord`
+    Column("secret", Text, nullable=False),  # its messages are signed with it
+    Column("made_seq", BigInteger, nullable=False),  # it tells of images that were added later
+    Column("seen_seq", BigInteger, nullable=False),  # all up to this one have been looked at
+    Column("problem", Text),  # why its question cannot be asked; NULL: it can
+    sqlite_autoincrement=True,
+)
+
+deliveries = Table(  # messages of watches: waiting, and the last that were sent or given up
+    "deliveries",
+    tables,
+    Column("delivery", Integer, primary_key=True),
+    Column("watch", Integer, ForeignKey("watches.watch"), nullable=False),
+    Column("matches", JSON, nullable=False),  # [{"id", "score", "fmr"}]
+    Column("state", Text, nullable=False),  # `waiting`, `sent` or `failed`
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("made_at", Text, nullable=False),
+    Column("tried_at", Text),  # last
+    Column("answer", Text),  # of the last try: a status, or why there was none
+    Index("deliveries_by_watch", "watch", "state"),
+    sqlite_autoincrement=True,
 )
 
 words_due = Table(  # images whose words are out of date: `search.catalog.fulltext` empties it before each commit

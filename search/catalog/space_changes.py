@@ -14,7 +14,7 @@ from search.calibration import Calibration
 from search.catalog.lookup import Lookup
 from search.catalog.schema import embeddings, images, spaces, state
 from search.catalog.spaces import CALIBRATIONS, read_calibrations
-from search.errors import RecipeMismatch, SpaceExists, SpaceIncomplete, SpaceNeeded, UnknownSpace
+from search.errors import RecipeMismatch, SpaceExists, SpaceIncomplete, SpaceNeeded, SpaceUnfit, UnknownSpace
 from search.recipe import Recipe, Storage, TransformSpec
 from search.types import Space, Vector
 from search.vectors import to_blob
@@ -35,6 +35,7 @@ class SpaceRow(NamedTuple):
     storage: Storage
     added_seq: int | None
     complete_seq: int | None
+    of_words: bool
 
     @property
     def complete(self) -> bool:
@@ -139,7 +140,15 @@ class SpaceChanges(Lookup):
         return name
 
     def set_default(self, name: str, *, force: bool = False) -> None:
-        """Make a space the default. force: also where it is not complete. Raises UnknownSpace, SpaceIncomplete."""
+        """Make a space the default. force: also where it is not complete.
+
+        Raises UnknownSpace, SpaceIncomplete, SpaceUnfit (it is of words).
+        """
+        if self._space(name).of_words:
+            raise SpaceUnfit(
+                f"{name} is a space of words: it says what pictures show, not how they look. Searches by words use it "
+                "without being the default. Choose another space."
+            )
         if not self._space(name).complete and not force:
             raise SpaceIncomplete(f"{name} is not complete: searches in it would not find every image. Fill it first.")
         if name != self.default_space():
@@ -170,7 +179,19 @@ class SpaceChanges(Lookup):
     def _read_spaces(self) -> dict[str, SpaceRow]:
         query = select(spaces).where(spaces.c.dropped == 0).order_by(spaces.c.space)
         return {
+<<<<<<< HEAD
             row.name: SpaceRow(row.space, row.name, _shape(row.recipe), row.storage, row.added_seq, row.complete_seq)
+=======
+            row.name: SpaceRow(
+                row.space,
+                row.name,
+                row.recipe["dim"],
+                row.storage,
+                row.added_seq,
+                row.complete_seq,
+                row.recipe.get("words") is not None,
+            )
+>>>>>>> main
             for row in self._connection.execute(query)
         }
 

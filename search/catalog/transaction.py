@@ -10,8 +10,8 @@ from typing import Any, cast
 from sqlalchemy import bindparam, delete, exists, func, select, tuple_, update
 from sqlalchemy.dialects.sqlite import insert
 
-from search.catalog.decisions import DecisionChanges
 from search.catalog.fulltext import WordChanges
+from search.catalog.mentions import MentionChanges
 from search.catalog.schema import embeddings, failures, images, label_rows, locations, spaces, tombstones
 from search.catalog.schema import labels as labels_table
 from search.catalog.space_changes import ADD_EMBEDDING, CHUNK, SpaceChanges, embedding_row
@@ -51,7 +51,7 @@ _CLEAR_FAILURE = delete(failures).where(
 )
 
 
-class Transaction(SpaceChanges, DecisionChanges, WordChanges):
+class Transaction(SpaceChanges, MentionChanges, WordChanges):
     """A write transaction of a catalog, open while `Catalog.writing` is. Its lookups see its own changes."""
 
     def add(self, image: NewImage, *, made_for: Iterable[Space] | None = None) -> bool:
@@ -158,12 +158,12 @@ class Transaction(SpaceChanges, DecisionChanges, WordChanges):
     def remove(self, image_ids: Iterable[str], *, erase: bool = False) -> int:
         """Remove images for good: later builds leave their content alone. Returns how many there were.
 
-        erase: their paths and decisions about them are forgotten too; nothing but the content's hash is kept, to know
+        erase: their paths, and all mentions of them, are forgotten too; nothing but the content's hash is kept, to know
         it again.
         """
         ids, removed = list(dict.fromkeys(image_ids)), 0
         for image_id in ids if erase else ():
-            self.clear_not_duplicates([image_id])
+            self.forget_mentions(image_id)
         for start in range(0, len(ids), CHUNK):
             here = images.c.id.in_(ids[start : start + CHUNK])
             found = self._connection.execute(select(images.c.rowid, images.c.id).where(here)).all()

@@ -41,7 +41,7 @@ class Background:
     def of(cls, vectors: Vectors, *, copy_cosine: float) -> Background:
         """The background of a space's different vectors, (n, dim): of some, evenly spread."""
         count = min(IMAGES, len(vectors))
-        return cls(_spread(vectors, count), max(1, int(count * NEAREST_SHARE)), WEIGHT, copy_cosine)
+        return cls(spread(vectors, count), max(1, int(count * NEAREST_SHARE)), WEIGHT, copy_cosine)
 
     def shifts(self, queries: Vectors) -> Vectors:
         """What is subtracted from the cosines of each query, (q,) float32. queries: (q, dim) float32 unit vectors."""
@@ -80,8 +80,9 @@ class Background:
         of, count, nearest = int(facts["of"]), int(facts["images"]), int(facts["nearest"])
         if not 1 <= nearest <= count <= of <= len(vectors):
             raise ValueError("a background must be of a space's own vectors")
-        return cls(_spread(vectors[:of], count), nearest, float(facts["weight"]), float(facts["most"]))
+        return cls(spread(vectors[:of], count), nearest, float(facts["weight"]), float(facts["most"]))
 
 
-def _spread(vectors: Vectors, count: int) -> Vectors:
+def spread(vectors: Vectors, count: int) -> Vectors:
+    """So many of these vectors, evenly spread: (count, dim)."""
     return np.ascontiguousarray(vectors[np.arange(count) * len(vectors) // count])

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.query.allowed import Selection
-from search.query.aspects import WeightedVectors, nearest_by_sum
+from search.query.aspects import Target, best_values, nearest_by_best, nearest_by_sum
 from search.query.fusion import DEPTH, fused
 from search.query.scores import Rates
 from search.query.snapshot import Snapshot
@@ -25,21 +25,23 @@ COSINE_ROUNDING = 1e-6
 
 @dataclass(frozen=True)
 class Asked:
-    """A query as it is searched for, by one aspect or several.
+    """A query as it is searched for, by one target or several.
 
     `excluded`: ids of its own parts, and of images whose files are gone. `min_score`: that a hit needs. `by_words`: the
     rowids that the catalog finds by the query's words, best first; None where it has none; `shares`: how much of these
-    words each has. `spare`: candidates to look at beyond those.
+    words each has. `unranked`: rowids, which take no rank in a fusion, of images that are no hits. `spare`: candidates
+    to look at beyond those.
     """
 
     query: Query
-    aspects: tuple[WeightedVectors, ...]
+    aspects: tuple[Target, ...]
     allowed: Selection | None
     excluded: frozenset[str]
     rates: Rates | None
     min_score: float | None
     by_words: NDArray[np.int64] | None = None
     shares: NDArray[np.float32] | None = None
+    unranked: frozenset[int] = frozenset()
     spare: int = 0
 
     @property
@@ -50,17 +52,19 @@ class Asked:
 
 
 def candidates(snapshot: Snapshot, asked: Sequence[Asked]) -> list[Found]:
-    """All images that may be hits of each query. Alike queries of one aspect are one call."""
+    """All images that may be hits of each query. Alike queries of one target are one call."""
     answers: dict[int, Found] = {}
     windows: dict[int, int] = {}
     for number, one in enumerate(asked):
         window = one.wanted + EXTRA_CANDIDATES
         if not len(one.aspects[0].vectors):
-            answers[number] = _enough(one, np.empty(0, np.int64), np.empty(0, np.float32))
+            answers[number] = _enough(snapshot, one, np.empty(0, np.int64), np.empty(0, np.float32))
         elif len(one.aspects) == 1:
             windows[number] = window
         else:
-            answers[number] = _enough(one, *nearest_by_sum(snapshot, one.aspects, one.wanted, window, one.allowed))
+            nearest = nearest_by_best if one.query.combine == "best" else nearest_by_sum
+            found = nearest(snapshot, one.aspects, one.wanted, window, one.allowed)
+            answers[number] = _enough(snapshot, one, *found)
     while windows:
         alike: dict[tuple[str, int, int], list[int]] = {}
         for number, window in windows.items():
@@ -72,14 +76,14 @@ def candidates(snapshot: Snapshot, asked: Sequence[Asked]) -> list[Found]:
             end = 0
             for number in numbers:
                 start, end = end, end + len(asked[number].aspects[0].vectors)
-                found, best = all_rowids[start:end], all_scores[start:end]
+                of_views, best = all_rowids[start:end], all_scores[start:end]
                 # At most so much is the score of an image that did not fit into a view's window.
-                unseen = best[found[:, -1] >= 0, -1] if found.shape[1] == window else best[0, :0]
-                rowids, scores = _best_view(found, best)
+                unseen = best[of_views[:, -1] >= 0, -1] if of_views.shape[1] == window else best[0, :0]
+                rowids, scores = _best_view(of_views, best)
                 wanted = asked[number].wanted
                 # Equal scores are ordered by id: go on while images that did not fit may tie with the last wanted one.
                 if not len(unseen) or (len(scores) >= wanted and unseen.max() < scores[wanted - 1]):
-                    answers[number] = _enough(asked[number], rowids, scores)
+                    answers[number] = _enough(snapshot, asked[number], rowids, scores)
                     del windows[number]
                 else:
                     windows[number] *= 4
@@ -99,10 +103,15 @@ def _best_view(rowids: NDArray[np.int64], scores: NDArray[np.float32]) -> Found:
     return ranked[first], scores[found][order][first]
 
 
-def _enough(one: Asked, rowids: NDArray[np.int64], scores: NDArray[np.float32]) -> Found:
+def _enough(snapshot: Snapshot, one: Asked, rowids: NDArray[np.int64], scores: NDArray[np.float32]) -> Found:
     if one.by_words is not None:
         assert one.shares is not None
-        rowids, scores = fused(rowids, scores, one.by_words, one.shares, one.query.words_share)
+        passed = [*one.unranked]
+        seen, told = ~np.isin(rowids, passed), ~np.isin(one.by_words, passed)
+        rowids, scores = fused(rowids[seen], scores[seen], one.by_words[told], one.shares[told], one.query.words_share)
+        if any(target.vetoes for target in one.aspects):  # the catalog's words find what they veto, too
+            _, vetoed = best_values(snapshot, one.aspects, rowids)
+            rowids, scores = rowids[~vetoed], scores[~vetoed]
     enough = np.ones(len(rowids), dtype=np.bool_)
     if len(rowids) > one.wanted:
         enough &= scores >= scores[one.wanted - 1]

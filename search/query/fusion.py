@@ -38,8 +38,16 @@ def fused(
     ranks = 1 + np.searchsorted(-scores, -scores, side="left")
     counted = (ranks <= DEPTH) | ~np.isin(rowids, by_words)
     added[np.searchsorted(found, rowids[counted])] += (1 - weight) / (RANK_OFFSET + ranks[counted])
-    places = np.arange(len(by_words))
-    added[np.searchsorted(found, by_words)] += weight * (LEAST + (1 - LEAST) * shares) / (RANK_OFFSET + 1 + places)
-    total = (added * (RANK_OFFSET + 1)).astype(np.float32)
+    added *= RANK_OFFSET + 1
+    added[np.searchsorted(found, by_words)] += words_scores(shares, words_share)
+    total = added.astype(np.float32)
     order = np.argsort(-total, kind="stable")
     return found[order], total[order]
+
+
+def words_scores(shares: Scores, words_share: float = 1.0) -> NDArray[np.float64]:
+    """What words add to the scores of the images that they find, (w,). shares, words_share: as `fused` takes them."""
+    places = np.arange(len(shares))
+    part = WORDS_SHARE * words_share * (RANK_OFFSET + 1)
+    added: NDArray[np.float64] = part * (LEAST + (1 - LEAST) * shares) / (RANK_OFFSET + 1 + places)
+    return added

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import get_args
 
 import numpy as np
 
 from search.errors import QueryInvalid
 from search.generations.transform import Transform
-from search.types import AUTO, Aspect, Query, QueryPart, Vector
+from search.types import AUTO, Aspect, Combine, Query, QueryPart, Vector
 from search.vectors import normalise
 
 MAX_PARTS = 64
@@ -43,7 +44,7 @@ def part_vectors(
             assert part.id is not None
             views = np.atleast_2d(searched_of(part.id))
         else:
-            views = _searched_views(part.vector, number, dim, transform)
+            views = _searched_views(part, number, dim, transform)
         if len(views) > 1 and len(total) not in (1, len(views)):
             raise QueryInvalid(f"Part {number} has {len(views)} views, a part before it {len(total)}.")
         if not np.isfinite(part.weight) or abs(part.weight) > 1e6:
@@ -55,13 +56,15 @@ def part_vectors(
     return result
 
 
-def _searched_views(vector: Vector, number: int, dim: int, transform: Transform) -> Vector:
+def _searched_views(part: QueryPart, number: int, dim: int, transform: Transform) -> Vector:
     """The vectors of one part as they are searched: (v, searched dim) float32. Raises QueryInvalid."""
-    views = np.atleast_2d(vector)
-    if views.ndim != 2 or not len(views) or views.shape[1] != dim:
-        raise QueryInvalid(f"Part {number} has the shape {np.shape(vector)}; a vector of the space has {dim} numbers.")
+    assert part.vector is not None
+    views, wanted = np.atleast_2d(part.vector), transform.dim if part.searched else dim
+    if views.ndim != 2 or not len(views) or views.shape[1] != wanted:
+        shape, kind = np.shape(part.vector), "searched vector" if part.searched else "vector"
+        raise QueryInvalid(f"Part {number} has the shape {shape}; a {kind} of the space has {wanted} numbers.")
     try:
-        return transform.apply(normalise(views))
+        return normalise(views) if part.searched else transform.apply(normalise(views))
     except ValueError as error:
         raise QueryInvalid(f"The vector of part {number} has no direction: it is zero or not finite.") from error
 
@@ -71,6 +74,8 @@ def query_aspects(query: Query) -> Sequence[Aspect]:
     check_window(query)
     if query.words is not None and not query.words.strip():
         raise QueryInvalid("The words of a query are empty.")
+    if query.combine not in get_args(Combine):
+        raise QueryInvalid("The aspects of a query are combined by `sum` or `best`.")
     if not query.aspects:
         if not query.parts and query.words is None:
             raise QueryInvalid("A query has parts, or words.")
@@ -97,5 +102,9 @@ def check_window(query: Query) -> None:
         raise QueryInvalid(f"With fold, k and offset together are at most {MAX_FOLDED_HITS:,}.")
     if query.min_score is not None and not -1 <= query.min_score <= 1:
         raise QueryInvalid("min_score is a cosine: it lies between -1 and 1.")
+    if query.min_score is not None and query.words is not None:
+        raise QueryInvalid(
+            "min_score is a cosine, and words have ranks instead. Leave it out, or name the space of words."
+        )
     if query.max_fmr is not None and query.max_fmr != AUTO and not 0 < query.max_fmr <= 1:
         raise QueryInvalid(f"max_fmr is a share of pairs: it lies between 0 and 1, and is not 0; or it is `{AUTO}`.")

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from search.calibration import Calibration
 from search.catalog.spaces import Calibrations
 from search.errors import QueryInvalid
 from search.generations.false_matches import MIN_IMAGES, FalseMatches, auto_rate
-from search.query.aspects import WeightedVectors
+from search.query.aspects import Target
 from search.query.snapshot import Snapshot
 from search.types import AUTO, Aspect, Query
 
@@ -40,20 +42,28 @@ class Rates:
 
 def rates_of(
     snapshot: Snapshot,
+    query: Query,
     aspects: Sequence[Aspect],
-    sought: Sequence[WeightedVectors],
+    sought: Sequence[Target],
     calibrations: Calibrations,
 ) -> Rates | None:
-    """The rates of a query of one image; None where the space has none, or where it is words or a mixture: their
-    cosines with random images are not those of an image."""
+    """The rates of a query of one image, or by the best of several in one space, as of views of one.
+
+    None where the space has none, or where it is words, a mixture, or adapted to feedback: their cosines with random
+    images are not those of an image.
+    """
     first = aspects[0].parts[0]
-    if len(aspects) > 1 or len(aspects[0].parts) > 1 or aspects[0].weight * first.weight < 0 or first.of_words:
+    if query.combine == "best":
+        mixture = any((target.scale, target.shift) != (1.0, 0.0) for target in sought)  # of spaces, or with words
+    else:
+        mixture = len(aspects) > 1 or len(aspects[0].parts) > 1 or aspects[0].weight * first.weight < 0
+    if mixture or first.of_words or any(part.searched for aspect in aspects for part in aspect.parts):
         return None
     view = snapshot.spaces[sought[0].space]
     base = view.base
     if base is None or base.false_matches is None:
         return None
-    vectors = sought[0].vectors
+    vectors = np.concatenate([target.vectors for target in sought if not target.vetoes])
     shift = 0.0 if base.background is None else float(base.background.shifts(vectors).max())
     return Rates(base.false_matches, len(vectors), shift, calibrations.get(view.space.identity))
 
@@ -65,9 +75,9 @@ def least_score(query: Query, rates: Rates | None, images: int) -> float | None:
         return query.min_score
     if rates is None:
         raise QueryInvalid(
-            "No false-match rate is known for this query. It needs one image, not words or a mixture, and a space that "
-            f"was published with at least {MIN_IMAGES} different images (lookalike rebuild). Or send min_score, or "
-            f"max_fmr `{AUTO}`."
+            "No false-match rate is known for this query. It needs one image, not words or a mixture (or combine "
+            f"`best` of images in one space), and a space that was published with at least {MIN_IMAGES} different "
+            f"images (lookalike rebuild). Or send min_score, or max_fmr `{AUTO}`."
         )
     wanted = auto_rate(images) if query.max_fmr == AUTO else float(query.max_fmr)
     cut = rates.score(wanted)

@@ -17,16 +17,18 @@ from search.catalog.hits import Entry
 from search.errors import FilterInvalid, NotInSpace, QueryInvalid, SearchError, UnknownImage, UnknownSpace
 from search.filters import And, Filter, Present
 from search.generations.ann import NEIGHBOURS
-from search.query.aspects import WeightedVectors
+from search.query.aspects import Target, targets_of
 from search.query.candidates import EXTRA_CANDIDATES, Asked, Found, candidates
 from search.query.fold import CANDIDATES_PER_HIT, MAX_COPIES, MAX_FOLD_CANDIDATES, fold, is_enough
 from search.query.follow import Follower
 from search.query.fusion import DEPTH
-from search.query.parts import part_vectors, query_aspects
+from search.query.near_copies import with_near_copies
+from search.query.parts import query_aspects
 from search.query.scores import Rates, least_score, rates_of
 from search.query.selections import Selections
 from search.query.snapshot import EXACTLY, Snapshot
-from search.types import Aspect, Hit, Query, Space, Vector
+from search.query.why import reasons
+from search.types import Aspect, Hit, Query, Reason, Space, Vector
 
 REFUSALS = (QueryInvalid, FilterInvalid, UnknownImage, UnknownSpace, NotInSpace)
 """Errors of one query, and not of those beside it."""
@@ -86,10 +88,10 @@ class Searcher:
         """Count the ten nearest that a search finds, and those there are; None where it compares all."""
         snapshot, _ = self._follower.newest()
         aspects = query_aspects(query)
-        if len(aspects) > 1 or not aspects[0].parts:
+        if len(aspects) > 1 or not aspects[0].parts or query.combine == "best":
             return None
         space = snapshot.space(aspects[0].space)
-        vector = self._sought(snapshot, aspects[0], self._searched(snapshot, [query])).vectors[:1]
+        vector = self._sought(snapshot, aspects, query, self._searched(snapshot, [query]))[0].vectors[:1]
         base = snapshot.spaces[space.name].base
         if base is None or base.graph is None:
             return None
@@ -148,28 +150,30 @@ class Searcher:
             found = self._catalog.find_words(query.words, DEPTH, None if allowed is None else allowed.rowids)
             by_words = np.array([rowid for rowid, _ in found], dtype=np.int64)
             shares = self._catalog.words_shares(query.words, by_words.tolist())
-        sought = tuple(self._sought(snapshot, aspect, searched) for aspect in aspects)
-        excluded = frozenset(part.id for aspect in aspects for part in aspect.parts if part.id is not None)
-        rates = None if query.words else rates_of(snapshot, aspects, sought, self._catalog.calibrations())
+        sought = self._sought(snapshot, aspects, query, searched)
+        asked = frozenset(part.id for aspect in aspects for part in aspect.parts if part.id is not None)
+        excluded = asked | query.without
+        rates = None if query.words else rates_of(snapshot, query, aspects, sought, self._catalog.calibrations())
         view = snapshot.spaces[sought[0].space]
         least = least_score(query, rates, view.count - view.dead)
-        return Asked(query, sought, allowed, excluded, rates, least, by_words, shares)
+        unranked = frozenset(() if by_words is None else self._catalog.rowids(excluded).values())
+        return Asked(query, sought, allowed, excluded, rates, least, by_words, shares, unranked)
 
     def _sought(
-        self, snapshot: Snapshot, aspect: Aspect, searched: Mapping[tuple[str, str], Vector]
-    ) -> WeightedVectors:
-        """An aspect's vectors. A negative one looks for the nearest to the opposite: its weight becomes positive."""
-        space = snapshot.space(aspect.space)
-        if not aspect.parts:  # of a query of words alone
-            return WeightedVectors(space.name, np.empty((0, 0), np.float32), 1.0)
+        self,
+        snapshot: Snapshot,
+        aspects: Sequence[Aspect],
+        query: Query,
+        searched: Mapping[tuple[str, str], Vector],
+    ) -> tuple[Target, ...]:
+        """What the aspects of a query look for. Raises REFUSALS."""
 
-        def vector_of(image_id: str) -> Vector:
+        def vector_of(space: Space, image_id: str) -> Vector:
             if (space.name, image_id) not in searched:
                 self._lacking(image_id, space)
             return searched[space.name, image_id]
 
-        vectors = part_vectors(aspect.parts, space.recipe.dim, vector_of, snapshot.spaces[space.name].transform)
-        return WeightedVectors(space.name, vectors if aspect.weight > 0 else -vectors, abs(aspect.weight))
+        return targets_of(snapshot, aspects, query, vector_of)
 
     def _present(self, one: Asked, version: int) -> Asked:
         """A query that does not meet images whose files are all gone."""
@@ -177,7 +181,8 @@ class Searcher:
 
     def _further(self, one: Asked, gone: frozenset[str], version: int) -> Asked:
         """A query that looks beyond these images, whose files are gone."""
-        one = replace(one, excluded=one.excluded | gone)
+        unranked = one.unranked if one.by_words is None else one.unranked | {*self._catalog.rowids(gone).values()}
+        one = replace(one, excluded=one.excluded | gone, unranked=unranked)
         if one.spare < MAX_EXTRA_FOR_GONE and not self._selections.holds(_among_present(one.query), version):
             return replace(one, spare=min(EXTRA_PER_GONE * len(one.excluded), MAX_EXTRA_FOR_GONE))
         return self._present(replace(one, spare=0), version)
@@ -193,16 +198,23 @@ class Searcher:
         waiting = dict(asked)
         while waiting:
             these = list(waiting.values())
-            answered = self._hits(these, candidates(snapshot, these))
+            answered = self._hits(snapshot, these, self._found(snapshot, these))
             for (number, one), (hits, all_known, gone) in zip(list(waiting.items()), answered, strict=True):
-                if len(hits) == one.query.k or gone <= one.excluded:
+                # What is gone has taken a rank from others, where ranks are fused.
+                enough = len(hits) == one.query.k and one.by_words is None
+                if enough or gone <= one.excluded:
                     answers[number] = hits, all_known
                     del waiting[number]
                 else:
                     waiting[number] = self._further(one, gone, version)
         return answers
 
-    def _hits(self, asked: Sequence[Asked], found: Sequence[Found]) -> list[tuple[list[Hit], bool, frozenset[str]]]:
+    def _found(self, snapshot: Snapshot, asked: Sequence[Asked]) -> list[Found]:
+        return with_near_copies(snapshot, self._catalog, asked, candidates(snapshot, asked))
+
+    def _hits(
+        self, snapshot: Snapshot, asked: Sequence[Asked], found: Sequence[Found]
+    ) -> list[tuple[list[Hit], bool, frozenset[str]]]:
         """For each query its hits, whether the catalog still knew all candidates, and those whose files are all gone.
 
         The catalog is read once for all. Files that are gone are rare: where all that come before the last hit are
@@ -231,7 +243,9 @@ class Searcher:
                 gone = frozenset(name for name, rowid in these if rowid not in here)
                 these = [(name, rowid) for name, rowid in these if rowid in here]
                 entries |= self._catalog.entries({rowid for _, rowid in these[page]} - entries.keys())
-            hits = [_hit(entries[rowid], best[rowid], one.rates) for _, rowid in these[page] if rowid in entries]
+            rows = [rowid for _, rowid in these[page] if rowid in entries]
+            why = reasons(snapshot, one, rows, [best[rowid] for rowid in rows])
+            hits = [_hit(entries[rowid], best[rowid], one.rates, said) for rowid, said in zip(rows, why, strict=True)]
             all_known = len(hits) == len(these[page]) and all(rowid in ids for rowid in best)
             answers.append((hits, all_known, gone))
         return answers
@@ -254,7 +268,7 @@ class Searcher:
         copy_cosine = snapshot.spaces[asked.aspects[0].space].transform.copy_cosine
         while True:
             one = replace(asked, query=replace(asked.query, k=window, offset=0))
-            ((rowids, scores),) = candidates(snapshot, [one])
+            ((rowids, scores),) = self._found(snapshot, [one])
             known = self._catalog.hashes(rowids.tolist())
             best = zip(rowids.tolist(), scores.tolist(), strict=True)
             named = [(-score, *known[rowid], rowid) for rowid, score in best if rowid in known]
@@ -271,12 +285,14 @@ class Searcher:
             window = min(CANDIDATES_PER_HIT * window, MAX_FOLD_CANDIDATES)
         page = groups[asked.query.offset :]
         entries = self._catalog.entries(ranked[group[0]][4] for group in page)
+        firsts = [ranked[group[0]] for group in page]
+        why = reasons(snapshot, asked, [rowid for *_, rowid in firsts], [-score for score, *_ in firsts])
         hits = []
-        for first, *copies in page:
-            score, *_, rowid = ranked[first]
+        for (score, *_, rowid), (_, *copies), said in zip(firsts, page, why, strict=True):
             if rowid in entries:
                 ids = tuple(ranked[copy][1] for copy in copies[:MAX_COPIES])
-                hits.append(replace(_hit(entries[rowid], -score, asked.rates), copies=ids, copy_count=len(copies)))
+                hit = _hit(entries[rowid], -score, asked.rates, said)
+                hits.append(replace(hit, copies=ids, copy_count=len(copies)))
         return hits, len(known) == len(rowids) and len(hits) == len(page)
 
 
@@ -284,7 +300,7 @@ def _among_present(query: Query) -> Filter:
     return Present() if query.filter is None else And((query.filter, Present()))
 
 
-def _hit(entry: Entry, score: float, rates: Rates | None) -> Hit:
+def _hit(entry: Entry, score: float, rates: Rates | None, why: tuple[Reason, ...]) -> Hit:
     if rates is None:
-        return Hit(score=score, **entry.facts)
-    return Hit(score=score, fmr=rates.of(score), probability=rates.probability(score), **entry.facts)
+        return Hit(score=score, why=why, **entry.facts)
+    return Hit(score=score, fmr=rates.of(score), probability=rates.probability(score), why=why, **entry.facts)

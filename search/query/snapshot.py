@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from search.errors import UnknownSpace
 from search.generations.ann import Positions, Vectors, exact, graph_candidates, scores
+from search.generations.background import IMAGES, spread
 from search.generations.false_matches import must_measure
 from search.generations.fitting import must_check
 from search.generations.generation import Generation, SpaceSnapshot
@@ -228,6 +229,16 @@ class Snapshot:
             best[older] = _best_of(view.base.vectors, queries, view.base.nodes(places[older]))
         best = np.clip(best, -1, 1, where=np.isfinite(best), out=best)
         return best.reshape(-1, view.space.recipe.count)
+
+    def sample(self, space: str) -> Vectors:
+        """Vectors of images as they are searched, (b, dim) float32, that stand for the space: those of its background,
+        where its generation has one."""
+        view = self.spaces[space]
+        if view.base is not None and view.base.background is not None:
+            return view.base.background.vectors
+        stored = [view.delta_vectors] if view.base is None else [view.base.vectors, view.delta_vectors]
+        drawn = [spread(vectors, min(IMAGES, len(vectors))) for vectors in stored]
+        return np.concatenate(drawn)
 
     def _candidates(self, base: SpaceSnapshot, within: Allowed, queries: Vectors, k: int, ef: int | None) -> Positions:
         """Nodes of a generation among which each query's k nearest are: exactly, or with its graph's recall.

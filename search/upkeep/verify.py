@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from sqlalchemy import and_, func, select
+from sqlalchemy import Integer, and_, cast, func, select, true, union_all
 
 from search.catalog.catalog import NEWEST, Changes
 from search.catalog.fulltext import out_of_step
-from search.catalog.schema import decisions, embeddings, images, labels, spaces
+from search.catalog.schema import board_items, decisions, embeddings, images, labels, questions, spaces, state, watches
 from search.errors import GenerationDamaged, IndexDamaged, SearchError
 from search.generations.ann import NEIGHBOURS
 from search.generations.generation import Generation, SpaceSnapshot, load
@@ -70,7 +70,7 @@ def verify(index: Index) -> Verification:
     duplicates. An index opened `unchecked` may be damaged.
     """
     result = Verification()
-    for check in (_pages, _catalog, _words, _uploads, _models, _generation, _journals):
+    for check in (_pages, _catalog, _boards, _words, _uploads, _models, _generation, _journals):
         try:
             for finding in check(index, result):
                 if isinstance(finding, Remark):
@@ -113,6 +113,28 @@ def _catalog(index: Index, result: Verification) -> Iterator[Finding]:
             yield Finding(problem="filters by label see other labels than the images have", advice=RESTORE)
     for space in index.spaces:
         yield from _vectors(index, space, result)
+
+
+def _boards(index: Index, _: Verification) -> Iterator[Finding]:
+    """Foreign keys are checked with all others."""
+    is_id = func.coalesce(board_items.c.image.op("GLOB")("[0-9a-f]" * 64), true())
+    one = board_items.c.image.is_(None) != board_items.c.question.is_(None)
+    owned = union_all(*(select(table.c.question) for table in (board_items, watches))).subquery()
+    owners = select(func.count()).where(owned.c.question == questions.c.question).scalar_subquery()
+    seq = select(cast(state.c.value, Integer)).where(state.c.key == "seq").scalar_subquery()
+    checks = {
+        "items of boards are malformed": select(func.count()).select_from(board_items).where(~and_(is_id, one)),
+        "saved questions are malformed": select(func.count())
+        .select_from(questions)
+        .where((owners != 1) | (func.json_type(questions.c.body, "$.parts") != "array")),
+        "watches have seen what is not there": select(func.count())
+        .select_from(watches)
+        .where(watches.c.seen_seq > seq),
+    }
+    with index.catalog.reading() as connection:
+        for problem, query in checks.items():
+            if count := connection.execute(query).scalar_one():
+                yield Finding(problem=f"{count:,} {problem}", advice=RESTORE)
 
 
 def _words(index: Index, _: Verification) -> Iterator[Finding]:
@@ -210,6 +232,14 @@ def _models(index: Index, result: Verification) -> Iterator[Finding]:
         result.files += 1
         if damaged:
             yield Finding(problem=f"the encoder {folder} is damaged ({', '.join(damaged)})", advice=RESTORE)
+
+    for space in index.spaces:
+        words = space.recipe.words
+        head = None if words is None else index.models / words.kept_as
+        if words is not None and head is not None and head.exists():  # else it is the package's own
+            result.files += 1
+            if _sha256(head) != words.head_sha256:
+                yield Finding(problem=f"{head}, of {space.name}, is damaged", advice=RESTORE)
 
 
 def _generation(index: Index, result: Verification) -> Iterator[Finding]:

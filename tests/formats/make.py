@@ -19,6 +19,8 @@ sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent)]
 from conftest import image_id, new_image, recipe, vectors  # noqa: E402
 
 from search.catalog.schema import SCHEMA_VERSION  # noqa: E402
+from search.catalog.watches import Match  # noqa: E402
+from search.feedback import Marks, TaughtQuestion  # noqa: E402
 from search.filters import parse_filter  # noqa: E402
 from search.generations.policy import Policy  # noqa: E402
 from search.index import Index  # noqa: E402
@@ -76,6 +78,20 @@ def fill(index: Index) -> None:
                 transaction.add(new_image(number, data[number], spaces=SPACES))
             transaction.fail(Failure(root="/photos", path="broken.png", mtime_ns=1, size=2, reason="damaged"))
         writer.set_not_duplicates([image_id(1), image_id(200)])
+        with writer.transaction() as transaction:
+            question = TaughtQuestion(space="layer2", parts=(QueryPart(id=image_id(5)),))
+            session = transaction.start_session(question, "taught")
+            transaction.add_round(session, session, Marks(more=(image_id(6), image_id(200)), less=(image_id(7),)))
+            board = transaction.add_board("Spring")
+            item, _ = transaction.add_image_item(board, image_id(200), "the blue one")
+            transaction.add_question_item(board, "like it", {"parts": [{"id": image_id(2)}]})
+            transaction.add_comment(board, item, "Ada", "yes")
+            transaction.add_vote(board, item, "Ada")
+            expires = "2040-01-01T00:00:00+00:00"
+            transaction.add_share(board, "guests", "token", may_comment=True, may_vote=True, expires_at=expires)
+            body = {"parts": [{"id": image_id(2)}], "min_score": 0.5}
+            watch = transaction.add_watch("new", body, url="https://example.com/", form="json", secret="secret")
+            transaction.note_matches(watch, [[Match(image_id(2), 0.75, None)]], seen_seq=COUNT)
         writer.remove([image_id(3), image_id(200), image_id(COUNT - 1)])
 
 

@@ -74,8 +74,8 @@ async def search_image(
     """Nearest images of an uploaded one."""
     began = time.perf_counter()
     service = choose(request, form.index, in_address)
-    with _room(request, [_views(form)]):
-        return await _rendered(await _answer(service, await form.question(), began), form.k)
+    with room(request, [_views(form)]):
+        return await _rendered(await answer_question(service, await form.question(), began), form.k)
 
 
 @router.post("/search", response_model=SearchAnswer, responses=answers(404, 413, 415))
@@ -83,7 +83,7 @@ async def search(request: Request, body: SearchRequest, in_address: InAddress = 
     """Nearest images of a weighted query. Images that are parts by id are not among the hits."""
     began = time.perf_counter()
     with _admitted(request, [body]):
-        answer = await _answer(choose(request, body.index, in_address), body.question(), began)
+        answer = await answer_question(choose(request, body.index, in_address), body.question(), began)
         return await _rendered(answer, body.k)
 
 
@@ -97,7 +97,7 @@ async def search_batch(request: Request, body: BatchRequest, in_address: InAddre
 
     async def one(query: QueryRequest) -> BatchEntry:
         try:
-            return BatchEntry(answer=await _answer(service, query.question(), time.perf_counter()))
+            return BatchEntry(answer=await answer_question(service, query.question(), time.perf_counter()))
         except (SearchError, IndexerError, ApiError) as error:
             problem = problems.noted(error)
             if problem.status is HTTPStatus.TOO_MANY_REQUESTS:  # is of the call, which is tried again as a whole
@@ -122,7 +122,7 @@ async def similar(
 ) -> Response:
     """More like this: nearest images of an indexed one, itself left out."""
     question = Question(parts=[QuestionPart(id=id)], options=options)
-    return await _rendered(await _answer(service, question, time.perf_counter()), options.k)
+    return await _rendered(await answer_question(service, question, time.perf_counter()), options.k)
 
 
 @router.post("/embed", responses=answers(404, 413, 415))
@@ -134,7 +134,7 @@ async def embed(request: Request, body: EmbedRequest, in_address: InAddress = No
     async def one(text: str) -> Vector:
         return await service.embedding.embed(read_base64(text), space, Timing())
 
-    with _room(request, [1] * len(body.input)):
+    with room(request, [1] * len(body.input)):
         vectors = await _each(one, body.input)
     data = [Embedding(index=number, embedding=vector.tolist()) for number, vector in enumerate(vectors)]
     return EmbedAnswer(data=data, model=space.recipe.model)
@@ -142,7 +142,7 @@ async def embed(request: Request, body: EmbedRequest, in_address: InAddress = No
 
 def _admitted(request: Request, queries: Sequence[QueryRequest]) -> AbstractContextManager[None]:
     """Room for the pictures of queries. Raises Overloaded, on entering, where there is none."""
-    return _room(request, [_views(query) for query in queries if any(part.image is not None for part in query.parts)])
+    return room(request, [_views(query) for query in queries if query.has_image])
 
 
 def _views(options: SearchOptions) -> int:
@@ -150,7 +150,7 @@ def _views(options: SearchOptions) -> int:
     return ORIENTATIONS if options.turns else 1
 
 
-def _room(request: Request, pictures: Sequence[int]) -> AbstractContextManager[None]:
+def room(request: Request, pictures: Sequence[int]) -> AbstractContextManager[None]:
     """For as many of them as are under way at once, beside what the request's size made it hold before."""
     gate: Gate = request.app.state.pictures
     most = sum(sorted(pictures, reverse=True)[:MAX_ITEMS_AT_ONCE])
@@ -177,7 +177,8 @@ async def _rendered(answer: BaseModel, hits: int) -> Response:
     return await asyncio.to_thread(rendered, answer) if hits > MAX_HITS_ON_LOOP else rendered(answer)
 
 
-async def _answer(service: Service, question: Question, began: float) -> SearchAnswer:
+async def answer_question(service: Service, question: Question, began: float) -> SearchAnswer:
+    """The answer to a question. began: by `time.perf_counter`."""
     timing = Timing()
     hits, space = await service.ask(question, timing)
     timing.total = time.perf_counter() - began

@@ -10,6 +10,7 @@ from fastapi import Path as PathParameter
 from api.http.routes import CheckedRoute, answers, choose
 from api.http.schemas import SpaceAnswer, SpacePatch, SpaceRequest, SpacesAnswer
 from api.serving.questions import Name
+from indexer.encoders import encoder
 
 router = APIRouter(prefix="/v1/indexes/{name}/spaces", tags=["spaces"], route_class=CheckedRoute)
 IndexName = Annotated[Name, PathParameter(description="A served index.")]
@@ -28,8 +29,13 @@ async def add_space(request: Request, response: Response, name: IndexName, body:
 
     Where it is there and not complete, filling goes on. Its first search loads the model for it.
     """
-    whiten = body.transform == "whiten"
-    state = await choose(request, name).add_space(tuple(body.layers), body.pooling, whiten=whiten)
+    wanted = encoder.SpaceRequest(
+        layers=tuple(body.layers) or None,
+        pooling=body.pooling,
+        whiten=body.transform == "whiten",
+        style=body.style,
+    )
+    state = await choose(request, name).add_space(wanted)
     if state.info.space.complete:
         response.status_code = 200
     return SpaceAnswer.of(state)
