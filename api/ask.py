@@ -39,6 +39,7 @@ from search.errors import PromptInvalid, StorageFailed, UnknownImage
 from search.index import Index
 from search.query.prompt import PromptPart, read_prompt
 from search.types import Combine, Query, Space, Vector
+from search.vectors import wholes
 
 SENT_SIDE = 2_048
 """Pixels of the longer side of what is sent in the place of a picture that is too large for a server: models look at a
@@ -134,7 +135,7 @@ def _looked(
     timing.decode += time.perf_counter() - start
     start = time.perf_counter()
     views = orientations(decoded.pixels, inputs) if options.turns else (decoded.pixels,)
-    vectors: Vector = encoder.encode(np.stack(views))[0]
+    vectors = wholes(encoder.encode(np.stack(views))[0])
     timing.encode += time.perf_counter() - start
     return Looked(vectors if options.turns else vectors[0], None if picture.box else decoded.facts.phash)
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-Pooling = Literal["cls", "mean", "gem", "cls+mean", "cls+gem", "mean+std", "pooler", "projection"]
+Pooling = Literal["cls", "mean", "gem", "cls+mean", "cls+gem", "mean+std", "pooler", "projection", "windows"]
 """How a layer's tokens become one vector; two that are joined by `+` each have unit length. `std` is the standard
 deviation of each number over the patches, or places: with the mean, it tells a style. `projection`: as the model was
-trained to compare it with a text."""
+trained to compare it with a text. `windows`: the means of parts of an image, see Regions."""
 Geometry = Literal["crop", "square", "pad"]
 Storage = Literal["float32", "float16"]
 """The type of a stored vector's numbers."""
@@ -57,11 +57,12 @@ class Regions:
     """Parts of an image with a vector each, behind that of the whole image, which is the first.
 
     cells: into how many columns, and rows, the whole image is divided. windows: x, y, width, height of each part, in
-    cells.
+    cells. channels: how many numbers of a vector each layer gives, in their order.
     """
 
     cells: int
     windows: tuple[tuple[int, int, int, int], ...]
+    channels: tuple[int, ...]
 
     @property
     def count(self) -> int:
@@ -80,10 +81,17 @@ class Regions:
         right, bottom = -(-(x + across) * width // self.cells), -(-(y + down) * height // self.cells)
         return left, top, right - left, bottom - top
 
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Regions:
+        """Rebuild from a recipe's JSON."""
+        windows = tuple((x, y, width, height) for x, y, width, height in data["windows"])
+        return cls(cells=data["cells"], windows=windows, channels=tuple(data["channels"]))
 
-def squares(cells: int, side: int, begins: tuple[int, ...]) -> Regions:
+
+def squares(cells: int, side: int, begins: tuple[int, ...], channels: tuple[int, ...]) -> Regions:
     """Squares of so many cells a side, which begin at each of these cells across and down."""
-    return Regions(cells=cells, windows=tuple((x, y, side, side) for y in begins for x in begins))
+    windows = tuple((x, y, side, side) for y in begins for x in begins)
+    return Regions(cells=cells, windows=windows, channels=channels)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,13 +130,21 @@ class Recipe:
         return 1 if self.regions is None else self.regions.count
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of what an image has: (dim,), or (count, dim) where it has several vectors."""
+        return (self.dim,) if self.regions is None else (self.count, self.dim)
+
+    @property
     def knows_words(self) -> bool:
         """Whether a text can be looked up in the space."""
         return self.words is not None or self.text_sha256 is not None
 
     @property
     def parts(self) -> tuple[int, ...]:
-        """How many numbers each network gives, in their order: the model, and its companion if there is one."""
+        """How many numbers each network gives, in their order: the model, and its companion if there is one. Of parts
+        of images, each layer."""
+        if self.regions is not None:
+            return self.regions.channels
         dim = self.source.dim
         return (dim,) if self.companion is None else (dim - self.companion.dim, self.companion.dim)
 
@@ -140,11 +156,11 @@ class Recipe:
     @property
     def own(self) -> Recipe:
         """The recipe of the model's own part, without its companion, and of its features where these tell words."""
-        return replace(self.source, companion=None, dim=self.parts[0])
+        return self.source if self.companion is None else replace(self.source, companion=None, dim=self.parts[0])
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-serialisable copy, without what is about texts, parts or a companion where there is none; `from_json` is
-        its inverse."""
+        """A JSON-serialisable copy, without what is about texts, parts or a companion where there is none;
+        `from_json` is its inverse."""
         data = asdict(self)
         if self.text_sha256 is None:
             del data["text_sha256"]
@@ -174,9 +190,7 @@ class Recipe:
             config_sha256=data.get("config_sha256"),
             companion=None if data.get("companion") is None else cls.from_json(data["companion"]),
             words=None if data.get("words") is None else Words(**data["words"]),
-            regions=None
-            if regions is None
-            else Regions(cells=regions["cells"], windows=tuple((x, y, w, h) for x, y, w, h in regions["windows"])),
+            regions=None if regions is None else Regions.from_json(regions),
             text_sha256=data.get("text_sha256"),
         )
 

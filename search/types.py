@@ -61,7 +61,7 @@ class ImageFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class NewImage:
-    """One image to add: where it was seen, and one embedding a space (space name -> (dim,) float32).
+    """One image to add: where it was seen, and its embedding in each space (space name -> `Recipe.shape` float32).
 
     Spaces that are not complete yet may be left out.
     """

@@ -17,12 +17,12 @@ BLOB_DTYPES: dict[Storage, np.dtype[np.floating]] = {"float32": np.dtype("<f4"),
 def normalise(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
     """Scale each row to unit length.
 
-    vectors: (n, dim), any float type; the length is computed in float64, so that |norm - 1| < 1e-6 after rounding.
-    Returns (n, dim) float32, C-contiguous. Raises ValueError on a row of zero or non-finite length: such a row has
+    vectors: (..., dim), any float type; the length is computed in float64, so that |norm - 1| < 1e-6 after rounding.
+    Returns (..., dim) float32, C-contiguous. Raises ValueError on a row of zero or non-finite length: such a row has
     no direction, and a silent zero would be the neighbour of everything.
     """
     wide = np.asarray(vectors, dtype=np.float64)
-    lengths = np.linalg.norm(wide, axis=1, keepdims=True)
+    lengths = np.linalg.norm(wide, axis=-1, keepdims=True)
     if not (np.isfinite(lengths).all() and (lengths > 0).all()):
         raise ValueError("a vector of zero or non-finite length cannot be normalised")
     return np.ascontiguousarray(wide / lengths, dtype=np.float32)
@@ -31,11 +31,11 @@ def normalise(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
 def concatenate(parts: Sequence[NDArray[np.floating]]) -> NDArray[np.float32]:
     """Join several layers' vectors into one embedding: each normalised, concatenated, normalised again.
 
-    parts: arrays (n, dim_i). Returns (n, sum of dim_i) float32, rows of unit length. With one part, `normalise`.
+    parts: arrays (..., dim_i). Returns (..., sum of dim_i) float32, rows of unit length. With one part, `normalise`.
     """
     if len(parts) == 1:
         return normalise(parts[0])
-    return normalise(np.concatenate([normalise(part) for part in parts], axis=1))
+    return normalise(np.concatenate([normalise(part) for part in parts], axis=-1))
 
 
 def to_blob(vector: NDArray[np.float32], storage: Storage) -> tuple[bytes, int]:
@@ -67,3 +67,9 @@ def vector_ids(rowids: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     image first. Divided by `count`, they are rowids; where an image has one vector, they are that already."""
     ids: NDArray[np.int64] = (rowids[:, None] * count + np.arange(count)).ravel()
     return ids
+
+
+def wholes(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The vectors of whole images, (n, dim), of an encoder's answer: (n, dim), or (n, count, dim) where an image has
+    several, of which that of the whole is the first."""
+    return vectors if vectors.ndim == 2 else np.ascontiguousarray(vectors[:, 0])

@@ -19,7 +19,7 @@ from search.types import Encoding, Query, QueryPart, Space
 from search.upkeep.verify import verify
 from search.vectors import normalise
 
-PARTS = squares(4, 2, (0, 1, 2))
+PARTS = squares(4, 2, (0, 1, 2), (4,))
 PREPROCESSING = Preprocessing(geometry="square", resize=448, size=448, resample=3, mean=(0.5,) * 3, std=(0.5,) * 3)
 PLAIN = Recipe(
     model="m", weights_sha256="0", layers=(1,), pooling="mean", final_norm=(True,), preprocessing=PREPROCESSING, dim=4
@@ -63,7 +63,7 @@ def test_recipes_without_parts_are_written_as_before() -> None:
 
 
 COUNT, DIM = 300, 16
-FOUR = replace(PLAIN, dim=DIM, regions=squares(4, 2, (0, 2)))
+FOUR = replace(PLAIN, dim=DIM, regions=squares(4, 2, (0, 2), (DIM,)))
 
 
 def parts_of_images() -> NDArray[np.float32]:

@@ -179,19 +179,15 @@ class SpaceChanges(Lookup):
     def _read_spaces(self) -> dict[str, SpaceRow]:
         query = select(spaces).where(spaces.c.dropped == 0).order_by(spaces.c.space)
         return {
-<<<<<<< HEAD
-            row.name: SpaceRow(row.space, row.name, _shape(row.recipe), row.storage, row.added_seq, row.complete_seq)
-=======
             row.name: SpaceRow(
                 row.space,
                 row.name,
-                row.recipe["dim"],
+                Recipe.from_json(row.recipe).shape,
                 row.storage,
                 row.added_seq,
                 row.complete_seq,
                 row.recipe.get("words") is not None,
             )
->>>>>>> main
             for row in self._connection.execute(query)
         }
 
@@ -230,12 +226,6 @@ class SpaceChanges(Lookup):
             here = (embeddings.c.space_id == space.number) & embeddings.c.image_rowid.in_(rowids)
             held += self._connection.execute(select(func.count()).select_from(embeddings).where(here)).scalar_one()
         return len(found) - held
-
-
-def _shape(recipe: Mapping[str, Any]) -> tuple[int, ...]:
-    """The shape of what an image has in a space: (dim,), or (count, dim) where it has several vectors."""
-    read = Recipe.from_json({**recipe})
-    return (read.dim,) if read.regions is None else (read.count, read.dim)
 
 
 def space_row(space: Space) -> dict[str, Any]:
