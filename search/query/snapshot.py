@@ -19,6 +19,7 @@ from search.generations.generation import Generation, SpaceSnapshot
 from search.generations.policy import DEFAULT_POLICY, Policy
 from search.generations.transform import Identity, Transform
 from search.query.allowed import Allowed, Selection
+from search.query.regions import best_of_images
 from search.types import Space
 from search.vectors import vector_ids
 
@@ -154,7 +155,7 @@ class Snapshot:
         if (base := view.base) is not None:
             within = view.alive if allowed is None else allowed.within(base, self.policy.exact_filtered_images)
             nodes = self._candidates(base, within, queries, k, ef)
-            equal = k if max_equal is None else max_equal
+            equal = k if max_equal is None else max_equal * each
             found_here = base.images(nodes, scores(base.vectors, queries, nodes), k, equal, within.positions)
             rowids.append(found_here[0])
             cosines.append(found_here[1])
@@ -163,7 +164,7 @@ class Snapshot:
         best = np.take_along_axis(all_cosines, order, axis=1)
         best = np.clip(best, -1, 1, where=np.isfinite(best), out=best)
         found = np.take_along_axis(all_rowids, order, axis=1)
-        return (found, best) if each == 1 else _best_of_images(np.where(found < 0, -1, found // each), best, images)
+        return (found, best) if each == 1 else best_of_images(found, best, each, images)
 
     def holds_images(self, space: str, rowids: Rowids) -> NDArray[np.bool_]:
         """Which of these images have a vector here, (n,)."""
@@ -176,7 +177,11 @@ class Snapshot:
         """The vectors of images that `nearest` found here, (n, dim) float32, in their order; of several that an image
         has, that of the whole."""
         view = self.spaces[space]
-        rowids = rowids * view.space.recipe.count
+        return self._stored(view, rowids * view.space.recipe.count)
+
+    @staticmethod
+    def _stored(view: SpaceView, rowids: Rowids) -> Vectors:
+        """The vectors with these numbers, (n, dim) float32, in their order."""
         if view.base is not None and not len(view.delta_rowids):
             positions = view.base.positions(rowids)
             assert len(positions) == len(rowids)
@@ -231,14 +236,14 @@ class Snapshot:
         return best.reshape(-1, view.space.recipe.count)
 
     def sample(self, space: str) -> Vectors:
-        """Vectors of images as they are searched, (b, dim) float32, that stand for the space: those of its background,
-        where its generation has one."""
+        """Vectors of images that stand for the space, (b, count, dim) float32: its background, where it has one."""
         view = self.spaces[space]
         if view.base is not None and view.base.background is not None:
-            return view.base.background.vectors
-        stored = [view.delta_vectors] if view.base is None else [view.base.vectors, view.delta_vectors]
-        drawn = [spread(vectors, min(IMAGES, len(vectors))) for vectors in stored]
-        return np.concatenate(drawn)
+            return view.base.background.vectors[:, None]
+        count = view.space.recipe.count
+        stored = [view.delta_rowids] if view.base is None else [view.base.rowids, view.delta_rowids]
+        images = np.unique(np.concatenate([spread(ids, min(IMAGES, len(ids))) for ids in stored]) // count)
+        return self._stored(view, vector_ids(images, count)).reshape(len(images), count, -1)
 
     def _candidates(self, base: SpaceSnapshot, within: Allowed, queries: Vectors, k: int, ef: int | None) -> Positions:
         """Nodes of a generation among which each query's k nearest are: exactly, or with its graph's recall.
@@ -277,18 +282,6 @@ class Snapshot:
     def delta_count(self) -> int:
         """How many images were added since the generation."""
         return max((len(view.delta_rowids) // view.space.recipe.count for view in self.spaces.values()), default=0)
-
-
-def _best_of_images(rowids: Rowids, cosines: Vectors, k: int) -> tuple[Rowids, NDArray[np.float32]]:
-    """The k best images of each query, each once with its best cosine: (q, m) both, of the images of vectors, best
-    first, (q, n); -1 and -inf where there are fewer."""
-    k = min(k, rowids.shape[1])
-    images, best = np.full((len(rowids), k), -1, np.int64), np.full((len(rowids), k), -np.inf, np.float32)
-    for row, found in enumerate(rowids):
-        _, first = np.unique(found, return_index=True)
-        first = np.sort(first[found[first] >= 0])[:k]
-        images[row, : len(first)], best[row, : len(first)] = found[first], cosines[row, first]
-    return images, best
 
 
 def _best_of(vectors: Vectors, queries: Vectors, positions: Positions) -> NDArray[np.float32]:
