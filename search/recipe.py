@@ -130,6 +130,11 @@ class Recipe:
         return 1 if self.regions is None else self.regions.count
 
     @property
+    def shows_whole(self) -> bool:
+        """Whether an image has one vector, of how it looks as a whole: not so in spaces of words, and of regions."""
+        return self.words is None and self.regions is None
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """The shape of what an image has: (dim,), or (count, dim) where it has several vectors."""
         return (self.dim,) if self.regions is None else (self.count, self.dim)

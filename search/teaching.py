@@ -15,6 +15,7 @@ from search.generations.transform import Transform
 from search.index import Index
 from search.query.feedback import RANDOM_IMAGES, Adapted, Background, Method, adapt, background_of
 from search.query.parts import part_vectors
+from search.query.regions import of_wholes
 from search.query.snapshot import Snapshot
 from search.types import Hit, Query, QueryPart, Space, Vector
 
@@ -150,7 +151,7 @@ class Teacher:
         """Adapt a question to marks. Raises as `answer`."""
         checked_number(marks)
         snapshot = self._index.snapshot()
-        space = snapshot.space(question.space)
+        space = of_wholes(snapshot.space(question.space))
         ids = [*marks.more, *marks.less, *(part.id for part in question.parts if part.id is not None)]
         known = self._vectors(snapshot, space, ids, kept=kept)
         parts = [part for part in question.parts if part.id is None or part.id in known]

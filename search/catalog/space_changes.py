@@ -14,7 +14,15 @@ from search.calibration import Calibration
 from search.catalog.lookup import Lookup
 from search.catalog.schema import embeddings, images, spaces, state
 from search.catalog.spaces import CALIBRATIONS, read_calibrations
-from search.errors import RecipeMismatch, SpaceExists, SpaceIncomplete, SpaceNeeded, SpaceUnfit, UnknownSpace
+from search.errors import (
+    RecipeMismatch,
+    SpaceExists,
+    SpaceIncomplete,
+    SpaceNeeded,
+    SpaceOfRegions,
+    SpaceUnfit,
+    UnknownSpace,
+)
 from search.recipe import Recipe, Storage, TransformSpec
 from search.types import Space, Vector
 from search.vectors import to_blob
@@ -142,13 +150,15 @@ class SpaceChanges(Lookup):
     def set_default(self, name: str, *, force: bool = False) -> None:
         """Make a space the default. force: also where it is not complete.
 
-        Raises UnknownSpace, SpaceIncomplete, SpaceUnfit (it is of words).
+        Raises UnknownSpace, SpaceIncomplete, SpaceUnfit (it is of words), SpaceOfRegions.
         """
         if self._space(name).of_words:
             raise SpaceUnfit(
                 f"{name} is a space of words: it says what pictures show, not how they look. Searches by words use it "
                 "without being the default. Choose another space."
             )
+        if len(self._space(name).shape) > 1:
+            raise SpaceOfRegions.refused(name, "The default of an index")
         if not self._space(name).complete and not force:
             raise SpaceIncomplete(f"{name} is not complete: searches in it would not find every image. Fill it first.")
         if name != self.default_space():

@@ -9,14 +9,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from search.errors import SpaceOfRegions
 from search.generations.ann import Vectors
-from search.types import Hit
+from search.types import Hit, Space
 
 if TYPE_CHECKING:
     from search.query.aspects import Target
     from search.query.snapshot import Snapshot
 
 Rowids = NDArray[np.int64]
+
+
+def of_wholes(space: Space) -> Space:
+    """The same space. Raises SpaceOfRegions where images have several vectors in it."""
+    if space.recipe.regions is not None:
+        raise SpaceOfRegions.refused(space.name, "This")
+    return space
 
 
 def best_of_images(
