@@ -47,7 +47,7 @@ CHOSEN_IN = "/tmp/sets/"
 LARGEST = 2_000_000
 """Bytes of a file: six drawings have 168 megapixels."""
 LIMITS = DecodeLimits().raised(max_pixels=200_000_000, max_seconds=None)
-TIMED = 30
+BATCH, TIMED = 8, 30
 REACHED = 0.25
 """The least share of the union of two boxes that their intersection is, where one says where the other lies."""
 
@@ -116,9 +116,12 @@ def crops(index: Index, count: int) -> list[Crop]:
 def found_in(index: Index, space: Space, asked: list[Crop]) -> list[list[Hit]]:
     """The ten nearest of each crop in a space."""
     encoder = load_index_encoder(index, [space], warn=print)
-    vectors = [wholes(encoder.encode(_pixels(encoder, one))[0])[0] for one in asked]
-    queries = [Query(parts=[QueryPart(vector=vector)], space=space, k=10) for vector in vectors]
-    return [index.search(query) for query in queries]
+    found = []
+    for start in range(0, len(asked), BATCH):
+        pixels = np.concatenate([_pixels(encoder, one) for one in asked[start : start + BATCH]])
+        vectors = wholes(encoder.encode(pixels)[0])
+        found += [Query(parts=[QueryPart(vector=vector)], space=space, k=10) for vector in vectors]
+    return [index.search(query) for query in found]
 
 
 def _pixels(encoder: Encoder, one: Crop) -> NDArray[np.uint8]:
