@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import httpx
@@ -176,8 +175,7 @@ def test_it_has_a_pass_of_its_own_beside_the_default_recipe() -> None:
 
 
 @pytest.mark.slow
-def test_a_server_adds_it_and_says_where_parts_lie(album: Path, tmp_path: Path) -> None:
-    run_cli("spaces", album, "drop", "regions")
+def test_a_server_knows_it_and_says_where_parts_lie(album: Path, tmp_path: Path) -> None:
     process, url = start_server(album, "--api-key", "write:key")
     try:
         with Client(url, api_key="key") as client:
@@ -185,11 +183,7 @@ def test_a_server_adds_it_and_says_where_parts_lie(album: Path, tmp_path: Path) 
             for wrong in ({"regions": True, "style": True}, {"regions": True, "layers": [1]}):
                 answer = httpx.post(f"{url}/v1/indexes/i/spaces", json=wrong, headers=headers)
                 assert answer.status_code == 422, answer.text
-            add_patiently(client, [], regions=True)
-            until = time.monotonic() + 120
-            while not all(space.complete for space in client.spaces()):
-                assert time.monotonic() < until
-                time.sleep(0.05)
+            assert add_patiently(client, [], regions=True).complete, "it is there"
             drawings()[5].save(tmp_path / "part.png")
             (hit,) = client.search(tmp_path / "part.png", space="regions", k=1)
             assert (hit.path is not None and Path(hit.path).stem, hit.box) == ("1", (SIDE, 0, SIDE, SIDE))
