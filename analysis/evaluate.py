@@ -62,9 +62,9 @@ class Evaluation:
 
 
 def complete_spaces(index: Index) -> list[Space]:
-    """The spaces in which every image has a vector, but those of words: these say what pictures show, not how they
-    look. Raises LabelsInvalid where there is none."""
-    if found := [space for space in index.spaces if space.complete and space.recipe.words is None]:
+    """The spaces in which every image has one vector of how it looks: not those of words, nor of regions. Raises
+    LabelsInvalid where there is none."""
+    if found := [space for space in index.spaces if space.complete and space.recipe.shows_whole]:
         return found
     raise LabelsInvalid("No space of the index is complete. Fill one: lookalike spaces INDEX add. Or name it: --space.")
 

@@ -40,6 +40,7 @@ from search.errors import PromptInvalid, StorageFailed, UnknownImage
 from search.index import Index
 from search.query.prompt import Prompt, PromptPart, read_prompt
 from search.types import Combine, Query, Space, Vector
+from search.vectors import wholes
 
 Answer = TypeVar("Answer")
 SENT_SIDE = 2_048
@@ -137,7 +138,7 @@ def _looked(
     timing.decode += time.perf_counter() - start
     start = time.perf_counter()
     views = orientations(decoded.pixels, inputs) if options.turns else (decoded.pixels,)
-    vectors: Vector = encoder.encode(np.stack(views))[0]
+    vectors = wholes(encoder.encode(np.stack(views))[0])
     timing.encode += time.perf_counter() - start
     return Looked(vectors if options.turns else vectors[0], None if picture.box else decoded.facts.phash)
 

@@ -70,4 +70,5 @@ def print_lines(hits: Iterable[Mapping[str, Any]]) -> None:
         labels = f"  [{', '.join(hit['labels'])}]" if hit["labels"] else ""
         copies = f"  (+{hit['copy_count']:,} alike)" if hit["copy_count"] else ""
         probable = "" if hit["probability"] is None else f"  {hit['probability']:4.0%}"
-        say(f"{hit['score']:.4f}{probable}  {hit['path'] or hit['id']}{labels}{copies}")
+        box = "" if hit["box"] is None else f"  at {','.join(map(str, hit['box']))}"
+        say(f"{hit['score']:.4f}{probable}  {hit['path'] or hit['id']}{box}{labels}{copies}")

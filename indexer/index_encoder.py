@@ -19,6 +19,7 @@ from indexer.pictures.decode import DecodeLimits, decode_pixels
 from indexer.pictures.preprocess import Inputs
 from search.index import Index
 from search.types import ImageRecord, Space
+from search.vectors import wholes
 
 COMPARED_IMAGES = 5
 """Embedded again, and compared with what the index holds: arithmetic that differs does so for every image."""
@@ -138,7 +139,8 @@ def agreement(index: Index, spaces: Sequence[Space], encoder: Encoder) -> tuple[
     found = dict(_decoded(records, encoder.inputs))
     if not found:
         return 0, float("nan")
-    embedded = dict(zip(encoder.names, encoder.encode(np.stack(list(found.values()))), strict=True))
+    each = map(wholes, encoder.encode(np.stack(list(found.values()))))
+    embedded = dict(zip(encoder.names, each, strict=True))
     medians = []
     for space in spaces:
         stored = index.catalog.stored(space, found)

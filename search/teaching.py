@@ -16,6 +16,7 @@ from search.generations.transform import Transform
 from search.index import Index
 from search.query.feedback import RANDOM_IMAGES, Adapted, Background, Method, adapt, background_of
 from search.query.parts import part_vectors
+from search.query.regions import of_wholes
 from search.query.snapshot import Snapshot
 from search.types import Hit, Query, QueryPart, Space, Vector
 
@@ -178,7 +179,7 @@ class Teacher:
         """Adapt a question to marks. Raises as `answer`."""
         checked_number(marks)
         snapshot = self._index.snapshot()
-        space = snapshot.space(question.space)
+        space = of_wholes(snapshot.space(question.space))
         question.check(space)
         ids = [*marks.more, *marks.less, *(part.id for part in question.parts if part.id is not None)]
         known = self._vectors(snapshot, space, ids, kept=kept)

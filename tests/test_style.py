@@ -167,16 +167,14 @@ def test_a_first_build_gets_it_by_a_flag_in_the_same_pass(tmp_path: Path) -> Non
         assert index.space().name != "style"
 
 
-def test_a_build_with_another_model_says_how_to_add_it(tmp_path: Path, checkpoint: Path) -> None:
+def test_a_build_with_another_model_makes_it_or_says_how_to_add_it(tmp_path: Path, checkpoint: Path) -> None:
     draw_picture("red", "circle", 0).save(tmp_path / "one.png")
-    arguments = ("build", tmp_path / "one.png", "--index", tmp_path / "i", "--model", checkpoint)
-    ended = run_cli(*arguments, "--style", check=None, COLUMNS="400")
-    assert ended.returncode != 0
-    assert f"lookalike spaces {tmp_path / 'i'} add --style" in ended.stderr
-    assert not (tmp_path / "i").exists()
-    run_cli(*arguments)
-    ended = run_cli(*arguments, "--style", check=None, COLUMNS="400")
-    assert f"has no space of style. Add it: lookalike spaces {tmp_path / 'i'} add --style" in ended.stderr
+    arguments = ("build", tmp_path / "one.png", "--model", checkpoint, "--json", "--index")
+    report = json.loads(run_cli(*arguments, tmp_path / "i", "--style").stdout)
+    assert [(space["name"], space["count"]) for space in report["spaces"]] == [("layer3", 1), ("style", 1)]
+    run_cli(*arguments, tmp_path / "j")
+    ended = run_cli(*arguments, tmp_path / "j", "--style", check=None, COLUMNS="400")
+    assert f"has no space of style. Add it: lookalike spaces {tmp_path / 'j'} add --style" in ended.stderr
 
 
 def test_flags_that_do_not_go_with_it_are_refused(album: Path) -> None:

@@ -154,6 +154,7 @@ _STATUS: dict[type[Exception], tuple[HTTPStatus, str]] = {
     search_errors.SpaceIncomplete: (HTTPStatus.CONFLICT, "space-incomplete"),
     search_errors.SpaceUnfit: (HTTPStatus.CONFLICT, "space-of-words"),
     NoPatches: (HTTPStatus.CONFLICT, "no-patches"),
+    search_errors.SpaceOfRegions: (HTTPStatus.CONFLICT, "space-of-regions"),
     search_errors.RecipeMismatch: (HTTPStatus.CONFLICT, "recipe-mismatch"),
     search_errors.FilterInvalid: (HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-filter"),
     search_errors.QueryInvalid: (HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-query"),

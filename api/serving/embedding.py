@@ -34,6 +34,7 @@ from indexer.pictures.preprocess import ORIENTATIONS, Inputs, blank, orientation
 from indexer.pictures.worker import Workers
 from search.index import Index
 from search.types import ImageFacts, Space, Vector
+from search.vectors import wholes
 
 Result = TypeVar("Result")
 LOG = logging.getLogger("lookalike")
@@ -55,7 +56,8 @@ NICE = 5
 
 @dataclass(frozen=True)
 class Embedded:
-    """The embeddings of one image ((dim,) float32 each) by the names of these spaces. phash: of a whole picture."""
+    """The embeddings of one image (`Recipe.shape` float32 each) by the names of these spaces. phash: of a whole
+    picture."""
 
     spaces: tuple[Space, ...]
     vectors: Mapping[str, Vector]
@@ -142,8 +144,8 @@ class Embedding:
             if not fresh:
                 for key, embedded in zip(keys, known, strict=True):
                     self._remember(key, embedded)
-        vectors = [one.vectors[space.name] for one in known]
-        return Looked(np.stack(vectors) if turns else vectors[0], known[0].phash)
+        vectors = wholes(np.stack([one.vectors[space.name] for one in known]))
+        return Looked(vectors if turns else vectors[0], known[0].phash)
 
     async def _views(self, data: bytes, space: Space, timing: Timing, box: Box | None, turns: bool) -> list[Embedded]:
         while True:

@@ -243,7 +243,7 @@ def spaces(index: str) -> Call[list[SpaceInfo]]:
 
 
 def add_space(
-    layers: int | Iterable[int], *, pooling: str | None, transform: str | None, style: bool, index: str
+    layers: int | Iterable[int], *, pooling: str | None, transform: str | None, own: Mapping[str, bool], index: str
 ) -> Call[SpaceInfo]:
     """Add a space, or go on filling it."""
     several = layers if isinstance(layers, Iterable) else [layers]
@@ -252,8 +252,7 @@ def add_space(
         body["pooling"] = pooling
     if transform is not None:
         body["transform"] = transform
-    if style:
-        body["style"] = True
+    body |= {name: True for name, wanted in own.items() if wanted}
     return Call(method="POST", path=_spaces_path(index), json=body, parse=_answers.space)
 
 

@@ -17,13 +17,15 @@ from indexer.encoders.spaces import Offer
 from indexer.errors import ModelUnsupported
 from indexer.models import ModelFiles
 from indexer.tower_config import TWO_TOWERS
-from search.recipe import Pooling
+from search.recipe import Pooling, squares
 
 MAX_ERROR_CHARACTERS = 300
 TEXT_STUB = 8
 """Words of a text tower that is created only because its class has it."""
 STATISTICS_CHANNELS = 40 + 80
 """Channels of the convolutional network whose means and deviations its `mean+std` holds."""
+WINDOWS = squares(4, 2, (0, 1, 2), (112, 320))
+"""Parts of an image of which its `windows` holds the means: nine squares of half its sides, by two of its blocks."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,7 @@ from search.query.follow import Follower
 from search.query.fusion import DEPTH, ByWords
 from search.query.near_copies import with_near_copies
 from search.query.parts import query_aspects
+from search.query.regions import boxed
 from search.query.scores import Rates, least_score, rates_of
 from search.query.selections import Selections
 from search.query.snapshot import EXACTLY, Snapshot
@@ -252,6 +253,7 @@ class Searcher:
             rows = [rowid for _, rowid in these[page] if rowid in entries]
             why = reasons(snapshot, one, rows, [best[rowid] for rowid in rows])
             hits = [_hit(entries[rowid], best[rowid], one.rates, said) for rowid, said in zip(rows, why, strict=True)]
+            hits = boxed(snapshot, one.aspects, hits, rows)
             all_known = len(hits) == len(these[page]) and all(rowid in ids for rowid in best)
             answers.append((hits, all_known, gone))
         return answers
@@ -293,12 +295,14 @@ class Searcher:
         entries = self._catalog.entries(ranked[group[0]][4] for group in page)
         firsts = [ranked[group[0]] for group in page]
         why = reasons(snapshot, asked, [rowid for *_, rowid in firsts], [-score for score, *_ in firsts])
-        hits = []
+        hits, rows = [], []
         for (score, *_, rowid), (_, *copies), said in zip(firsts, page, why, strict=True):
             if rowid in entries:
                 ids = tuple(ranked[copy][1] for copy in copies[:MAX_COPIES])
                 hit = _hit(entries[rowid], -score, asked.rates, said)
                 hits.append(replace(hit, copies=ids, copy_count=len(copies)))
+                rows.append(rowid)
+        hits = boxed(snapshot, asked.aspects, hits, rows)
         return hits, len(known) == len(rowids) and len(hits) == len(page)
 
 
