@@ -141,6 +141,14 @@ def test_small_words_alone_decide_nothing(index: Index) -> None:
     assert all("striped" in hit.labels for hit in found[:-1])
 
 
+def test_the_beginning_of_another_word_is_not_the_word() -> None:
+    assert shares("car", ["milk carton", "two cars", "car 01", "wagon"]) == [0, 1, 1, 0]
+    assert shares("box", ["boxes", "boxing"]) == [1, 0]
+    assert shares("penguin", ["penguins"]) == [1]
+    (found, _) = fused(np.array([2]), np.ones(1, np.float32), by_words([1], share=0))
+    assert found[0] == 2
+
+
 def test_small_words_do_not_come_before_what_vectors_find() -> None:
     found = shares("the flag of a country", ["mug of 01", "flag spain"])
     assert found == [0, pytest.approx(4 / 7.5)]
