@@ -282,14 +282,18 @@ def pictures_of_server(url: str, api_key: str | None) -> Iterator[Fetch]:
 
 def draw(asked: Asked, answer: Mapping[str, Any], out: Path, fetch: Fetch) -> None:
     """Draw query and hits as a contact sheet. Raises StorageFailed where it cannot be written."""
-    query_data = _read(asked.image) if asked.image is not None else fetch(asked.id) if asked.id is not None else None
-    name = asked.text or asked.prompt or "an indexed image" if asked.image is None else asked.image.name
+    if asked.image is not None:
+        query = Picture(data=_read(asked.image), heading="query", caption=asked.image.name)
+    elif asked.id is not None:
+        query = Picture(data=fetch(asked.id), heading="query", caption="an indexed image")
+    else:
+        query = Picture(data=None, heading="query", caption="", words=asked.text or asked.prompt)
     hits = [
         Picture(data=fetch(hit["id"]), heading=f"{hit['score']:.3f}", caption=hit["path"] or hit["id"])
         for hit in answer["hits"]
     ]
     try:
-        draw_sheet(Picture(data=query_data, heading="query", caption=name), hits, out)
+        draw_sheet(query, hits, out)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise StorageFailed(

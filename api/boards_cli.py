@@ -187,8 +187,8 @@ def _add_watch(
     from api.errors import QuestionInvalid
     from api.serving.notify import checked_url
     from api.serving.questions import read_json
-    from api.serving.saved import checked_text, read_saved
-    from api.serving.watching import checked_watch
+    from api.serving.saved import checked_text, read_given
+    from api.serving.watched import checked_watch
     from search.files import storage_errors
 
     with storage_errors(question):
@@ -201,8 +201,7 @@ def _add_watch(
         raise QuestionInvalid(
             f'{question} holds no question, such as {{"parts": [{{"id": "..."}}], "min_score": 0.7}}.'
         )
-    saved = checked_watch(read_saved(body), index)
-    saved.question().draft(index)
+    saved = checked_watch(read_given(body, str(question)), index)
     secret = secrets.token_hex(32)
     address = checked_url(url, private=True)  # the server that sends decides, by its own setting
     with index.writer() as writer, writer.transaction() as transaction:

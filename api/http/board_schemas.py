@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from api.http.schemas import EXAMPLE_ID, ImageId, Request
+from api.http.schemas import EXAMPLE_ID, Request, ShortId
 from api.serving.saved import SavedQuestion
 from search.catalog.boards import MAX_ITEMS, Board, BoardItem, Comment, Vote
 from search.catalog.shares import Share
@@ -51,7 +51,9 @@ class ItemRequest(Request):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"image": EXAMPLE_ID, "note": "the blue one"}]})
 
-    image: ImageId | None = Field(default=None, description="An indexed image.")
+    image: ShortId | None = Field(
+        default=None, description="An indexed image: its id, or 4 digits or more that only its id begins with."
+    )
     question: SavedQuestion | None = Field(default=None, description="As a search, without pictures.")
     name: BoardName | None = Field(default=None, description="Of the question.")
     note: Note = ""

@@ -19,6 +19,7 @@ from search.types import ImageRecord
 
 EXAMPLE_ID = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 ImageId = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$", to_lower=True)]
+ShortId = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{4,64}$", to_lower=True)]
 Pair = Annotated[list[float], Field(min_length=2, max_length=2)]
 
 EXAMPLE_HIT: dict[str, Any] = {

@@ -23,11 +23,11 @@ from typing import TypeVar
 import faiss
 from filelock import FileLock, Timeout
 
-from api.errors import ApiError, QuestionInvalid
+from api.errors import ApiError
 from api.serving import notify
-from api.serving.saved import SavedQuestion, read_saved
+from api.serving.saved import read_saved
+from api.serving.watched import check_cut, watched
 from api.serving.words import WordsEmbedding
-from indexer.encoders.words import spaces_of_words
 from indexer.errors import IndexerError
 from search.catalog.watches import (
     MAX_WAITING_DELIVERIES,
@@ -187,8 +187,7 @@ class Watching:
             transaction.note_matches(watch, messages, seen_seq=seen_seq, problem=problem)
 
     async def _matches(self, watch: Watch, after: int, upto: int) -> list[Match]:
-        saved = read_saved(watch.question)
-        question = saved.question()
+        question = await self._apart(partial(watched, read_saved(watch.question), self._index))
         draft = question.draft(self._index)
         texts = [text for text, _ in question.texts_in(draft)]
         space = self._index.space(draft.space)
@@ -196,6 +195,7 @@ class Watching:
         new = Added(space.name, after, upto, watch.made_seq)
         query = new_images(question.query(draft, (), words), new)
         hits = await self._apart(partial(self._index.search, query))
+        check_cut(question, hits)
         return [Match(hit.id, hit.score, hit.fmr) for hit in hits]
 
     async def _start_sending(self, watches: Sequence[Watch]) -> None:
@@ -314,23 +314,3 @@ def new_images(query: Query, added: Added) -> Query:
     """A query of new images alone; all that match are hits."""
     matching = added if query.filter is None else And((query.filter, added))
     return replace(query, filter=matching, k=NEW_AT_ONCE, offset=0, fold=False)
-
-
-def checked_watch(saved: SavedQuestion, index: Index) -> SavedQuestion:
-    """A question that can be watched: with a cut, and, where it has words, in a space that knows them.
-
-    The catalog's words have ranks, which say nothing of a single new image. Raises QuestionInvalid.
-    """
-    allowed = {"parts", "filter", "space", "min_score", "max_fmr"}
-    if saved.model_fields_set - allowed:
-        raise QuestionInvalid("The question of a watch has parts, filter, space, min_score and max_fmr, and no more.")
-    if saved.min_score is None and saved.max_fmr is None:
-        raise QuestionInvalid("A watch needs a cut: min_score, or max_fmr. Without one, every new image is a match.")
-    if saved.space is None and saved.question().texts:
-        known = [space.name for space in spaces_of_words(index.spaces)]
-        if not known:
-            raise QuestionInvalid(
-                "A watch looks for words in a space that knows them. Add one: lookalike spaces INDEX add --words."
-            )
-        return saved.model_copy(update={"space": known[0]})
-    return saved

@@ -15,7 +15,7 @@ MAX_WORD = 256
 MIN_PREFIX = 3
 """Letters of a last word from which on longer words are found too: one or two begin too many words."""
 MAX_ENDING = 2
-"""Letters that may follow a word of fewer than MIN_CUT, as in `cars` of `car`, and it is the same: `carton` is another one."""
+"""Letters that may follow a word of fewer than MIN_CUT: `cars` is a `car`, and `carton` is another word."""
 MIN_CUT = 5
 """Letters of a word from which on the last may differ, and more may follow: `penguins` finds `penguin`, in any language
 whose words change at their end. By figures (docs/relevance.md) as good as stems, which are of one language."""

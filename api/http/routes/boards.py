@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Annotated, Literal, TypeVar
 
 from fastapi import APIRouter, Query, Request, Response
@@ -37,7 +38,8 @@ from api.http.routes import CheckedRoute, Chosen, answers, rendered
 from api.http.routes.search import answer_question
 from api.http.search_schemas import SearchAnswer
 from api.serving.boards import archive, contact_sheet, item_question, whole_board
-from api.serving.saved import checked_name, checked_text
+from api.serving.prompts import whole_id
+from api.serving.saved import checked_name, checked_text, settled
 from api.serving.service import Service
 from search.catalog.boards import Board, read_board, read_boards, read_comments, read_items
 from search.catalog.shares import read_shares
@@ -48,6 +50,7 @@ from search.writer import Writer
 
 router = APIRouter(prefix="/v1/boards", tags=["boards"], route_class=CheckedRoute)
 Number = Annotated[int, PathParameter(ge=1, le=MAX_NUMBER, description="A board.")]
+ID_DIGITS = 64
 ItemNumber = Annotated[int, PathParameter(ge=1, le=MAX_NUMBER, description="One of its items.")]
 Result = TypeVar("Result")
 
@@ -100,11 +103,13 @@ async def add_item(response: Response, service: Chosen, board: Number, body: Ite
         raise problems.invalid("An item is exactly one of an image and a question.")
     note = checked_text(body.note, "A note")
     if body.question is not None:
-        name, kept = checked_name(body.name or "Question"), body.question.to_json()
-        await service.read(lambda index: body.question and body.question.question().draft(index))
+        name = checked_name(body.name or "Question")
+        kept = (await service.read(partial(settled, body.question))).to_json()
         item = await _change(service, lambda change: change.add_question_item(board, name, kept, note))
     else:
         image = body.image or ""
+        if len(image) < ID_DIGITS:
+            image = await service.read(partial(whole_id, image))
         item, new = await _change(service, lambda change: change.add_image_item(board, image, note))
         if not new:
             response.status_code = 200

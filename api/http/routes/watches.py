@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Request
@@ -22,7 +23,7 @@ from api.http.watch_schemas import (
 from api.serving.notify import checked_url
 from api.serving.saved import checked_name, checked_text
 from api.serving.timing import Timing
-from api.serving.watching import checked_watch
+from api.serving.watched import check_cut, checked_watch, watched
 from api.settings import Settings
 from search.catalog.watches import Delivery, Watch, read_deliveries, read_watches
 from search.index import Index
@@ -49,9 +50,11 @@ async def add_watch(request: Request, service: Chosen, body: WatchRequest) -> Ne
     secret = body.secret or secrets.token_hex(32)
     if checked_text(secret, "A secret") != secret:
         raise QuestionInvalid("A secret does not begin or end with white space.")
-    saved = checked_watch(body.question, service.index)
+    saved = await service.read(partial(checked_watch, body.question))
     kept = saved.to_json()
-    await service.ask(saved.question(), Timing())
+    question = await service.read(partial(watched, saved))
+    hits, _ = await service.ask(question, Timing())
+    check_cut(question, hits)
 
     def add(writer: Writer) -> int:
         with writer.transaction() as transaction:
