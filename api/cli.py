@@ -17,8 +17,9 @@ import indexer.cli
 import search.cli
 from analysis.errors import AnalysisError
 from api.errors import ApiError
+from api.explain_cli import explain
 from api.prompt_command import PromptCommand
-from api.shown import checked_id, print_hits
+from api.shown import Meant, checked_id, meant, numbers, print_hits
 from api.teach_cli import teach
 from indexer.errors import IndexerError
 from search.console import (
@@ -130,7 +131,10 @@ def search_command(
         raise typer.BadParameter(
             "Name one picture, words, or --id of an indexed picture, and not two of them.", param_hint="IMAGE|WORDS"
         )
-    image, text, prompt = (None, None, None) if asks is None else _meant(asks)
+    try:
+        image, text, prompt = Meant() if asks is None else meant(asks)
+    except PromptInvalid as error:
+        _fail(f"{error.message}\n{caret(asks or '', error.position)}", error.exit_code)
     if box is not None and image is None:
         raise typer.BadParameter("Only a picture can have a box.", param_hint="--box")
     if null and not paths:
@@ -163,7 +167,7 @@ def search_command(
         id=None if id is None else checked_id(id),
         prompt=prompt,
         combine="best" if combine == "best" else "sum",
-        box=None if box is None else _numbers(box),
+        box=None if box is None else numbers(box),
         options=options,
     )
     if prompt is not None and read_prompt(prompt).only_pushes_away:
@@ -207,27 +211,6 @@ def search_command(
             draw(asked, answer, sheet, fetch)
 
 
-def _meant(asks: str) -> tuple[Path | None, str | None, str | None]:
-    """What is looked for: a picture's path, there or not, or words, or a prompt of several parts."""
-    from indexer.sources import as_on_disk
-    from search.errors import PromptInvalid
-    from search.query.prompt import caret, read_prompt
-
-    with suppress(OSError, ValueError):  # words may be longer than any name
-        if as_on_disk(Path(asks)).is_file():
-            return Path(asks), None, None
-    if not asks.isascii() and asks != asks.encode("utf-8", "replace").decode("utf-8"):
-        raise typer.BadParameter("The words are not text in UTF-8. Type them again.", param_hint="IMAGE|WORDS|PROMPT")
-    try:
-        prompt = read_prompt(asks)
-    except PromptInvalid as error:
-        _fail(f"{error.message}\n{caret(asks, error.position)}", error.exit_code)
-    if len(prompt.parts) == 1 and not prompt.style and prompt.parts[0].kind == "path" and prompt.parts[0].weight == 1:
-        return Path(prompt.parts[0].value), None, None
-    words = prompt.only_words
-    return (None, words, None) if words is not None else (None, None, asks)
-
-
 def _share(text: str) -> Any:
     """What --max-fmr means; 1 is no limit, which is not sent: every server and every query takes that."""
     from search.types import AUTO  # imports numpy: not for --help
@@ -240,16 +223,9 @@ def _share(text: str) -> Any:
     raise typer.BadParameter("A share above 0, such as 0.001; 1 for all; or auto.", param_hint="--max-fmr")
 
 
-def _numbers(text: str) -> tuple[float, float, float, float]:
-    try:
-        x, y, width, height = (float(part) for part in text.split(","))
-    except ValueError as error:
-        raise typer.BadParameter("Four numbers: x,y,width,height in pixels.", param_hint="--box") from error
-    return x, y, width, height
-
-
 search.cli.register(app.command)
 app.command("teach")(teach)
+app.command("explain")(explain)
 api.boards_cli.register(app.command)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from analysis.duplicates.candidates import candidate_pairs
+from analysis.duplicates.candidates import ascending, candidate_pairs
 from search.generations import cells
 from search.generations.ann import exact
 from search.generations.cells import CELL_VECTORS, nearest_by_cells
@@ -51,7 +51,8 @@ def test_the_same_vectors_have_the_same_neighbours_on_any_number_of_cores() -> N
         for cores in (1, 2, 3):
             faiss.omp_set_num_threads(cores)
             again = nearest_by_cells(vectors, K)
-            assert all(np.array_equal(one, other) for one, other in zip(first, again, strict=True))
+            assert np.array_equal(again[0], first[0])
+            assert np.array_equal(again[1], first[1])
     finally:
         faiss.omp_set_num_threads(threads)
 
@@ -99,3 +100,19 @@ def test_candidates_by_cells_are_those_of_comparing_all_but_for_few(
     assert len(by_cells & all_compared) > 0.9 * len(all_compared)
     copies = {(rowids[one], rowids[400 + one]) for one in range(400)}
     assert len(copies & by_cells) >= 0.99 * len(copies & all_compared) > 300
+
+
+@pytest.mark.parametrize("publish", [True, False])
+def test_cosines_of_pairs_are_those_of_their_vectors(make_index: Callable[..., Index], publish: bool) -> None:
+    vectors = clustered(900)
+    index = make_index(vectors, publish=publish)
+    rowids, stored = index.searched(index.space())
+    ones, others = np.random.default_rng(0).integers(0, len(rowids), (2, 3_000))
+    cosines = index.neighbours(K).cosines(rowids[ones], rowids[others])
+    assert np.allclose(cosines, np.einsum("ij,ij->i", stored[ones], stored[others]), atol=1e-5)
+
+
+def test_equal_hashes_stay_in_their_order() -> None:
+    hashes = np.random.default_rng(0).integers(0, 50, 2_000).astype(np.uint64)
+    hashes[100:] += np.arange(1_900, dtype=np.uint64) % np.uint64(700)
+    assert np.array_equal(ascending(hashes), np.argsort(hashes, kind="stable"))

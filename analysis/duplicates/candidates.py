@@ -79,7 +79,7 @@ def _near_hashes(hashes: Hashes) -> NDArray[np.int64]:
     turned = np.concatenate(turned_hashes(hashes)) if count else hashes
     found = [np.empty((0, 2), dtype=np.int64)]
     for _ in range(WORDS):
-        order = np.argsort(turned, kind="stable")
+        order = ascending(turned)
         ordered = turned[order]
         words = (ordered >> np.uint64(64 - WORD)).astype(np.uint16)
         for apart in range(1, BESIDE + 1):
@@ -90,6 +90,16 @@ def _near_hashes(hashes: Hashes) -> NDArray[np.int64]:
             found.append(pairs[pairs[:, 0] != pairs[:, 1]])
         turned = (turned << np.uint64(WORD)) | (turned >> np.uint64(64 - WORD))
     return np.concatenate(found)
+
+
+def ascending(hashes: Hashes) -> NDArray[np.int64]:
+    """The order of hashes, (n,) uint64, equal ones as they stand: (n,) int64. NumPy's stable sort takes three times as
+    long, where few are equal."""
+    order = np.argsort(hashes)
+    same = np.diff(hashes[order]) == 0
+    equal = np.flatnonzero(np.append(same, False) | np.append(False, same))
+    order[equal] = order[equal][np.lexsort((order[equal], hashes[order[equal]]))]
+    return order
 
 
 def near_across(hashes: Sequence[tuple[int, int]], others: Sequence[tuple[int, int]]) -> NDArray[np.int64]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence, Set
 from heapq import heapify, heappop, heappush
 
 import numpy as np
@@ -134,11 +134,10 @@ class _Stars:
             asked[one] = self._asked[one][centre] = sure
         return [known[one] if one in known else asked[one] for one in images]
 
-    def take(self, images: Iterable[int]) -> None:
+    def take(self, images: Collection[int]) -> None:
         """Let images be free no more."""
+        self._free.difference_update(images)
         for gone in images:
-            self._free.discard(gone)
-            for other in self._partners[gone]:
+            for other in self._partners[gone].keys() & self._free:
                 self._degrees[other] -= 1
-                if other in self._free:
-                    heappush(self._heap, (-self._degrees[other], other))
+                heappush(self._heap, (-self._degrees[other], other))

@@ -17,7 +17,7 @@ from starlette.types import Scope
 
 from api import errors, metrics
 from api.errors import ApiError, ServingError
-from indexer.errors import ImageRejected, IndexerError
+from indexer.errors import ImageRejected, IndexerError, NoPatches
 from search import errors as search_errors
 from search.catalog.annotations import MAX_LABELS
 from search.errors import IndexLocked, SearchError, StorageFailed
@@ -153,6 +153,8 @@ _STATUS: dict[type[Exception], tuple[HTTPStatus, str]] = {
     search_errors.SpaceNeeded: (HTTPStatus.CONFLICT, "space-needed"),
     search_errors.SpaceIncomplete: (HTTPStatus.CONFLICT, "space-incomplete"),
     search_errors.SpaceUnfit: (HTTPStatus.CONFLICT, "space-of-words"),
+    NoPatches: (HTTPStatus.CONFLICT, "no-patches"),
+    search_errors.SpaceOfRegions: (HTTPStatus.CONFLICT, "space-of-regions"),
     search_errors.RecipeMismatch: (HTTPStatus.CONFLICT, "recipe-mismatch"),
     search_errors.FilterInvalid: (HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-filter"),
     search_errors.QueryInvalid: (HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-query"),

@@ -192,11 +192,15 @@ class SpaceRequest(Request):
         default="none", description="What its vectors go through before they are searched."
     )
     style: bool = Field(default=False, description="The space in which styles are compared, instead of layers.")
+    regions: bool = Field(default=False, description="The space of parts of images, instead of layers.")
 
     @model_validator(mode="after")
     def _says_one(self) -> SpaceRequest:
-        if self.style == bool(self.layers) or (self.style and (self.pooling is not None or self.transform != "none")):
-            raise ValueError("give layers, or style alone")
+        own = self.style or self.regions
+        if [self.style, self.regions, bool(self.layers)].count(True) != 1 or (
+            own and (self.pooling is not None or self.transform != "none")
+        ):
+            raise ValueError("give layers, or style or regions alone")
         return self
 
 

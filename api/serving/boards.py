@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO, RawIOBase
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from api.errors import FileGone, LinkInvalid, QuestionInvalid
 from api.serving.pictures import Pictures, open_original
@@ -18,6 +19,9 @@ from search.catalog.boards import Board, BoardItem, Comment, has_image, read_boa
 from search.catalog.shares import Share, find_share
 from search.errors import NotOnBoard, UnknownImage
 from search.index import Index
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 MAX_SHEET = 100
 """Images of a contact sheet: small pictures of some of them are made first, 50 to 100 ms each."""
@@ -79,7 +83,7 @@ async def contact_sheet(whole: WholeBoard, pictures: Pictures) -> bytes:
         with suppress(FileGone, UnknownImage, IndexerError):
             data = await pictures.thumbnail(item.image, 256)
         cells.append(Picture(data=data, heading=f"{place}", caption=item.note or item.image[:16]))
-    return draw_cells(cells)
+    return await asyncio.to_thread(draw_cells, cells)
 
 
 def draw_cells(cells: Sequence[Picture]) -> bytes:
@@ -137,9 +141,9 @@ class _Pipe(RawIOBase):
     def writable(self) -> bool:
         return True
 
-    def write(self, data: bytes) -> int:  # type: ignore[override]
+    def write(self, data: ReadableBuffer, /) -> int:
         self._parts.append(bytes(data))
-        return len(data)
+        return len(self._parts[-1])
 
     def taken(self) -> bytes:
         """Everything since the last time."""

@@ -123,6 +123,14 @@ def read_saved(body: JsonObject) -> SavedQuestion:
         raise QuestionInvalid("The saved question cannot be read. Delete it, and save it again.") from error
 
 
+def checked_name(text: str) -> str:
+    """A name as `checked_text`, and not an empty one. Raises QuestionInvalid."""
+    name = checked_text(text, "A name")
+    if not name:
+        raise QuestionInvalid("A name has at least one character that is not white space.")
+    return name
+
+
 def checked_text(text: str, what: str) -> str:
     """A text that people wrote, without space around it, as the catalog can hold it. Raises QuestionInvalid."""
     kept = text.strip()

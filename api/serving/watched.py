@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from api.errors import QuestionInvalid
 from api.serving.prompts import resolved
-from api.serving.questions import Question, SearchOptions, spaces_of_words
+from api.serving.questions import Question, SearchOptions
 from api.serving.saved import SavedQuestion, settled
+from indexer.encoders.words import spaces_of_words
 from search.index import Index
 from search.types import Hit
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import faiss
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from search.generations.ann import Positions, Vectors
-
-_FAISS: Any = faiss
-"""Without its types, as in `ann`."""
 
 CELL_VECTORS = 120
 """Vectors of a cell, on average."""
@@ -25,8 +21,10 @@ TRAINED_WITH, ROUNDS = 40, 2
 """Vectors for each centroid, and rounds, of k-means."""
 MAX_TRAINED_WITH = 65_536
 """Vectors for k-means, at most: they are copied, 128 MB of 512 numbers."""
-MAX_PRODUCTS = 1 << 22
-"""Products of one cell that are in memory at once: 16 MB."""
+MAX_PRODUCTS = 1 << 20
+"""Products of one cell that are in memory at once: 4 MB."""
+QUERIES = 256
+"""Vectors that are multiplied with a cell at once: they and their products stay in a core's cache."""
 BATCH = 32_768
 """Vectors whose nearest are looked for at once: PROBES * k candidates of each are in memory."""
 
@@ -57,36 +55,43 @@ def nearest_by_cells(vectors: Vectors, k: int) -> tuple[Positions, Vectors]:
 def _assigned(vectors: Vectors) -> tuple[int, Positions]:
     """How many cells there are, and those that each vector looks into, (n, PROBES or all) int64, its own first; none is
     empty."""
-    count = max(1, len(vectors) // CELL_VECTORS)
-    trained = _FAISS.Kmeans(
-        vectors.shape[1],
-        count,
-        niter=ROUNDS,
-        spherical=True,
-        min_points_per_centroid=1,
-        max_points_per_centroid=max(1, min(TRAINED_WITH, MAX_TRAINED_WITH // count)),
-    )
-    trained.train(vectors)
-    centroids: Vectors = trained.centroids
+    centroids = _centroids(vectors, max(1, len(vectors) // CELL_VECTORS))
     looks = _looks(vectors, centroids)
     used = np.unique(looks[:, 0])
-    if len(used) < len(centroids):  # of many equal vectors, k-means makes many equal centroids
+    if len(used) < len(centroids):  # some may be nearest to no vector
         looks = _looks(vectors, centroids[used])
     return len(used), looks
+
+
+def _centroids(vectors: Vectors, count: int) -> Vectors:
+    """So many centroids, (c, dim) of unit length, by spherical k-means (Dhillon and Modha 2001) of a sample; fewer
+    where many vectors are equal. By NumPy's BLAS: FAISS takes twice as long."""
+    generator = np.random.default_rng(0)
+    most = count * max(1, min(TRAINED_WITH, MAX_TRAINED_WITH // count))
+    drawn = generator.permutation(len(vectors))[:most]
+    sample = vectors[np.sort(drawn)]
+    centroids = vectors[np.sort(drawn[:count])]
+    for _ in range(ROUNDS):
+        nearest = np.concatenate([(sample[some] @ centroids.T).argmax(axis=1) for some in _parts(sample, centroids)])
+        order = np.argsort(nearest, kind="stable")
+        cells = np.split(order, np.flatnonzero(np.diff(nearest[order])) + 1)
+        middles = np.stack([sample[cell].mean(axis=0) for cell in cells])
+        centroids = middles / np.maximum(np.linalg.norm(middles, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    return centroids
 
 
 def _looks(vectors: Vectors, centroids: Vectors) -> Positions:
     """The cells whose centroids are nearest to each vector, (n, PROBES or all), the nearest first."""
     looks = np.empty((len(vectors), min(PROBES, len(centroids))), dtype=np.int64)
-    for some in _parts(np.arange(len(vectors)), len(centroids)):
+    for some in _parts(vectors, centroids):
         looks[some], _ = _sorted(*_highest(vectors[some], centroids, looks.shape[1]))
     return looks
 
 
-def _parts(rows: Positions, columns: int) -> Iterator[Positions]:
-    """Rows, some at a time, of which products with so many columns are MAX_PRODUCTS at most."""
-    most = max(1, MAX_PRODUCTS // columns)
-    return (rows[start : start + most] for start in range(0, len(rows), most))
+def _parts(rows: Sized, columns: Sized) -> Iterator[slice]:
+    """Rows, some at a time, of which products with the columns are MAX_PRODUCTS at most."""
+    most = max(1, MAX_PRODUCTS // len(columns))
+    return (slice(start, start + most) for start in range(0, len(rows), most))
 
 
 def _highest(queries: Vectors, vectors: Vectors, k: int) -> tuple[Positions, Vectors]:
@@ -96,8 +101,18 @@ def _highest(queries: Vectors, vectors: Vectors, k: int) -> tuple[Positions, Vec
 
 
 def _largest(products: Vectors, k: int) -> tuple[Positions, Vectors]:
-    places = np.argpartition(products, -k, axis=1)[:, -k:]
-    return places, np.take_along_axis(products, places, axis=1)
+    """Where the k largest of each row are, (q, k), and these. To find the least of them first takes half as long as to
+    carry positions along."""
+    least = np.partition(products, -k, axis=1)[:, [-k]]
+    large = products >= least
+    found = np.flatnonzero(large)
+    if len(found) > k * len(products):  # equal vectors: others are as large as the least
+        tied = np.flatnonzero(large.sum(axis=1) > k)
+        large[tied] = False
+        large[tied[:, None], np.argpartition(products[tied], -k, axis=1)[:, -k:]] = True
+        found = np.flatnonzero(large)
+    begins = np.arange(0, products.size, products.shape[1])
+    return found.reshape(-1, k) - begins[:, None], products.ravel()[found].reshape(-1, k)
 
 
 def _sorted(places: Positions, products: Vectors) -> tuple[Positions, Vectors]:
@@ -129,8 +144,12 @@ class _Cells:
             members = self.order[self.begins[number] : self.begins[number + 1]]
             looking = slots[ends[number] : ends[number + 1]]
             held, theirs = min(k, len(members)), self.vectors[members]
-            for some in _parts(looking, len(members)):
-                places, scored[some, :held] = _highest(self.vectors[asked[some // probes]], theirs, held)
+            room = np.empty((min(QUERIES, len(looking)), self.vectors.shape[1]), dtype=np.float32)
+            for start in range(0, len(looking), QUERIES):
+                some = looking[start : start + QUERIES]
+                queries = room[: len(some)]
+                self.vectors.take(asked[some // probes], axis=0, out=queries, mode="clip")
+                places, scored[some, :held] = _highest(queries, theirs, held)
                 found[some, :held] = members[places]
 
         for _ in pool.map(look, range(len(self.begins) - 1)):

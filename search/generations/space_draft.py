@@ -138,8 +138,10 @@ class SpaceDraft:
     def _fitted(self) -> Fitted:
         """The transform of the generation before, as long as it fits."""
 
+        each = self.space.recipe.count
+
         def sample_of(rowids: NDArray[np.int64]) -> Sample:
-            return lambda count: self._catalog.vectors(self.space, rowids[:count])[1]
+            return lambda count: self._catalog.vectors(self.space, rowids[: -(-count // each)])[1]
 
         def all_of_them() -> Sample:
             there = self._catalog.members(self.space, self._upto)
@@ -149,7 +151,7 @@ class SpaceDraft:
         if before is None:
             return fitted(self.space, sample_of(self._shuffled), added)
         old = Fitted(before.transform, before.facts.get("transform", IDENTITY.to_json()))
-        found = kept(self.space, old, all_of_them, len(before.rowids) + added)
+        found = kept(self.space, old, all_of_them, len(before.rowids) // each + added)
         self._outgrown = found is None
         return old if found is None else found
 
@@ -238,7 +240,7 @@ class SpaceDraft:
     def _false_matches(self, vectors: Vectors, rowids: NDArray[np.int64], nodes: Positions) -> JsonObject:
         """The manifest's entry `fmr`: the false-match rates of scores, and of how many images. Empty for very few."""
         facts = None if self.before is None else self.before.facts
-        if not must_measure(facts, len(rowids)):
+        if self.space.recipe.regions is not None or not must_measure(facts, len(rowids)):
             known: JsonObject = {} if facts is None else facts.get("fmr", {})
             return known
         living = np.flatnonzero(np.isin(rowids, self._catalog.members(self.space, self._upto)))
@@ -260,6 +262,7 @@ class SpaceDraft:
     def _ranks(self, rowids: NDArray[np.int64]) -> NDArray[np.int64]:
         """The ranks of these images' ids among all ids, (n,); those of removed images come last."""
         by_id = self._catalog.rowids_by_id()
+        rowids = rowids // self.space.recipe.count
         ranks = np.full(max(int(by_id.max(initial=0)), int(rowids.max(initial=0))) + 1, len(by_id))
         ranks[by_id] = np.arange(len(by_id))
         found: NDArray[np.int64] = ranks[rowids]

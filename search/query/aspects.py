@@ -75,7 +75,7 @@ class Chance:
         count = len(sample) - len(sample) // LEFT_OUT
         found = []
         for view in -target.vectors if target.opposite else target.vectors:
-            cosines = np.sort(np.vecdot(sample, view))[:count].astype(np.float64)
+            cosines = np.sort(np.vecdot(sample, view).max(axis=1))[:count].astype(np.float64)
             found.append((cosines.mean(), cosines.std()) if count > 1 else (0.0, LEAST_SPREAD))
         mean, spread = np.mean(found, axis=0)
         return cls(float(mean), max(float(spread), LEAST_SPREAD))

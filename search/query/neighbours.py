@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from search.generations.ann import Vectors, exact, scores
+from search.generations.ann import Vectors, exact, pair_scores, scores
 from search.generations.cells import nearest_by_cells
 from search.generations.generation import SpaceSnapshot
 from search.query.snapshot import Rowids, Snapshot
@@ -93,6 +93,11 @@ class Neighbours:
 
     def cosines(self, ones: Rowids, others: Rowids) -> Vectors:
         """The cosines of pairs of images that were found, (p,) float32, by their rowids, (p,) each."""
+        view = self.snapshot.spaces[self.space]
+        if view.base is not None and not len(view.delta_rowids):
+            positions = view.base.positions(np.concatenate([ones, others]))
+            assert len(positions) == 2 * len(ones)
+            return pair_scores(view.base.vectors, *np.split(view.base.nodes(positions), 2))
         found = np.empty(len(ones), dtype=np.float32)
         for start in range(0, len(ones), BATCH):
             pairs = slice(start, start + BATCH)

@@ -39,7 +39,7 @@ from api.http.routes.search import answer_question
 from api.http.search_schemas import SearchAnswer
 from api.serving.boards import archive, contact_sheet, item_question, whole_board
 from api.serving.prompts import whole_id
-from api.serving.saved import checked_text, settled
+from api.serving.saved import checked_name, checked_text, settled
 from api.serving.service import Service
 from search.catalog.boards import Board, read_board, read_boards, read_comments, read_items
 from search.catalog.shares import read_shares
@@ -69,7 +69,7 @@ async def list_boards(service: Chosen) -> BoardsAnswer:
 @router.post("", status_code=201, responses=answers(404, 409, 413, 507))
 async def add_board(service: Chosen, body: BoardRequest) -> BoardAnswer:
     """Make an empty board."""
-    name, note = _name(body.name), checked_text(body.note, "A note")
+    name, note = checked_name(body.name), checked_text(body.note, "A note")
     return await _board(service, await _change(service, lambda change: change.add_board(name, note)))
 
 
@@ -84,7 +84,7 @@ async def read_whole_board(service: Chosen, board: Number) -> WholeBoardAnswer:
 @router.patch("/{board}", responses=answers(404, 413, 507))
 async def change_board(service: Chosen, board: Number, body: BoardPatch) -> BoardAnswer:
     """Rename a board, or replace its note."""
-    name = None if body.name is None else _name(body.name)
+    name = None if body.name is None else checked_name(body.name)
     note = None if body.note is None else checked_text(body.note, "A note")
     await _change(service, lambda change: change.change_board(board, name=name, note=note))
     return await _board(service, board)
@@ -103,7 +103,7 @@ async def add_item(response: Response, service: Chosen, board: Number, body: Ite
         raise problems.invalid("An item is exactly one of an image and a question.")
     note = checked_text(body.note, "A note")
     if body.question is not None:
-        name = _name(body.name or "Question")
+        name = checked_name(body.name or "Question")
         kept = (await service.read(partial(settled, body.question))).to_json()
         item = await _change(service, lambda change: change.add_question_item(board, name, kept, note))
     else:
@@ -148,7 +148,7 @@ async def list_comments(service: Chosen, board: Number) -> CommentsAnswer:
 @router.post("/{board}/comments", status_code=201, responses=answers(404, 409, 413, 507))
 async def add_comment(service: Chosen, board: Number, body: CommentRequest) -> CommentAnswer:
     """Comment on an item, or on the board as a whole."""
-    name, text = _name(body.name), _said(body.text)
+    name, text = checked_name(body.name), _said(body.text)
     number = await _change(service, lambda change: change.add_comment(board, body.item, name, text))
     for comment in await _comments(service, board):
         if comment.id == number:
@@ -167,7 +167,7 @@ async def drop_comment(
 @router.post("/{board}/votes", responses=answers(404, 409, 413, 507))
 async def vote(service: Chosen, board: Number, body: VoteRequest) -> ItemAnswer:
     """Vote for an item, once by each name, or take that back. Returns the item with its votes."""
-    name = _name(body.name)
+    name = checked_name(body.name)
     if body.vote:
         await _change(service, lambda change: change.add_vote(board, body.item, name))
     else:
@@ -184,7 +184,7 @@ async def list_shares(service: Chosen, board: Number) -> SharesAnswer:
 @router.post("/{board}/share", status_code=201, responses=answers(404, 409, 413, 507))
 async def share(request: Request, service: Chosen, board: Number, body: ShareRequest) -> NewShareAnswer:
     """Make a link by which guests see this board, and nothing else. Its path is answered once, and not kept."""
-    name, token = _name(body.name), secrets.token_urlsafe(32)
+    name, token = checked_name(body.name), secrets.token_urlsafe(32)
     until = (datetime.now(UTC) + timedelta(days=body.days)).isoformat(timespec="seconds")
 
     def add(change: Transaction) -> int:
@@ -227,13 +227,6 @@ async def export(
     headers = {"Content-Disposition": f'attachment; filename="board-{board}.zip"'}
     pieces = archive(service.index, whole, lambda names: described(names).model_dump_json(indent=2))
     return StreamingResponse(pieces, media_type="application/zip", headers=headers)
-
-
-def _name(text: str) -> str:
-    name = checked_text(text, "A name")
-    if not name:
-        raise problems.invalid("A name has at least one character that is not white space.")
-    return name
 
 
 def _said(text: str) -> str:
