@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from indexer.errors import ImageRejected
 from indexer.pictures.decode import Box, DecodeLimits, thumbnail
 from indexer.pictures.grid import Grid
-from indexer.pictures.sheet import CAPTION, GAP, Picture, printable
+from indexer.pictures.sheet import CAPTION, GAP, Picture, fitted
 
 PANE = 448
 """Pixels of a picture's longer side."""
@@ -49,7 +49,7 @@ def draw_matches(query: Pane, hit: Pane, pairs: Sequence[tuple[Box, Box]], out: 
         sheet.paste(one, (left, GAP))
         draw.text((left, GAP + height + 4), pane.picture.heading, fill="#18181b", font=ImageFont.load_default(15))
         draw.text(
-            (left, GAP + height + 22), printable(pane.picture.caption), fill="#71717a", font=ImageFont.load_default(12)
+            (left, GAP + height + 22), fitted(pane.picture.caption), fill="#71717a", font=ImageFont.load_default(12)
         )
     marked = [[_on_sheet(box, one, left) for box, one, left in zip(pair, drawn, lefts, strict=True)] for pair in pairs]
     for number, (start, end) in enumerate(marked):

@@ -77,13 +77,13 @@ def _place(
     except ImageRejected as error:
         draw.text((left + 8, top + CELL // 2 - 6), str(error)[:26], fill="#71717a", font=ImageFont.load_default(12))
     draw.text((left, top + CELL + 4), picture.heading, fill="#18181b", font=ImageFont.load_default(15))
-    draw.text((left, top + CELL + 22), printable(picture.caption), fill="#71717a", font=ImageFont.load_default(12))
+    draw.text((left, top + CELL + 22), fitted(picture.caption), fill="#71717a", font=ImageFont.load_default(12))
 
 
-def printable(text: str) -> str:
+def fitted(text: str) -> str:
     """The end of a text that is too long for a cell: of a path, that is the telling part."""
-    printable = _printable(text)
-    return printable if len(printable) <= 28 else "..." + printable[-25:]
+    shown = _printable(text)
+    return shown if len(shown) <= 28 else "..." + shown[-25:]
 
 
 def _printable(text: str) -> str:
