@@ -55,7 +55,7 @@ def spaces_for(
             recipe=recipe,
             encoding=encoding,
             # Half the bytes: what is searched is computed from them, and keeps its neighbours.
-            storage="float16" if request.whiten or request.of_companion or recipe.words is not None else "float32",
+            storage="float16" if _is_transformed(request) or recipe.words is not None else "float32",
             transform=_transform(request, files),
         )
         for request, (name, recipe) in zip(requests, recipes.items(), strict=True)
@@ -66,6 +66,10 @@ def _space_name(name: str, recipe: Recipe, request: SpaceRequest) -> str:
     if request.geometry is not None:  # not the checkpoint's own
         name += f"-{recipe.preprocessing.geometry}"
     return f"{name}-whitened" if request.whiten else name
+
+
+def _is_transformed(request: SpaceRequest) -> bool:
+    return request.whiten or request.style or request.regions
 
 
 def _transform(request: SpaceRequest, files: ModelFiles) -> TransformSpec:
