@@ -209,7 +209,8 @@ class Index:
             return False
         if not snapshot.reads_current:
             return True
-        held = max((len(view.base.rowids) for view in snapshot.spaces.values() if view.base is not None), default=0)
+        bases = [view.base for view in snapshot.spaces.values() if view.base is not None]
+        held = max((len(base.rowids) // base.count for base in bases), default=0)
         dead = max((view.dead for view in snapshot.spaces.values()), default=0)
         policy = self.policy
         if dead > max(policy.min_delta_images, policy.max_dead_share * held) or snapshot.has_outgrown:

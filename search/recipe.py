@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-Pooling = Literal["cls", "mean", "gem", "cls+mean", "cls+gem", "mean+std", "pooler", "projection", "windows"]
+Pooling = Literal["cls", "mean", "gem", "cls+mean", "cls+gem", "mean+std", "pooler", "projection"]
 """How a layer's tokens become one vector; two that are joined by `+` each have unit length. `std` is the standard
 deviation of each number over the patches, or places: with the mean, it tells a style. `projection`: as the model was
-trained to compare it with a text. `windows`: the means of parts of an image, see Regions."""
-Reading = Literal[Pooling, "tokens"]
-"""What is read of a layer. `tokens`: all of them, one after the other, to compare images patch by patch; no space is
-stored so."""
+trained to compare it with a text."""
+Reading = Literal[Pooling, "windows", "tokens"]
+"""What is read of a layer. `windows`: the means of parts of an image, see Regions. `tokens`: all of them, one after the
+other, to compare images patch by patch; no space is stored so."""
 Geometry = Literal["crop", "square", "pad"]
 Storage = Literal["float32", "float16"]
 """The type of a stored vector's numbers."""

@@ -103,6 +103,8 @@ def test_a_cell_lies_where_its_pixels_were(
 
 
 def test_margins_of_a_padded_picture_are_not_the_picture() -> None:
+    narrow = grid_of((2240, 120), kind("pad"), PATCH)  # between the centres of two rows
+    assert narrow.inside.any()
     grid = grid_of((200, 100), kind("pad"), PATCH)
     shown = grid.inside.reshape(8, 8)
     assert shown[2:6].all()

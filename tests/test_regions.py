@@ -124,6 +124,54 @@ def test_an_image_is_found_once_by_its_best_part(tmp_path: Path, published: int,
         assert verify(index).findings == []
 
 
+def added(index: Index, numbers: range) -> None:
+    parts = parts_of_images()
+    with index.writer() as writer, writer.transaction() as transaction:
+        for number in numbers:
+            image = new_image(number, parts[number, 0])
+            transaction.add(replace(image, vectors={"regions": parts[number]}))
+
+
+def test_vectors_and_not_images_decide_whether_there_is_a_graph(tmp_path: Path) -> None:
+    space = Space(name="regions", recipe=FOUR, encoding=Encoding(), storage="float16")
+    images, vectors = 4 * DIM * COUNT, 4 * DIM * COUNT * FOUR.count
+    policy = Policy(exact_search_bytes=(images + vectors) // 2)
+    with Index.create(tmp_path / "i", [space], policy=policy) as index:
+        for numbers in (range(250), range(250, COUNT)):
+            added(index, numbers)
+            index.publish()
+            index.refresh()
+            base = index.snapshot().spaces["regions"].base
+            assert base is not None
+            assert base.graph is not None
+
+
+def test_images_and_not_vectors_decide_when_to_publish(tmp_path: Path) -> None:
+    space = Space(name="regions", recipe=FOUR, encoding=Encoding(), storage="float16")
+    with Index.create(tmp_path / "i", [space], policy=Policy(min_delta_images=10, max_delta_share=0.2)) as index:
+        added(index, range(100))
+        index.publish()
+        index.refresh()
+        assert not index.unpublished()
+        added(index, range(100, 130))
+        assert index.unpublished()
+
+
+@pytest.mark.parametrize(("weights", "aspect"), [((-1.0,), 1.0), ((1.0,), -1.0), ((-1.0, -0.5), 1.0)])
+def test_nothing_is_only_pushed_away_where_images_have_parts(
+    tmp_path: Path, weights: tuple[float, ...], aspect: float
+) -> None:
+    parts = parts_of_images()
+    with Index.create(tmp_path / "i", [Space(name="regions", recipe=FOUR, encoding=Encoding())]) as index:
+        added(index, range(10))
+        asked = [QueryPart(vector=parts[number, 0], weight=weight) for number, weight in enumerate(weights)]
+        with pytest.raises(QueryInvalid, match="nothing is pushed away"):
+            index.search(Query(aspects=[Aspect(parts=asked, weight=aspect)]))
+        mixed = [*asked, QueryPart(vector=parts[5, 1], weight=9.0)]
+        if aspect > 0:
+            assert index.search(Query(aspects=[Aspect(parts=mixed)], k=1))[0].id == new_image(5, parts[0, 0]).id
+
+
 IMAGES, GIVEN = 150, 90
 """Images of the random changes, and how many are published before them."""
 

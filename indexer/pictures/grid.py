@@ -36,11 +36,10 @@ class Grid:
 
     @property
     def inside(self) -> NDArray[np.bool_]:
-        """Which cells show the picture: (rows * columns,). Of a cell at the edge, the centre counts."""
+        """Which cells show the picture: (rows * columns,). Of a cell at the edge, the centre counts. One so narrow
+        that it has no centre is in all cells that it touches."""
         x, y, width, height = self.box
-        across = x + width * (np.arange(self.columns) + 0.5) / self.columns
-        down = y + height * (np.arange(self.rows) + 0.5) / self.rows
-        shown: NDArray[np.bool_] = ((down >= 0) & (down <= 1))[:, None] & ((across >= 0) & (across <= 1))
+        shown: NDArray[np.bool_] = _shown(y, height, self.rows)[:, None] & _shown(x, width, self.columns)
         return shown.ravel()
 
 
@@ -70,6 +69,14 @@ def grid_of(size: Size, preprocessing: Preprocessing, patch: int, box: Box | Non
             down * height / size[1],
         ),
     )
+
+
+def _shown(begin: float, length: float, cells: int) -> NDArray[np.bool_]:
+    """Which cells along one side of a grid show the picture, which lies in 0..1: (cells,)."""
+    edges = begin + length * np.arange(cells + 1) / cells
+    centres = (edges[1:] + edges[:-1]) / 2
+    within: NDArray[np.bool_] = (centres >= 0) & (centres <= 1)
+    return within if within.any() else (edges[1:] > 0) & (edges[:-1] < 1)
 
 
 def _axis(resized: int, side: int, kept: int) -> tuple[float, float]:

@@ -69,7 +69,7 @@ class SpaceDraft:
         self._transform, self._transform_facts = self._fitted()
         if self._outgrown:  # another draft will be made, from scratch
             return
-        self._held_out = HeldOut(self._sample(), policy, len(added) if before is None else 0)
+        self._held_out = HeldOut(self._sample(), policy, space.recipe.count * len(added) if before is None else 0)
         self._rowids, self._equals = self._find_equals()
         self._new = np.unique(self._equals[self._equals >= self._known])
         self._measures = self._must_measure(self._known + len(self._new))
@@ -157,14 +157,15 @@ class SpaceDraft:
 
     def _sample(self) -> Vectors:
         """Some new vectors, (c, dim), each once, in random order: where most images are equal, of more of them."""
-        added = self._shuffled
+        added, each = self._shuffled, self.space.recipe.count
         sampled = np.empty((0, self._transform.dim), dtype=np.float32)
-        if not self._must_measure(self._known + len(added)):
+        if not self._must_measure(self._known + each * len(added)):
             return sampled
-        wanted = min(CANDIDATES_PER_QUERY * self._policy.held_out_vectors, len(added) // 2)
-        for start in range(0, min(len(added), 32 * wanted), max(1, wanted)):
+        wanted = min(CANDIDATES_PER_QUERY * self._policy.held_out_vectors, each * len(added) // 2)
+        images = max(1, wanted // each)
+        for start in range(0, min(len(added), 32 * images), images):
             self._pause()
-            _, block = self._catalog.vectors(self.space, added[start : start + wanted])
+            _, block = self._catalog.vectors(self.space, added[start : start + images])
             sampled = np.concatenate([sampled, self._transform.apply(block)])
             _, first = np.unique(sampled, axis=0, return_index=True)
             sampled = sampled[np.sort(first)]
