@@ -518,7 +518,8 @@ def test_registry_facts_are_those_of_the_packaged_checkpoint() -> None:
 
 def test_torch_encoder_is_an_encoder(folders: Callable[[str], Path]) -> None:
     files: ModelFiles = locate(str(folders("vit")))
-    poolings = [pooling for pooling in get_args(Pooling) if pooling != "projection"]  # a ViT has no tower for texts
+    others = ("projection", "windows")  # of towers for texts, and of the convolutional network
+    poolings = [pooling for pooling in get_args(Pooling) if pooling not in others]
     encoder: Encoder = load(files, [SpaceRequest(pooling=pooling) for pooling in poolings])
     assert encoder.batch_size > 0
     assert len(encoder.encode(pictures(1))) == len(poolings)

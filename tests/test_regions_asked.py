@@ -147,7 +147,8 @@ def test_vectors_are_means_of_two_blocks_in_windows() -> None:
     for number in range(recipe.count):
         parts = []
         for small, large in zip(seen[:2], seen[2:], strict=True):
-            x, y, width, height = (large.shape[2] * cells // WINDOWS.cells for cells in WINDOWS.windows[number - 1])
+            cells = WINDOWS.windows[number - 1]
+            x, y, width, height = (side * large.shape[2] // WINDOWS.cells for side in cells)
             part = small[0] if number == 0 else large[0, :, y : y + height, x : x + width]
             parts.append(part.mean(axis=(1, 2)) / np.linalg.norm(part.mean(axis=(1, 2))))
         expected = np.concatenate(parts)
