@@ -51,8 +51,8 @@ def calibrate(index: Index, relevance: Relevance, labels: str, space: Space, see
     """How probable hits of a space are, by labels. labels: where they came from, in words; seed: draws the queries.
 
     Each labelled image asks for its nearest. Images without a label are passed over, but where pairs say what is
-    relevant: then all others are not. Raises LabelsInvalid where there are too few labels, or no false-match rates,
-    UnknownSpace.
+    relevant: then all others are not, unless marks say what is not. Raises LabelsInvalid where there are too few
+    labels, or no false-match rates, UnknownSpace.
     """
     rowids, _ = index.searched(space)
     ids = index.catalog.ids(index.catalog.present(rowids.tolist()))
@@ -100,7 +100,7 @@ def _judged(index: Index, relevance: Relevance, names: Sequence[str], known: set
             rows += [
                 (hit.fmr, float(relevance.alike(name, hit.id)), half[name], half.get(hit.id, -1))
                 for hit in hits
-                if hit.id in known and hit.fmr is not None
+                if hit.id in known and hit.fmr is not None and relevance.judges(name, hit.id)
             ]
     table = np.array(rows, dtype=np.float64).reshape(-1, 4)
     return Judged(table[:, 0], table[:, 1], table[:, 2].astype(np.int64), table[:, 3].astype(np.int64))

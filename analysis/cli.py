@@ -39,8 +39,9 @@ def evaluate(
     labels: Annotated[
         str | None,
         typer.Option(
-            metavar="folder|label|metadata.KEY|FILE|none",
-            help="What counts as alike; none: perturbed copies find their originals.  [folder, if there are several]",
+            metavar="folder|label|metadata.KEY|marks|FILE|none",
+            help="What counts as alike; marks: kept feedback; none: perturbed copies find their originals.  "
+            "[folder, if there are several]",
         ),
     ] = None,
     space: Annotated[
@@ -62,7 +63,7 @@ def evaluate(
     """Measure how well an index's spaces find: each labelled image asks for the others that are alike."""
     from analysis.evaluate import Evaluation, complete_spaces
     from analysis.evaluate import evaluate as measure
-    from analysis.labels import relevance
+    from analysis.labels import MARKS, relevance
     from search.index import Index
 
     if calibrate and labels == NO_LABELS:
@@ -101,6 +102,8 @@ def evaluate(
             print_json(_to_json(found, proxy, source, calibrations))
         else:
             _print(found, source)
+            if source == MARKS:
+                _print_marks(index)
             _print_proxy(proxy)
             _print_calibrations(calibrations)
         if report is not None:
@@ -183,6 +186,12 @@ def _print(found: Evaluation, labels: str) -> None:
         worst = sorted(one.classes.items(), key=lambda held: held[1])[:WORST_CLASSES]
         if len(one.classes) > 1:
             say("found worst: " + ", ".join(f"{name} ({value:.2f})" for name, value in worst))
+
+
+def _print_marks(index: Index) -> None:
+    kept = index.catalog.sessions()
+    marks = sum(one.more + one.less for one in kept)
+    say(f"{plural(marks, 'mark')} of {plural(len(kept), 'session')} of feedback say what is alike.")
 
 
 def _print_proxy(proxy: Sequence[Proxy]) -> None:

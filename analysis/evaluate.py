@@ -62,9 +62,9 @@ class Evaluation:
 
 
 def complete_spaces(index: Index) -> list[Space]:
-    """The spaces in which every image has a vector, but those of words: these say what pictures show, not how they
-    look. Raises LabelsInvalid where there is none."""
-    if found := [space for space in index.spaces if space.complete and space.recipe.words is None]:
+    """The spaces in which every image has one vector of how it looks: not those of words, nor of regions. Raises
+    LabelsInvalid where there is none."""
+    if found := [space for space in index.spaces if space.complete and space.recipe.shows_whole]:
         return found
     raise LabelsInvalid("No space of the index is complete. Fill one: lookalike spaces INDEX add. Or name it: --space.")
 
@@ -107,9 +107,8 @@ class Gallery:
     def __init__(self, relevance: Relevance, names: Sequence[str]) -> None:
         """names: the ids of all images. Those without a class are left out, unless pairs say what is relevant."""
         self._relevance = relevance
-        ranked = [
-            number for number, name in enumerate(names) if relevance.pairs is not None or name in relevance.classes
-        ]
+        ranks = relevance.ranks()
+        ranked = [number for number, name in enumerate(names) if ranks(name)]
         self.places = np.array(ranked, dtype=np.int64)
         """Of `names`, those that are ranked."""
         self.names = [names[number] for number in ranked]
@@ -125,6 +124,13 @@ class Gallery:
         if self._relevance.pairs is not None:
             return any(one in self._place_of for one in self._relevance.pairs.get(name, ()))
         return any(len(self._members[held]) > 1 for held in self._relevance.classes[name])
+
+    def unknown(self, place: int) -> list[int]:
+        """The images of which nobody knows whether they are relevant to one of them."""
+        if self._relevance.against is None:
+            return []
+        query = self.names[place]
+        return [other for other, name in enumerate(self.names) if not self._relevance.judges(query, name)]
 
     def vote(self, places: Sequence[int]) -> str | None:
         """The class that most of these images have, of several the one that comes first; None where there are pairs."""
@@ -160,6 +166,8 @@ def _asked(
     for start in range(0, len(queries), batch):
         asked = queries[start : start + batch]
         scores = vectors[asked] @ vectors.T
+        for row, place in enumerate(asked.tolist()):
+            scores[row, gallery.unknown(place)] = -np.inf
         scores[np.arange(len(asked)), asked] = -np.inf
         order = np.argsort(-scores, axis=1, kind="stable")[:, :-1]
         wanted = np.stack([gallery.relevant(place) for place in asked.tolist()])

@@ -1,15 +1,17 @@
-"""What counts as alike: labels of an index's images, by folder, label, metadata or a file."""
+"""What counts as alike: labels of an index's images, by folder, label, metadata, kept feedback or a file."""
 
 from __future__ import annotations
 
 import csv
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from analysis.errors import LabelsInvalid
+from search.errors import UnknownSession
 from search.index import Index
 from search.types import ImageRecord
 
@@ -17,6 +19,8 @@ PAGE = 1_000
 """Images read from the catalog at once."""
 PAIRS = ("query", "relevant")
 """Columns of a file of pairs."""
+MARKS = "marks"
+"""The source of labels that is kept feedback."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,11 +28,13 @@ class Relevance:
     """Which images are relevant to which: two that share a class. Images without one are left out.
 
     classes: by image id. pairs: by the id of a query, the images relevant to it, instead of classes: then all images
-    of the index are ranked.
+    of the index are ranked. against: by the id of a query, images that are not; then nothing is known of all others,
+    and images that neither names are left out.
     """
 
     classes: Mapping[str, frozenset[str]]
     pairs: Mapping[str, frozenset[str]] | None = None
+    against: Mapping[str, frozenset[str]] | None = None
 
     @property
     def one_class(self) -> bool:
@@ -41,16 +47,30 @@ class Relevance:
             return image in self.pairs.get(query, ())
         return bool(self.classes.get(query, frozenset()) & self.classes.get(image, frozenset()))
 
+    def ranks(self) -> Callable[[str], bool]:
+        """Whether an image takes part, by its id."""
+        if self.pairs is None:
+            return self.classes.__contains__
+        if self.against is None:
+            return lambda _: True
+        return {*self.pairs}.union(*self.pairs.values(), *self.against.values()).__contains__
+
+    def judges(self, query: str, image: str) -> bool:
+        """Whether it is known of an image that it is relevant to a query, or that it is not."""
+        return self.against is None or self.alike(query, image) or image in self.against.get(query, ())
+
 
 def relevance(index: Index, source: str) -> Relevance:
-    """Read labels. source: `folder`, `label`, `metadata.KEY`, or the path of a CSV file with the columns `query` and
-    `relevant`, of paths or ids. Raises LabelsInvalid."""
+    """Read labels. source: `folder`, `label`, `metadata.KEY`, `marks`, or the path of a CSV file with the columns
+    `query` and `relevant`, of paths or ids. Raises LabelsInvalid."""
+    if source == MARKS:
+        return _from_marks(index)
     if source in ("folder", "label") or source.startswith("metadata."):
         return Relevance(classes=classes(records(index), source))
     if not Path(source).is_file():
         raise LabelsInvalid(
-            f"There is no file {source}. Take labels from: folder, label, metadata.KEY, or a CSV file with the columns "
-            f"{' and '.join(PAIRS)}."
+            f"There is no file {source}. Take labels from: folder, label, metadata.KEY, marks, or a CSV file with the "
+            f"columns {' and '.join(PAIRS)}."
         )
     return _from_file(index, Path(source))
 
@@ -82,6 +102,31 @@ def _values(record: ImageRecord, key: str) -> frozenset[str]:
     if value is None:
         return frozenset()
     return frozenset(map(str, value)) if isinstance(value, list) else frozenset([str(value)])
+
+
+def _from_marks(index: Index) -> Relevance:
+    """Images that are `more` in one session are alike, and `less` ones are not like these, as the newest rounds say.
+
+    An indexed image that a session begins with is one of the former. Two that are alike to one user are alike.
+    """
+    pairs: defaultdict[str, set[str]] = defaultdict(set)
+    against: defaultdict[str, set[str]] = defaultdict(set)
+    for one in index.catalog.sessions():
+        with suppress(UnknownSession):  # forgotten meanwhile
+            session = index.catalog.session(one.id)
+            marks, parts = session.marks(), session.question.parts
+            begun = [part.id for part in parts if part.id is not None and part.weight > 0] if len(parts) == 1 else []
+            wanted = {*marks.more, *begun} - {*marks.less}
+            for query in wanted:
+                pairs[query] |= wanted - {query}
+                against[query] |= {*marks.less}
+    if not pairs:
+        raise LabelsInvalid("No feedback is kept in this index. Give some: lookalike teach INDEX --name NAME --more ID")
+    return Relevance(
+        classes={},
+        pairs={query: frozenset(held) for query, held in pairs.items()},
+        against={query: frozenset(held - pairs[query]) for query, held in against.items()},
+    )
 
 
 def _from_file(index: Index, path: Path) -> Relevance:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
 
 import numpy as np
 from lookalike_client import (
@@ -37,12 +38,15 @@ from indexer.pictures.sheet import CELL, Picture, draw_sheet
 from indexer.sources import as_on_disk
 from search.errors import PromptInvalid, StorageFailed, UnknownImage
 from search.index import Index
-from search.query.prompt import PromptPart, read_prompt
+from search.query.prompt import Prompt, PromptPart, read_prompt
 from search.types import Combine, Query, Space, Vector
+from search.vectors import wholes
 
+Answer = TypeVar("Answer")
 SENT_SIDE = 2_048
 """Pixels of the longer side of what is sent in the place of a picture that is too large for a server: models look at a
 few hundred."""
+REFUSALS = (TooLarge, UnsupportedImage, Unprocessable)
 REFUSED_PICTURE = ("unreadable-image", "unsupported-image")
 """Codes of refusals of a picture that a search of an index may take: its limits are wider, and it may read other kinds.
 So it is with what is too large, whatever the code: a proxy's own limit is often below the server's."""
@@ -134,35 +138,85 @@ def _looked(
     timing.decode += time.perf_counter() - start
     start = time.perf_counter()
     views = orientations(decoded.pixels, inputs) if options.turns else (decoded.pixels,)
-    vectors: Vector = encoder.encode(np.stack(views))[0]
+    vectors = wholes(encoder.encode(np.stack(views))[0])
     timing.encode += time.perf_counter() - start
     return Looked(vectors if options.turns else vectors[0], None if picture.box else decoded.facts.phash)
 
 
 def ask_server(url: str, api_key: str | None, asked: Asked) -> dict[str, Any]:
-    """Ask a server, which gets a smaller JPEG where it refuses a picture that a search of an index takes.
+    """Ask a server, which gets smaller JPEGs where it refuses a picture that a search of an index takes.
 
     Raises ServerFailed with its own words.
     """
-    data = None if asked.image is None else _read(asked.image)
     if asked.prompt is not None:
         asked.question()  # what is wrong with it, and files that are not there, are said alike, wherever it is asked
+    with server_errors(url), Client(url, api_key=api_key) as client:
+        if asked.prompt is not None:
+            return _prompted(client, asked, asked.prompt).to_json()
+        return sent(asked, lambda data, box: _search(client, asked, data, box)).to_json()
+
+
+@contextmanager
+def server_errors(url: str) -> Iterator[None]:
+    """Raise what a server refuses, or the client, as ServerFailed."""
     try:
-        with Client(url, api_key=api_key) as client:
-            try:
-                answer = _search(client, asked, data, asked.box)
-            except (TooLarge, UnsupportedImage, Unprocessable) as error:
-                if data is None or not (isinstance(error, TooLarge) or error.code in REFUSED_PICTURE):
-                    raise
-                with _named(asked.image):
-                    smaller = thumbnail(data, SENT_SIDE, limits=DecodeLimits(), box=asked.box)
-                answer = _search(client, asked, smaller, None)
+        yield
     except Unauthorized as error:
         raise ServerFailed(f"{url} wants a key, or another one: --api-key KEY, or LOOKALIKE_API_KEY.") from error
     except (LookalikeError, ValueError) as error:  # ValueError: an address or a key that cannot be one
         text = str(error).replace("base_url", "--server")
         raise ServerFailed(text if url in text else f"{url}: {text}") from error
-    return answer.to_json()
+
+
+def sent(asked: Asked, send: Callable[[bytes | None, Box | None], Answer]) -> Answer:
+    """Send a question's picture and box, or a smaller picture of the box where a server refuses the picture.
+
+    Raises SourceMissing, ImageRejected, and what `send` raises.
+    """
+    data = None if asked.image is None else _read(asked.image)
+    try:
+        return send(data, asked.box)
+    except REFUSALS as error:
+        if data is None or not _is_of_picture(error):
+            raise
+        return send(_smaller(asked.image, data, asked.box), None)
+
+
+def _prompted(client: Client, asked: Asked, prompt: str) -> SearchResult:
+    """The same of a prompt, whose pictures are made smaller."""
+    try:
+        return _search(client, asked, None, None)
+    except REFUSALS as error:
+        read = read_prompt(prompt)
+        if not read.paths or not _is_of_picture(error):
+            raise
+        with TemporaryDirectory() as folder:
+            return _search(client, replace(asked, prompt=str(_made_smaller(read, folder))), None, None)
+
+
+def _is_of_picture(error: TooLarge | UnsupportedImage | Unprocessable) -> bool:
+    return isinstance(error, TooLarge) or error.code in REFUSED_PICTURE
+
+
+def _smaller(path: Path | None, data: bytes, box: Box | None = None) -> bytes:
+    with _named(path):
+        return thumbnail(data, SENT_SIDE, limits=DecodeLimits(), box=box)
+
+
+def _made_smaller(prompt: Prompt, folder: str) -> Prompt:
+    """A prompt that says the same of smaller pictures, which are put into a folder."""
+    files: dict[str, str] = {}
+    for number, part in enumerate(prompt.paths):
+        if part.value not in files:
+            made = Path(folder, f"{number}.jpg")
+            made.write_bytes(_smaller(Path(part.value), _read_part(part)))
+            files[part.value] = str(made)
+
+    def named(part: PromptPart) -> PromptPart:
+        return replace(part, value=files[part.value]) if part.kind == "path" else part
+
+    parts, style = (tuple(named(part) for part in one) for one in (prompt.parts, prompt.style))
+    return replace(prompt, parts=parts, style=style)
 
 
 def _search(client: Client, asked: Asked, data: bytes | None, box: Box | None) -> SearchResult:
@@ -228,14 +282,18 @@ def pictures_of_server(url: str, api_key: str | None) -> Iterator[Fetch]:
 
 def draw(asked: Asked, answer: Mapping[str, Any], out: Path, fetch: Fetch) -> None:
     """Draw query and hits as a contact sheet. Raises StorageFailed where it cannot be written."""
-    query_data = _read(asked.image) if asked.image is not None else fetch(asked.id) if asked.id is not None else None
-    name = asked.text or asked.prompt or "an indexed image" if asked.image is None else asked.image.name
+    if asked.image is not None:
+        query = Picture(data=_read(asked.image), heading="query", caption=asked.image.name)
+    elif asked.id is not None:
+        query = Picture(data=fetch(asked.id), heading="query", caption="an indexed image")
+    else:
+        query = Picture(data=None, heading="query", caption="", words=asked.text or asked.prompt)
     hits = [
         Picture(data=fetch(hit["id"]), heading=f"{hit['score']:.3f}", caption=hit["path"] or hit["id"])
         for hit in answer["hits"]
     ]
     try:
-        draw_sheet(Picture(data=query_data, heading="query", caption=name), hits, out)
+        draw_sheet(query, hits, out)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise StorageFailed(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer.core import TyperCommand
 
 from search.console import DEFAULT_INDEX, Json, default_index, plural, print_json, say
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from search.index import Index
 
 Directory = Annotated[Path, typer.Argument(metavar="DIR", default_factory=default_index, show_default=DEFAULT_INDEX)]
+
+ACTIONS = ("list", "show", "export", "add", "drop")
 
 
 def boards(
@@ -51,7 +54,7 @@ def boards(
         described = BoardExport.whole(whole.board, whole.items, whole.comments)
         written: list[str] = []
         if to is not None:
-            written = _export(index, whole, to, described.model_dump_json(indent=2))
+            written = _export(index, whole, to)
         elif sheet is not None:
             _draw(index, whole, sheet)
             written = [str(sheet)]
@@ -90,7 +93,8 @@ def _show(whole: WholeBoard) -> None:
         say(f"{comment.name}{' (guest)' if comment.guest else ''}{on}: {comment.text}")
 
 
-def _export(index: Index, whole: WholeBoard, to: Path, described: str) -> list[str]:
+def _export(index: Index, whole: WholeBoard, to: Path) -> list[str]:
+    from api.http.board_schemas import BoardExport
     from api.serving.boards import named_files
     from search.errors import StorageFailed
     from search.files import storage_errors
@@ -99,13 +103,14 @@ def _export(index: Index, whole: WholeBoard, to: Path, described: str) -> list[s
         if to.exists():
             raise StorageFailed(f"{to} is there already. Name a new folder.")
         to.mkdir(parents=True)
-        (to / "board.json").write_text(described, encoding="utf-8")
-        written = [str(to / "board.json")]
-        for name, file in named_files(index, whole):
+        names: dict[int, str] = {}
+        for item, name, file in named_files(index, whole):
             with (to / name).open("xb") as copy:
                 shutil.copyfileobj(file, copy)
-            written.append(str(to / name))
-    return written
+            names[item] = name
+        described = BoardExport.whole(whole.board, whole.items, whole.comments, names)
+        (to / "board.json").write_text(described.model_dump_json(indent=2), encoding="utf-8")
+    return [str(to / name) for name in ("board.json", *names.values())]
 
 
 def _draw(index: Index, whole: WholeBoard, out: Path) -> None:
@@ -187,8 +192,8 @@ def _add_watch(
     from api.errors import QuestionInvalid
     from api.serving.notify import checked_url
     from api.serving.questions import read_json
-    from api.serving.saved import checked_text, read_saved
-    from api.serving.watching import checked_watch
+    from api.serving.saved import checked_text, read_given
+    from api.serving.watched import checked_watch
     from search.files import storage_errors
 
     with storage_errors(question):
@@ -201,8 +206,7 @@ def _add_watch(
         raise QuestionInvalid(
             f'{question} holds no question, such as {{"parts": [{{"id": "..."}}], "min_score": 0.7}}.'
         )
-    saved = checked_watch(read_saved(body), index)
-    saved.question().draft(index)
+    saved = checked_watch(read_given(body, str(question)), index)
     secret = secrets.token_hex(32)
     address = checked_url(url, private=True)  # the server that sends decides, by its own setting
     with index.writer() as writer, writer.transaction() as transaction:
@@ -215,7 +219,18 @@ def _add_watch(
         say(f"Added the watch {number}. Its messages are signed with this secret, which is shown once: {secret}")
 
 
+class _DefaultIndexCommand(TyperCommand):
+    """Takes the default index where what comes first is what to do: `boards show 1`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Name the index first. Called by Click."""
+        first = next((one for one in args if not one.startswith("-")), "")
+        if first in ACTIONS and not Path(first).is_dir():
+            args = [str(default_index()), *args]
+        return super().parse_args(ctx, args)
+
+
 def register(add: Callable[..., Any]) -> None:
     """Add the commands to the application."""
-    add("boards")(boards)
-    add("watches")(watches)
+    add("boards", cls=_DefaultIndexCommand)(boards)
+    add("watches", cls=_DefaultIndexCommand)(watches)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, cast
 
@@ -16,7 +17,9 @@ import indexer.cli
 import search.cli
 from analysis.errors import AnalysisError
 from api.errors import ApiError
-from api.shown import checked_id, print_hits
+from api.explain_cli import explain
+from api.prompt_command import PromptCommand
+from api.shown import Meant, checked_id, meant, numbers, print_hits
 from api.teach_cli import teach
 from indexer.errors import IndexerError
 from search.console import (
@@ -70,7 +73,7 @@ indexer.cli.register(app.command)
 analysis.cli.register(app.command)
 
 
-@app.command("search")
+@app.command("search", cls=PromptCommand)
 def search_command(
     asks: Annotated[
         str | None,
@@ -110,7 +113,8 @@ def search_command(
     """Find the indexed images nearest to a picture, or those that show what words say.
 
     Both may be mixed and weighed: "red bicycle::2 beach --no people", '2:photo.jpg + "snow" - id:3fa9',
-    "--style ref.jpg --sw 300". What is a file, ends as a picture's name does, or holds a `/`, is a picture.
+    "--style ref.jpg --sw 300". What is a file, ends as a picture's name does, or holds a `/`, is a picture. A prompt
+    that is one word and begins with `-` goes behind `--`.
     """
     from pydantic import ValidationError
 
@@ -121,13 +125,16 @@ def search_command(
     from search.catalog.hits import HIT_PATHS
     from search.errors import PromptInvalid
     from search.filters import parse_short
-    from search.query.prompt import caret
+    from search.query.prompt import caret, read_prompt
 
     if (asks is None) == (id is None):
         raise typer.BadParameter(
             "Name one picture, words, or --id of an indexed picture, and not two of them.", param_hint="IMAGE|WORDS"
         )
-    image, text, prompt = (None, None, None) if asks is None else _meant(asks)
+    try:
+        image, text, prompt = Meant() if asks is None else meant(asks)
+    except PromptInvalid as error:
+        _fail(f"{error.message}\n{caret(asks or '', error.position)}", error.exit_code)
     if box is not None and image is None:
         raise typer.BadParameter("Only a picture can have a box.", param_hint="--box")
     if null and not paths:
@@ -160,15 +167,23 @@ def search_command(
         id=None if id is None else checked_id(id),
         prompt=prompt,
         combine="best" if combine == "best" else "sum",
-        box=None if box is None else _numbers(box),
+        box=None if box is None else numbers(box),
         options=options,
     )
-    try:
+    if prompt is not None and read_prompt(prompt).only_pushes_away:
+        warn(
+            "The prompt says only what is not wanted: its hits are what is least like that. Say what to look for too, "
+            "before it: lookalike search 'red bicycle --no people'. All words behind --no are pushed away."
+        )
+    api_key = None if api_key is None else key_to_send(api_key)
+
+    def answer_to(question: Asked) -> dict[str, Any]:
         if server is not None:
-            api_key = None if api_key is None else key_to_send(api_key)
-            answer = ask_server(server, api_key, asked)
-        else:
-            answer = ask_index(index or default_index(), asked, warn=warn)
+            return ask_server(server, api_key, question)
+        return ask_index(index or default_index(), question, warn=warn)
+
+    try:
+        answer = answer_to(asked)
     except PromptInvalid as error:
         _fail(f"{error.message}\n{caret(asks or '', error.position)}", error.exit_code)
     if as_json:
@@ -179,35 +194,21 @@ def search_command(
             warn(f"{plural(hidden, 'more path')} of these images not printed: of each, the first {HIT_PATHS} are")
     else:
         print_hits(answer)
-    cut = options.max_fmr is not None and min_score is None and not fold
-    if cut and len(answer["hits"]) < k and all(hit["fmr"] is not None for hit in answer["hits"]):
+    cut = options.max_fmr is not None and min_score is None and not fold and text is None
+    if cut and not answer["hits"] and chosen is not None:
+        uncut = options.model_copy(update={"max_fmr": None, "k": 1})
+        if answer_to(replace(asked, options=uncut))["hits"]:
+            warn(
+                f"Images match the filter, but --max-fmr {max_fmr} leaves all of them out: random images reach their "
+                "scores too often. --max-fmr 1 shows them."
+            )
+    elif cut and len(answer["hits"]) < k and all(hit["fmr"] is not None for hit in answer["hits"]):
         matching = "Matching images" if filter else "Images"
         warn(f"{matching} whose score random ones reach too often, if any, are left out. --max-fmr 1 shows them.")
     if sheet is not None:
         pictures = pictures_of_server(server, api_key) if server else pictures_of_index(index or default_index())
         with pictures as fetch:
             draw(asked, answer, sheet, fetch)
-
-
-def _meant(asks: str) -> tuple[Path | None, str | None, str | None]:
-    """What is looked for: a picture's path, there or not, or words, or a prompt of several parts."""
-    from indexer.sources import as_on_disk
-    from search.errors import PromptInvalid
-    from search.query.prompt import caret, read_prompt
-
-    with suppress(OSError, ValueError):  # words may be longer than any name
-        if as_on_disk(Path(asks)).is_file():
-            return Path(asks), None, None
-    if not asks.isascii() and asks != asks.encode("utf-8", "replace").decode("utf-8"):
-        raise typer.BadParameter("The words are not text in UTF-8. Type them again.", param_hint="IMAGE|WORDS|PROMPT")
-    try:
-        prompt = read_prompt(asks)
-    except PromptInvalid as error:
-        _fail(f"{error.message}\n{caret(asks, error.position)}", error.exit_code)
-    if len(prompt.parts) == 1 and not prompt.style and prompt.parts[0].kind == "path" and prompt.parts[0].weight == 1:
-        return Path(prompt.parts[0].value), None, None
-    words = prompt.only_words
-    return (None, words, None) if words is not None else (None, None, asks)
 
 
 def _share(text: str) -> Any:
@@ -222,16 +223,9 @@ def _share(text: str) -> Any:
     raise typer.BadParameter("A share above 0, such as 0.001; 1 for all; or auto.", param_hint="--max-fmr")
 
 
-def _numbers(text: str) -> tuple[float, float, float, float]:
-    try:
-        x, y, width, height = (float(part) for part in text.split(","))
-    except ValueError as error:
-        raise typer.BadParameter("Four numbers: x,y,width,height in pixels.", param_hint="--box") from error
-    return x, y, width, height
-
-
 search.cli.register(app.command)
 app.command("teach")(teach)
+app.command("explain")(explain)
 api.boards_cli.register(app.command)
 
 

@@ -22,8 +22,9 @@ taken the next time. `--speed` compares the time of candidates and groups with a
 components, on vectors with planted groups.
 
 The thresholds of the comparison were chosen on stamps of tuxpaint-stamps-default and backgrounds of scratch, and on
-pairs of alike_pictures.py from seed 9,000 on; what is measured here are drawings of openclipart and, with --photos of
-mate-backgrounds, other photos, from seed 0 on.
+pairs of alike_pictures.py from seed 9,000 on, those of the certainty on icons of oxygen and flags of iso-flags, and on
+drawings of openclipart that are neither originals nor distractors. What is measured here are other drawings of
+openclipart and, with --photos of mate-backgrounds, other photos, from seed 0 on.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """What feedback gains: simulated marks on labelled sets, beside the first query and Rocchio alone; and a round's time.
 
     python benchmarks/teach.py SETS [--sets stamps,clipart] [--indexes FOLDER] [--queries 60]
+    python benchmarks/teach.py SETS --rules [--sets stamps] [--indexes FOLDER] [--queries 60]
     python benchmarks/teach.py --million [--exact] [--images 1000000] [--dim 384]
 
 SETS and the sets are those of `benchmarks/relevance.py`, and `clothes`: 1,200 test images of Fashion-MNIST. FOLDER
@@ -10,6 +11,10 @@ marked by their classes. Average precision is that over the second half, of whic
 were chosen on `words`, `scenes` and `clothes`; `stamps` and `clipart` are judged.
 
 A label rule is then made of the last round's marks, for a precision of .9, and judged on the second half.
+
+`--rules` makes rules of 5, 10 and 20 marks of each kind, for a precision of .9, and judges them on all images without a
+mark: by marks alone, and with what all other images score. Marks are made in two ways. `best`: the ten best images
+without a mark are marked until there are enough. `any`: both kinds are drawn at random.
 
 `--million` times a round, with 50 marks, of vectors of low rank (64) with noise: the fit, and
 the searches. `--exact` compares all of them, as before an index is published.
@@ -49,6 +54,11 @@ ROUNDS, MARKS = 5, 10
 RANDOM = 2_000
 AT_ONCE = 20_000
 PRECISION = 0.9
+EACH, MAX_ROUNDS = (5, 10, 20), 12
+"""Marks of each kind that a rule is made of, and rounds in which they must be found."""
+BAD, MIN_ASKED = 0.5, 5
+"""Precision below which a rule is of no use, and queries below which nothing is printed."""
+Marked = tuple[list[int], list[int]] | None
 
 
 def clothes(sets: Path, work: Path) -> dict[Path, str]:
@@ -128,7 +138,8 @@ def simulated(name: str, vectors: Vectors, classes: NDArray[np.str_], queries: i
                 vector = learn(vectors[query], more, less, background)
                 curve.append(average_precision(vectors[judged] @ vector, alike))
             curves[method].append(curve)
-        rules += rule(adapt(vectors[query], more, less, background), vectors[judged], alike)
+        rest = np.setdiff1d(np.arange(len(vectors)), marks)
+        rules += rule(adapt(vectors[query], more, less, background), vectors[rest], vectors[judged], alike)
     means = {method: np.mean(curve, axis=0) for method, curve in curves.items()}
     for method, mean in means.items():
         cells = " | ".join(f"{value:.3f}" for value in mean)
@@ -142,11 +153,13 @@ def simulated(name: str, vectors: Vectors, classes: NDArray[np.str_], queries: i
     return float(means["taught"][-1] / means["taught"][0])
 
 
-def rule(adapted: Adapted, vectors: Vectors, alike: NDArray[np.bool_]) -> list[tuple[float, float, float, float]]:
+def rule(
+    adapted: Adapted, unmarked: Vectors, vectors: Vectors, alike: NDArray[np.bool_]
+) -> list[tuple[float, float, float, float]]:
     """Of a rule the said precision, the true one of images never marked, what share it finds, and whether the interval
-    is not above the true one; nothing where marks are too few, or it labels none of these images."""
+    is not above the true one; nothing where no score is so precise, or it labels none of these images."""
     try:
-        measured = measure(adapted, precision=PRECISION)
+        measured = measure(adapted, unmarked @ adapted.vector, precision=PRECISION)
     except FeedbackInvalid:
         return []
     labelled = vectors @ adapted.vector >= measured.above
@@ -156,6 +169,72 @@ def rule(adapted: Adapted, vectors: Vectors, alike: NDArray[np.bool_]) -> list[t
     said = measured.precision
     assert said.value is not None
     return [(said.value, true, float(labelled[alike].mean()), float(said.low <= true))]
+
+
+def best_marks(vectors: Vectors, alike: NDArray[np.bool_], query: int, each: int, background: Background) -> Marked:
+    """Marks of the best images, ten a round, until there are so many of each kind; None where that takes too long."""
+    vector, marks = vectors[query], [query]
+    for _ in range(MAX_ROUNDS):
+        ranked = np.argsort(-(vectors @ vector), kind="stable")
+        marks += [one for one in ranked.tolist() if one not in marks][:MARKS]
+        more, less = ([one for one in marks[1:] if alike[one] == kind] for kind in (True, False))
+        if min(len(more), len(less)) >= each:
+            return more[:each], less[:each]
+        vector = adapt(vectors[query], vectors[more], vectors[less], background).vector
+    return None
+
+
+def any_marks(vectors: Vectors, alike: NDArray[np.bool_], query: int, each: int, draw: np.random.Generator) -> Marked:
+    """Marks of any images."""
+    rest = np.arange(len(vectors)) != query
+    more, less = (draw.choice(np.flatnonzero(rest & (alike == kind)), each, replace=False) for kind in (True, False))
+    return more.tolist(), less.tolist()
+
+
+def ruled(name: str, vectors: Vectors, classes: NDArray[np.str_], queries: int) -> None:
+    """Print a set's rows: rules by marks alone, and with what all other images score."""
+    for each in EACH:
+        for way in ("best", "any"):
+            draw = np.random.default_rng(0)
+            background = background_of(vectors[draw.permutation(len(vectors))[:RANDOM]])
+            rows: dict[bool, list[tuple[float, float, float]]] = {False: [], True: []}
+            asked = 0
+            for query in draw.permutation(len(vectors)).tolist():
+                alike = classes == classes[query]
+                if asked == queries or alike.sum() < 2 * each + 1:
+                    continue
+                marks = (
+                    best_marks(vectors, alike, query, each, background)
+                    if way == "best"
+                    else any_marks(vectors, alike, query, each, draw)
+                )
+                if marks is None:
+                    continue
+                asked += 1
+                adapted = adapt(vectors[query], vectors[marks[0]], vectors[marks[1]], background)
+                rest = np.setdiff1d(np.arange(len(vectors)), [query, *marks[0], *marks[1]])
+                scores = vectors[rest] @ adapted.vector
+                for others, found in rows.items():
+                    try:
+                        measured = measure(adapted, scores if others else scores[:0], precision=PRECISION)
+                    except FeedbackInvalid:
+                        continue
+                    labelled, right = scores >= measured.above, alike[rest]
+                    precision = float(right[labelled].mean()) if labelled.any() else np.nan
+                    found.append((float(labelled.sum()), precision, float(labelled[right].mean())))
+            if asked >= MIN_ASKED:
+                cells = [
+                    f"{len(found)} | {np.mean([one[0] for one in found]):.0f} | "
+                    f"{np.nanmean([one[1] for one in found]):.2f} | "
+                    f"{np.nanmean([one[1] < BAD for one in found if one[0]]):.0%} | "
+                    f"{np.mean([one[2] for one in found]):.2f}"
+                    if found
+                    else "0 | - | - | - | -"
+                    for found in rows.values()
+                ]
+                print(
+                    f"| {name}, {len(vectors):,} | {each} + {each}, {way} | {asked} | {' | '.join(cells)} |", flush=True
+                )
 
 
 def written(transaction: Transaction, vectors: Vectors, start: int) -> None:
@@ -240,6 +319,7 @@ def main() -> None:
     parser.add_argument("--sets", default="stamps,clipart")
     parser.add_argument("--indexes", type=Path, help="where indexes are kept")
     parser.add_argument("--queries", type=int, default=60)
+    parser.add_argument("--rules", action="store_true", help="judge label rules of few marks")
     parser.add_argument("--million", action="store_true")
     parser.add_argument("--exact", action="store_true", help="with --million: without a graph")
     parser.add_argument("--images", type=int, default=1_000_000)
@@ -251,6 +331,12 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as temporary:
         work = asked.indexes or Path(temporary)
+        if asked.rules:
+            print("| set, images | marks | queries |" + " rules | labelled | precision | below .5 | found |" * 2)
+            print("|---|---|---|" + "---|" * 10)
+            for name in asked.sets.split(","):
+                ruled(name, *vectors_of(name, asked.folder.resolve(), work), asked.queries)
+            return
         print("| set | | first query | " + " | ".join(f"round {one + 1}" for one in range(ROUNDS)) + " | gain |")
         print("|---|---|" + "---|" * (ROUNDS + 2))
         gains = [

@@ -2,21 +2,24 @@
 
     python benchmarks/words_head.py SETS EMOJI [--without NAMES] [--keep FILE.npz] [--out FILE]
 
-SETS is the folder in which Debian's packages openclipart-png, qabcs-data and scratch were unpacked (`dpkg -x`). EMOJI
-holds what npm's emoji-datasource-google and emoji-datasource-twitter (16.0.0) and emojibase-data (17.0.0) were unpacked
-to, in folders google, twitter and emojibase. Takes ten minutes on two cores. --without: sets that are left out
-(openclipart, qabcs, scratch), to choose figures on them. --keep: where the network's features are kept, for the next
-time.
+SETS is the folder in which Debian's packages openclipart-png, openclipart-svg, qabcs-data and scratch were unpacked
+(`dpkg -x`). EMOJI holds what npm's emoji-datasource-google and emoji-datasource-twitter (16.0.0) and emojibase-data
+(17.0.0) were unpacked to, in folders google, twitter and emojibase. Takes ten minutes on two cores. --without: sets
+that are left out (openclipart, qabcs, scratch), to choose figures on them. --keep: where the network's features are
+kept, for the next time.
 
 The head is a ridge regression from EfficientNet-Lite0's features, of unit length, to the sentence embeddings of names,
-and the embeddings of ImageNet's classes, whose names are in `benchmarks/imagenet_classes.txt`.
+and the embeddings of ImageNet's classes, whose names are in `benchmarks/imagenet_classes.txt`. In all these embeddings,
+directions in which translations of one name differ are made shorter.
 """
 
 from __future__ import annotations
 
 import argparse
+import html
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -40,12 +43,17 @@ from search.vectors import normalise
 Floats = NDArray[np.float32]
 
 CLASSES = Path(__file__).parent / "imagenet_classes.txt"
-LENGTH, TEMPERATURE, LIKELIEST, SHARE = 16.1, 2.0, 50, 0.5
+LENGTH, TEMPERATURE, LIKELIEST, SHARE = 16.1, 2.0, 50, 0.65
 """Of features before they had unit length, in the mean; of a softmax; classes that count; the map's share."""
-RIDGE = 0.3
+RIDGE = 1.0
 """Added to the diagonal, as a share of its mean."""
-WEIGHTS = {"openclipart": 0.3}
-"""Of a set's pictures, 1 where none is said: names of openclipart are often an author's."""
+WITHIN = 1.0
+"""Added to the variances of translations, as a share of their mean, before directions are made shorter by them."""
+MOST_TITLED, MOST_TAGGED, MOST_ALIKE = 3, 400, 20
+"""Pictures of openclipart that may have a title, or a tag: `Lemon SVG theme` says nothing of one. And of any set, with
+the same words: there are 800 stars."""
+TAGS = 6
+"""Of a picture of openclipart, that are read."""
 LARGEST = 6_000_000
 """Bytes of a file: six drawings have 168 megapixels."""
 BATCH = 32
@@ -56,10 +64,11 @@ LANGUAGES = ("en", "de", "fr", "es", "it", "pt", "nl", "ru")
 def named(sets: Path, emoji: Path) -> Iterator[tuple[str, Path, tuple[str, ...]]]:
     """Each set's pictures, and what is said of them."""
     share = sets / "usr/share"
+    said = titled(share / "openclipart")
     for name, folder in (("openclipart", "openclipart/png"), ("qabcs", "qabcs"), ("scratch", "scratch/Media")):
         for path in sorted((share / folder).rglob("*")):
             picture = path.suffix.lower() in (".png", ".jpg", ".gif") and path.stat().st_size < LARGEST
-            if picture and len(words := spoken(path.stem)) >= 3:
+            if picture and len(words := said.get(path) or spoken(path.stem)) >= 3:
                 yield name, path, (words,)
     known = {one["hexcode"]: one for one in json.loads((emoji / "emojibase/en/data.json").read_text())}
     for one in json.loads((emoji / "google/emoji.json").read_text()):
@@ -77,9 +86,59 @@ def spoken(stem: str) -> str:
     return " ".join(word for word in apart.lower().split() if len(word) > 1)
 
 
+def titled(folder: Path) -> dict[Path, str]:
+    """The title of each picture of openclipart, or else its name, and its tags, as its drawing says them."""
+    found = {}
+    for drawing in sorted((folder / "svg").rglob("*.svg")):
+        text = drawing.read_bytes().decode("utf-8", "replace")
+        title, tags, creator = (
+            re.search(rf"<dc:{key}[^>]*>(.*?)</dc:{key}>", text, re.S) for key in ("title", "subject", "creator")
+        )
+        whose = _plain(creator[1]) if creator else ""
+        picture = (folder / "png" / drawing.relative_to(folder / "svg")).with_suffix(".png")
+        said = [_plain(tag) for tag in re.findall(r"<rdf:li[^>]*>(.*?)</rdf:li>", tags[1], re.S)] if tags else []
+        found[picture] = _plain(title[1]) if title else "", [tag for tag in said if tag not in whose]
+    titles = Counter(title for title, _ in found.values())
+    common = Counter(tag for _, tags in found.values() for tag in tags)
+
+    def words(path: Path, title: str, tags: Sequence[str]) -> str:
+        own = title if title and titles[title] <= MOST_TITLED else spoken(path.stem)
+        return ", ".join([own, *[tag for tag in tags if common[tag] <= MOST_TAGGED][:TAGS]])
+
+    return {path: words(path, title, tags) for path, (title, tags) in found.items()}
+
+
+def _plain(text: str) -> str:
+    return " ".join(html.unescape(text).replace("_", " ").lower().split())
+
+
 def labels(emoji: Path, language: str) -> list[str]:
     """The names of all emoji in a language."""
     return [one["label"] for one in json.loads((emoji / f"emojibase/{language}/data.json").read_text())]
+
+
+def translations(emoji: Path) -> list[list[str]]:
+    """For each language, the names of those emoji that have one in all."""
+    held = [
+        {one["hexcode"]: one["label"] for one in json.loads((emoji / f"emojibase/{language}/data.json").read_text())}
+        for language in LANGUAGES
+    ]
+    common = sorted(set.intersection(*map(set, held)))
+    return [[of[code] for code in common] for of in held]
+
+
+def within(languages: Sequence[Floats]) -> Floats:
+    """The symmetric matrix (dim, dim) that makes directions shorter in which translations differ, from each language's
+    embeddings (n, dim) of the same names.
+
+    Within-class covariance normalisation (Hatch, Kajarekar and Stolcke, Interspeech 2006); a class is a name.
+    """
+    views = np.stack(languages).astype(np.float64)
+    apart = (views - views.mean(axis=0)).reshape(-1, views.shape[-1])
+    variances, directions = np.linalg.eigh(apart.T @ apart / len(apart))
+    scales = ((1 + WITHIN) * variances.mean() / (variances + WITHIN * variances.mean())) ** 0.5
+    found: Floats = (directions * scales @ directions.T).astype(np.float32)
+    return found
 
 
 def features(paths: Sequence[Path]) -> Floats:
@@ -126,8 +185,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HEAD)
     asked = parser.parse_args()
     left_out = {*asked.without.split(",")}
-    pictures = [one for one in named(asked.sets, asked.emoji) if one[0] not in left_out]
+    alike: Counter[tuple[str, ...]] = Counter()
+    pictures = []
+    for one in named(asked.sets, asked.emoji):
+        alike[one[2]] += 1
+        if one[0] not in left_out and alike[one[2]] <= MOST_ALIKE:
+            pictures.append(one)
     encoder = SentenceEncoder(checkpoint_folder(E5))
+    turn = within([encoder.encode(texts) for texts in translations(asked.emoji)])
     sets = np.array([name for name, *_ in pictures])
     shown = kept_features([path for _, path, _ in pictures], asked.keep)
     there = shown.any(axis=1)
@@ -136,11 +201,10 @@ def main() -> None:
     told = normalise(np.add.reduceat(said, ends[:-1], axis=0))
     for name in {*sets}:
         chosen = sets == name
-        told[chosen] = normalise(told[chosen] - told[chosen & there].mean(axis=0))
-    weights = np.array([WEIGHTS.get(name, 1.0) for name in sets])[there, None] ** 0.5
+        told[chosen] = normalise(normalise(told[chosen] - told[chosen & there].mean(axis=0)) @ turn)
     shown, told = shown[there], told[there]
     mean = shown.mean(axis=0)
-    known, wanted = (shown - mean) * weights, told * weights
+    known = shown - mean
     products = known.T @ known
     products[np.diag_indices_from(products)] += RIDGE * np.trace(products) / len(products)
     names = CLASSES.read_text().splitlines()
@@ -150,10 +214,11 @@ def main() -> None:
         asked.out,
         {
             "centre": (np.mean(centres, axis=0) + encoder.encode(names).mean(axis=0)) / 2,
-            "classes": (classes - classes.mean(axis=0)).astype(np.float16),
+            "classes": ((classes - classes.mean(axis=0)) @ turn).astype(np.float16),
             "figures": np.array([LENGTH, TEMPERATURE, LIKELIEST, SHARE], np.float32),
-            "map": np.linalg.solve(products, known.T @ wanted).astype(np.float16),
+            "map": np.linalg.solve(products, known.T @ told).astype(np.float16),
             "mean": mean,
+            "turn": turn.astype(np.float16),
         },
     )
     for name in sorted({*sets}):

@@ -20,6 +20,8 @@ NAMES = {
     "_async_connection": "_connection",
     "_async_feedback": "_feedback",
     "AsyncFeedback": "Feedback",
+    "_async_explain": "_explain",
+    "AsyncExplaining": "Explaining",
     "AsyncNouns": "Nouns",
     "_async_nouns": "_nouns",
     "AsyncBoards": "Boards",
@@ -33,7 +35,16 @@ NAMES = {
     "sleep_async": "sleep",
 }
 
-FILES = ("_client.py", "_connection.py", "_boards.py", "_watches.py", "_feedback.py", "_nouns.py", "_prompt.py")
+FILES = (
+    "_client.py",
+    "_connection.py",
+    "_boards.py",
+    "_watches.py",
+    "_feedback.py",
+    "_explain.py",
+    "_nouns.py",
+    "_prompt.py",
+)
 PROMPT = PACKAGE.parent.parent / "search" / "query" / "prompt.py"
 """Read in the client too: only there are the files that a prompt names."""
 

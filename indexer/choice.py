@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 
 from indexer.encoders.checked import CheckedEncoder
 from indexer.encoders.encoder import Encoder, SpaceRequest
+from indexer.encoders.joint import JointEncoder
 from indexer.encoders.load import completed, encoder_for, own_parts, passes
 from indexer.errors import ModelUnsupported
 from indexer.index_encoder import MIN_MEDIAN_COSINE, agreement, load_index_encoder
 from indexer.machine import has_openvino, openvino_advice
 from indexer.models import COMPANION, PACKAGED, ModelFiles, how_to_install, is_installed, locate
+from indexer.pictures.preprocess import input_of
 from indexer.renewal import renew_words
 from search.errors import RecipeMismatch
 from search.index import Index
@@ -29,7 +31,8 @@ from search.writer import Writer
 
 @dataclass(frozen=True, kw_only=True)
 class ModelChoice:
-    """The model, spaces and encoding that the user asked for; all may be left out. style: its space, besides."""
+    """The model, spaces and encoding that the user asked for; all may be left out. style, regions: their spaces,
+    besides."""
 
     model: str | None
     spaces: tuple[SpaceRequest, ...]
@@ -40,6 +43,7 @@ class ModelChoice:
     device: str
     batch_size: int | None
     style: bool = False
+    regions: bool = False
 
 
 def open_for_build(
@@ -54,11 +58,6 @@ def open_for_build(
     if not (path / "catalog.sqlite").exists():
         files = locate(wanted.model or PACKAGED.name)
         spaces = _spaces(files, wanted, _encoding(wanted))
-        if len(passes(spaces)) > 1:
-            raise ModelUnsupported(
-                "The space of style takes other pixels than these spaces, or another network. Leave --style out, and "
-                f"add it afterwards: lookalike spaces {path} add --style"
-            )
         if not wanted.spaces and files.card is PACKAGED and not is_installed(COMPANION):
             how = f"{how_to_install(COMPANION)} Then build a new index."
             warn(f"{COMPANION.name} is not installed: with it, searches find more. {how}")
@@ -134,7 +133,11 @@ def _complete(writer: Writer | None, index: Index, wanted: ModelChoice, warn: Ca
 
 
 def _load(spaces: Sequence[Space], path: Path, wanted: ModelChoice) -> Encoder:
-    return encoder_for(spaces, path / "models", device=wanted.device, batch_size=wanted.batch_size, throughput=True)
+    encoders = [
+        encoder_for(together, path / "models", device=wanted.device, batch_size=wanted.batch_size, throughput=True)
+        for together in passes(spaces)
+    ]
+    return encoders[0] if len(encoders) == 1 else JointEncoder(encoders)
 
 
 def _spaces(files: ModelFiles, wanted: ModelChoice, encoding: Encoding) -> tuple[Space, ...]:
@@ -146,7 +149,8 @@ def _spaces(files: ModelFiles, wanted: ModelChoice, encoding: Encoding) -> tuple
 
 
 def _beside(wanted: ModelChoice) -> tuple[SpaceRequest, ...]:
-    return (SpaceRequest(style=True),) if wanted.style else ()
+    style = (SpaceRequest(style=True),) if wanted.style else ()
+    return (*style, SpaceRequest(regions=True)) if wanted.regions else style
 
 
 def _lacks_for_texts(files: ModelFiles) -> str | None:
@@ -189,7 +193,7 @@ def _checked(
 
     def store(encoding: Encoding) -> None:
         # int8 was fitted to the model: what its companion alone gives is not of it.
-        own = {space.name for space in own_parts(index.spaces)}
+        own = {space.name for space in own_parts(passes(index.spaces)[0])}
         beside = Encoding(backend=encoding.backend, precision="fp32")
         with writer.transaction() as transaction:
             for space in index.spaces:
@@ -199,10 +203,15 @@ def _checked(
     def quantise(pixels: NDArray[np.uint8]) -> tuple[Encoder, Callable[[], str]]:
         from indexer.encoders import int8
 
-        own = {space.name: recipes[space.name].own for space in own_parts(index.spaces)}
+        first, *others = passes(index.spaces)
+        own = {space.name: recipes[space.name].own for space in own_parts(first)}
+        pixels = input_of(pixels, encoder.inputs, first[0].recipe.preprocessing)
         fitted, store = int8.fit(files, own, pixels, index.models, batch_size=wanted.batch_size)
         load = partial(_load, path=index.path, wanted=wanted)
-        return completed(fitted, index.spaces, load, index.models), store
+        made = completed(fitted, first, load, index.models)
+        exact = Encoding(backend=encoder.backend, precision="fp32")
+        rest = [load([replace(space, encoding=exact) for space in together]) for together in others]
+        return JointEncoder([made, *rest]) if rest else made, store
 
     return CheckedEncoder(
         encoder,
@@ -240,8 +249,11 @@ def _check_same(index: Index, writer: Writer | None, wanted: ModelChoice) -> Cal
         raise RecipeMismatch(
             f"{index.path} was built without --pad. Leave it out to go on, or build another index with --index."
         )
-    if wanted.style and not any(space.name.endswith("style") for space in index.spaces):
-        raise RecipeMismatch(f"{index.path} has no space of style. Add it: lookalike spaces {index.path} add --style")
+    for kind, asked_for in (("style", wanted.style), ("regions", wanted.regions)):
+        if asked_for and not any(space.name.endswith(kind) for space in index.spaces):
+            raise RecipeMismatch(
+                f"{index.path} has no space of {kind}. Add it: lookalike spaces {index.path} add --{kind}"
+            )
     if wanted.spaces:
         asked = _spaces(locate(wanted.model or index.space().recipe.model), wanted, Encoding())
         named = ", ".join(space.name for space in asked)

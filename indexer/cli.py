@@ -45,6 +45,7 @@ def build(
         bool | None, typer.Option("--final-norm/--no-final-norm", help="The default: at the last layer only.")
     ] = None,
     style: Annotated[bool, typer.Option("--style", help="Also a space in which styles are compared.")] = False,
+    regions: Annotated[bool, typer.Option("--regions", help="Also a space of parts of images.")] = False,
     pad: Annotated[bool, typer.Option("--pad", help="Fit the whole image in, instead of the model's crop.")] = False,
     backend: Annotated[BackendName, typer.Option(help="Program that runs the model of a new index.")] = "auto",
     precision: Annotated[PrecisionName, typer.Option(help="Arithmetic of a new index.")] = "auto",
@@ -134,6 +135,7 @@ def build(
         device=device,
         batch_size=batch_size,
         style=style,
+        regions=regions,
     )
     resolve_sources(sources, listed, ())  # a missing folder is told at once, not after the model is loaded
     _check_place(index, sources)

@@ -4,6 +4,7 @@ IndexerError
 ├── ImageRejected      one image that cannot be used: data in the report, never the end of a run
 ├── ModelUnavailable   the model is not on this machine and cannot be fetched
 ├── ModelUnsupported   the model is here, but cannot do what was asked of it
+├── NoPatches          a space whose model sees no patches, so that none can be compared
 ├── PrecisionTooLow    int8 would lose too many neighbours
 ├── WorkerFailed       no decoding process can be started (in worker.py)
 ├── SourceMissing      a source folder or file that is not there
@@ -44,6 +45,16 @@ class ListInvalid(IndexerError):
 
 class MetadataInvalid(IndexerError):
     """A metadata file is malformed; the message names the line."""
+
+
+class NoPatches(IndexerError):
+    """A space whose vectors do not come from a vision transformer's patches."""
+
+    def __init__(self, space: str, model: str) -> None:
+        super().__init__(
+            f"The space {space} has no patches to compare: its vectors come from {model}, which is not a vision "
+            "transformer, or tell words. Name a space of a vision transformer, such as the default one."
+        )
 
 
 class PrecisionTooLow(IndexerError):

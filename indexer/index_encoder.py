@@ -14,10 +14,12 @@ from indexer.encoders.joint import JointEncoder
 from indexer.encoders.load import encoder_for, passes
 from indexer.errors import ImageRejected, ModelUnavailable, ModelUnsupported
 from indexer.machine import openvino_advice
+from indexer.models import lacks_package
 from indexer.pictures.decode import DecodeLimits, decode_pixels
 from indexer.pictures.preprocess import Inputs
 from search.index import Index
 from search.types import ImageRecord, Space
+from search.vectors import wholes
 
 COMPARED_IMAGES = 5
 """Embedded again, and compared with what the index holds: arithmetic that differs does so for every image."""
@@ -26,6 +28,30 @@ SEARCHED_IMAGES = 100
 MIN_MEDIAN_COSINE = 0.995
 """With what is stored. Torch and OpenVINO in the same precision: at worst .9999 on 24 images, at layers 7, 11 and 12.
 The median, because a later version may decode one picture better."""
+
+
+def check_installed(space: Space) -> None:
+    """Raise ModelUnavailable where a network that a space's embeddings are made with lies in a package that is not
+    installed."""
+    for recipe in (space.recipe, space.recipe.companion):
+        if recipe is not None and (advice := lacks_package(recipe.model)) is not None:
+            raise ModelUnavailable(
+                f"The space {space.name} takes no new pictures: {recipe.model} is not installed. {advice}"
+            )
+
+
+def installed_spaces(index: Index, *, warn: Callable[[str], None] = lambda _: None) -> list[Space]:
+    """An index's spaces whose networks are installed, its default in any case. warn: told of the others."""
+    found, default = [], index.space()
+    for space in index.spaces:
+        try:
+            if space != default:
+                check_installed(space)
+        except ModelUnavailable as error:
+            warn(str(error))
+        else:
+            found.append(space)
+    return found
 
 
 def load_index_encoder(
@@ -113,7 +139,8 @@ def agreement(index: Index, spaces: Sequence[Space], encoder: Encoder) -> tuple[
     found = dict(_decoded(records, encoder.inputs))
     if not found:
         return 0, float("nan")
-    embedded = dict(zip(encoder.names, encoder.encode(np.stack(list(found.values()))), strict=True))
+    each = map(wholes, encoder.encode(np.stack(list(found.values()))))
+    embedded = dict(zip(encoder.names, each, strict=True))
     medians = []
     for space in spaces:
         stored = index.catalog.stored(space, found)

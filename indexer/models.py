@@ -13,7 +13,7 @@ from pathlib import Path
 from indexer.errors import ModelUnavailable, ModelUnsupported
 from indexer.packaged.dinov2 import DINOV2
 from indexer.packaged.efficientnet import EFFICIENTNET
-from indexer.packaged.package import Package, checkpoint_folder
+from indexer.packaged.package import Package, checkpoint_folder, is_at_hand
 from indexer.text_files import TOKENIZER_FILES
 from indexer.tower_config import TowerConfig, read_tower_config
 from indexer.weights import adapter_files, refuse_adapter, weight_files, weights_hash
@@ -239,6 +239,12 @@ def _card(name: str) -> ModelCard | None:
 def is_installed(card: ModelCard) -> bool:
     """Whether a packaged model's package is there. Imports nothing."""
     return _PACKAGES[card.name].is_installed()
+
+
+def lacks_package(name: str) -> str | None:
+    """How to install a packaged model that is not at hand; None for all others. Imports nothing."""
+    package = _PACKAGES.get(name)
+    return None if package is None or is_at_hand(package) else f"Install it with `{package.install}`."
 
 
 def how_to_install(card: ModelCard) -> str:

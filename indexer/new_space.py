@@ -33,7 +33,7 @@ def space_to_add(there: Spaces, request: SpaceRequest | None, model: str | None 
         raise ModelUnsupported(f"Words cannot be looked up with {files.name}. {why}")
     wanted = default_requests(files)[:1] if request is None else (request,)  # its space of words comes by --words
     (space,) = _of_model(there, files, wanted, _padding(there))
-    of_companion = request is not None and (request.words or request.style)
+    of_companion = request is not None and request.of_companion
     if model is None and not of_companion and space.recipe.weights_sha256 != default.weights_sha256:
         raise _changed(files)
     return space

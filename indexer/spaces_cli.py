@@ -42,6 +42,7 @@ def spaces(
     ] = False,
     words: Annotated[bool, typer.Option("--words", help="The space in which `search` looks words up.")] = False,
     style: Annotated[bool, typer.Option("--style", help="The space in which styles are compared.")] = False,
+    regions: Annotated[bool, typer.Option("--regions", help="The space of parts of images.")] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Make a space the default although images are missing in it.")
     ] = False,
@@ -55,22 +56,25 @@ def spaces(
     `add` without a layer goes on filling what is not complete. The index is searched, and changed, meanwhile.
     """
     figures = layer is not None or pooling is not None or transform != "none"
-    asked = figures or model is not None or recommended or words or style
+    asked = figures or model is not None or recommended or words or style or regions
     _check_words(change, name, asked=asked, force=force)
     if change == "add":
         wanted = None
-        if recommended and (figures or words or style):
+        if recommended and (figures or words or style or regions):
             raise typer.BadParameter("It says layers, pooling and transform itself.", param_hint="--recommended")
-        if words and (figures or style):
+        if words and (figures or style or regions):
             raise typer.BadParameter("It says layers and pooling itself. Leave the others out.", param_hint="--words")
-        if style and (figures or model is not None):
-            raise typer.BadParameter("It has a network of its own. Leave the others out.", param_hint="--style")
+        if (style or regions) and (figures or model is not None or (style and regions)):
+            hint = "--style" if style else "--regions"
+            raise typer.BadParameter("It has a network of its own. Leave the others out.", param_hint=hint)
         if asked and not recommended:
             from indexer.encoders.encoder import SpaceRequest
 
             layers = None if layer is None else layer_numbers(layer)
             whiten = transform == "whiten"
-            wanted = SpaceRequest(layers=layers, pooling=pooling, whiten=whiten, words=words, style=style)
+            wanted = SpaceRequest(
+                layers=layers, pooling=pooling, whiten=whiten, words=words, style=style, regions=regions
+            )
         _add(directory, name, asked, wanted, model, device, batch_size, workers, as_json)
         return
     from search.index import Index  # imports faiss and sqlalchemy: not for --help
@@ -97,7 +101,8 @@ def _check_words(change: str | None, name: str | None, *, asked: bool, force: bo
         )
     if change != "add" and asked:
         raise typer.BadParameter(
-            "--layer, --pooling, --model, --transform, --recommended, --words and --style are of a space to add.",
+            "--layer, --pooling, --model, --transform, --recommended, --words, --style and --regions are of a space "
+            "to add.",
             param_hint="add",
         )
     if name is not None and asked:

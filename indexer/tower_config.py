@@ -36,6 +36,8 @@ _EFFICIENTNET = {
     "layer_norm_eps": 1e-3,
 }
 """Of a convolutional network in a transformer's words: its one layer is what it pools, its patches are its strides."""
+CONVOLUTIONAL = ("efficientnet_lite",)
+"""The `model_type` of networks that have no patches."""
 FAMILY_DEFAULTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "vit": {**_ALL, **_VIT},

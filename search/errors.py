@@ -21,6 +21,7 @@ SearchError
 ├── SpaceNeeded         a space that must stay: the default, or the last
 ├── SpaceIncomplete     a space in which images are missing cannot be what it was asked to be
 ├── SpaceUnfit          a space of words cannot be the default
+├── SpaceOfRegions      a space of regions cannot be what it was asked to be, as an image has several vectors there
 ├── NotInSpace          an image has no vector in this space yet
 ├── VectorsMissing      an image was to be added without its vector in a complete space
 ├── FilterInvalid       a filter that does not say what it should match
@@ -157,6 +158,18 @@ class SpaceIncomplete(SearchError):
 
 class SpaceUnfit(SearchError):
     """A space of words was to become the default: it says what pictures show, not how they look."""
+
+
+class SpaceOfRegions(SearchError):
+    """A space of regions was to be used where an image has one vector."""
+
+    @classmethod
+    def refused(cls, name: str, what: str) -> SpaceOfRegions:
+        """what: the use, which begins the sentence."""
+        return cls(
+            f"{what} needs a space in which an image has one vector. In {name} it has several, of its parts, for "
+            "searches alone. Choose another space."
+        )
 
 
 class NotInSpace(SearchError):

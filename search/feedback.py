@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
-from search.errors import FeedbackInvalid, UnknownSession
+from search.errors import FeedbackInvalid, QueryInvalid, UnknownSession
 from search.filters import parse_filter
-from search.types import JsonObject, Query, QueryPart
+from search.types import JsonObject, Query, QueryPart, Space
 
 MAX_MARKS = 2_000
 """Images marked in all rounds up to one: their vectors are read, and compared with one another, in each round."""
@@ -60,7 +62,8 @@ def checked_number(marks: Marks) -> Marks:
 class TaughtQuestion:
     """The question that marks adapt: parts and words as in a `Query`, the name of one space, and a filter as JSON.
 
-    Without parts and words, marks alone say what is looked for.
+    Without parts and words, marks alone say what is looked for. recipe: the digest of the space's recipe where parts
+    have vectors, which mean nothing in a space of the same name that was made by another one.
     """
 
     space: str
@@ -68,6 +71,28 @@ class TaughtQuestion:
     words: str | None = None
     words_share: float = 1.0
     filter: JsonObject | None = None
+    recipe: str | None = None
+
+    @classmethod
+    def of(cls, query: Query, space: Space, matching: JsonObject | None) -> TaughtQuestion:
+        """A query in one space as it is kept. matching: its filter as JSON."""
+        has_vectors = any(part.vector is not None for part in query.parts)
+        return cls(
+            space=space.name,
+            parts=tuple(query.parts),
+            words=query.words,
+            words_share=query.words_share,
+            filter=matching,
+            recipe=_digest(space) if has_vectors else None,
+        )
+
+    def check(self, space: Space) -> None:
+        """Raises QueryInvalid where it was asked in another space, of the same name."""
+        if self.recipe not in (None, _digest(space)):
+            raise QueryInvalid(
+                f"Since this question was asked, {space.name} was made again by another model or recipe. Begin another "
+                "session: its marks can be given again."
+            )
 
     def query(self, k: int, offset: int = 0, *, fold: bool = False) -> Query:
         """The query that it is before any mark. Raises FilterInvalid."""
@@ -88,13 +113,14 @@ class TaughtQuestion:
             {**asdict(part), "vector": None if part.vector is None else np.asarray(part.vector).tolist()}
             for part in self.parts
         ]
-        return {
+        held = {
             "space": self.space,
             "parts": parts,
             "words": self.words,
             "words_share": self.words_share,
             "filter": self.filter,
         }
+        return held if self.recipe is None else held | {"recipe": self.recipe}
 
     @classmethod
     def from_json(cls, data: JsonObject) -> TaughtQuestion:
@@ -104,6 +130,10 @@ class TaughtQuestion:
             for one in data["parts"]
         )
         return cls(**{**data, "parts": parts})
+
+
+def _digest(space: Space) -> str:
+    return hashlib.sha256(json.dumps(space.recipe.to_json(), sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,10 +186,13 @@ class FeedbackSession:
         return self.rounds[-1]
 
     def path(self, round_id: str | None = None) -> list[Round]:
-        """The rounds from the root to one, by its id or its name; None: the newest. Raises UnknownSession."""
+        """The rounds from the root to one, by its id or its name, of several the newest; None: the newest.
+
+        Raises UnknownSession.
+        """
         wanted = self.newest.id if round_id is None else round_id
         known = {one.id: one for one in self.rounds}
-        here = known.get(wanted) or next((one for one in self.rounds[1:] if one.name == wanted), None)
+        here = known.get(wanted) or next((one for one in self.rounds[:0:-1] if one.name == wanted), None)
         if here is None:
             raise UnknownSession("The session has no such round.")
         path = [here]
@@ -167,9 +200,35 @@ class FeedbackSession:
             path.append(known[path[-1].parent])
         return path[::-1]
 
+    def base(self, added: Marks, after: str | None, name: str | None) -> list[Round]:
+        """The rounds from the root to the one that marks are added to: after; None: the newest.
+
+        Marks that came twice, as from a client whose connection broke, are added to the same round both times. Raises
+        UnknownSession.
+        """
+        path, newest = self.path(after), self.newest
+        same = {*newest.marks.more} == {*added.more} and {*newest.marks.less} == {*added.less}
+        twice = after is None and newest.parent is not None and same and newest.name == name
+        return path[:-1] if twice else path
+
     def marks(self, round_id: str | None = None) -> Marks:
         """All marks up to a round; None: the newest. Raises UnknownSession."""
         marks = Marks()
         for one in self.path(round_id):
             marks = marks.then(one.marks)
         return marks
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionSummary:
+    """A session at a glance. added_at: ISO 8601, UTC. rounds: how many beside the root. more, less: how many marks
+    count up to the newest one. label: of its rule."""
+
+    id: str
+    name: str | None
+    space: str
+    added_at: str
+    rounds: int
+    more: int
+    less: int
+    label: str | None

@@ -104,10 +104,14 @@ class Present:
 
 @dataclass(frozen=True)
 class Added:
-    """The image was added after one change, and not after another one, by their `seq`. Nobody can type it."""
+    """The image got its vector in a space after one change, and not after another one, by their `seq`. It was added
+    after `since`, and not before the space. Nobody can type it.
+    """
 
+    space: str
     after: int
     upto: int
+    since: int
 
 
 Filter = And | Or | Not | Condition | Present | Added

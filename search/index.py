@@ -26,6 +26,7 @@ from search.lock import PATIENCE, write_lock
 from search.maps import sweep_maps
 from search.query.follow import Follower
 from search.query.neighbours import Neighbours
+from search.query.regions import of_wholes
 from search.query.searcher import Searcher
 from search.query.snapshot import Snapshot
 from search.types import Hit, ImageRecord, IndexInfo, JsonObject, Query, Space, Vector
@@ -208,7 +209,8 @@ class Index:
             return False
         if not snapshot.reads_current:
             return True
-        held = max((len(view.base.rowids) for view in snapshot.spaces.values() if view.base is not None), default=0)
+        bases = [view.base for view in snapshot.spaces.values() if view.base is not None]
+        held = max((len(base.rowids) // base.count for base in bases), default=0)
         dead = max((view.dead for view in snapshot.spaces.values()), default=0)
         policy = self.policy
         if dead > max(policy.min_delta_images, policy.max_dead_share * held) or snapshot.has_outgrown:
@@ -269,15 +271,15 @@ class Index:
     def searched(self, space: Space) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """All vectors of a space as they are searched: rowids (n,) int64, ascending, and (n, dim) float32 unit vectors.
 
-        Raises UnknownSpace.
+        Raises UnknownSpace, SpaceOfRegions.
         """
         snapshot = self.snapshot()
-        return snapshot.all_vectors(snapshot.space(space).name)
+        return snapshot.all_vectors(of_wholes(snapshot.space(space)).name)
 
     def neighbours(self, k: int, *, space: str | None = None) -> Neighbours:
-        """The k nearest others of every image, as pairs of rowids, a batch at a time. Raises UnknownSpace."""
+        """The k nearest others of every image, as pairs of rowids, a batch at a time. Raises as `searched`."""
         snapshot = self.snapshot()
-        return Neighbours(snapshot, snapshot.space(space).name, k)
+        return Neighbours(snapshot, of_wholes(snapshot.space(space)).name, k)
 
     def image(self, image_id: str) -> ImageRecord:
         """Everything known of an image. Raises UnknownImage."""

@@ -1,4 +1,8 @@
-"""Label rules: a taught question gives a label to all images that score enough, with a precision that marks measure."""
+"""Label rules: a taught question gives a label to all images that score enough.
+
+Marks say how precise a rule is among what was marked. The scores of all other images say whether so few marks can speak
+for so many images.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +16,8 @@ from numpy.typing import NDArray
 
 from search.catalog.annotations import checked_labels
 from search.errors import FeedbackInvalid
-from search.feedback import FeedbackSession, LabelRule, Marks, TaughtQuestion
-from search.filters import parse_filter
+from search.feedback import FeedbackSession, LabelRule, TaughtQuestion
+from search.filters import Condition, OneOf, Present, parse_filter
 from search.index import Index
 from search.query.candidates import COSINE_ROUNDING
 from search.query.feedback import Adapted
@@ -23,6 +27,11 @@ from search.writer import Writer
 
 MIN_EACH = 5
 """Marks of either kind below which nothing is measured."""
+SURE_SHARE = 0.2
+"""Share of the marks that are `more` from which on images that score so are counted: of fewer, the count is chance."""
+WANTED_PER_MARK = (1, 10)
+"""Images without a mark that are looked for, for each mark that is `more`: as many at least, and at most. Chosen with
+SURE_SHARE on Scratch, clothes and openclipart (`benchmarks/teach.py --rules`)."""
 CONFIDENCE = 0.95
 """How probably an interval holds the true share."""
 CHUNK = 100_000
@@ -46,6 +55,7 @@ class Measured:
 
     precision: of the marks that score at least `above`, how many are `more`; recall: of those that are `more`, how many
     score so. more, less: how many marks there are. Marks are no random images: most are the best of their rounds.
+    backed: of the images without a mark that score so, the share that the marks speak for; None where none scores so.
     """
 
     above: float
@@ -53,6 +63,7 @@ class Measured:
     recall: Share
     more: int
     less: int
+    backed: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-serialisable copy."""
@@ -73,10 +84,13 @@ class Labelled:
     doubtful: tuple[Hit, ...]
 
 
-def measure(adapted: Adapted, *, above: float | None = None, precision: float | None = None) -> Measured:
-    """Measure a rule on the marks. precision: take the lowest score that reaches it, by the marks, instead of `above`.
+def measure(
+    adapted: Adapted, unmarked: NDArray[np.float32], *, above: float | None = None, precision: float | None = None
+) -> Measured:
+    """Measure a rule on the marks, and on the images that have none.
 
-    Raises FeedbackInvalid where marks are too few, or where no score is so precise.
+    unmarked: (n,), what these score. precision: take the lowest score that reaches it, by the marks and by `backed`,
+    instead of `above`. Raises FeedbackInvalid where marks are too few, or where no score is so precise.
     """
     more, less = adapted.held_out_more, adapted.held_out_less
     if (above is None) == (precision is None):
@@ -86,9 +100,10 @@ def measure(adapted: Adapted, *, above: float | None = None, precision: float | 
             f"{len(more)} marks are more and {len(less)} are less. A label rule is measured on them: mark at least "
             f"{MIN_EACH} of each."
         )
+    others = np.sort(unmarked)
     if above is None:
         assert precision is not None
-        above = _precise(more, less, precision)
+        above = _precise(more, less, others, precision)
     right, wrong = int((more >= above).sum()), int((less >= above).sum())
     return Measured(
         above=above,
@@ -96,18 +111,46 @@ def measure(adapted: Adapted, *, above: float | None = None, precision: float | 
         recall=_share(right, len(more)),
         more=len(more),
         less=len(less),
+        backed=_backed(more, others, above),
     )
 
 
-def _precise(more: NDArray[np.float64], less: NDArray[np.float64], precision: float) -> float:
+def _precise(
+    more: NDArray[np.float64], less: NDArray[np.float64], others: NDArray[np.float32], precision: float
+) -> float:
     cuts: list[float] = np.sort(more).tolist()
     for cut in cuts:
         right, wrong = int((more >= cut).sum()), int((less >= cut).sum())
-        if right >= precision * (right + wrong):
+        backed = _backed(more, others, cut)
+        if right >= precision * (right + wrong) and (backed is None or backed >= precision):
             return math.floor(cut * 1e6) / 1e6
     raise FeedbackInvalid(
-        f"No score is so precise ({precision:.0%}) by these marks. Mark more images, or ask for less."
+        f"No score is so precise ({precision:.0%}): these marks are too mixed, or too few for the images that score "
+        "so. Mark some of the best images that have no mark, or ask for less."
     )
+
+
+def _backed(more: NDArray[np.float64], others: NDArray[np.float32], above: float) -> float | None:
+    """Of the images that score at least `above`, the share that marks speak for; None where none scores so.
+
+    more: (p,), what marks that are `more` score when left out; others: (n,), ascending, what images without a mark do.
+    What is looked for among these scores like `more`. So it is no more, at any score, than the images that score so,
+    divided by the share of `more` that does: the least such number bounds it (Scott, "A rate of convergence for mixture
+    proportion estimation", AISTATS 2015). Below `above`, images that grow faster than marks are mostly others.
+    """
+
+    def scoring(least: NDArray[np.float64] | float) -> NDArray[np.int64]:
+        return np.asarray(len(others) - np.searchsorted(others, least))
+
+    there = int(scoring(above))
+    if not there:
+        return None
+    falling = np.sort(more)[::-1]
+    shares = np.arange(1, len(more) + 1) / len(more)
+    sure = shares >= SURE_SHARE
+    least, most = (each * len(more) for each in WANTED_PER_MARK)
+    wanted = float(np.clip((scoring(falling[sure]) / shares[sure]).min(), least, most))
+    return min(1.0, wanted * float((more >= above).mean()) / there)
 
 
 def preview(
@@ -130,21 +173,29 @@ def preview(
         raise FeedbackInvalid("The label is empty. Name one, such as receipts.")
     round_id = session.path(round_id)[-1].id
     learned = teacher.learn(session.question, session.marks(round_id), kept=True)
-    measured = measure(learned.adapted, above=above, precision=precision)
+    more = np.array([*index.catalog.rowids(learned.marks.more).values()], dtype=np.int64)
+    less = np.array([*index.catalog.rowids(learned.marks.less).values()], dtype=np.int64)
+    rowids, scores = _unmarked(index, session.question, learned, np.concatenate([more, less]))
+    measured = measure(learned.adapted, scores, above=above, precision=precision)
     rule = LabelRule(
         label=kept_label, round=round_id, above=measured.above, precision=precision, measured=measured.to_json()
     )
-    scores = _scores(index, session.question, learned, measured.above)
-    records = index.catalog.entries(scores)
-    lacking = {rowid for rowid in scores if kept_label not in records[rowid].facts["labels"]}
-    waiting = sorted((scores[rowid], rowid) for rowid in lacking)
-    doubtful = [Hit(score=score, **records[rowid].facts) for score, rowid in waiting[:DOUBTFUL]]
+    enough = scores >= measured.above - COSINE_ROUNDING
+    rowids, scores = np.concatenate([more, rowids[enough]]), np.concatenate([np.ones(len(more)), scores[enough]])
+    lacking = ~np.isin(rowids, index.catalog.matching(Condition("label", (OneOf((kept_label,)),))))
+    order = np.lexsort((rowids[lacking], scores[lacking]))
+    waiting, their = rowids[lacking][order].tolist(), scores[lacking][order].tolist()
+    ids, records = index.catalog.ids(waiting), index.catalog.entries(waiting[:DOUBTFUL])
     return Labelled(
         rule=rule,
         measured=measured,
-        new=tuple(records[rowid].facts["id"] for _, rowid in waiting),
-        already=len(scores) - len(waiting),
-        doubtful=tuple(doubtful),
+        new=tuple(ids[rowid] for rowid in waiting if rowid in ids),
+        already=len(rowids) - len(waiting),
+        doubtful=tuple(
+            Hit(score=score, **records[rowid].facts)
+            for rowid, score in zip(waiting, their, strict=True)
+            if rowid in records
+        ),
     )
 
 
@@ -155,6 +206,24 @@ def again(index: Index, teacher: Teacher, session: FeedbackSession) -> Labelled:
         raise FeedbackInvalid("The session has no label rule yet. Name a label, and a score or a precision.")
     above = rule.above if rule.precision is None else None
     return preview(index, teacher, session, rule.label, round_id=rule.round, above=above, precision=rule.precision)
+
+
+def shown(
+    index: Index,
+    teacher: Teacher,
+    session: FeedbackSession,
+    label: str | None,
+    *,
+    round_id: str | None = None,
+    above: float | None = None,
+    precision: float | None = None,
+) -> Labelled:
+    """`preview` of a label, `again` without one: then FeedbackInvalid too where the kept rule is to be another."""
+    if label is not None:
+        return preview(index, teacher, session, label, round_id=round_id, above=above, precision=precision)
+    if (round_id, above, precision) != (None, None, None):
+        raise FeedbackInvalid("Without a label, the kept rule is meant, as it is: to change it, name its label too.")
+    return again(index, teacher, session)
 
 
 def apply(writer: Writer, session: str, labelled: Labelled) -> int:
@@ -168,27 +237,20 @@ def apply(writer: Writer, session: str, labelled: Labelled) -> int:
     return changed
 
 
-def _scores(index: Index, question: TaughtQuestion, learned: Learned, above: float) -> dict[int, float]:
-    """The images that a rule labels, by rowid, with their scores."""
-    snapshot = index.snapshot()
-    rowids = snapshot.all_rowids(snapshot.space(learned.space).name)
+def _unmarked(
+    index: Index, question: TaughtQuestion, learned: Learned, marked: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The images that a rule may label, but those that are marked: rowids and scores, (n,) each."""
+    snapshot = learned.snapshot
+    rowids = snapshot.all_rowids(learned.space.name)
     if question.filter is not None:
         rowids = np.intersect1d(rowids, index.catalog.matching(parse_filter(question.filter)), assume_unique=True)
-    found: dict[int, float] = {}
+    rowids = np.setdiff1d(rowids, marked, assume_unique=True)
+    rowids = rowids[np.isin(rowids, index.catalog.matching(Present()))]
     target = learned.adapted.vector[None, :]
-    for start in range(0, len(rowids), CHUNK):
-        some = rowids[start : start + CHUNK]
-        scores = snapshot.cosines(learned.space.name, target, some)
-        enough = np.flatnonzero(scores >= above - COSINE_ROUNDING)
-        found |= dict(zip(some[enough].tolist(), scores[enough].tolist(), strict=True))
-    found = {rowid: found[rowid] for rowid in index.catalog.present(found)}
-    return _as_marked(index, found, learned.marks)
-
-
-def _as_marked(index: Index, found: dict[int, float], marks: Marks) -> dict[int, float]:
-    for rowid in index.catalog.rowids(marks.less).values():
-        found.pop(rowid, None)
-    return found | {rowid: found.get(rowid, 1.0) for rowid in index.catalog.rowids(marks.more).values()}
+    chunks = [rowids[start : start + CHUNK] for start in range(0, len(rowids), CHUNK)]
+    scores = [snapshot.cosines(learned.space.name, target, some) for some in chunks]
+    return rowids, np.concatenate([np.empty(0, np.float32), *scores])
 
 
 def _share(right: int, of: int) -> Share:

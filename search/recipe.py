@@ -10,6 +10,9 @@ Pooling = Literal["cls", "mean", "gem", "cls+mean", "cls+gem", "mean+std", "pool
 """How a layer's tokens become one vector; two that are joined by `+` each have unit length. `std` is the standard
 deviation of each number over the patches, or places: with the mean, it tells a style. `projection`: as the model was
 trained to compare it with a text."""
+Reading = Literal[Pooling, "windows", "tokens"]
+"""What is read of a layer. `windows`: the means of parts of an image, see Regions. `tokens`: all of them, one after the
+other, to compare images patch by patch; no space is stored so."""
 Geometry = Literal["crop", "square", "pad"]
 Storage = Literal["float32", "float16"]
 """The type of a stored vector's numbers."""
@@ -53,6 +56,48 @@ class Words:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Regions:
+    """Parts of an image with a vector each, behind that of the whole image, which is the first.
+
+    cells: into how many columns, and rows, the whole image is divided. windows: x, y, width, height of each part, in
+    cells. channels: how many numbers of a vector each layer gives, in their order.
+    """
+
+    cells: int
+    windows: tuple[tuple[int, int, int, int], ...]
+    channels: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        """How many vectors an image has."""
+        return 1 + len(self.windows)
+
+    def box(self, number: int, width: int, height: int) -> tuple[int, int, int, int]:
+        """Where the part with a vector lies: x, y, width, height in pixels of an upright image of this size, 1 wide and
+        high at least. Raises IndexError for a vector that there is not."""
+        if not 0 <= number < self.count:
+            raise IndexError(f"an image has {self.count} vectors, none with the number {number}")
+        if number == 0:
+            return 0, 0, width, height
+        x, y, across, down = self.windows[number - 1]
+        left, top = x * width // self.cells, y * height // self.cells
+        right, bottom = -(-(x + across) * width // self.cells), -(-(y + down) * height // self.cells)
+        return left, top, right - left, bottom - top
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Regions:
+        """Rebuild from a recipe's JSON."""
+        windows = tuple((x, y, width, height) for x, y, width, height in data["windows"])
+        return cls(cells=data["cells"], windows=windows, channels=tuple(data["channels"]))
+
+
+def squares(cells: int, side: int, begins: tuple[int, ...], channels: tuple[int, ...]) -> Regions:
+    """Squares of so many cells a side, which begin at each of these cells across and down."""
+    windows = tuple((x, y, side, side) for y in begins for x in begins)
+    return Regions(cells=cells, windows=windows, channels=channels)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """The identity that two embeddings must share to be comparable. Equal recipes give equal spaces.
 
@@ -64,6 +109,7 @@ class Recipe:
     so that equality leaves it out. Whoever loads a model compares it. `companion` is the recipe of a second network on
     the same pixels, but for their mean and std: its embedding, of unit length, follows the model's own, both are
     normalised together, and `dim` counts it too. `words` is set where an image's vector says which words fit it.
+    `regions` is set where an image has several vectors, of `dim` numbers each.
     `text_sha256` is set where texts are embedded into the space by the text tower of the same weights: the hash of what
     their vectors depend on besides, the tokenizer and the tower's configuration.
     """
@@ -71,14 +117,30 @@ class Recipe:
     model: str = field(compare=False)
     weights_sha256: str
     layers: tuple[int, ...]
-    pooling: Pooling
+    pooling: Reading
     final_norm: tuple[bool, ...]
     preprocessing: Preprocessing
     dim: int
     config_sha256: str | None = field(default=None, compare=False)
     companion: Recipe | None = None
     words: Words | None = None
+    regions: Regions | None = None
     text_sha256: str | None = None
+
+    @property
+    def count(self) -> int:
+        """How many vectors an image has."""
+        return 1 if self.regions is None else self.regions.count
+
+    @property
+    def shows_whole(self) -> bool:
+        """Whether an image has one vector, of how it looks as a whole: not so in spaces of words, and of regions."""
+        return self.words is None and self.regions is None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of what an image has: (dim,), or (count, dim) where it has several vectors."""
+        return (self.dim,) if self.regions is None else (self.count, self.dim)
 
     @property
     def knows_words(self) -> bool:
@@ -87,7 +149,10 @@ class Recipe:
 
     @property
     def parts(self) -> tuple[int, ...]:
-        """How many numbers each network gives, in their order: the model, and its companion if there is one."""
+        """How many numbers each network gives, in their order: the model, and its companion if there is one. Of parts
+        of images, each layer."""
+        if self.regions is not None:
+            return self.regions.channels
         dim = self.source.dim
         return (dim,) if self.companion is None else (dim - self.companion.dim, self.companion.dim)
 
@@ -99,26 +164,29 @@ class Recipe:
     @property
     def own(self) -> Recipe:
         """The recipe of the model's own part, without its companion, and of its features where these tell words."""
-        return replace(self.source, companion=None, dim=self.parts[0])
+        return self.source if self.companion is None else replace(self.source, companion=None, dim=self.parts[0])
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-serialisable copy, without what is about texts or a companion where there is none; `from_json` is its
-        inverse."""
+        """A JSON-serialisable copy, without what is about texts, parts or a companion where there is none;
+        `from_json` is its inverse."""
         data = asdict(self)
         if self.text_sha256 is None:
             del data["text_sha256"]
         if self.companion is None:
             del data["companion"]
         else:
-            del data["companion"]["words"], data["companion"]["text_sha256"]  # which only a space of its own has
+            for key in ("words", "text_sha256", "regions"):  # which only a space of its own has
+                del data["companion"][key]
         if self.words is None:
             del data["words"]
+        if self.regions is None:
+            del data["regions"]
         return data
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Recipe:
         """Rebuild a recipe from `to_json`'s answer, as stored in a catalog or manifest."""
-        pre = data["preprocessing"]
+        pre, regions = data["preprocessing"], data.get("regions")
         return cls(
             model=data["model"],
             weights_sha256=data["weights_sha256"],
@@ -130,6 +198,7 @@ class Recipe:
             config_sha256=data.get("config_sha256"),
             companion=None if data.get("companion") is None else cls.from_json(data["companion"]),
             words=None if data.get("words") is None else Words(**data["words"]),
+            regions=None if regions is None else Regions.from_json(regions),
             text_sha256=data.get("text_sha256"),
         )
 
@@ -161,7 +230,7 @@ IDENTITY = TransformSpec()
 """Vectors are searched as they are stored."""
 
 
-def space_name(layers: tuple[int, ...], pooling: Pooling, final_norm: tuple[bool, ...], last: int) -> str:
+def space_name(layers: tuple[int, ...], pooling: Reading, final_norm: tuple[bool, ...], last: int) -> str:
     """`layer11`, `layer7+11`, `layer7-11`, `layer11-mean`; `-norm` or `-nonorm` after it where the final norm is not
     the default.
 

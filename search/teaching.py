@@ -9,12 +9,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from search.catalog.spaces import SpaceIdentity
 from search.errors import NotInSpace, QueryInvalid, SearchError, UnknownImage
 from search.feedback import Marks, TaughtQuestion, checked_number
 from search.generations.transform import Transform
 from search.index import Index
 from search.query.feedback import RANDOM_IMAGES, Adapted, Background, Method, adapt, background_of
 from search.query.parts import part_vectors
+from search.query.regions import of_wholes
 from search.query.snapshot import Snapshot
 from search.types import Hit, Query, QueryPart, Space, Vector
 
@@ -53,13 +55,19 @@ class Taught:
 
 @dataclass(frozen=True, kw_only=True)
 class Learned:
-    """A question as marks adapted it. marked, asked: ids of the marks that count, and of the question's own images."""
+    """A question as marks adapted it, in a snapshot. asked: ids of the question's own images."""
 
     adapted: Adapted
+    snapshot: Snapshot
     space: Space
     marks: Marks
     asked: frozenset[str]
     ignored: int
+
+    @property
+    def transform(self) -> Transform | None:
+        """What the vectors went through that it was learned from; None before a space's first generation."""
+        return _transform(self.snapshot, self.space)
 
     def query(self, question: TaughtQuestion, k: int, offset: int = 0, *, fold: bool = False) -> Query:
         """The adapted question as a query, without the images that are known already."""
@@ -75,7 +83,7 @@ class Teacher:
     def __init__(self, index: Index) -> None:
         self._index = index
         self._lock = threading.Lock()
-        self._drawn: dict[str, tuple[Transform | None, int, Background]] = {}
+        self._drawn: dict[SpaceIdentity, tuple[Transform | None, int, Background]] = {}
 
     def answer(
         self,
@@ -94,23 +102,38 @@ class Teacher:
         are a kept session's: images that are not there any more are passed over, and counted. Raises FeedbackInvalid,
         QueryInvalid, FilterInvalid, UnknownImage, NotInSpace, UnknownSpace.
         """
+        question.check(self._index.space(question.space))
         if not len(marks) and (question.parts or question.words):
             query = question.query(k, offset, fold=fold)
             hits = self._index.search(query)
             return Taught(
                 hits=(*hits,), uncertain=(), query=query, space=question.space, method="question", marks=marks
             )
-        learned = self.learn(question, marks, kept=kept)
-        query = learned.query(question, k, offset, fold=fold)
-        one = not fold and offset + k <= LOOKED_AT  # then the page is the beginning of the best ones
+        while True:
+            learned = self.learn(question, marks, kept=kept)
+            earlier = None if before is None or not len(before) else self.learn(question, before, kept=True)
+            query = learned.query(question, k, offset, fold=fold)
+            try:
+                return self._answer(question, learned, earlier, query)
+            except QueryInvalid:
+                if not self._is_outdated(learned):
+                    raise
+            except _OutdatedError:
+                pass
+
+    def _answer(self, question: TaughtQuestion, learned: Learned, earlier: Learned | None, query: Query) -> Taught:
+        """Raises _OutdatedError where a generation came meanwhile."""
+        page = slice(query.offset, query.offset + query.k)
+        one = not query.fold and page.stop <= LOOKED_AT  # then the page is the beginning of the best ones
         best_ones = learned.query(question, LOOKED_AT)
         queries = [best_ones] if one else [best_ones, query]
-        if before is not None and len(before):
-            earlier = self.learn(question, before, kept=True)
-            asked = earlier.query(question, STABLE_HITS)
+        if earlier is not None:  # as many are looked for as of the best ones: so both are one pass over the vectors
+            asked = earlier.query(question, LOOKED_AT)
             queries.append(replace(asked, without=asked.without | query.without))
         best, *others = self._searched(queries)
-        hits = best[offset : offset + k] if one else others.pop(0)
+        if self._is_outdated(learned) or (earlier is not None and self._is_outdated(earlier)):
+            raise _OutdatedError
+        hits = best[page] if one else others.pop(0)
         cut = undecided = stable = None
         uncertain: list[Hit] = []
         more, less = learned.adapted.held_out_more, learned.adapted.held_out_less
@@ -123,8 +146,9 @@ class Teacher:
             further = sorted(best, key=lambda hit: abs(hit.score - cut))
             uncertain = [hit for hit in further if hit.id not in shown][:UNCERTAIN]
         if others:
-            same = {hit.id for hit in best[:STABLE_HITS]} & {hit.id for hit in others[0]}
-            stable = bool(stable) or len(same) >= min(STABLE_SAME, len(others[0]))
+            was = others[0][:STABLE_HITS]
+            same = {hit.id for hit in best[:STABLE_HITS]} & {hit.id for hit in was}
+            stable = bool(stable) or len(same) >= min(STABLE_SAME, len(was))
         return Taught(
             hits=(*hits,),
             uncertain=(*uncertain,),
@@ -138,6 +162,11 @@ class Teacher:
             ignored=learned.ignored,
         )
 
+    def _is_outdated(self, learned: Learned) -> bool:
+        """Whether vectors are transformed otherwise now than when this was learned."""
+        now = self._index.snapshot()
+        return now.holds([learned.space]) and _transform(now, learned.space) is not learned.transform
+
     def _searched(self, queries: Sequence[Query]) -> list[list[Hit]]:
         found = []
         for answer in self._index.search_many(queries):
@@ -150,7 +179,8 @@ class Teacher:
         """Adapt a question to marks. Raises as `answer`."""
         checked_number(marks)
         snapshot = self._index.snapshot()
-        space = snapshot.space(question.space)
+        space = of_wholes(snapshot.space(question.space))
+        question.check(space)
         ids = [*marks.more, *marks.less, *(part.id for part in question.parts if part.id is not None)]
         known = self._vectors(snapshot, space, ids, kept=kept)
         parts = [part for part in question.parts if part.id is None or part.id in known]
@@ -168,6 +198,7 @@ class Teacher:
         )
         return Learned(
             adapted=adapted,
+            snapshot=snapshot,
             space=space,
             marks=counted,
             asked=frozenset(part.id for part in question.parts if part.id is not None),
@@ -191,19 +222,28 @@ class Teacher:
 
     def _background(self, snapshot: Snapshot, space: Space) -> Background:
         """Of images drawn at random, the same until the index has grown by a tenth, or is transformed otherwise."""
-        view = snapshot.spaces[space.name]
-        transform = None if view.base is None else view.base.transform
+        count, transform = snapshot.spaces[space.name].count, _transform(snapshot, space)
         with self._lock:
-            drawn = self._drawn.get(space.name)
-            if drawn is None or drawn[0] is not transform or not drawn[1] <= view.count <= GROWN * drawn[1]:
+            drawn = self._drawn.get(space.identity)
+            if drawn is None or drawn[0] is not transform or not drawn[1] <= count <= GROWN * drawn[1]:
                 rowids = snapshot.all_rowids(space.name)
                 if len(rowids) > RANDOM_IMAGES:
                     rowids = np.sort(np.random.default_rng(0).choice(rowids, RANDOM_IMAGES, replace=False))
                 if not len(rowids):
                     raise QueryInvalid(f"The space {space.name} has no images yet.")
-                drawn = transform, view.count, background_of(snapshot.vectors(space.name, rowids))
-                self._drawn[space.name] = drawn
+                drawn = transform, count, background_of(snapshot.vectors(space.name, rowids))
+                self._drawn[space.identity] = drawn
             return drawn[2]
+
+
+class _OutdatedError(Exception):
+    """A generation came while a question was answered, and its vectors are others."""
+
+
+def _transform(snapshot: Snapshot, space: Space) -> Transform | None:
+    """What a space's vectors went through; None before its first generation."""
+    base = snapshot.spaces[space.name].base
+    return None if base is None else base.transform
 
 
 def best_cut(more: NDArray[np.float64], less: NDArray[np.float64]) -> float:

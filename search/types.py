@@ -61,7 +61,7 @@ class ImageFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class NewImage:
-    """One image to add: where it was seen, and one embedding a space (space name -> (dim,) float32).
+    """One image to add: where it was seen, and its embedding in each space (space name -> `Recipe.shape` float32).
 
     Spaces that are not complete yet may be left out.
     """
@@ -170,7 +170,8 @@ class Hit:
     least this score; None where it is not known: of mixed queries, and of spaces with few images.
     probability: how probable it is that the hit is alike, where labels of the index's own calibrated the space.
     copies: of a folded query, the ids of images that look the same, best first, the first of `copy_count`.
-    why: a Reason for each aspect, and for words, in the query's order.
+    why: a Reason for each aspect, and for words, in the query's order. box: in a space of regions, the part of the
+    image that is nearest: x, y, width, height in pixels of the upright image.
     """
 
     id: str
@@ -187,6 +188,7 @@ class Hit:
     fmr: float | None = None
     probability: float | None = None
     why: tuple[Reason, ...] = ()
+    box: tuple[int, int, int, int] | None = None
 
     @property
     def path(self) -> str | None:

@@ -43,6 +43,7 @@ HIT: dict[str, Any] = {
     "height": 30,
     "copies": [],
     "copy_count": 0,
+    "box": [20, 0, 20, 15],
 }
 FOUND = {"hits": [HIT], "space": "layer11", "took_ms": {"decode": 1, "encode": 2.5, "search": 0.5, "total": 4}}
 FACTS = {
@@ -56,7 +57,7 @@ FACTS = {
 IMAGE = {
     key: value
     for key, value in HIT.items()
-    if key not in ("score", "fmr", "probability", "copies", "copy_count", "why")
+    if key not in ("score", "fmr", "probability", "copies", "copy_count", "why", "box")
 } | FACTS
 
 

@@ -10,17 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import new_image, recipe, vectors
+from test_words_changes import words_space
 
 from analysis.aligning.cli import ALIGNED, keep
+from analysis.aligning.cli import align as align_command
 from analysis.aligning.learn import MIN_CAPTIONS, align, captions_of
 from analysis.errors import AlignmentUseless, CaptionsInvalid
-from api.serving.questions import spaces_of_words
 from indexer.encoders.aligned import AlignedHead, read_aligned, tensors_of
 from indexer.encoders.encoder import SpaceRequest
 from indexer.encoders.recipes import spaces_for
-from indexer.encoders.words import is_known, load_head, load_text_encoder, packaged_centre
+from indexer.encoders.words import is_known, load_head, load_text_encoder, packaged_centre, spaces_of_words
 from indexer.models import PACKAGED, locate
 from indexer.progress import Quiet
+from indexer.renewal import renew_words
 from search.generations.whitening import Part
 from search.index import Index
 from search.types import Encoding, NewImage, Space
@@ -79,6 +81,27 @@ def test_captions_teach_words_for_images_without_one(album: Path) -> None:
         nearest, _ = index.nearest(asked[None], 5, space=ALIGNED)
         assert index.catalog.rowid(image) in nearest[0].tolist()
         assert not verify(index).findings
+
+
+@pytest.mark.parametrize("tower", [False, True])
+def test_it_is_said_which_space_searches_by_words_use_then(
+    album: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tower: bool
+) -> None:
+    class Sentences:
+        encode = staticmethod(sentences)
+
+    monkeypatch.setattr("indexer.encoders.words.load_sentences", Sentences)
+    if tower:
+        told = Space(name="clip-words", recipe=replace(recipe(dim=8), text_sha256="f" * 64), encoding=Encoding())
+        with Index.open(album, writable=True) as index, index.writer() as writer:
+            told = writer.add_space(told)
+            records, _ = index.catalog.page(0, COUNT)
+            with writer.transaction() as transaction:
+                transaction.fill(told, {record.id: vectors(1, 8)[0] for record in records})
+    align_command(album, captions=None, as_json=False)
+    said = capsys.readouterr().out
+    assert ("Searches by words use clip-words still" in said) is tower
+    assert ("Searches by words use words-aligned now" in said) is not tower
 
 
 def test_to_align_again_replaces_what_was_learned(album: Path) -> None:
@@ -162,3 +185,23 @@ def test_a_space_of_style_beside_is_no_classifier(tmp_path: Path) -> None:
         found = align(index, captions_of(index), sentences, tell=told.append)
     assert [line.partition(":")[0] for line in told] == ["layer2", "style"]
     assert found.space.name == "layer2"
+
+
+def test_words_of_another_version_are_replaced_beside_what_captions_taught(
+    album: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("indexer.renewal.space_to_add", lambda *_: words_space())
+    with Index.open(album, writable=True) as index:
+        with index.writer() as writer:
+            writer.add_space(words_space("0" * 64))
+        found = align(index, captions_of(index), sentences, tell=lambda _: None)
+        keep(index, found, progress=Quiet(), stopped=lambda: False)
+        taught = index.space(ALIGNED)
+        with index.writer() as writer:
+            renew_words(index, writer, warn=lambda _: None)
+        assert index.space("words").same_as(words_space())
+        assert index.space(ALIGNED).identity == taught.identity
+        with index.writer() as writer, writer.transaction() as transaction:
+            records, _ = index.catalog.page(0, COUNT)
+            transaction.fill(index.space("words"), {record.id: vectors(1, SENTENCE)[0] for record in records})
+        assert [space.name for space in spaces_of_words(index.spaces)] == [ALIGNED, "words"], "it is the newer one"

@@ -323,6 +323,8 @@ def test_the_openapi_description_is_complete(http: httpx.Client) -> None:
         ("get", "/v1/images/{id}/similar"),
         ("get", "/v1/images/{id}/thumbnail"),
         ("get", "/v1/images/{id}/file"),
+        ("get", "/v1/images/{id}/explain"),
+        ("post", "/v1/images/{id}/explain"),
         ("post", "/v1/embed"),
         ("get", "/v1/indexes"),
         ("get", "/v1/indexes/{name}"),

@@ -146,10 +146,13 @@ def test_a_board_is_taken_along_as_an_archive_a_contact_sheet_and_json(
     archive = zipfile.ZipFile(io.BytesIO(answer.content))
     assert archive.testzip() is None
     names = archive.namelist()
-    assert names == ["board.json", *(f"{place:04}-{one[:16]}.png" for place, one in enumerate(ids, start=1))]
-    assert [sha256(archive.read(name)) for name in names[1:]] == ids
+    assert names == [*(f"{place:04}-{one}.png" for place, one in enumerate(ids, start=1)), "board.json"]
+    assert [sha256(archive.read(name)) for name in names[:-1]] == ids
     described = json.loads(archive.read("board.json"))
-    assert described == http.get(f"/v1/boards/{board}/export").json()
+    assert [item.pop("file") for item in described["items"]] == [*names[:-1], None]
+    plain = http.get(f"/v1/boards/{board}/export").json()
+    assert [item.pop("file") for item in plain["items"]] == [None] * 4
+    assert described == plain
     assert [item["image"] for item in described["items"]] == [*ids, image_id(1)]
     sheet = http.get(f"/v1/boards/{board}/export", params={"form": "sheet"})
     assert sheet.headers["content-type"] == "image/jpeg"
@@ -178,7 +181,8 @@ def test_a_guests_page_shows_the_board_escaped_and_runs_no_script(http: httpx.Cl
     assert policy["form-action"] == policy["img-src"] == policy["style-src"] == "'self'"
     assert "style=" not in answer.text
     assert answer.headers["cache-control"] == "no-store"
-    assert answer.headers["referrer-policy"] == "no-referrer"
+    # not no-referrer: browsers send forms of such a page as those of no site, and so the edge refuses them
+    assert answer.headers["referrer-policy"] == "same-origin"
     style = re.search(r'href="([^"]+\.css)"', answer.text)
     assert style is not None
     assert http.get(style[1]).status_code == 200
@@ -269,6 +273,34 @@ def test_a_guest_comments_and_votes_where_the_link_allows_it_and_cannot_pass_for
     check_problem(http.post(f"{path}/votes", data={"name": "Eve", "item": 99}), 404, "not-on-board")
     elsewhere = {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}
     check_problem(http.post(f"{path}/votes", data={"name": "E", "item": item}, headers=elsewhere), 403, "cross-site")
+
+
+def test_one_guest_does_not_use_up_the_votes_of_all(http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(boards, "MAX_GUEST_VOTES_OF_ITEM", 3)
+    board = new_board(http, [image_id(1), image_id(2)])
+    first, second = (item["id"] for item in http.get(f"/v1/boards/{board}").json()["items"])
+    path = link(http, board, may_vote=True)
+    for number in range(3):
+        assert http.post(f"{path}/votes", data={"item": first, "name": f"Eve {number}"}).status_code == 303
+    check_problem(http.post(f"{path}/votes", data={"item": first, "name": "Eve"}), 409, "too-many")
+    assert http.post(f"{path}/votes", data={"item": second, "name": "Eve"}).status_code == 303
+    sent(http.post(f"/v1/boards/{board}/votes", json={"item": first, "name": "Ada"}), 200)
+
+
+def test_what_a_guest_says_is_not_kept_where_the_link_is_revoked_while_it_waits(
+    serve: Serve, http: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board = new_board(http, [image_id(1)])
+    path = link(http, board, may_comment=True, may_vote=True)
+    item = http.get(f"/v1/boards/{board}").json()["items"][0]["id"]
+    with serve.services[0].index.catalog.reading() as connection:
+        held = shares.find_share(connection, path.rpartition("/")[2])
+    assert http.delete(f"/v1/boards/{board}/share/1").status_code == 204
+    monkeypatch.setattr("api.http.routes.guests.guests_share", lambda *_: held)
+    check_problem(http.post(f"{path}/comments", data={"name": "Eve", "text": "late"}), 404, "unknown-link")
+    check_problem(http.post(f"{path}/votes", data={"name": "Eve", "item": item}), 404, "unknown-link")
+    assert http.get(f"/v1/boards/{board}/comments").json()["comments"] == []
+    assert http.get(f"/v1/boards/{board}").json()["items"][0]["votes"] == []
 
 
 def test_a_link_works_under_a_proxys_path(serve: Serve) -> None:

@@ -67,13 +67,20 @@ def test_boards_are_listed_and_shown(board: Path) -> None:
     assert [item["note"] for item in answer("boards", board, "show", "1")["items"]] == ["the red one", "", ""]
 
 
+def test_the_index_may_be_the_default_one(board: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOOKALIKE_INDEX", str(board))
+    assert "question: like it" in run("boards", "show", "1").output
+    assert "3 items  Spring" in run("boards").output
+
+
 def test_a_board_is_exported_as_files_and_as_a_sheet(board: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert "Wrote 2 files" in run("boards", board, "export", "1", "--to", out).output
     names = sorted(path.name for path in out.iterdir())
     assert names[1] == "board.json"
     assert (out / names[0]).read_bytes() == (tmp_path / "red.png").read_bytes()
-    assert names[0].startswith("0001-")
+    assert names[0] == "0001-red.png"
+    assert json.loads((out / "board.json").read_text())["items"][0]["file"] == names[0]
     assert "there already" in str(run("boards", board, "export", "1", "--to", out).exception)
     answer("boards", board, "export", "1", "--sheet", tmp_path / "sheet.png")
     assert Image.open(tmp_path / "sheet.png").width > 900

@@ -13,9 +13,11 @@ from conftest import image_id, new_image, run_cli, vectors
 
 from analysis.calibrate import _curve, calibrate, isotonic
 from analysis.errors import LabelsInvalid
+from analysis.evaluate import evaluate
 from analysis.labels import Relevance, relevance
 from search.calibration import Calibration
 from search.errors import SearchError, UnknownSpace
+from search.feedback import Marks, TaughtQuestion
 from search.index import Index
 from search.types import Encoding, Hit, Query, QueryPart, Space
 from search.vectors import normalise
@@ -206,3 +208,46 @@ def test_the_command_calibrates_and_takes_it_back(index: Index, capsys: pytest.C
     told = run_cli("eval", index.path, "--calibrate", "--labels", "none", check=2).stderr
     assert "labels that say what is alike" in told
     assert "measures nothing" in run_cli("eval", index.path, "--no-calibrate", "--labels", "label", check=2).stderr
+
+
+def teach(index: Index, number: int, step: int) -> None:
+    """A session of somebody who looks for a class: its images are more, as many of its neighbours less."""
+    of_class = [one for one in range(CLASSES * EACH) if one // EACH == number]
+    others = [hit.id for hit in ask(index, of_class[0]) if hit.id not in {*map(image_id, of_class)}]
+    marks = Marks(more=tuple(map(image_id, of_class[1::step])), less=tuple(others[:EACH]))
+    question = TaughtQuestion(space=index.space().name, parts=(QueryPart(id=image_id(of_class[0])),))
+    with index.writer() as writer, writer.transaction() as transaction:
+        session = transaction.start_session(question, None)
+        transaction.add_round(session, session, marks)
+
+
+def test_marks_of_kept_sessions_calibrate(index: Index) -> None:
+    with pytest.raises(LabelsInvalid, match="No feedback is kept"):
+        relevance(index, "marks")
+    for number in range(0, CLASSES, 2):
+        teach(index, number, step=1)
+    alike = relevance(index, "marks")
+    assert alike.alike(image_id(0), image_id(1))
+    assert not alike.alike(image_id(0), image_id(EACH))
+    assert not alike.judges(image_id(0), image_id(2 * EACH + 1))  # liked by another session, or not marked at all
+    by_marks = calibrate(index, alike, "marks", index.space())
+    by_folders = calibrated(index)
+    assert by_marks.queries == CLASSES * EACH // 2
+    assert by_marks.probabilities[-1] > 0.5 > by_marks.probabilities[0]
+    assert by_marks.probabilities[-1] - by_folders.probabilities[-1] < 0.2
+    told = run_cli("eval", index.path, "--labels", "marks", "--calibrate")
+    assert "290 marks of 10 sessions of feedback say what is alike." in told.stdout
+    assert "alike by marks" in told.stdout
+    assert ask(index, 0)[0].probability is not None
+
+
+def test_what_was_not_marked_is_not_ranked(index: Index) -> None:
+    teach(index, 0, step=2)
+    wanted = [image_id(0), *map(image_id, range(1, EACH, 2))]
+    alike = relevance(index, "marks")
+    found = evaluate(index, alike, [index.space()])
+    assert found.queries == len(wanted)
+    (scores,) = found.spaces
+    less = set(alike.against[image_id(0)]) if alike.against else set()
+    for one in scores.answers:
+        assert set(one.hits) <= {*wanted} | less

@@ -96,6 +96,7 @@ def test_search_by_image_is_a_form() -> None:
         fmr=0.00012,
         probability=0.94,
         why=(Reason(space="layer11", score=0.875, share=0.875),),
+        box=(20, 0, 20, 15),
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from client_kit import CLIENT, Recorder, ok
+from lookalike_client._images import image_bytes
 from PIL import Image as Pillow
 
 pytestmark = pytest.mark.usefixtures("kind")
@@ -89,6 +90,12 @@ def test_what_is_no_image_is_refused(tmp_path: Path) -> None:
     exhausted.read()
     with pytest.raises(ValueError, match="seek"):
         sent(exhausted)
+
+
+def test_words_that_are_taken_for_a_path_are_told_where_to_go() -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        image_bytes("the red bicycle")
+    assert "search(text=" in caught.value.__notes__[0]
 
 
 def test_import_needs_neither_numpy_nor_pillow() -> None:

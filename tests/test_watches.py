@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import json
@@ -10,10 +11,11 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpcore
 import httpx
 import numpy as np
 import pytest
-from conftest import HeldEncoder, another_writer, image_id, new_image, vectors
+from conftest import HeldEncoder, another_writer, image_id, new_image, recipe, vectors
 from test_api import check_problem
 from test_edge import KEYS, Serve, bearer
 from webhook_kit import Receiver, fine, huge, never, raw, receiving, soon, status
@@ -23,7 +25,10 @@ from api.http.access import Keys, read_keys
 from api.serving import notify, watching
 from api.serving.watching import MAX_ATTEMPTS
 from api.settings import read_settings
+from indexer.errors import ModelUnavailable
+from search.catalog.watches import newest_seq, read_watches
 from search.index import Index
+from search.types import Encoding, Space
 from search.upkeep.verify import verify
 
 DATA = vectors(50)
@@ -61,7 +66,7 @@ def index_of(serve: Serve) -> Index:
     return serve.services[0].index
 
 
-def add(index: Index, *numbers: int, like: int | None = 7) -> list[str]:
+def add(index: Index, *numbers: int, like: int | None = 7, spaces: tuple[str, ...] = ("layer2",)) -> list[str]:
     """Add images as a build beside the server does; like: nearly equal to this one."""
     noise = vectors(1_000, seed=5)
     with (
@@ -71,7 +76,7 @@ def add(index: Index, *numbers: int, like: int | None = 7) -> list[str]:
     ):
         for number in numbers:
             vector = noise[number % 1_000] if like is None else DATA[like] + 0.05 * noise[number % 1_000]
-            transaction.add(new_image(number, (vector / np.linalg.norm(vector)).astype(np.float32)))
+            transaction.add(new_image(number, (vector / np.linalg.norm(vector)).astype(np.float32), spaces=spaces))
     return [image_id(number) for number in numbers]
 
 
@@ -235,6 +240,48 @@ def test_more_matches_than_may_wait_are_not_lost(
         assert max(len(message["matches"]) for message in receiver.messages) == 3
 
 
+def test_new_images_that_get_their_vectors_later_are_told_then_and_once(http: httpx.Client, serve: Serve) -> None:
+    index = index_of(serve)
+
+    def fill(space: Space, *numbers: int) -> None:
+        with index.writer(timeout=30) as writer, writer.transaction() as transaction:
+            transaction.fill(space, {image_id(number): DATA[7] for number in numbers})
+
+    with index.writer(timeout=30) as writer:
+        space = writer.add_space(Space(name="layer3", recipe=recipe(3), encoding=Encoding()))
+    with receiving() as receiver:
+        made = watch(http, receiver, question={**NEAR, "space": "layer3"})
+        ids = add(index, *range(100, 108))
+        soon(lambda: seen(index) == newest(index))
+        fill(space, 0, 1, 2, 100, 101)
+        soon(lambda: len(receiver.told) >= 2)
+        fill(space, *range(102, 108))
+        add(index, 108, like=None)
+        soon(lambda: len(receiver.told) >= 8)
+        fill(space, *range(3, 50), 108)
+        assert index.space("layer3").complete
+        soon(lambda: len(receiver.told) >= 9)
+        ids += add(index, 109, spaces=("layer2", "layer3"))
+        soon(lambda: len(receiver.told) >= 10)
+        with index.writer(timeout=30) as writer:  # the same space again: what was told is not new
+            writer.drop_space("layer3")
+            space = writer.add_space(Space(name="layer3", recipe=recipe(3), encoding=Encoding()))
+        fill(space, *range(50), *range(100, 110))
+        soon(lambda: seen(index) == newest(index))
+        soon(lambda: http.get(f"/v1/watches/{made['id']}").json()["waiting"] == 0)
+        assert sorted(receiver.told) == sorted([*ids, image_id(108)])
+
+
+def seen(index: Index) -> int:
+    with index.catalog.reading() as connection:
+        return read_watches(connection)[0].seen_seq
+
+
+def newest(index: Index) -> int:
+    with index.catalog.reading() as connection:
+        return newest_seq(connection)
+
+
 def test_the_filter_of_a_question_holds_for_new_images_too(http: httpx.Client, serve: Serve) -> None:
     with receiving() as receiver:
         watch(http, receiver, question={**NEAR, "filter": {"label": "odd"}})
@@ -347,6 +394,53 @@ def test_a_question_that_cannot_be_watched_is_refused(http: httpx.Client, questi
     check_problem(http.post("/v1/watches", json=body), 422, "invalid")
 
 
+def test_a_watch_has_a_name_and_a_secret_that_signs_as_it_was_given(http: httpx.Client) -> None:
+    body = {"name": "more", "question": NEAR, "url": "http://127.0.0.1:9/"}
+    for wrong in ({"name": " "}, {"secret": 16 * " "}, {"secret": " and white space around it "}, {"secret": "short"}):
+        check_problem(http.post("/v1/watches", json={**body, **wrong}), 422, "invalid")
+
+
+def test_a_message_that_cannot_be_made_is_tried_again_later_and_does_not_stay_first_for_ever(
+    http: httpx.Client, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, message = notify.json_message, list[int]()
+
+    def broken(index: str, watch: Any, delivery: str, matches: Any) -> bytes:
+        message.append(int(delivery.rpartition("-")[2]))
+        if message[-1] == message[0]:
+            raise UnicodeError
+        return made(index, watch, delivery, matches)
+
+    monkeypatch.setattr(notify, "json_message", broken)
+    with receiving() as receiver:
+        watched = watch(http, receiver)
+        add(index_of(serve), 100)
+        soon(lambda: message)
+        later = add(index_of(serve), 101)
+        soon(lambda: [one["state"] for one in deliveries(http, watched)] == ["failed", "sent"])
+        assert receiver.told == later
+        assert deliveries(http, watched)[0]["answer"] == "it could not be made"
+
+
+def test_a_question_that_cannot_be_asked_is_asked_again_although_nothing_changed(
+    http: httpx.Client, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "PROBLEM_SECONDS", 0.1)
+    real, tried = watching.Watching._matches, list[int]()
+
+    async def matches(self: Any, *arguments: Any) -> Any:
+        tried.append(len(tried))
+        if len(tried) < 6:
+            raise ModelUnavailable("not installed yet")
+        return await real(self, *arguments)
+
+    monkeypatch.setattr(watching.Watching, "_matches", matches)
+    with receiving() as receiver:
+        watch(http, receiver)
+        ids = add(index_of(serve), 100)
+        soon(lambda: receiver.told == ids)
+
+
 PRIVATE = [
     "http://127.0.0.1/hook",
     "http://localhost:9000/",
@@ -357,6 +451,7 @@ PRIVATE = [
     "http://[::1]/",
     "http://[fe80::1]/",
     "http://[fd00::1]/",
+    "http://[fec0::1]/",
     "http://[::ffff:127.0.0.1]/",
     "http://[64:ff9b::7f00:1]/",
     "http://[2002:7f00:1::]/",
@@ -434,6 +529,45 @@ def test_a_name_is_looked_up_once_for_each_attempt_and_connected_to_as_it_was_ch
         soon(lambda: all_sent(http, made))
         assert looked == ["hook.example"]
         assert receiver.got[0][0]["host"] == f"hook.example:{receiver.port}"
+
+
+def test_the_next_address_of_a_name_is_tried_where_one_cannot_be_reached(
+    http: httpx.Client, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def resolve(*_: Any, **__: Any) -> Any:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in ("127.0.0.9", "127.0.0.1")]
+
+    with receiving() as receiver:  # which listens at 127.0.0.1 alone
+        real = socket.getaddrinfo
+        monkeypatch.setattr(
+            socket,
+            "getaddrinfo",
+            lambda host, *rest, **more: resolve() if host == "two.example" else real(host, *rest, **more),
+        )
+        made = watch(http, replace_url(receiver, f"http://two.example:{receiver.port}/"))
+        add(index_of(serve), 100)
+        soon(lambda: all_sent(http, made))
+        assert deliveries(http, made)[0]["attempts"] == 1
+        assert len(receiver.got) == 1
+
+
+def test_of_a_name_with_public_and_private_addresses_only_the_public_ones_are_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried: list[str] = []
+
+    async def connect(self: Any, host: str, *rest: Any, **more: Any) -> Any:
+        tried.append(host)
+        raise httpcore.ConnectError("nobody there")
+
+    addresses = ("127.0.0.1", "93.184.216.34", "10.0.0.1", "2606:4700::1111", "93.184.216.34")
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in addresses]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    monkeypatch.setattr("httpcore._backends.auto.AutoBackend.connect_tcp", connect)
+    told = asyncio.run(notify.tell("http://both.example/", {}, b"{}", private=False))
+    assert not told.ok
+    assert told.answer == "no answer (ConnectError)"
+    assert tried == ["93.184.216.34", "2606:4700::1111"]
 
 
 def test_only_a_key_that_may_write_makes_watches(serve: Serve) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from conftest import new_image, run_cli, vectors
 
-from api.serving.words import Sentences
+from api.serving.words import MAX_ENCODERS, Sentences, WordsEmbedding
 from indexer.encoders.encoder import SpaceRequest
 from indexer.encoders.load import own_parts
 from indexer.encoders.recipes import default_requests, spaces_for
@@ -22,6 +24,7 @@ from indexer.models import PACKAGED, locate
 from search.catalog import migrate
 from search.errors import QueryInvalid, SpaceUnfit
 from search.index import Index
+from search.recipe import Recipe
 from search.types import Encoding, Query, QueryPart, Space
 
 SAMPLE = Path(__file__).parent.parent / "data" / "sample"
@@ -141,6 +144,36 @@ def test_one_sentence_encoder_serves_all_indexes(monkeypatch: pytest.MonkeyPatch
     for _ in range(3):
         assert load_text_encoder(words_space().recipe, tmp_path, shared).encode(["a", "b"]).shape == (2, 384)
     assert len(loaded) == 1
+
+
+def test_questions_that_alternate_between_spaces_load_each_encoder_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    loaded: list[Recipe] = []
+
+    class Encoder:
+        def encode(self, texts: list[str]) -> object:
+            return vectors(len(texts), 384)
+
+    def load(recipe: Recipe, *_: object) -> Encoder:
+        loaded.append(recipe)
+        if recipe.words is not None and recipe.words.head_sha256 == "2" * 64:
+            raise ModelUnavailable("not installed")
+        return Encoder()
+
+    async def ask(words: WordsEmbedding, *spaces: Space) -> None:
+        for _ in range(3):
+            for space in spaces:
+                with suppress(ModelUnavailable):
+                    await words.embed_apart(["a bird"], space)
+
+    monkeypatch.setattr("api.serving.words.load_text_encoder", load)
+    words = WordsEmbedding(tmp_path, Sentences(), 10)
+    asyncio.run(ask(words, words_space(), words_space("1" * 64), words_space("2" * 64)))
+    assert len(loaded) == len(set(loaded)) == 3
+    asyncio.run(ask(words, *(words_space(f"{digit}" * 64) for digit in range(3, 6))))
+    assert len(words._encoders) == MAX_ENCODERS
+    words.close()
 
 
 def test_an_encoder_that_is_not_there_is_not_tried_for_each_text(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
     python -m torture [--minutes 10] [--figures torture.json]
     python -m torture ATTACK --seed 1 [--minutes 1] [--runs 25] [--every 40] [--skip 80] [--broken]
+    python -m torture contract --routes '^/v1/(boards|watches)'
 
 The second form is one attack with a seed of its own; it prints its figures as JSON, and adds nothing up.
 """
@@ -45,9 +46,8 @@ BY_CHANCE: dict[str, Callable[..., Figures]] = {
     "mixed": mixed.torture,
     "pictures": pictures.torture,
     "uploads": pictures.over_http,
-    "contract": contract.torture,
 }
-"""All but the calls, which are gone through one after the other."""
+"""All but the calls, which are gone through one after the other, and the contract, which has routes."""
 PRELOADED = ("calls", "power")
 ENDLESS = 10**9
 
@@ -61,6 +61,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=ENDLESS)
     parser.add_argument("--every", type=int, default=1, help="of the calls, one in so many")
     parser.add_argument("--skip", type=int, default=0, help="of the calls, so many were done before")
+    parser.add_argument("--routes", help="of the contract, paths that this pattern finds, and no others")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--broken", action="store_true", help="a control, which must be caught")
     chosen = parser.parse_args()
@@ -82,6 +83,15 @@ def _one(chosen: argparse.Namespace, folder: Path) -> Figures:
     if chosen.attack == "calls":
         return calls.torture(
             folder, chosen.seed, every=chosen.every, skip=chosen.skip, minutes=chosen.minutes, broken=chosen.broken
+        )
+    if chosen.attack == "contract":
+        return contract.torture(
+            folder,
+            chosen.seed,
+            runs=chosen.runs,
+            minutes=chosen.minutes,
+            broken=chosen.broken,
+            routes=chosen.routes,
         )
     attack = BY_CHANCE[chosen.attack]
     return attack(folder, chosen.seed, runs=chosen.runs, minutes=chosen.minutes, broken=chosen.broken)

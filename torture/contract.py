@@ -31,6 +31,7 @@ THERE = f"""
 "path.share" = [1, 2]
 "path.comment" = [1, 2]
 "path.watch" = 1
+"path.session" = 1
 "path.token" = "{TOKEN}"
 """
 """For every other seed: numbers that are there, so that calls get beyond the first look."""
@@ -40,14 +41,17 @@ EXAMPLES = 50
 """Of each call, in each of schemathesis's phases, and with one seed."""
 
 
-def torture(folder: Path, seed: int, *, runs: int, minutes: float = 1e9, broken: bool = False) -> Figures:
+def torture(
+    folder: Path, seed: int, *, runs: int, minutes: float = 1e9, broken: bool = False, routes: str | None = None
+) -> Figures:
     """So many generated calls at least, a server and a seed after the other. broken: a server that
-    fails on some of them, as a control.
+    fails on some of them, as a control. routes: of paths that this pattern finds, and no others.
     """
-    return in_rounds(folder, seed, runs, minutes, lambda here, seed: _round(here, seed, min(EXAMPLES, runs), broken))
+    examples = min(EXAMPLES, runs)
+    return in_rounds(folder, seed, runs, minutes, lambda here, seed: _round(here, seed, examples, broken, routes))
 
 
-def _round(folder: Path, seed: int, examples: int, broken: bool) -> Figures:
+def _round(folder: Path, seed: int, examples: int, broken: bool, routes: str | None) -> Figures:
     figures = Figures()
     config, report = folder / "schemathesis.toml", folder / "report.json"
     config.write_text(CONFIG + (THERE if seed % 2 else ""))
@@ -57,6 +61,7 @@ def _round(folder: Path, seed: int, examples: int, broken: bool) -> Figures:
             *("--checks", "all", "--max-examples", f"{examples}", "--seed", f"{seed}", "--continue-on-failure"),
             *("--generation-database", "none", "--header", f"Authorization: Bearer {KEY}", "--no-color"),
             *("--report", "json", "--report-json-path", f"{report}", "--warnings", "off"),
+            *([] if routes is None else ["--include-path-regex", routes]),
         ]
         ended = subprocess.run(command, capture_output=True, text=True, cwd=folder)
         if process.poll() is not None:

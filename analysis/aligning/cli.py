@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from search.index import Index
 
 ALIGNED = "words-aligned"
-"""The name of the space that is learned. Searches by words prefer it to `words`."""
+"""The name of the space that is learned. Searches by words prefer it to `words`, not to a space of a text tower."""
 
 
 def align(
@@ -33,11 +33,12 @@ def align(
 ) -> None:
     """Learn from an index's own captions which words fit its images, if that finds more than before.
 
-    Some captions are kept back to find out. Searches by words then use the new space, `words-aligned`.
+    Some captions are kept back to find out. Searches by words then use the new space, `words-aligned`. Beside a text
+    tower, they use it with `--space words-aligned`.
     """
     from analysis.aligning.learn import align as learn
     from analysis.aligning.learn import captions_of
-    from indexer.encoders.words import load_sentences
+    from indexer.encoders.words import load_sentences, spaces_of_words
     from indexer.progress import progress_bar
     from indexer.terminal import EXIT_INTERRUPTED, graceful_interrupt
     from search.index import Index
@@ -49,11 +50,13 @@ def align(
         progress = stack.enter_context(progress_bar())
         stopped = stack.enter_context(graceful_interrupt())
         report = keep(index, found, progress=progress, stopped=stopped)
+        used = spaces_of_words(index.spaces)[0].name
     if as_json:
         print_json(
             {
                 "index": str(directory),
                 "space": ALIGNED,
+                "used": used,
                 "learned_from": found.space.name,
                 "captions": found.captions,
                 "strength": found.strength,
@@ -69,7 +72,10 @@ def align(
             f"Of {plural(found.captions, 'caption')}, {found.found:.0%} find their image among the first ten when they "
             f"are kept back; before, {found.found_before:.0%} did."
         )
-        say(f"Searches by words use {ALIGNED} now. To undo it: lookalike spaces {directory} drop {ALIGNED}")
+        if used == ALIGNED:
+            say(f"Searches by words use {ALIGNED} now. To undo it: lookalike spaces {directory} drop {ALIGNED}")
+        else:
+            say(f"Searches by words use {used} still, of a text tower. To use what was learned: --space {ALIGNED}")
     if report.interrupted:
         warn(f"Interrupted: lookalike spaces {directory} add {ALIGNED} goes on.")
         raise typer.Exit(EXIT_INTERRUPTED)

@@ -122,7 +122,7 @@ def align(
     wanted = normalise(encode([captions[one] for one in ids]) - packaged_centre())
     _, texts = np.unique([captions[one] for one in ids], return_inverse=True)
     folds = np.random.default_rng(0).integers(0, FOLDS, texts.max() + 1)[texts]  # equal captions are kept back together
-    spaces = [space for space in index.spaces if space.complete and space.recipe.words is None]
+    spaces = [space for space in index.spaces if space.complete and space.recipe.shows_whole]
     spaces.sort(key=lambda space: space.name != index.space().name)
     before, best = _before(index, ids), None
     for space in spaces[:MAX_SPACES]:

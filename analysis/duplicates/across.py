@@ -85,9 +85,10 @@ def near_vectors(index: Index, other: Index) -> Iterator[NDArray[np.int64]]:
 
 
 def _spaces(index: Index, other: Index) -> tuple[Space, Space]:
-    """A space of each index, both complete and of one recipe, not of words: the first index's default if possible."""
+    """A space of each index, both complete and of one recipe, not of words or regions: the first index's default if
+    possible."""
     default = index.space().name
-    looked = [space for space in index.spaces if space.recipe.words is None]
+    looked = [space for space in index.spaces if space.recipe.shows_whole]
     for space in sorted(looked, key=lambda space: space.name != default):
         for like in other.spaces:
             if space.complete and like.complete and space.recipe == like.recipe:

@@ -54,12 +54,15 @@ page."""
 @dataclass(frozen=True, kw_only=True)
 class Laid:
     """Two pictures over one another, grey, (height, width), the other's levels made the one's; inside: where both
-    are; changed: blocks that show something else, (rows, columns)."""
+    are; changed: blocks that show something else, (rows, columns). varies: the variance of each block, the larger of
+    both, and left: what of it the other picture does not explain; 0 where not both are."""
 
     one: Floats
     other: Floats
     inside: NDArray[np.bool_]
     changed: Blocks
+    varies: Floats
+    left: Floats
 
 
 def changed(found: Laid) -> bool:
@@ -97,7 +100,7 @@ def laid(place: Place) -> Laid:
     means, other_means = blocks(cut(first)) / PIXELS, blocks(cut(second)) / PIXELS
     chosen = same if same.any() else here
     shift = float(np.median((means - slope * other_means)[chosen])) if chosen.any() else 0.0
-    varies = np.maximum(variance, np.float32(slope**2) * other_variance)
+    varies = np.where(here, np.maximum(variance, np.float32(slope**2) * other_variance), np.float32(0))
     shown = here & (varies > MIN_VARIANCE)
     left = (1 - best**2) * varies
     noise = float(np.percentile(left[shown], 75)) if shown.any() else 0.0
@@ -106,7 +109,8 @@ def laid(place: Place) -> Laid:
         found &= ~_clipped(place, matrix, slope, one.shape)
     apart = np.abs(_centred(first) - np.float32(slope) * _centred(second))
     found &= blocks((apart > APART).astype(np.float32)) >= MIN_APART
-    return Laid(one=first, other=np.float32(slope) * second + np.float32(shift), inside=inside, changed=found)
+    second = np.float32(slope) * second + np.float32(shift)
+    return Laid(one=first, other=second, inside=inside, changed=found, varies=varies, left=left)
 
 
 def _clipped(place: Place, matrix: Matrix, slope: float, shape: tuple[int, ...]) -> Blocks:

@@ -155,7 +155,9 @@ def _find(
             if as_json:
                 print_json(groups_to_json(found, None, left))
             else:
-                print_groups(found, directory)
+                with index.catalog.lookup() as lookup:
+                    whole = lookup.bytes_there()
+                print_groups(found, directory, whole)
             if report is not None:
                 from analysis.duplicates.report import write_groups
 

@@ -13,14 +13,18 @@ from analysis.duplicates.agreement import Blocks, Compared, unpainted
 from analysis.duplicates.alignment import is_whole
 from analysis.duplicates.blocks import BLOCK, blocks, cut, soft
 from analysis.duplicates.changes import Laid
+from analysis.duplicates.evenness import evenness, least_apart
 from analysis.duplicates.small import Floats, Place
 
 CORNER, MIN_CORNERS = 2.0, 30
 """The smaller eigenvalue of a block's structure tensor, in levels squared, from which on it holds a corner (Shi and
-Tomasi, "Good Features to Track", CVPR 1994); blocks that agree and hold one, with which a picture is not plain. With so
-many, certainty is half of what any number could give."""
+Tomasi, "Good Features to Track", CVPR 1994); blocks that agree and hold one, with which a picture is not plain."""
+HALF = 1.0
+"""The root of such blocks of pictures that differ evenly, with which certainty is half of what any number gives."""
 RECOLOURED = 15.0
 """Levels by which colours differ, in the mean, that are another drawing's."""
+TINTED = 0.5
+"""The same for each block that proves something, with which it proves half: the plainer, the less they may differ."""
 MIN_SHARE = 0.7
 """Of the blocks with something in them, those that must agree."""
 FAR, FEW = 130.0, 0.015
@@ -29,11 +33,15 @@ FAR, FEW = 130.0, 0.015
 
 def certainty(place: Place, compared: Compared, found: Laid) -> float:
     """How surely two pictures that agree are one photo, 0..1: the share of their blocks that agree, times how much
-    these prove by their corners. 0 where that is not enough for all that differs."""
+    these prove by their corners: less where the pictures differ unevenly, or in their colours. 0 where that is not
+    enough for all that differs."""
     corners = int((_corners(place.whole.grey) & compared.agrees).sum())
     if corners < MIN_CORNERS and not _is_proved(place, compared, found):
         return 0.0
-    return compared.share * (corners + 1) / (corners + 1 + MIN_CORNERS)
+    tinted = float(np.abs(compared.colours - compared.other_colours)[compared.inside].mean())
+    even = evenness(found) / (1 + tinted / (TINTED * (corners + 1)))
+    proof = float(np.sqrt((corners + 1) * even))
+    return compared.share * proof / (proof + HALF)
 
 
 def _is_proved(place: Place, compared: Compared, found: Laid) -> bool:
@@ -42,16 +50,7 @@ def _is_proved(place: Place, compared: Compared, found: Laid) -> bool:
     recoloured = np.abs(compared.colours[same] - compared.other_colours[same])
     if compared.share < MIN_SHARE or (same.any() and recoloured.mean() >= RECOLOURED):
         return False
-    return is_whole(place.matrix) or float((_apart(found)[found.inside] > FAR).mean()) <= FEW
-
-
-def _apart(found: Laid) -> Floats:
-    """The least difference of each pixel from those of the other within one pixel: lines may be a little off."""
-    height, width = found.one.shape
-    padded = np.pad(found.other, 1, mode="edge")
-    moved = (padded[down : down + height, across : across + width] for down in range(3) for across in range(3))
-    least: Floats = np.min([np.abs(found.one - other) for other in moved], axis=0)
-    return least
+    return is_whole(place.matrix) or float((least_apart(found)[found.inside] > FAR).mean()) <= FEW
 
 
 def _corners(grey: Floats) -> Blocks:

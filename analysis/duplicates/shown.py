@@ -17,6 +17,7 @@ SHOWN_GROUPS = 20
 """Groups printed; `--json` has all."""
 MORE = "--report OUT.html shows more, --json prints all"
 DONE = {"move": "moved", "hardlink": "linked", "reflink": "made to share blocks", "delete": "deleted"}
+MOVED = "On the same disk, a move frees nothing until you delete {}."
 
 
 def extras(decisions: Sequence[Decision]) -> dict[str, int]:
@@ -123,8 +124,18 @@ def sentence(run: Run, *, back: bool) -> str:
     if run.request.action == "delete":
         return f"{done}. The run is given up." if back else f"{done}."
     if back:
-        return f"{len(run.undone):,} of {plural(len(run.done), 'file')} of run {run.name} taken back."
-    return f"{done}. To take it back: lookalike dups {shlex.quote(str(run.path.parent.parent))} --undo {run.name}"
+        said = f"{len(run.undone):,} of {plural(len(run.done), 'file')} of run {run.name} taken back."
+        return f"{said} {run.request.folder} stays: delete it, if it is empty." if run.request.folder else said
+    said = f"{done}. To take it back: lookalike dups {shlex.quote(str(run.path.parent.parent))} --undo {run.name}"
+    return f"{said}\n{MOVED.format(run.request.folder)}" if _on_same_disk(run) else said
+
+
+def _on_same_disk(run: Run) -> bool:
+    """Whether a run moved files to a folder on a disk that they lay on."""
+    folder = run.request.folder
+    return folder is not None and run.devices.get(folder) in {
+        device for place, device in run.devices.items() if place != folder
+    }
 
 
 def spared_files(spared: Sequence[File], index: Path) -> str:
@@ -149,8 +160,14 @@ def _word(decision: Decision, file: File, going: Container[str]) -> str:
     return "extra" if str(file.path) in going else "keep "
 
 
-def print_groups(found: Listing, index: Path) -> None:
-    """Print groups, the kept file of each first."""
+def _share(part: int, whole: int) -> str:
+    """Bytes, and what share of all files they are."""
+    share = part / whole if whole else 0.0
+    return f"{file_size(part)} ({share:.{0 if share >= 0.01 or not part else 1}%} of {file_size(whole)})"
+
+
+def print_groups(found: Listing, index: Path, whole: int) -> None:
+    """Print groups, the kept file of each first. whole: bytes of all files of the index."""
     decisions = found.decisions
     going, shown = extras(decisions), ""
     for decision in decisions[:SHOWN_GROUPS]:
@@ -165,7 +182,7 @@ def print_groups(found: Listing, index: Path) -> None:
         say(f"... and {plural(len(decisions) - SHOWN_GROUPS, 'more group')}; {MORE}")
     sure = sum(decision.group.tier in SURE for decision in decisions)
     if sure:
-        say(f"{plural(sure, 'group')}: {plural(len(going), 'extra file')}, {file_size(sum(going.values()))}")
+        say(f"{plural(sure, 'group')}: {plural(len(going), 'extra file')}, {_share(sum(going.values()), whole)}")
     if sure < len(decisions):
         say(
             f"{plural(len(decisions) - sure, 'group')} to look at: only equal bytes or pixels make a file extra. "

@@ -18,6 +18,7 @@ from api.http.edge import Edge
 from api.http.routes import (
     boards,
     duplicates,
+    explain,
     feedback,
     field_names,
     guests,
@@ -68,7 +69,7 @@ def create_app(services: Mapping[str, Service], settings: Settings, keys: Keys) 
     app.state.settings = settings
     app.state.keys = keys
     app.state.pictures = Gate(settings.max_waiting)
-    nouns = (search, images, duplicates, spaces, maps, boards, watches, feedback, server)
+    nouns = (search, images, explain, duplicates, spaces, maps, boards, watches, feedback, server)
     app.state.routers = (server.public, *(noun.router for noun in nouns), guests.router)
     problems.install(app, field_names(app.state.routers))
     for router in app.state.routers:

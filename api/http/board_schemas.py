@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from api.http.schemas import EXAMPLE_ID, ImageId, Request
+from api.http.schemas import EXAMPLE_ID, Request, ShortId
 from api.serving.saved import SavedQuestion
 from search.catalog.boards import MAX_ITEMS, Board, BoardItem, Comment, Vote
 from search.catalog.shares import Share
@@ -51,7 +52,9 @@ class ItemRequest(Request):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"image": EXAMPLE_ID, "note": "the blue one"}]})
 
-    image: ImageId | None = Field(default=None, description="An indexed image.")
+    image: ShortId | None = Field(
+        default=None, description="An indexed image: its id, or 4 digits or more that only its id begins with."
+    )
     question: SavedQuestion | None = Field(default=None, description="As a search, without pictures.")
     name: BoardName | None = Field(default=None, description="Of the question.")
     note: Note = ""
@@ -229,16 +232,26 @@ class SharesAnswer(BaseModel):
     shares: list[ShareAnswer]
 
 
-class BoardExport(WholeBoardAnswer):
+class ExportedItem(ItemAnswer):
+    """An image or a question on a board that is taken along."""
+
+    file: str | None = Field(description="The name of an image's file beside this one, where files are written.")
+
+
+class BoardExport(BoardAnswer):
     """A board with all that was said of it."""
 
+    items: list[ExportedItem]
     comments: list[CommentAnswer]
 
     @classmethod
-    def whole(cls, board: Board, items: list[BoardItem], comments: list[Comment]) -> BoardExport:
-        """The answer for a board and what is on it."""
+    def whole(
+        cls, board: Board, items: list[BoardItem], comments: list[Comment], files: Mapping[int, str] | None = None
+    ) -> BoardExport:
+        """The answer for a board and what is on it. files: names by items."""
+        names = files or {}
         return cls(
             **BoardAnswer.of(board).model_dump(),
-            items=[ItemAnswer.of(item) for item in items],
+            items=[ExportedItem(**ItemAnswer.of(item).model_dump(), file=names.get(item.number)) for item in items],
             comments=[CommentAnswer.of(comment) for comment in comments],
         )

@@ -156,7 +156,7 @@ class Edge:
         scope = self._scope(headers)
         if scope is None:
             raise problems.unauthorized()
-        if scope < KeyScope.WRITE and exchange.method not in SAFE and exchange.path not in QUESTIONS:
+        if scope < KeyScope.WRITE and exchange.method not in SAFE and not _is_question(exchange.path):
             raise problems.read_only()
         return scope is KeyScope.WRITE
 
@@ -291,6 +291,10 @@ class _Watched:
 
 def _is_open(path: str) -> bool:
     return path in OPEN or path.startswith(("/static/", GUESTS))
+
+
+def _is_question(path: str) -> bool:
+    return path in QUESTIONS or (path.startswith("/v1/images/") and path.endswith("/explain"))
 
 
 def _has_body(scope: Scope) -> bool:

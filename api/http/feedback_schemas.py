@@ -137,6 +137,9 @@ class MeasuredAnswer(BaseModel):
     recall: ShareAnswer
     more: int
     less: int
+    backed: float | None = Field(
+        default=None, description="Of the images without a mark that score so, the share that the marks speak for."
+    )
 
 
 class RoundAnswer(BaseModel):
@@ -153,6 +156,8 @@ class RoundAnswer(BaseModel):
 class SessionSummary(BaseModel):
     """A kept session, and how many rounds and marks it has up to the newest round."""
 
+    model_config = ConfigDict(from_attributes=True)
+
     id: str
     name: str | None
     space: str
@@ -161,21 +166,6 @@ class SessionSummary(BaseModel):
     more: int
     less: int
     label: str | None = Field(description="Of its label rule.")
-
-    @classmethod
-    def of(cls, session: FeedbackSession) -> SessionSummary:
-        """The answer of a session."""
-        marks = session.marks()
-        return cls(
-            id=session.id,
-            name=session.name,
-            space=session.question.space,
-            added_at=session.rounds[0].added_at,
-            rounds=len(session.rounds) - 1,
-            more=len(marks.more),
-            less=len(marks.less),
-            label=None if session.rule is None else session.rule.label,
-        )
 
 
 class SessionsAnswer(BaseModel):

@@ -17,7 +17,7 @@ from starlette.types import Scope
 
 from api import errors, metrics
 from api.errors import ApiError, ServingError
-from indexer.errors import ImageRejected, IndexerError
+from indexer.errors import ImageRejected, IndexerError, NoPatches
 from search import errors as search_errors
 from search.catalog.annotations import MAX_LABELS
 from search.errors import IndexLocked, SearchError, StorageFailed
@@ -153,6 +153,8 @@ _STATUS: dict[type[Exception], tuple[HTTPStatus, str]] = {
     search_errors.SpaceNeeded: (HTTPStatus.CONFLICT, "space-needed"),
     search_errors.SpaceIncomplete: (HTTPStatus.CONFLICT, "space-incomplete"),
     search_errors.SpaceUnfit: (HTTPStatus.CONFLICT, "space-of-words"),
+    NoPatches: (HTTPStatus.CONFLICT, "no-patches"),
+    search_errors.SpaceOfRegions: (HTTPStatus.CONFLICT, "space-of-regions"),
     search_errors.RecipeMismatch: (HTTPStatus.CONFLICT, "recipe-mismatch"),
     search_errors.FilterInvalid: (HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-filter"),
     search_errors.QueryInvalid: (HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-query"),
@@ -286,7 +288,7 @@ def _from_validation(errors: Any, fields: Collection[str]) -> Problem:
         if first["type"] != "missing" or first["loc"] == ("body",):
             return malformed(_UNREADABLE)
         return malformed(f"The field {first['loc'][-1]!r} is missing.{_A_FORM if 'image' in first['loc'] else ''}")
-    if first["loc"] == ("body", "image"):
+    if first["loc"] == ("body", "image") and not first["type"].startswith("string_"):
         return invalid(f"image: is not a file.{_A_FORM}")
     if first["type"] == "extra_forbidden":
         return unknown_field("body")
@@ -317,7 +319,11 @@ _RULES = {
     "too_short": "has too few entries; at least",
     "string_pattern_mismatch": "does not have the form of such a value",
 }
-_FORMS = {"id": "; it is 64 hexadecimal digits", "cursor": "; it is `next_cursor` of the page before"}
+_FORMS = {
+    "id": "; it is 64 hexadecimal digits",
+    "image": "; it is an image's id, 64 hexadecimal digits, or 4 or more that it alone begins with",
+    "cursor": "; it is `next_cursor` of the page before",
+}
 
 
 def _bound(error: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ from search.types import ImageRecord
 
 EXAMPLE_ID = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 ImageId = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$", to_lower=True)]
+ShortId = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{4,64}$", to_lower=True)]
 Pair = Annotated[list[float], Field(min_length=2, max_length=2)]
 
 EXAMPLE_HIT: dict[str, Any] = {
@@ -191,11 +192,15 @@ class SpaceRequest(Request):
         default="none", description="What its vectors go through before they are searched."
     )
     style: bool = Field(default=False, description="The space in which styles are compared, instead of layers.")
+    regions: bool = Field(default=False, description="The space of parts of images, instead of layers.")
 
     @model_validator(mode="after")
     def _says_one(self) -> SpaceRequest:
-        if self.style == bool(self.layers) or (self.style and (self.pooling is not None or self.transform != "none")):
-            raise ValueError("give layers, or style alone")
+        own = self.style or self.regions
+        if [self.style, self.regions, bool(self.layers)].count(True) != 1 or (
+            own and (self.pooling is not None or self.transform != "none")
+        ):
+            raise ValueError("give layers, or style or regions alone")
         return self
 
 

@@ -166,6 +166,9 @@ class HitAnswer(BaseModel):
     copies: list[str] = Field(description="With `fold`: ids of images that look the same, best first; at most 100.")
     copy_count: int = Field(description="How many they are.")
     why: list[ReasonAnswer] = Field(description="One for each aspect, in the query's order, and for words at the end.")
+    box: tuple[int, int, int, int] | None = Field(
+        description="In a space of regions, the nearest part: x, y, width, height in pixels of the upright image."
+    )
 
 
 class Took(BaseModel):
@@ -190,6 +193,7 @@ class SearchAnswer(BaseModel):
                             "copies": [EXAMPLE_ID[::-1]],
                             "copy_count": 1,
                             "why": [{"space": "layer11", "score": 0.8713, "share": 0.8713}],
+                            "box": None,
                         }
                     ],
                     "space": "layer11",

@@ -22,7 +22,7 @@ from api.serving.embedding import warm_up
 from api.serving.service import Service
 from api.serving.words import Sentences
 from api.settings import Settings
-from indexer.index_encoder import load_index_encoder
+from indexer.index_encoder import installed_spaces, load_index_encoder
 from indexer.renewal import is_renewable, renew_words
 from search.index import Index
 
@@ -97,7 +97,8 @@ def open_services(directories: Sequence[Path], settings: Settings) -> Iterator[d
             if renewed:
                 with index.writer() as writer:
                     renew_words(index, writer, warn=LOG.warning)
-            encoder = load_index_encoder(index, index.spaces, warn=LOG.warning)
+            spaces = installed_spaces(index, warn=LOG.warning)
+            encoder = load_index_encoder(index, spaces, warn=LOG.warning)
             warm_up(encoder)
             services[name] = Service(name, index, encoder, settings, sentences=sentences)
             closing.callback(services[name].close)

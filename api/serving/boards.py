@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO, RawIOBase
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from api.errors import FileGone, LinkInvalid, QuestionInvalid
 from api.serving.pictures import Pictures, open_original
@@ -19,10 +20,16 @@ from search.catalog.shares import Share, find_share
 from search.errors import NotOnBoard, UnknownImage
 from search.index import Index
 
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
 MAX_SHEET = 100
 """Images of a contact sheet: small pictures of some of them are made first, 50 to 100 ms each."""
 CHUNK_BYTES = 1 << 18
 """Of an archive that is sent while it is made: it is never in memory as a whole."""
+MAX_STEM = 150
+"""Bytes of an exported file's name, before its ending: with a place, it fits any file system."""
+_NO_NAMES = frozenset('/\\:*?"<>|')
 _ARCHIVED_AT = (1980, 1, 1, 0, 0, 0)
 """The time of files in archives: the same board makes the same archive."""
 
@@ -76,7 +83,7 @@ async def contact_sheet(whole: WholeBoard, pictures: Pictures) -> bytes:
         with suppress(FileGone, UnknownImage, IndexerError):
             data = await pictures.thumbnail(item.image, 256)
         cells.append(Picture(data=data, heading=f"{place}", caption=item.note or item.image[:16]))
-    return draw_cells(cells)
+    return await asyncio.to_thread(draw_cells, cells)
 
 
 def draw_cells(cells: Sequence[Picture]) -> bytes:
@@ -86,33 +93,42 @@ def draw_cells(cells: Sequence[Picture]) -> bytes:
     return out.getvalue()
 
 
-def named_files(index: Index, whole: WholeBoard) -> Iterator[tuple[str, BinaryIO]]:
-    """The original files of a board's images, open, with names in its order; those that are gone are left out."""
+def named_files(index: Index, whole: WholeBoard) -> Iterator[tuple[int, str, BinaryIO]]:
+    """The original files of a board's images, open, each with its item and a name: its own, behind its place. Those
+    that are gone are left out."""
     for place, item in enumerate(whole.images, start=1):
         assert item.image is not None
         with suppress(FileGone, UnknownImage):
             original = open_original(index, item.image)
-            suffix = original.name.rpartition(".")[2].lower()
-            known = suffix if suffix.isascii() and suffix.isalnum() and len(suffix) <= 5 else original.format
             with original.file:
-                yield f"{place:04}-{item.image[:16]}.{known}", original.file
+                yield item.number, f"{place:04}-{_portable(original.name)}", original.file
 
 
-def archive(index: Index, whole: WholeBoard, described: bytes) -> Iterator[bytes]:
-    """A ZIP archive of a board's original files, and of what describes it, a piece at a time.
+def _portable(name: str) -> str:
+    """A file's name as any system takes it, with its ending, and not too long."""
+    plain = "".join("_" if one in _NO_NAMES or not one.isprintable() else one for one in name).rstrip(". ")
+    stem, dot, ending = plain.rpartition(".")
+    if not dot or len(ending) > 10:
+        stem, dot, ending = plain, "", ""
+    return stem.encode()[:MAX_STEM].decode("utf-8", "ignore") + dot + ending
 
-    The files are stored as they are: pictures are compressed already. They are named by their place and id: what they
-    are called here is nobody's business there.
+
+def archive(index: Index, whole: WholeBoard, describe: Callable[[Mapping[int, str]], str]) -> Iterator[bytes]:
+    """A ZIP archive of a board's original files, and at its end of what describes it, a piece at a time.
+
+    The files are stored as they are: pictures are compressed already. describe: told the files' names, by their items.
     """
     out = _Pipe()
+    names: dict[int, str] = {}
     with zipfile.ZipFile(out, "w") as made:
-        made.writestr(zipfile.ZipInfo("board.json", _ARCHIVED_AT), described)
-        yield out.taken()
-        for name, file in named_files(index, whole):
+        for item, name, file in named_files(index, whole):
+            names[item] = name
             with made.open(zipfile.ZipInfo(name, _ARCHIVED_AT), "w", force_zip64=True) as entry:
                 while data := file.read(CHUNK_BYTES):
                     entry.write(data)
                     yield out.taken()
+        made.writestr(zipfile.ZipInfo("board.json", _ARCHIVED_AT), describe(names))
+        yield out.taken()
     yield out.taken()
 
 
@@ -125,9 +141,9 @@ class _Pipe(RawIOBase):
     def writable(self) -> bool:
         return True
 
-    def write(self, data: bytes) -> int:  # type: ignore[override]
+    def write(self, data: ReadableBuffer, /) -> int:
         self._parts.append(bytes(data))
-        return len(data)
+        return len(self._parts[-1])
 
     def taken(self) -> bytes:
         """Everything since the last time."""

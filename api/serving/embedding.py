@@ -26,13 +26,15 @@ from api.serving.looked import Looked
 from api.serving.timing import Timing
 from api.settings import Settings
 from indexer.encoders.encoder import Encoder
+from indexer.index_encoder import check_installed, installed_spaces
 from indexer.machine import cores
-from indexer.pictures.decode import Box, DecodeLimits, decode, thumbnail
+from indexer.pictures.decode import Box, Decoded, DecodeLimits, decode, thumbnail
 from indexer.pictures.formats import HEADER_BYTES, sniff
-from indexer.pictures.preprocess import ORIENTATIONS, blank, orientations
+from indexer.pictures.preprocess import ORIENTATIONS, Inputs, blank, orientations
 from indexer.pictures.worker import Workers
 from search.index import Index
 from search.types import ImageFacts, Space, Vector
+from search.vectors import wholes
 
 Result = TypeVar("Result")
 LOG = logging.getLogger("lookalike")
@@ -54,7 +56,8 @@ NICE = 5
 
 @dataclass(frozen=True)
 class Embedded:
-    """The embeddings of one image ((dim,) float32 each) by the names of these spaces. phash: of a whole picture."""
+    """The embeddings of one image (`Recipe.shape` float32 each) by the names of these spaces. phash: of a whole
+    picture."""
 
     spaces: tuple[Space, ...]
     vectors: Mapping[str, Vector]
@@ -76,13 +79,14 @@ class Embedding:
     def __init__(
         self, index: Index, encoder: Encoder, load: Callable[[Sequence[Space]], Encoder], settings: Settings
     ) -> None:
-        """encoder: for the index's spaces. load: another one, for spaces that it will have.
+        """encoder: for the index's spaces, but for those that lack a package. load: another one, for spaces that it
+        will have.
 
         Raises WorkerFailed where decoding processes cannot be started.
         """
         self._index = index
         self._load = load
-        self._loaded = Loaded(encoder, index.spaces)
+        self._loaded = Loaded(encoder, [space for space in index.spaces if space.name in encoder.names])
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._loading: asyncio.Task[None] | None = None
         self._failed: tuple[float, Exception] | None = None
@@ -140,8 +144,8 @@ class Embedding:
             if not fresh:
                 for key, embedded in zip(keys, known, strict=True):
                     self._remember(key, embedded)
-        vectors = [one.vectors[space.name] for one in known]
-        return Looked(np.stack(vectors) if turns else vectors[0], known[0].phash)
+        vectors = wholes(np.stack([one.vectors[space.name] for one in known]))
+        return Looked(vectors if turns else vectors[0], known[0].phash)
 
     async def _views(self, data: bytes, space: Space, timing: Timing, box: Box | None, turns: bool) -> list[Embedded]:
         while True:
@@ -170,7 +174,7 @@ class Embedding:
             decoded = await self._apart(decode, data, inputs=loaded.inputs)
             there = self._index.spaces
             wanted = [space for space in there if space.complete]
-            if not self._loaded.gives(there):
+            if not self._loaded.gives(there) and not self._loaded.gives(installed_spaces(self._index)):
                 self._start_following()  # so that new images need no filling any more, soon
             embedded = self._remembered(key, wanted)
             while embedded is None:
@@ -208,10 +212,12 @@ class Embedding:
             raise NotReady from error
 
     async def _for(self, wanted: Sequence[Space]) -> Loaded:
-        """An encoder that gives these spaces. Raises UnknownSpace where one of them was dropped."""
+        """An encoder that gives these spaces. Raises UnknownSpace where one of them was dropped, ModelUnavailable."""
         while not self._loaded.gives(wanted):
             for space in wanted:
                 self._index.space(space)
+                if not self._loaded.gives([space]):
+                    check_installed(space)  # before a model is loaded in vain
             loading = self._start_following()
             if loading is None:
                 assert self._failed is not None
@@ -241,10 +247,20 @@ class Embedding:
         await loop.run_in_executor(self._loader, before.close)
 
     def _load_all(self) -> Loaded:
-        spaces = self._index.spaces
+        spaces = installed_spaces(self._index)
         encoder = self._load(spaces)
         warm_up(encoder)
         return Loaded(encoder, spaces)
+
+    async def decoded(self, data: bytes, inputs: Inputs, box: Box | None) -> Decoded:
+        """An upload, or its box, decoded apart. Raises NotAnImage, ImageRejected, WorkerFailed."""
+        _check_kind(data)
+        return await self._apart(decode, data, inputs=inputs, box=box)
+
+    async def decoded_again(self, data: bytes, inputs: Inputs) -> Decoded:
+        """An indexed image's file, decoded apart, within a build's limits. Raises ImageRejected, WorkerFailed."""
+        work = partial(self._drawing.run, decode, data, inputs=inputs)
+        return await asyncio.get_running_loop().run_in_executor(self._drawers, work)
 
     async def thumbnail(self, data: bytes, size: int) -> bytes:
         """`indexer.pictures.decode.thumbnail`, in a process of its own, within a build's limits."""
@@ -275,8 +291,12 @@ def warm_up(encoder: Encoder) -> None:
     encoder.encode(blank(encoder.inputs))
 
 
-def _digest(data: bytes) -> bytes:
-    """The key by which an upload's embeddings are remembered. Raises NotAnImage."""
+def _check_kind(data: bytes) -> None:
     if not sniff(data[:HEADER_BYTES]):
         raise NotAnImage
+
+
+def _digest(data: bytes) -> bytes:
+    """The key by which an upload's embeddings are remembered. Raises NotAnImage."""
+    _check_kind(data)
     return hashlib.sha256(data).digest()

@@ -10,7 +10,7 @@ from api.serving.service import Service
 from api.serving.timing import Timing
 from search.errors import UnknownImage
 from search.feedback import Marks, TaughtQuestion, checked_number
-from search.labelling import Labelled, again, apply, preview
+from search.labelling import Labelled, apply, shown
 from search.query.parts import check_window
 from search.teaching import Taught
 from search.types import Query, Space
@@ -40,13 +40,7 @@ async def taught_question(service: Service, question: Question, timing: Timing) 
 def kept_form(query: Query, options: SearchOptions) -> TaughtQuestion:
     """A query as feedback keeps it."""
     assert isinstance(query.space, Space)
-    return TaughtQuestion(
-        space=query.space.name,
-        parts=tuple(query.parts),
-        words=query.words,
-        words_share=query.words_share,
-        filter=options.filter,
-    )
+    return TaughtQuestion.of(query, query.space, options.filter)
 
 
 async def teach(
@@ -78,7 +72,7 @@ async def go_on(
     UnknownSession.
     """
     session = await service.read(lambda index: index.catalog.session(named))
-    path = session.path(after)
+    path = session.base(marks, after, name) if len(marks) else session.path(after)
     here = path[-1].id
     before = session.marks(here)
     total = checked_number(before.then(marks))
@@ -122,14 +116,11 @@ async def label(
 ) -> tuple[Labelled, int | None]:
     """What a session's label rule does now, and how many images got the label; None where it was only shown.
 
-    label: None for the rule that is kept. Raises as `preview`, and IndexLocked.
+    label: None for the rule that is kept. Raises as `shown`, and IndexLocked.
     """
     index, teacher = service.index, service.teacher
     session = await service.read(lambda index: index.catalog.session(named))
-    if label is None:
-        work = partial(again, index, teacher, session)
-    else:
-        work = partial(preview, index, teacher, session, label, round_id=after, above=above, precision=precision)
+    work = partial(shown, index, teacher, session, label, round_id=after, above=above, precision=precision)
     found = await service.heavy(work)
     if not do_apply:
         return found, None

@@ -36,7 +36,7 @@ class Loaded:
         return all(space.identity in mine for space in wanted)
 
     async def encode(self, pixels: NDArray[np.uint8]) -> dict[str, Vector]:
-        """The embeddings of one picture by space ((dim,) float32 each).
+        """The embeddings of one picture by space (`Recipe.shape` float32 each).
 
         pixels: as `preprocess.to_inputs` makes them for `inputs`. Raises Closed where another one has its place, and
         what the encoder raises.

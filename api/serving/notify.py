@@ -1,7 +1,8 @@
 """Telling others of matches: the only file of the server that calls out.
 
-An address is looked up once, checked, and connected to as it was checked: a name cannot lead elsewhere a moment later
-(DNS rebinding). No redirect is followed, no proxy of the environment is used, and of an answer only the head is read.
+A name is looked up once; each of its addresses is checked, and connected to as it was checked: a name cannot lead
+elsewhere a moment later (DNS rebinding). Where one cannot be connected to, the next one is tried. No redirect is
+followed, no proxy of the environment is used, and of an answer only the head is read.
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ MAX_URL = 2_000
 """Characters of an address: longer ones are refused by many servers."""
 SEND_SECONDS = 10.0
 """Seconds from looking a name up to the head of the answer; what takes longer counts as failed."""
+CONNECT_SECONDS = 3.0
+"""For a connection to one of several addresses, so that there is time for the next one."""
+MAX_ADDRESSES = 4
+"""Of a name that are tried: more must not hold up other messages."""
 MAX_DISCORD_TEXT = 200
 """Characters of a line of Discord's form, which allows 256 for a title."""
 TIMESTAMP, SIGNATURE, DELIVERY = "Lookalike-Timestamp", "Lookalike-Signature", "Lookalike-Delivery"
@@ -83,7 +88,9 @@ def is_public(address: str) -> bool:
             inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
         if inner is not None:
             ip = inner
-    return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified)
+    return ip.is_global and not (
+        getattr(ip, "is_site_local", False) or ip.is_multicast or ip.is_reserved or ip.is_unspecified
+    )
 
 
 def _is_address(host: str) -> bool:
@@ -153,20 +160,31 @@ async def tell(url: str, headers: Mapping[str, str], body: bytes, *, private: bo
 
 async def _tell(url: str, headers: Mapping[str, str], body: bytes, *, private: bool) -> Told:
     named = httpx.URL(url)
+    host = named.raw_host.decode("ascii")
     port = named.port or (443 if named.scheme == "https" else 80)
-    found = await asyncio.get_running_loop().getaddrinfo(named.host, port, type=socket.SOCK_STREAM)
-    addresses = [str(one[4][0]) for one in found]
-    allowed = [address for address in addresses if private or is_public(address)]
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    addresses = dict.fromkeys(str(one[4][0]) for one in found)
+    allowed = [address for address in addresses if private or is_public(address)][:MAX_ADDRESSES]
     if not allowed:
         raise AddressRefused(_PRIVATE)
-    there = named.copy_with(host=allowed[0])
     sent = {**headers, "Host": named.netloc.decode("ascii")}
-    secure = {"sni_hostname": named.host}  # the certificate is that of the name, wherever the connection leads
-    async with (
-        httpx.AsyncClient(verify=_certificates(), timeout=SEND_SECONDS, trust_env=False) as client,
-        client.stream("POST", there, headers=sent, content=body, extensions=secure, follow_redirects=False) as response,
-    ):
-        return Told(ok=response.is_success, answer=str(response.status_code), retry_after=_retry_after(response))
+    secure = {"sni_hostname": host}  # the certificate is the name's, wherever it leads
+    timeout = httpx.Timeout(SEND_SECONDS, connect=SEND_SECONDS if len(allowed) == 1 else CONNECT_SECONDS)
+    async with httpx.AsyncClient(verify=_certificates(), timeout=timeout, trust_env=False) as client:
+        for address in allowed:
+            request = client.build_request(
+                "POST", named.copy_with(host=address), headers=sent, content=body, extensions=secure
+            )
+            try:
+                response = await client.send(request, stream=True, follow_redirects=False)
+            except (httpx.ConnectError, httpx.ConnectTimeout):  # nothing was sent there
+                if address == allowed[-1]:
+                    raise
+            else:
+                await response.aclose()
+                answer = str(response.status_code)
+                return Told(ok=response.is_success, answer=answer, retry_after=_retry_after(response))
+    raise AssertionError("the last address answers or raises")
 
 
 @cache

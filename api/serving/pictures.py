@@ -56,6 +56,19 @@ class Pictures:
         """An image's original file, open. Raises UnknownImage, FileGone."""
         return await activity.run(self._files, lambda: open_original(self._index, image_id))
 
+    async def whole(self, image_id: str) -> bytes:
+        """The bytes of an image's original file. Raises UnknownImage, FileGone."""
+
+        def read() -> bytes:
+            with open_original(self._index, image_id).file as file:
+                return file.read()
+
+        return await activity.run(self._files, read)
+
+    async def kept_thumbnail(self, image_id: str, at_least: int) -> bytes | None:
+        """`kept_thumbnail` of the index."""
+        return await activity.run(self._cache, lambda: kept_thumbnail(self._index, image_id, at_least))
+
     async def thumbnail(self, image_id: str, size: int) -> bytes:
         """A JPEG that fits in `size` x `size` pixels, from the cache or made now. Raises UnknownImage, FileGone."""
         cached = self._index.thumbnails / image_id[:2] / f"{image_id}-{size}.jpg"
@@ -75,17 +88,25 @@ class Pictures:
                 cached.unlink(missing_ok=True)
                 raise
 
-        def whole() -> bytes:
-            with open_original(self._index, image_id).file as file:
-                return file.read()
-
         found = await activity.run(self._cache, kept)
         if found is not None and found.endswith(_JPEG_END):  # a power cut may have left it empty
             return found
         async with self._drawing:
-            small = await self._embedding.thumbnail(await activity.run(self._files, whole), size)
+            small = await self._embedding.thumbnail(await self.whole(image_id), size)
         await activity.run(self._cache, lambda: keep(small))
         return small
+
+
+def kept_thumbnail(index: Index, image_id: str, at_least: int) -> bytes | None:
+    """The largest thumbnail in the cache, of an image whose file may be gone; None where none was made to fit in
+    `at_least` pixels or more."""
+    paths = (index.thumbnails / image_id[:2]).glob(f"{image_id}-*.jpg")
+    sizes = {int(path.stem.rpartition("-")[2]): path for path in paths}
+    for size in sorted((size for size in sizes if size >= at_least), reverse=True):
+        with suppress(OSError):
+            if (small := sizes[size].read_bytes()).endswith(_JPEG_END):  # a power cut may have left it empty
+                return small
+    return None
 
 
 def open_original(index: Index, image_id: str) -> Original:

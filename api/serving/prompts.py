@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from api.errors import QuestionInvalid
 from api.serving.questions import Question, QuestionAspect, QuestionPart
-from search.errors import PromptInvalid
+from search.errors import PromptInvalid, UnknownImage
 from search.index import Index
-from search.query.prompt import PromptPart
+from search.query.prompt import Prompt, PromptPart
 
 STYLE = "style"
 """What names of spaces in which images of one style are near begin with, or end with, after the name of a model."""
@@ -49,6 +49,15 @@ def resolved(question: Question, index: Index) -> Question:
     return replace(question, prompt=None, images={}, aspects=sides, options=options)
 
 
+def with_whole_ids(prompt: Prompt, index: Index) -> Prompt:
+    """The same prompt, in which ids are whole. Raises PromptInvalid."""
+
+    def whole(part: PromptPart) -> PromptPart:
+        return replace(part, value=_id(part, index)) if part.kind == "id" else part
+
+    return replace(prompt, parts=tuple(map(whole, prompt.parts)), style=tuple(map(whole, prompt.style)))
+
+
 def _aspect(parts: Sequence[QuestionPart], space: str | None) -> QuestionAspect:
     """An aspect that counts as much as its parts do together."""
     return QuestionAspect(parts=parts, space=space, weight=sum(abs(part.weight) for part in parts))
@@ -69,12 +78,19 @@ def _part(part: PromptPart, question: Question, index: Index) -> QuestionPart:
 
 
 def _id(part: PromptPart, index: Index) -> str:
-    """The only id that begins so."""
-    found = index.catalog.ids_beginning(part.value, 2)
+    try:
+        return whole_id(part.value, index)
+    except (UnknownImage, QuestionInvalid) as error:
+        raise PromptInvalid(str(error), part.position) from error
+
+
+def whole_id(beginning: str, index: Index) -> str:
+    """The only id that begins so. Raises UnknownImage, QuestionInvalid where there are several."""
+    found = index.catalog.ids_beginning(beginning, 2)
     if not found:
-        raise PromptInvalid(f"The index has no image whose id begins with {part.value}.", part.position)
+        raise UnknownImage(f"The index has no image whose id begins with {beginning}.")
     if len(found) > 1:
-        raise PromptInvalid(f"Several images' ids begin with {part.value}. Add digits.", part.position)
+        raise QuestionInvalid(f"Several images' ids begin with {beginning}. Add digits.")
     return found[0]
 
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 
 from api.errors import QuestionInvalid, QuestionUnreadable
 from api.serving.looked import Looked
+from indexer.encoders.words import spaces_of_words
 from indexer.pictures.decode import Box
 from search.filters import KeyTwice, parse_filter, parse_json
 from search.index import Index
@@ -267,14 +268,6 @@ class Question:
             return replace(draft, parts=sides[0])
         found = [replace(aspect, parts=parts) for aspect, parts in zip(draft.aspects, sides, strict=True) if parts]
         return replace(draft, aspects=found)
-
-
-def spaces_of_words(spaces: Sequence[Space]) -> list[Space]:
-    """Those in which words are looked up, the best first: complete ones; of these, those of a model that was trained
-    with texts, then what an index learned last."""
-    trained = [space for space in spaces if space.recipe.text_sha256 is not None]
-    told = [space for space in reversed(spaces) if space.recipe.words is not None]
-    return sorted([*trained, *told], key=lambda space: not space.complete)
 
 
 def read_json(text: str | bytes) -> Any:

@@ -23,6 +23,7 @@ from api.serving.asking import query_of
 from api.serving.batching import Stage
 from api.serving.duplicates import Duplicates
 from api.serving.embedding import Embedded, Embedding
+from api.serving.explaining import Explaining
 from api.serving.filling import Filling, new_space
 from api.serving.gate import Gate
 from api.serving.maps import Maps
@@ -109,6 +110,7 @@ class Service:
         self._closing = threading.Event()
         self._observer = Observer(name, index)
         self.pictures = Pictures(index, self.embedding)
+        self.explaining = Explaining(index, self.embedding, self.pictures)
         self.maps = Maps(index)
         self.duplicates = Duplicates(index)
         self.teacher = Teacher(index)
@@ -128,6 +130,7 @@ class Service:
             pool.shutdown()
         stages = (
             self.watching.close,
+            self.explaining.close,
             self.pictures.close,
             self.maps.close,
             self.duplicates.close,

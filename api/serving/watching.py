@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import threading
 import time
@@ -22,10 +23,10 @@ from typing import TypeVar
 import faiss
 from filelock import FileLock, Timeout
 
-from api.errors import ApiError, QuestionInvalid
+from api.errors import ApiError
 from api.serving import notify
-from api.serving.questions import spaces_of_words
-from api.serving.saved import SavedQuestion, read_saved
+from api.serving.saved import read_saved
+from api.serving.watched import check_cut, watched
 from api.serving.words import WordsEmbedding
 from indexer.errors import IndexerError
 from search.catalog.watches import (
@@ -50,8 +51,10 @@ LOCK_SECONDS = 2.0
 """For which the index's lock is waited for: filling takes it for a moment again and again."""
 LOCKED_SECONDS = 5.0
 """Until the next try where another process writes for long: a build. What it has added is found once it is done."""
+PROBLEM_SECONDS = 60.0
+"""Until a question is asked again that could not be asked: its encoder may be there by then."""
 NEW_AT_ONCE = 1_000
-"""New images of which a question is asked at once: at worst each is a match."""
+"""Images that are new, or newly have a vector, of which a question is asked at once: at worst each is a match."""
 MATCHES_IN_MESSAGE: dict[str, int] = {"json": 100, "discord": 10}
 """Matches of a message, by its form: Discord takes ten embeds."""
 MAX_ATTEMPTS = 12
@@ -81,7 +84,7 @@ class Watching:
             1, thread_name_prefix="watch", initializer=partial(faiss.omp_set_num_threads, 1)
         )
         self._version: int | None = None
-        self._later = 0.0
+        self._later, self._again = 0.0, math.inf
         self._sending: dict[int, asyncio.Task[None]] = {}
         self._due: dict[int, float] = {}
         self._attempts: dict[int, int] = {}
@@ -124,7 +127,8 @@ class Watching:
     async def _round(self) -> None:
         """Send what waits, note what was sent, and look for matches where the catalog was changed."""
         version = self._index.catalog.version()
-        if version == self._version and not (self._due or self._outcomes or self._sending):
+        waits = self._due or self._outcomes or self._sending
+        if version == self._version and time.monotonic() < self._again and not waits:
             return
         watches = await self._apart(self._watches)
         if watches and not self._mine():
@@ -133,7 +137,8 @@ class Watching:
         if time.monotonic() < self._later:
             return
         await self._note_outcomes()
-        if version != self._version:
+        if version != self._version or time.monotonic() >= self._again:
+            self._again = math.inf
             for watch in watches:
                 await self._look(watch)
             self._version = version
@@ -153,7 +158,7 @@ class Watching:
         waiting = watch.waiting
         seen = watch.seen_seq
         while not self._stop.is_set() and waiting < MAX_WAITING_DELIVERIES:
-            upto, newest = await self._apart(partial(self._next, seen))
+            upto, newest = await self._apart(partial(self._next, seen, watch.made_seq))
             if upto <= seen and watch.problem is None:
                 return
             await self._write(lambda: None)  # where a build writes, the question would be asked in vain
@@ -165,6 +170,7 @@ class Watching:
                 messages = [matches[start : start + most] for start in range(0, len(matches), most)]
             except (SearchError, IndexerError, ApiError) as error:
                 problem = str(error)
+                self._again = time.monotonic() + PROBLEM_SECONDS
                 if problem == watch.problem:
                     return
             await self._write(partial(self._keep, watch.number, messages, upto if problem is None else seen, problem))
@@ -172,22 +178,24 @@ class Watching:
                 return
             seen, waiting = upto, waiting + len(messages)
 
-    def _next(self, seen: int) -> tuple[int, int]:
+    def _next(self, seen: int, since: int) -> tuple[int, int]:
         with self._index.catalog.reading() as connection:
-            return next_new(connection, seen, NEW_AT_ONCE), newest_seq(connection)
+            return next_new(connection, seen, NEW_AT_ONCE, since=since), newest_seq(connection)
 
     def _keep(self, watch: int, messages: Sequence[Sequence[Match]], seen_seq: int, problem: str | None) -> None:
         with self._index.writer(timeout=LOCK_SECONDS) as writer, writer.transaction() as transaction:
             transaction.note_matches(watch, messages, seen_seq=seen_seq, problem=problem)
 
     async def _matches(self, watch: Watch, after: int, upto: int) -> list[Match]:
-        saved = read_saved(watch.question)
-        question = saved.question()
+        question = await self._apart(partial(watched, read_saved(watch.question), self._index))
         draft = question.draft(self._index)
         texts = [text for text, _ in question.texts_in(draft)]
-        words = await self._words.embed_apart(texts, self._index.space(draft.space))
-        query = new_images(question.query(draft, (), words), after, upto)
+        space = self._index.space(draft.space)
+        words = await self._words.embed_apart(texts, space)
+        new = Added(space.name, after, upto, watch.made_seq)
+        query = new_images(question.query(draft, (), words), new)
         hits = await self._apart(partial(self._index.search, query))
+        check_cut(question, hits)
         return [Match(hit.id, hit.score, hit.fmr) for hit in hits]
 
     async def _start_sending(self, watches: Sequence[Watch]) -> None:
@@ -209,10 +217,8 @@ class Watching:
                     task.add_done_callback(partial(self._sent, watch.number))
                 break  # in their order
 
-    def _sent(self, watch: int, task: asyncio.Task[None]) -> None:
+    def _sent(self, watch: int, _: asyncio.Task[None]) -> None:
         del self._sending[watch]
-        if not task.cancelled() and task.exception() is not None:  # the catalog could not be read, say: tried again
-            LOG.warning("a message of %s could not be made", self._name, exc_info=task.exception())
 
     def _waiting(self, watch: int) -> list[Delivery]:
         with suppress(UnknownWatch), self._index.catalog.reading() as connection:
@@ -221,19 +227,14 @@ class Watching:
 
     async def _send(self, watch: Watch, message: Delivery) -> None:
         attempts = self._attempts.get(message.number, message.attempts) + 1
-        delivery = f"{watch.number}-{message.number}"
-        matches = await self._apart(partial(self._shown, message))
-        if not matches:
+        try:
+            told = await self._tell(watch, message)
+        except Exception:  # the catalog could not be read, say
+            LOG.warning("a message of %s could not be made, which is tried again", self._name, exc_info=True)
+            told = notify.Told(ok=False, answer="it could not be made")
+        if told is None:
             self._end(message.number, attempts, "failed", "its images are gone")
-            return
-        shown = {"id": watch.number, "name": watch.name}
-        if watch.form == "discord":
-            body = notify.discord_message(shown, matches)
-        else:
-            body = notify.json_message(self._name, shown, delivery, matches)
-        headers = notify.headers_of(watch.form, watch.secret, delivery, body)
-        told = await notify.tell(watch.url, headers, body, private=self._private)
-        if told.ok:
+        elif told.ok:
             self._end(message.number, attempts, "sent", told.answer)
         elif attempts >= MAX_ATTEMPTS:
             LOG.warning("a message of the watch %d of %s was given up: %s", watch.number, self._name, told.answer)
@@ -243,6 +244,19 @@ class Watching:
             pause = max(pause, min(told.retry_after or 0.0, LONGEST_PAUSE))
             self._attempts[message.number], self._due[message.number] = attempts, time.monotonic() + pause
             self._outcomes[message.number] = attempts, "waiting", told.answer
+
+    async def _tell(self, watch: Watch, message: Delivery) -> notify.Told | None:
+        """Send a message once; nothing where none of its images is left."""
+        matches = await self._apart(partial(self._shown, message))
+        if not matches:
+            return None
+        shown, delivery = {"id": watch.number, "name": watch.name}, f"{watch.number}-{message.number}"
+        if watch.form == "discord":
+            body = notify.discord_message(shown, matches)
+        else:
+            body = notify.json_message(self._name, shown, delivery, matches)
+        headers = notify.headers_of(watch.form, watch.secret, delivery, body)
+        return await notify.tell(watch.url, headers, body, private=self._private)
 
     def _end(self, delivery: int, attempts: int, state: DeliveryState, answer: str) -> None:
         self._due.pop(delivery, None)
@@ -296,28 +310,7 @@ class Watching:
         return await asyncio.get_running_loop().run_in_executor(self._worker, work)
 
 
-def new_images(query: Query, after: int, upto: int) -> Query:
-    """A query of images alone that were added after a change, and not after another one; all that match are hits."""
-    added = Added(after, upto)
+def new_images(query: Query, added: Added) -> Query:
+    """A query of new images alone; all that match are hits."""
     matching = added if query.filter is None else And((query.filter, added))
     return replace(query, filter=matching, k=NEW_AT_ONCE, offset=0, fold=False)
-
-
-def checked_watch(saved: SavedQuestion, index: Index) -> SavedQuestion:
-    """A question that can be watched: with a cut, and, where it has words, in a space that knows them.
-
-    The catalog's words have ranks, which say nothing of a single new image. Raises QuestionInvalid.
-    """
-    allowed = {"parts", "filter", "space", "min_score", "max_fmr"}
-    if saved.model_fields_set - allowed:
-        raise QuestionInvalid("The question of a watch has parts, filter, space, min_score and max_fmr, and no more.")
-    if saved.min_score is None and saved.max_fmr is None:
-        raise QuestionInvalid("A watch needs a cut: min_score, or max_fmr. Without one, every new image is a match.")
-    if saved.space is None and saved.question().texts:
-        known = [space.name for space in spaces_of_words(index.spaces)]
-        if not known:
-            raise QuestionInvalid(
-                "A watch looks for words in a space that knows them. Add one: lookalike spaces INDEX add --words."
-            )
-        return saved.model_copy(update={"space": known[0]})
-    return saved

@@ -29,6 +29,8 @@ LOG = logging.getLogger("lookalike")
 MAX_TEXTS_AT_ONCE = 8
 MAX_WAITING = 64
 """Questions with words under way at once; more are refused. Each takes some tenths of a second at most."""
+MAX_ENCODERS = 3
+"""That are kept, of spaces asked last: that of a text tower takes seconds to load, and some hundred megabytes."""
 LOAD_AGAIN_SECONDS = 30.0
 """After which an encoder that could not be loaded is tried again."""
 
@@ -75,12 +77,12 @@ class WordsEmbedding:
         """models: the index's folder of that name. cached: vectors of texts that are kept."""
         self._models = models
         self._sentences = sentences
-        self._encoders: dict[Recipe, TextEncoder] = {}
+        self._encoders: OrderedDict[Recipe, TextEncoder] = OrderedDict()
         self._stage: Stage[tuple[str, Recipe], Vector] = Stage("words", self._embedded, most=MAX_TEXTS_AT_ONCE)
         self._known: OrderedDict[tuple[str, Recipe], Vector] = OrderedDict()
         self._cached = cached
         self._gate = Gate(MAX_WAITING)
-        self._failed: tuple[float, Recipe, IndexerError] | None = None
+        self._failed: dict[Recipe, tuple[float, IndexerError]] = {}
 
     def close(self) -> None:
         """Finish what is under way."""
@@ -127,7 +129,7 @@ class WordsEmbedding:
 
     def _embedded(self, asked: Sequence[tuple[str, Recipe]]) -> list[Vector | Exception]:
         recipe = asked[0][1]
-        if any(other != recipe for _, other in asked):  # of a space that was dropped and added again
+        if any(other != recipe for _, other in asked):
             return [one for pair in asked for one in self._embedded([pair])]
         try:
             return [*self._encoder(recipe).encode([text for text, _ in asked])]
@@ -136,13 +138,17 @@ class WordsEmbedding:
 
     def _encoder(self, recipe: Recipe) -> TextEncoder:
         if recipe not in self._encoders:
-            began, which, failed = self._failed or (0.0, None, None)
-            if failed is not None and which == recipe and time.monotonic() - began < LOAD_AGAIN_SECONDS:
-                raise failed
+            now = time.monotonic()
+            self._failed = {one: (at, why) for one, (at, why) in self._failed.items() if now - at < LOAD_AGAIN_SECONDS}
+            if recipe in self._failed:
+                raise self._failed[recipe][1]
             try:
-                self._encoders = {recipe: load_text_encoder(recipe, self._models, self._sentences)}
+                self._encoders[recipe] = load_text_encoder(recipe, self._models, self._sentences)
             except IndexerError as error:
                 LOG.warning("words are looked for in the catalog alone: %s", error)
-                self._failed = time.monotonic(), recipe, error
+                self._failed[recipe] = now, error
                 raise
+            while len(self._encoders) > MAX_ENCODERS:
+                self._encoders.popitem(last=False)
+        self._encoders.move_to_end(recipe)
         return self._encoders[recipe]

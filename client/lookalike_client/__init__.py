@@ -33,6 +33,7 @@ from lookalike_client._errors import (
     Unprocessable,
     UnsupportedImage,
 )
+from lookalike_client._explain_models import ExplainedSide, Explanation, PatchGrid, PatchMatch
 from lookalike_client._feedback_models import (
     FeedbackResult,
     FeedbackRound,
@@ -78,6 +79,8 @@ __all__ = [
     "DiskFull",
     "DuplicateFile",
     "DuplicateGroup",
+    "ExplainedSide",
+    "Explanation",
     "FeedbackResult",
     "FeedbackRound",
     "FeedbackSession",
@@ -100,6 +103,8 @@ __all__ = [
     "Outcome",
     "Overloaded",
     "Part",
+    "PatchGrid",
+    "PatchMatch",
     "PromptInvalid",
     "ProtocolError",
     "Reason",

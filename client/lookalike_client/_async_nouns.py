@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from lookalike_client._async_boards import AsyncBoards
-from lookalike_client._async_connection import AsyncConnection
+from lookalike_client._async_explain import AsyncExplaining
 from lookalike_client._async_feedback import AsyncFeedback
 from lookalike_client._async_watches import AsyncWatches
 
 
-class AsyncNouns(AsyncConnection):
+class AsyncNouns(AsyncExplaining):
     """A connection, and the calls that it groups by what they are about."""
 
     @property

@@ -143,7 +143,7 @@ def search(
 
 def similar(id: str, *, options: SearchOptions) -> Call[SearchResult]:
     """A search by an indexed image."""
-    return Call(method="GET", path=f"{_image_path(id)}/similar", params=options.to_text(), parse=_answers.search_result)
+    return Call(method="GET", path=f"{image_path(id)}/similar", params=options.to_text(), parse=_answers.search_result)
 
 
 def add(
@@ -166,7 +166,7 @@ def add(
 
 def get(id: str, *, index: str | None) -> Call[Image]:
     """Read an image's record."""
-    return Call(method="GET", path=_image_path(id), params=given({"index": index}), parse=_answers.image)
+    return Call(method="GET", path=image_path(id), params=given({"index": index}), parse=_answers.image)
 
 
 def update(
@@ -175,7 +175,7 @@ def update(
     """Change an image's labels and metadata."""
     body = {"labels": None if labels is None else _labels(labels), "metadata": metadata}
     return Call(
-        method="PATCH", path=_image_path(id), params=given({"index": index}), json=given(body), parse=_answers.image
+        method="PATCH", path=image_path(id), params=given({"index": index}), json=given(body), parse=_answers.image
     )
 
 
@@ -183,7 +183,7 @@ def delete(id: str, *, index: str | None) -> Call[None]:
     """Remove an image."""
     return Call(
         method="DELETE",
-        path=_image_path(id),
+        path=image_path(id),
         params=given({"index": index}),
         parse=_answers.nothing,
         absence_is_success=True,
@@ -243,7 +243,7 @@ def spaces(index: str) -> Call[list[SpaceInfo]]:
 
 
 def add_space(
-    layers: int | Iterable[int], *, pooling: str | None, transform: str | None, style: bool, index: str
+    layers: int | Iterable[int], *, pooling: str | None, transform: str | None, own: Mapping[str, bool], index: str
 ) -> Call[SpaceInfo]:
     """Add a space, or go on filling it."""
     several = layers if isinstance(layers, Iterable) else [layers]
@@ -252,8 +252,7 @@ def add_space(
         body["pooling"] = pooling
     if transform is not None:
         body["transform"] = transform
-    if style:
-        body["style"] = True
+    body |= {name: True for name, wanted in own.items() if wanted}
     return Call(method="POST", path=_spaces_path(index), json=body, parse=_answers.space)
 
 
@@ -275,13 +274,13 @@ def _spaces_path(index: str, *name: str) -> str:
 def thumbnail(id: str, *, size: int, index: str | None) -> Call[bytes]:
     """A small JPEG of an image."""
     params = given({"size": str(operator.index(size)), "index": index})
-    return Call(method="GET", path=f"{_image_path(id)}/thumbnail", params=params, parse=_answers.picture)
+    return Call(method="GET", path=f"{image_path(id)}/thumbnail", params=params, parse=_answers.picture)
 
 
 def file(id: str, *, index: str | None) -> Call[bytes]:
     """An image's original file."""
     params = given({"index": index})
-    return Call(method="GET", path=f"{_image_path(id)}/file", params=params, parse=_answers.picture)
+    return Call(method="GET", path=f"{image_path(id)}/file", params=params, parse=_answers.picture)
 
 
 def ready() -> Call[bool]:
@@ -298,7 +297,8 @@ def _dump(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
-def _image_path(id: str) -> str:
+def image_path(id: str) -> str:
+    """The path of an image. Raises ValueError."""
     if not id:
         raise ValueError("An id is 64 hexadecimal digits; found an empty string.")
     # Dots too: as `..` they would climb out of /v1/images before the server sees them.

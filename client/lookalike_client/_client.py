@@ -284,6 +284,7 @@ class Client(Nouns):
         pooling: str | None = None,
         transform: str | None = None,
         style: bool = False,
+        regions: bool = False,
         index: str | None = None,
     ) -> SpaceInfo:
         """Add a space of these layers of the index's model, and let the server fill it from the files while it is used.
@@ -291,10 +292,12 @@ class Client(Nouns):
         Returns at once: `spaces` says how far it is. Adding it again is harmless, and goes on where filling stopped.
         layers: one, or several that are one space; negative ones count from the end. pooling: `cls`, `mean`,
         `gem`, `cls+mean`, `cls+gem`, `mean+std` or `pooler`. transform: `whiten`, or `none`. style: the space of style,
-        instead of layers. Raises Unprocessable (not offered), Conflict, Forbidden, Unavailable, NotFound.
+        regions: that of parts of images, each instead of layers. Raises Unprocessable (not offered), Conflict,
+        Forbidden, Unavailable, NotFound.
         """
         name = self._index_name(index)
-        return self._run(_calls.add_space(layers, pooling=pooling, transform=transform, style=style, index=name))
+        own = {"style": style, "regions": regions}
+        return self._run(_calls.add_space(layers, pooling=pooling, transform=transform, own=own, index=name))
 
     def set_default_space(self, name: str, *, force: bool = False, index: str | None = None) -> SpaceInfo:
         """Make a space the one where searches look that name none. force: also where images are missing in it.

@@ -62,12 +62,15 @@ class MeasuredShare:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasuredRule:
-    """A rule's precision and recall on `more` and `less` marks, each scored as if it had not been given."""
+    """A rule's precision and recall on `more` and `less` marks, each scored as if it had not been given. backed: of the
+    images without a mark that score so, the share that the marks speak for; None where none does.
+    """
 
     precision: MeasuredShare
     recall: MeasuredShare
     more: int
     less: int
+    backed: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -71,7 +71,11 @@ def image_bytes(image: ImageInput) -> bytes:
     if isinstance(image, bytearray | memoryview):
         return bytes(image)
     if isinstance(image, str | os.PathLike):
-        return Path(image).read_bytes()
+        try:
+            return Path(image).read_bytes()
+        except FileNotFoundError as error:
+            error.add_note("This names a file. To look for words: search(text=...).")
+            raise
     if _is_pillow(image):
         try:
             return _encoded(image)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from lookalike_client._boards import Boards
-from lookalike_client._connection import Connection
+from lookalike_client._explain import Explaining
 from lookalike_client._feedback import Feedback
 from lookalike_client._watches import Watches
 
 
-class Nouns(Connection):
+class Nouns(Explaining):
     """A connection, and the calls that it groups by what they are about."""
 
     @property

@@ -14,6 +14,7 @@ from indexer.errors import PrecisionTooLow
 from indexer.pictures.preprocess import Inputs
 from search.recipe import Recipe
 from search.types import Encoding
+from search.vectors import wholes
 
 BF16_SAMPLE_IMAGES = 8
 """Images that bf16 is compared on: its error is rounding noise, the same for all, so a handful shows it."""
@@ -151,11 +152,11 @@ class CheckedEncoder:
     def _judged(
         self, ours: Sequence[NDArray[np.float32]], exact: Sequence[NDArray[np.float32]]
     ) -> list[tuple[str, NDArray[np.float32], NDArray[np.float32]]]:
-        """The name of each space, and both its vectors. Not of words, which are made of what another space holds: of a
-        picture that two classes fit equally, rounding chooses one."""
+        """The name of each space, and both its vectors of whole images. Not of words, which are made of what another
+        space holds: of a picture that two classes fit equally, rounding chooses one."""
         of_words = [recipe.words is not None for recipe in self.recipes]
         together = zip(self.names, ours, exact, of_words, strict=True)
-        return [(name, one, other) for name, one, other, words in together if not words]
+        return [(name, wholes(one), wholes(other)) for name, one, other, words in together if not words]
 
     def _centred(
         self, exact: Sequence[NDArray[np.float32]], of: Sequence[NDArray[np.float32]]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from indexer.encoders.families import Checkpoint
+from indexer.encoders.families import WINDOWS, Checkpoint
 from indexer.encoders.taps import Tap
 from indexer.errors import ModelUnsupported
 from search.recipe import Preprocessing
@@ -29,14 +29,18 @@ STEM_CHANNELS = 32
 STATISTICS_BLOCKS = (5, 8)
 """Blocks, counted from 1, whose channels' means and deviations are read: the last of 28 and the third of 14 places a
 side."""
+WINDOWS_BLOCKS = (11, 16)
+"""Blocks whose channels' means in windows are read: the last ones of the fifth stage and of all."""
 
 
 class EfficientNet(nn.Module):
-    """Pixels (n, size, size, 3) uint8, RGB, to one float32 array a tap.
+    """Pixels (n, size, size, 3) uint8, RGB, to one float32 array a tap: all of whole images, or `windows` alone.
 
     `mean`: (n, 1280), the mean of all places of its last features, not normalised. `mean+std`: the means and standard
     deviations of the channels of STATISTICS_BLOCKS, of unit length each: see Huang and Belongie, "Arbitrary Style
-    Transfer in Real-time with Adaptive Instance Normalization", 2017 (arXiv:1703.06868).
+    Transfer in Real-time with Adaptive Instance Normalization", 2017 (arXiv:1703.06868). `windows`: (n, 10, 432), the
+    means of WINDOWS_BLOCKS, of unit length each, of the whole image, seen at half its size, and of each window: so what
+    is a window of another picture has things of the same size in pixels.
     """
 
     def __init__(self, preprocessing: Preprocessing, dim: int, taps: Sequence[Tap] = ()) -> None:
@@ -55,21 +59,40 @@ class EfficientNet(nn.Module):
         self.register_buffer("std", torch.tensor(preprocessing.std).reshape(1, 3, 1, 1), persistent=False)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """(n, size, size, 3) uint8 pixels to one float32 (n, dim) a tap, in their order."""
+        """(n, size, size, 3) uint8 pixels to one float32 array a tap, in their order: (n, dim), or (n, 10, dim)."""
         mean, std = self.get_buffer("mean"), self.get_buffer("std")
         # of bf16, the buffers are bf16 too: pixels are normalised in float32, and rounded once
         image = (pixels.permute(0, 3, 1, 2).float() / 255 - mean.float()) / std.float()
-        features = nn.functional.relu6(self.stem(image.to(mean.dtype)))
-        statistics = []
-        for number, block in enumerate(self.blocks, start=1):
-            features = block(features)
-            if number in STATISTICS_BLOCKS:
-                statistics.append(_statistics(features.float().flatten(2)))
+        if self._poolings == ["windows"]:
+            return (self._windows(image),)
+        features, read = self._features(image, STATISTICS_BLOCKS)
         found = {
             "mean": nn.functional.relu6(self.head(features)).float().mean(dim=(2, 3)),
-            "mean+std": torch.cat(statistics, dim=1),
+            "mean+std": torch.cat([_statistics(one.flatten(2)) for one in read], dim=1),
         }
         return tuple(found[pooling] for pooling in self._poolings)
+
+    def _features(self, image: Tensor, wanted: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
+        """The last features of normalised pixels (n, 3, size, size), and float32 ones of the wanted blocks."""
+        features = nn.functional.relu6(self.stem(image.to(self.get_buffer("mean").dtype)))
+        read = []
+        for number, block in enumerate(self.blocks, start=1):
+            features = block(features)
+            if number in wanted:
+                read.append(features.float())
+        return features, read
+
+    def _windows(self, image: Tensor) -> Tensor:
+        _, whole = self._features(nn.functional.avg_pool2d(image, 2), WINDOWS_BLOCKS)
+        _, parts = self._features(image, WINDOWS_BLOCKS)
+        found = []
+        for small, large in zip(whole, parts, strict=True):
+            means = [small.mean(dim=(2, 3))]
+            for cells in WINDOWS.windows:
+                x, y, width, height = (side * large.shape[3] // WINDOWS.cells for side in cells)
+                means.append(large[:, :, y : y + height, x : x + width].mean(dim=(2, 3)))
+            found.append(nn.functional.normalize(torch.stack(means, dim=1), dim=2))
+        return torch.cat(found, dim=2)
 
 
 def _statistics(features: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ class SpaceRequest:
 
     geometry: None for the checkpoint's own. companion: with the companion network beside the model. whiten: searched
     after whitening. words: the space in which words are looked up, style: the one in which images of the same style
-    are near, both of the companion network alone.
+    are near, regions: the one that also holds parts of images, all of the companion network alone.
     """
 
     layers: tuple[int, ...] | None = None
@@ -32,6 +32,12 @@ class SpaceRequest:
     whiten: bool = False
     words: bool = False
     style: bool = False
+    regions: bool = False
+
+    @property
+    def of_companion(self) -> bool:
+        """Whether it is a space of the companion network alone."""
+        return self.words or self.style or self.regions
 
 
 class Encoder(Protocol):
@@ -74,7 +80,7 @@ class Encoder(Protocol):
 
         pixels: (n, size, size, 3) uint8, RGB, or (n, bytes) where it takes several kinds, as `preprocess.to_inputs`
         gives them.
-        Returns one (n, dim) float32 array a space, rows of unit length.
+        Returns one (n, dim) float32 array a space, rows of unit length; (n, count, dim) where an image has several.
         """
 
     def per_core(self) -> Sequence[Encoder]:

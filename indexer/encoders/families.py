@@ -17,13 +17,15 @@ from indexer.encoders.spaces import Offer
 from indexer.errors import ModelUnsupported
 from indexer.models import ModelFiles
 from indexer.tower_config import TWO_TOWERS
-from search.recipe import Pooling
+from search.recipe import Pooling, squares
 
 MAX_ERROR_CHARACTERS = 300
 TEXT_STUB = 8
 """Words of a text tower that is created only because its class has it."""
 STATISTICS_CHANNELS = 40 + 80
 """Channels of the convolutional network whose means and deviations its `mean+std` holds."""
+WINDOWS = squares(4, 2, (0, 1, 2), (112, 320))
+"""Parts of an image of which its `windows` holds the means: nine squares of half its sides, by two of its blocks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,8 +199,6 @@ def load_tower(checkpoint: Checkpoint, *, deepest: int, with_pooler: bool) -> An
     Raises ModelUnsupported where the checkpoint lacks a weight or has one of another shape, so that nothing randomly
     initialised is ever used, and where a weight of the part that is run would be left out.
     """
-    import transformers
-
     family, config = checkpoint.family, checkpoint.config
     assert family is not None
     config.num_hidden_layers = deepest
@@ -211,22 +211,7 @@ def load_tower(checkpoint: Checkpoint, *, deepest: int, with_pooler: bool) -> An
         arguments["add_pooling_layer"] = with_pooler
     elif family.pooler == "head":
         config.vision_use_head = with_pooler
-    try:
-        with quiet_transformers():
-            model, report = getattr(transformers, family.model_class).from_pretrained(
-                checkpoint.files.folder,
-                config=whole,
-                dtype=torch.float32,
-                attn_implementation="sdpa",
-                local_files_only=True,
-                use_safetensors=True,
-                trust_remote_code=False,
-                ignore_mismatched_sizes=True,  # told in the report, and refused below
-                output_loading_info=True,
-                **arguments,
-            )
-    except Exception as error:  # damaged safetensors raise their own type, wrong configurations any
-        raise ModelUnsupported(f"The weights of {checkpoint.files.name} cannot be loaded: {sentence(error)}") from error
+    model, report = open_model(checkpoint.files, family.model_class, whole, "weights", arguments)
     _check_complete(checkpoint, report)
     return (model.vision_model if family.both_towers else model).eval()
 
@@ -274,6 +259,34 @@ def open_config(files: ModelFiles) -> Any:
             return AutoConfig.from_pretrained(files.folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # its validation raises many types
         raise ModelUnsupported(f"The config.json of {files.name} cannot be used: {sentence(error)}") from error
+
+
+def open_model(
+    files: ModelFiles, model_class: str, config: Any, what: str, arguments: Mapping[str, Any] = MappingProxyType({})
+) -> tuple[Any, Mapping[str, Any]]:
+    """A class of transformers with a checkpoint's weights in float32, and its report of those that did not fit.
+
+    what: is loaded, for an error's words. arguments: more of the class's own. Raises ModelUnsupported.
+    """
+    import transformers
+
+    try:
+        with quiet_transformers():
+            model, report = getattr(transformers, model_class).from_pretrained(
+                files.folder,
+                config=config,
+                dtype=torch.float32,
+                attn_implementation="sdpa",
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                ignore_mismatched_sizes=True,  # told in the report, which the caller looks at
+                output_loading_info=True,
+                **arguments,
+            )
+    except Exception as error:  # damaged safetensors raise their own type, wrong configurations any
+        raise ModelUnsupported(f"The {what} of {files.name} cannot be loaded: {sentence(error)}") from error
+    return model, report
 
 
 def _tower_config(files: ModelFiles) -> Any:

@@ -36,8 +36,8 @@ BATCH, STREAM_BATCH, CORE_BATCH = 8, 2, 4
 more to do between two. More gain nothing, and take longer to wait for."""
 STREAM_IMAGES = 32
 """Images that one call gives each stream: two seconds' work, after which one stream waits for the other."""
-KEPT_EXPORTS = 4
-"""A model and its companion, each as two indexes need it."""
+KEPT_EXPORTS = 8
+"""A model, its companion, the regions of that, and the patches of both models: each as two indexes need some."""
 GROUP = 128
 """Consecutive input channels that share a scale in int8, in weights and, token by token, in activations."""
 XML, WEIGHTS, MANIFEST = "model.xml", "model.bin", "manifest.json"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from indexer.encoders.encoder import SpaceRequest
-from indexer.encoders.families import FAMILIES, STATISTICS_CHANNELS, Checkpoint, open_checkpoint
+from indexer.encoders.families import FAMILIES, STATISTICS_CHANNELS, WINDOWS, Checkpoint, open_checkpoint
 from indexer.encoders.processor import preprocessing_of
 from indexer.encoders.spaces import resolve
 from indexer.encoders.text_towers import has_text_tower
@@ -22,6 +22,10 @@ WHITENING = TransformSpec(kind="whitening", floor=0.03, companion_weight=1.7, ma
 """Chosen on three labelled sets: docs/relevance.md."""
 STYLE = replace(WHITENING, floor=0.3)
 """Of the space of style: chosen on letters in many fonts, icon themes and filters, see docs/decisions.md."""
+REGIONS = TransformSpec(kind="whitening", floor=0.01, companion_weight=1.0, max_dim=256)
+"""Of the space of regions, whose second layer is treated as a companion is: chosen on crops, see docs/decisions.md."""
+REGIONS_SIDE = 448
+"""Pixels, squeezed to a square."""
 
 
 def default_requests(files: ModelFiles, *, padded: bool = False) -> tuple[SpaceRequest, ...]:
@@ -51,8 +55,8 @@ def spaces_for(
             recipe=recipe,
             encoding=encoding,
             # Half the bytes: what is searched is computed from them, and keeps its neighbours.
-            storage="float16" if request.whiten or request.style or recipe.words is not None else "float32",
-            transform=STYLE if request.style else _whitening(files) if request.whiten else IDENTITY,
+            storage="float16" if request.whiten or request.of_companion or recipe.words is not None else "float32",
+            transform=_transform(request, files),
         )
         for request, (name, recipe) in zip(requests, recipes.items(), strict=True)
     )
@@ -62,6 +66,12 @@ def _space_name(name: str, recipe: Recipe, request: SpaceRequest) -> str:
     if request.geometry is not None:  # not the checkpoint's own
         name += f"-{recipe.preprocessing.geometry}"
     return f"{name}-whitened" if request.whiten else name
+
+
+def _transform(request: SpaceRequest, files: ModelFiles) -> TransformSpec:
+    if request.style or request.regions:
+        return STYLE if request.style else REGIONS
+    return _whitening(files) if request.whiten else IDENTITY
 
 
 def _whitening(files: ModelFiles) -> TransformSpec:
@@ -80,7 +90,7 @@ def recipes_for(
     checkpoint = open_checkpoint(files)
     if any(request.words for request in spaces) and has_text_tower(files):
         spaces = [replace(one, pooling="projection", words=False) if one.words else one for one in spaces]
-    beside = any(request.companion or request.words or request.style for request in spaces)
+    beside = any(request.companion or request.of_companion for request in spaces)
     companion = _companion() if beside else None
     requests = spaces or (SpaceRequest(),)
     recipes = [_recipe_of(request, checkpoint, geometry, companion) for request in requests]
@@ -94,8 +104,10 @@ def recipes_for(
 def _recipe_of(
     request: SpaceRequest, checkpoint: Checkpoint, geometry: Geometry | None, companion: Recipe | None
 ) -> Recipe:
-    if companion is None or not (request.words or request.style):
+    if companion is None or not request.of_companion:
         return _recipe(checkpoint, request, geometry, companion)
+    if request.regions:
+        return _regions(companion)
     return _words(companion) if request.words else _style(companion)
 
 
@@ -151,6 +163,12 @@ def _style(companion: Recipe) -> Recipe:
     return replace(companion, pooling="mean+std", dim=2 * STATISTICS_CHANNELS)
 
 
+def _regions(companion: Recipe) -> Recipe:
+    """The recipe of the space of regions: what the companion sees of an image, and of parts of it, in larger pixels."""
+    pixels = replace(companion.preprocessing, geometry="square", resize=REGIONS_SIDE, size=REGIONS_SIDE)
+    return replace(companion, pooling="windows", dim=sum(WINDOWS.channels), regions=WINDOWS, preprocessing=pixels)
+
+
 def _with_companion(recipe: Recipe, companion: Recipe) -> Recipe:
     """A recipe with the companion network on the same pixels. Raises ModelUnsupported."""
     if recipe.preprocessing.size != companion.preprocessing.size:
@@ -165,8 +183,8 @@ def _with_companion(recipe: Recipe, companion: Recipe) -> Recipe:
 
 
 def _name(request: SpaceRequest, recipe: Recipe, last: int) -> str:
-    if request.style:
-        return "style"
+    if request.style or request.regions:
+        return "style" if request.style else "regions"
     if recipe.knows_words:
         return "words"
     name = space_name(recipe.layers, recipe.pooling, recipe.final_norm, last)

@@ -11,16 +11,17 @@ from numpy.typing import NDArray
 
 from indexer.encoders.encoder import Precision
 from indexer.pictures.preprocess import Inputs
-from search.recipe import Pooling, Recipe
+from search.recipe import Reading, Recipe
 from search.vectors import concatenate
 
 
 @dataclass(frozen=True, order=True)
 class Tap:
-    """One reading of a layer: its tokens (n, tokens, dim) become (n, dim)."""
+    """One reading of a layer: its tokens (n, tokens, dim) become (n, dim), or (n, count, dim) of several parts; read as
+    `tokens`, (n, tokens * dim)."""
 
     layer: int
-    pooling: Pooling
+    pooling: Reading
     final_norm: bool
 
     @property
@@ -90,7 +91,8 @@ class TapEncoder(ABC):
         del pixels, remaining
 
     def encode(self, pixels: NDArray[np.uint8]) -> Sequence[NDArray[np.float32]]:
-        """Embed (n, size, size, 3) uint8 pixels: one (n, dim) float32 array a space, rows of unit length.
+        """Embed (n, size, size, 3) uint8 pixels: one (n, dim) float32 array a space, rows of unit length; (n, count,
+        dim) where an image has several vectors.
 
         Where memory does not suffice for a batch, batches are halved from then on. Raises ValueError for another shape
         or dtype.
@@ -98,7 +100,7 @@ class TapEncoder(ABC):
         if pixels.dtype != np.uint8 or pixels.shape[1:] != (self._size, self._size, 3):
             raise ValueError(f"pixels are {pixels.shape} {pixels.dtype}, not (n, {self._size}, {self._size}, 3) uint8")
         if not len(pixels):
-            return [np.empty((0, recipe.dim), np.float32) for recipe in self._recipes]
+            return [np.empty((0, *recipe.shape), np.float32) for recipe in self._recipes]
         parts, before = None, self._batch_size
         while parts is None:
             size = self._batch_size

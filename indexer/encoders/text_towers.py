@@ -20,6 +20,7 @@ from indexer.encoders.families import (
     few,
     is_of_texts,
     open_config,
+    open_model,
     quiet_transformers,
     sentence,
     tensor_names,
@@ -226,25 +227,9 @@ def _load(files: ModelFiles, family: TextFamily) -> Any:
 
     A text tower alone is not loaded: of two families, transformers would leave every weight random.
     """
-    import transformers
-
     config = open_config(files)
     config.vision_config.num_hidden_layers = 0
-    try:
-        with quiet_transformers():
-            model, report = getattr(transformers, family.model_class).from_pretrained(
-                files.folder,
-                config=config,
-                dtype=torch.float32,
-                attn_implementation="sdpa",
-                local_files_only=True,
-                use_safetensors=True,
-                trust_remote_code=False,
-                ignore_mismatched_sizes=True,  # told in the report, and refused below
-                output_loading_info=True,
-            )
-    except Exception as error:  # damaged safetensors raise their own type, wrong configurations any
-        raise ModelUnsupported(f"The text tower of {files.name} cannot be loaded: {sentence(error)}") from error
+    model, report = open_model(files, family.model_class, config, "text tower")
     lacking = {*report["missing_keys"], *(entry[0] for entry in report["mismatched_keys"])}
     if bad := sorted(name for name in lacking if name.startswith("text_")):
         raise ModelUnsupported(

@@ -86,7 +86,7 @@ class TorchEncoder(TapEncoder):
             # compilers in processes of their own would be in the way of Ctrl-C.
             with config.patch(freezing=True, compile_threads=1):
                 found = self.encode(sample)
-            worst = min(float((one * other).sum(axis=1).min()) for one, other in zip(found, expected, strict=True))
+            worst = min(float((one * other).sum(axis=-1).min()) for one, other in zip(found, expected, strict=True))
         except Exception:  # no compiler, or one that cannot do this: it works without
             worst = -1.0
         if worst < MIN_COSINE:

@@ -139,6 +139,9 @@ class Tower(nn.Module):
         if tap.pooling in ("pooler", "projection"):
             answer = self.pooler(tokens)
             return answer
+        if tap.pooling == "tokens":
+            answer = tokens.float().flatten(1)
+            return answer
         # Of unit length each, here, as `vectors` is not part of an exported model.
         parts = [self._part(tokens, name) for name in tap.pooling.split("+")]
         return parts[0] if len(parts) == 1 else torch.cat([nn.functional.normalize(part) for part in parts], dim=1)

@@ -25,6 +25,7 @@ from indexer.packaged.efficientnet import EFFICIENTNET
 from indexer.packaged.package import checkpoint_folder, write_safetensors
 from search.files import make_folder, storage_errors, sync
 from search.recipe import Recipe, Words
+from search.types import Space
 from search.vectors import normalise
 
 if TYPE_CHECKING:
@@ -38,13 +39,15 @@ HEAD = Path(__file__).parent.parent / "packaged" / "words.safetensors"
 @dataclass(frozen=True, kw_only=True)
 class WordsHead:
     """classifier (classes, features), bias (classes,): the network's own last layer, of features as long as `length`;
-    classes (classes, dim): each class's sentence; map (features, dim) and mean (features,): of the linear map."""
+    classes (classes, dim): each class's sentence; map (features, dim) and mean (features,): of the linear map; turn
+    (dim, dim): from both to vectors of the sentence encoder's kind, None where they are such already."""
 
     classifier: Floats
     bias: Floats
     classes: Floats
     map: Floats
     mean: Floats
+    turn: Floats | None
     length: float
     temperature: float
     likeliest: int
@@ -57,7 +60,8 @@ class WordsHead:
         weights = np.where(logits >= least, np.exp(logits - logits.max(axis=1, keepdims=True)), 0)
         recognised = normalise(weights @ self.classes)
         mapped = normalise((features - self.mean) @ self.map)
-        return normalise((1 - self.share) * recognised + self.share * mapped)
+        both = (1 - self.share) * recognised + self.share * mapped
+        return normalise(both if self.turn is None else both @ self.turn)
 
 
 class TextEncoder(Protocol):
@@ -78,6 +82,15 @@ class CentredSentences:
     def encode(self, texts: Sequence[str]) -> Floats:
         """Embed texts of any language: (n, dim) float32 of unit length."""
         return normalise(self._sentences.encode(texts) - self._centre)
+
+
+def spaces_of_words(spaces: Sequence[Space]) -> list[Space]:
+    """Those in which words are looked up, the best first: complete ones; of these, those of a model that was trained
+    with texts, then what an index learned last, then what is known without learning."""
+    trained = [space for space in spaces if space.recipe.text_sha256 is not None]
+    told = [space for space in reversed(spaces) if space.recipe.words is not None]
+    told.sort(key=lambda space: space.recipe.words is not None and space.recipe.words.head_sha256 == head_sha256())
+    return sorted([*trained, *told], key=lambda space: not space.complete)
 
 
 def load_sentences() -> SentenceEncoder:
@@ -191,6 +204,8 @@ def _recognition(stored: Tensors, network: Sequence[Path]) -> WordsHead:
         classes=stored["classes"].astype(np.float32),
         map=stored["map"].astype(np.float32),
         mean=stored["mean"].astype(np.float32),
+        # What older versions learned from captions has none.
+        turn=stored["turn"].astype(np.float32) if "turn" in stored else None,
         length=length,
         temperature=temperature,
         likeliest=int(likeliest),

@@ -72,8 +72,8 @@ def checkpoint_folder(package: Package) -> Path:
     copy is replaced. Several processes may call this at once. Raises ModelUnavailable without the package, with another
     version's file, or where the cache cannot be written.
     """
-    models = cache_folder() / "models"
-    folder = models / f"{package.name}-{package.weights_sha256[:16]}"  # a changed conversion gets a folder of its own
+    folder = _cached_folder(package)
+    models = folder.parent
     if _is_intact(folder, package):
         return folder
     file = _file_of(package)
@@ -87,6 +87,16 @@ def checkpoint_folder(package: Package) -> Path:
             f"The cache folder {models} cannot be written ({error.strerror or type(error).__name__}). {_ADVICE}"
         ) from error
     return folder
+
+
+def is_at_hand(package: Package) -> bool:
+    """Whether `checkpoint_folder` needs nothing that is not there: the package, or else a copy that it made before."""
+    return package.is_installed() or _is_intact(_cached_folder(package), package)
+
+
+def _cached_folder(package: Package) -> Path:
+    # a changed conversion gets a folder of its own
+    return cache_folder() / "models" / f"{package.name}-{package.weights_sha256[:16]}"
 
 
 def cache_folder() -> Path:

@@ -41,7 +41,7 @@ def to_input(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uin
         return _padded(image, preprocessing)
     if max(image.size) > MAX_ASPECT * min(image.size):
         return _kept_part(image, preprocessing)
-    resized = _shortest_edge(image.size, preprocessing.resize)
+    resized = shortest_edge(image.size, preprocessing.resize)
     if image.width < image.height or min(resized) < preprocessing.size:
         return _centre(image.resize(resized, _filter(preprocessing)), preprocessing.size)
     return _kept_columns(image, resized, preprocessing)
@@ -126,7 +126,7 @@ def _filter(preprocessing: Preprocessing) -> Image.Resampling:
     return Image.Resampling(preprocessing.resample)
 
 
-def _shortest_edge(size: tuple[int, int], edge: int) -> tuple[int, int]:
+def shortest_edge(size: tuple[float, float], edge: int) -> tuple[int, int]:
     """The size with its shorter side scaled to `edge`; the longer side is cut to an integer, as transformers does."""
     width, height = size
     if width <= height:
@@ -169,7 +169,7 @@ def _kept_columns(image: Image.Image, resized: tuple[int, int], preprocessing: P
 def _kept_part(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     """Resize only the source region that the centre crop would keep of the whole resized image."""
     size = preprocessing.size
-    target = _shortest_edge(image.size, preprocessing.resize)
+    target = shortest_edge(image.size, preprocessing.resize)
     (left, right), (top, bottom) = (
         _kept(source, resized, size) for source, resized in zip(image.size, target, strict=True)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,15 +20,21 @@ CELL = 180
 GAP = 14
 CAPTION = 40
 COLUMNS = 5
+LINE, LINES = 19, 9
+"""Characters of a line of words in a cell, and lines."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """One cell: encoded image bytes (None: the file is gone), a heading and a second line."""
+    """One cell: encoded image bytes (None: the file is gone), a heading and a second line.
+
+    words: shown in the place of the image.
+    """
 
     data: bytes | None
     heading: str
     caption: str
+    words: str | None = None
 
 
 def is_drawable(out: Path) -> bool:
@@ -59,21 +66,27 @@ def _place(
 ) -> None:
     draw.rectangle((left - 1, top - 1, left + CELL, top + CELL), outline=accent, width=2 if accent != "#d4d4d8" else 1)
     try:
-        if picture.data is None:
+        if picture.words is not None:
+            lines = textwrap.wrap(_printable(picture.words), LINE, max_lines=LINES, placeholder="...")
+            draw.text((left + 8, top + 8), "\n".join(lines), fill="#18181b", font=ImageFont.load_default(15))
+        elif picture.data is None:
             raise ImageRejected("the file is gone")
-        small = Image.open(BytesIO(thumbnail(picture.data, CELL - 6, limits=DecodeLimits())))
-        sheet.paste(small, (left + (CELL - small.width) // 2, top + (CELL - small.height) // 2))
+        else:
+            small = Image.open(BytesIO(thumbnail(picture.data, CELL - 6, limits=DecodeLimits())))
+            sheet.paste(small, (left + (CELL - small.width) // 2, top + (CELL - small.height) // 2))
     except ImageRejected as error:
         draw.text((left + 8, top + CELL // 2 - 6), str(error)[:26], fill="#71717a", font=ImageFont.load_default(12))
     draw.text((left, top + CELL + 4), picture.heading, fill="#18181b", font=ImageFont.load_default(15))
-    draw.text((left, top + CELL + 22), _fit(picture.caption), fill="#71717a", font=ImageFont.load_default(12))
+    draw.text((left, top + CELL + 22), fitted(picture.caption), fill="#71717a", font=ImageFont.load_default(12))
 
 
-def _fit(text: str) -> str:
-    """The end of a text that is too long for a cell: of a path, that is the telling part.
+def fitted(text: str) -> str:
+    """The end of a text that is too long for a cell: of a path, that is the telling part."""
+    shown = _printable(text)
+    return shown if len(shown) <= 28 else "..." + shown[-25:]
 
-    Pillow's own font has no letters beyond ASCII: accents are left out, and other letters are question marks.
-    """
+
+def _printable(text: str) -> str:
+    """A text in the letters that Pillow's own font has: accents are left out, letters beyond ASCII are `?`."""
     letters = (character for character in unicodedata.normalize("NFKD", text) if not unicodedata.combining(character))
-    printable = "".join(one if one.isascii() and one.isprintable() else "?" for one in letters)
-    return printable if len(printable) <= 28 else "..." + printable[-25:]
+    return "".join(one if one.isascii() and one.isprintable() else "?" for one in letters)

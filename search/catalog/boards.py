@@ -28,7 +28,9 @@ MAX_VOTES = 100
 MAX_GUEST_COMMENTS = 200
 """Comments that came by one link: one guest must not use up those of all."""
 MAX_GUEST_VOTES = 1_000
-"""Votes that came by one link: one for each item."""
+"""Votes that came by one link."""
+MAX_GUEST_VOTES_OF_ITEM = 30
+"""Votes for an item that came by one link, under any names: one guest must not use up those of all."""
 WITH_KEY = 0
 """In place of a share's number: of somebody with a key."""
 
@@ -170,8 +172,11 @@ class BoardChanges(Lookup):
             return False
         if self._count(votes, votes.c.item == item) >= MAX_VOTES:
             raise TooMany(f"An item has at most {MAX_VOTES} votes.")
-        if share != WITH_KEY and self._count(votes, votes.c.share == share) >= MAX_GUEST_VOTES:
-            raise TooMany(f"At most {MAX_GUEST_VOTES:,} votes can come by one link.")
+        if share != WITH_KEY:
+            if self._count(votes, votes.c.share == share) >= MAX_GUEST_VOTES:
+                raise TooMany(f"At most {MAX_GUEST_VOTES:,} votes can come by one link.")
+            if self._count(votes, (votes.c.item == item) & (votes.c.share == share)) >= MAX_GUEST_VOTES_OF_ITEM:
+                raise TooMany(f"At most {MAX_GUEST_VOTES_OF_ITEM} votes for an item can come by one link.")
         self._connection.execute(insert(votes).values(item=item, share=share, name=name, voted_at=now()))
         return True
 

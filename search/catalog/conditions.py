@@ -23,7 +23,7 @@ from sqlalchemy import (
     true,
 )
 
-from search.catalog.schema import images, labels, locations
+from search.catalog.schema import embeddings, images, labels, locations, spaces
 from search.filters import NUMBER_FIELDS, Added, And, Compare, Condition, Filter, Glob, Not, OneOf, Or, Present, Test
 from search.names import composed, folded
 
@@ -44,8 +44,19 @@ def sql_condition(tree: Filter) -> ColumnElement[bool]:
             return _condition(field, tests)
         case Present():
             return images.c.rowid.not_in(_missing())
-        case Added(after, upto):
-            return and_(images.c.seq > after, images.c.seq <= upto)
+        case Added():
+            return _added(tree)
+
+
+def _added(here: Added) -> ColumnElement[bool]:
+    """That of images whose vectors came with them, and of those whose vectors came later. Each has one `seq`."""
+    space = and_(spaces.c.space == embeddings.c.space_id, spaces.c.name == here.space, spaces.c.dropped == 0)
+    late = select(embeddings.c.image_rowid).join(spaces, space).join(images, images.c.rowid == embeddings.c.image_rowid)
+    late = late.where(embeddings.c.seq > here.after, embeddings.c.seq <= here.upto)
+    late = late.where(images.c.seq > here.since, images.c.seq > func.coalesce(spaces.c.added_seq, 0))
+    later = exists().where(embeddings.c.image_rowid == images.c.rowid, embeddings.c.seq > here.upto, space)
+    came = and_(images.c.seq > here.after, images.c.seq <= here.upto, ~later.correlate(images))
+    return or_(came, images.c.rowid.in_(late))
 
 
 def _missing() -> Select[tuple[int]]:

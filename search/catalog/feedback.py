@@ -8,18 +8,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from itertools import count
 from typing import Any
 
-from sqlalchemy import Connection, Text, bindparam, cast, delete, func, select, update
+from sqlalchemy import Connection, Text, bindparam, cast, delete, func, select, text, update
 from sqlalchemy.dialects.sqlite import insert
 
 from search.catalog.lookup import Lookup
 from search.catalog.schema import feedback, rounds
 from search.errors import FeedbackInvalid, SessionExists, UnknownSession
-from search.feedback import MAX_NAME, FeedbackSession, LabelRule, Marks, Round, TaughtQuestion
+from search.feedback import MAX_NAME, FeedbackSession, LabelRule, Marks, Round, SessionSummary, TaughtQuestion
 from search.sqlite.store import Store
 
 MAX_SESSIONS = 10_000
@@ -27,6 +27,24 @@ MAX_SESSIONS = 10_000
 MAX_ROUNDS = 1_000
 """Rounds of a session."""
 _ADD_ROUND = insert(rounds).on_conflict_do_nothing()
+_SUMMARIES = text(
+    """
+    WITH RECURSIVE
+    sizes AS (SELECT session, count(*) - 1 AS rounds, max(number) AS newest FROM rounds GROUP BY session),
+    path AS (
+        SELECT session, id, parent, 0 AS back FROM rounds WHERE number IN (SELECT newest FROM sizes)
+        UNION ALL SELECT path.session, it.id, it.parent, back + 1 FROM path JOIN rounds AS it ON it.id = path.parent
+    ),
+    marked AS (SELECT session, more, min(back) FROM path JOIN feedback ON round = path.id GROUP BY session, image),
+    marks AS (SELECT session, sum(more) AS more, sum(NOT more) AS less FROM marked GROUP BY session)
+    SELECT root.id, root.name, json_extract(root.question, '$.space') AS space, root.added_at, sizes.rounds,
+        ifnull(marks.more, 0) AS more, ifnull(marks.less, 0) AS less, json_extract(root.rule, '$.label') AS label
+    FROM rounds AS root JOIN sizes ON sizes.session = root.id LEFT JOIN marks ON marks.session = root.id
+    WHERE root.parent IS NULL ORDER BY root.number
+    """
+)
+"""Of an image that was marked twice, `more` is that of the row with the least `back`, the later one: so is SQLite's
+`min` in a query without other aggregates."""
 _FORGET_MARKS = delete(feedback).where(feedback.c.image == bindparam("image_id"))
 
 
@@ -39,9 +57,13 @@ class FeedbackChanges(Lookup):
         Raises FeedbackInvalid, SessionExists (another one has the name).
         """
         held = question.to_json()
-        session = _digest("session", name, held)
-        if self._connection.execute(select(rounds.c.id).where(rounds.c.id == session)).first():
-            return session
+        for number in count():  # one that was given another name since is not meant
+            session = _digest("session", name, held, *[number][:number])
+            there = self._connection.execute(select(rounds.c.name).where(rounds.c.id == session)).first()
+            if there is None:
+                break
+            if there.name == name:
+                return session
         self._must_be_free(name, session)
         roots = select(func.count()).select_from(rounds).where(rounds.c.parent.is_(None))
         if self._connection.execute(roots).scalar_one() >= MAX_SESSIONS:
@@ -115,46 +137,37 @@ class StoredFeedback(Store):
         """A session by its id or name. Raises UnknownSession."""
         here = (rounds.c.id == named) | (rounds.c.name == named)
         with self.reading() as connection:
-            root = connection.execute(select(rounds.c.id).where(here, rounds.c.parent.is_(None))).scalar()
+            roots = select(rounds.c.id).where(here, rounds.c.parent.is_(None)).order_by(rounds.c.id != named)
+            root = connection.execute(roots).scalar()
             if root is None:
                 raise _unknown()
-            (found,) = _sessions(connection, [root])
-        return found
+            return _session(connection, root)
 
-    def sessions(self) -> list[FeedbackSession]:
+    def sessions(self) -> list[SessionSummary]:
         """All sessions, the oldest first."""
         with self.reading() as connection:
-            query = select(rounds.c.id).where(rounds.c.parent.is_(None)).order_by(rounds.c.number)
-            return _sessions(connection, list(connection.execute(query).scalars()))
+            return [SessionSummary(**row._mapping) for row in connection.execute(_SUMMARIES)]
 
 
-def _sessions(connection: Connection, ids: Sequence[str]) -> list[FeedbackSession]:
-    wanted = select(func.json_each(json.dumps([*ids])).table_valued("value").c.value)
-    rows = connection.execute(select(rounds).where(rounds.c.session.in_(wanted)).order_by(rounds.c.number)).all()
-    here = select(rounds.c.id).where(rounds.c.session.in_(wanted))
+def _session(connection: Connection, session: str) -> FeedbackSession:
+    rows = connection.execute(select(rounds).where(rounds.c.session == session).order_by(rounds.c.number)).all()
+    here = select(rounds.c.id).where(rounds.c.session == session)
     marked: dict[tuple[str, int], list[str]] = defaultdict(list)
     for one in connection.execute(select(feedback).where(feedback.c.round.in_(here))):
         marked[one.round, one.more].append(one.image)
-    by_session: dict[str, list[Any]] = defaultdict(list)
-    for row in rows:
-        by_session[row.session].append(row)
-    found = []
-    for session in ids:
-        root = by_session[session][0]
-        its = tuple(
-            Round(
-                id=row.id,
-                parent=row.parent,
-                name=row.name,
-                added_at=row.added_at,
-                marks=Marks(more=tuple(marked[row.id, 1]), less=tuple(marked[row.id, 0])),
-            )
-            for row in by_session[session]
+    its = tuple(
+        Round(
+            id=row.id,
+            parent=row.parent,
+            name=row.name,
+            added_at=row.added_at,
+            marks=Marks(more=tuple(marked[row.id, 1]), less=tuple(marked[row.id, 0])),
         )
-        rule = None if root.rule is None else LabelRule(**root.rule)
-        question = TaughtQuestion.from_json(root.question)
-        found.append(FeedbackSession(id=session, question=question, rounds=its, rule=rule))
-    return found
+        for row in rows
+    )
+    root = rows[0]
+    rule = None if root.rule is None else LabelRule(**root.rule)
+    return FeedbackSession(id=session, question=TaughtQuestion.from_json(root.question), rounds=its, rule=rule)
 
 
 def _digest(*held: Any) -> str:

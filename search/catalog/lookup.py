@@ -84,6 +84,13 @@ class Lookup:
         """The metadata of an image; empty for an unknown one."""
         return self._connection.execute(select(images.c.metadata).where(images.c.id == image_id)).scalar() or {}
 
+    def bytes_there(self) -> int:
+        """The size of all files that show images, and that the last build found."""
+        there = locations.c.image.is_not(None) & locations.c.missing_since.is_(None)
+        return int(
+            self._connection.execute(select(func.coalesce(func.sum(locations.c.size), 0)).where(there)).scalar_one()
+        )
+
     def locations_of(self, image_id: str) -> list[Location]:
         """Where an image was seen, oldest first; empty for an unknown one."""
         query = (

@@ -77,6 +77,11 @@ class ShareChanges(Lookup):
         if not self._connection.execute(delete(shares).where(here)).rowcount:
             raise NotOnBoard("The board has no such link.")
 
+    def holds(self, share: Share) -> bool:
+        """Whether a link that was looked up before was neither revoked nor has expired meanwhile."""
+        held = self._connection.execute(select(shares.c.share).where(shares.c.share == share.number)).scalar()
+        return held is not None and not share.expired
+
 
 def read_shares(connection: Connection, board: int) -> list[Share]:
     """The links to a board, the oldest first. Raises UnknownBoard."""

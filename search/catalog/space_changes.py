@@ -14,7 +14,15 @@ from search.calibration import Calibration
 from search.catalog.lookup import Lookup
 from search.catalog.schema import embeddings, images, spaces, state
 from search.catalog.spaces import CALIBRATIONS, read_calibrations
-from search.errors import RecipeMismatch, SpaceExists, SpaceIncomplete, SpaceNeeded, SpaceUnfit, UnknownSpace
+from search.errors import (
+    RecipeMismatch,
+    SpaceExists,
+    SpaceIncomplete,
+    SpaceNeeded,
+    SpaceOfRegions,
+    SpaceUnfit,
+    UnknownSpace,
+)
 from search.recipe import Recipe, Storage, TransformSpec
 from search.types import Space, Vector
 from search.vectors import to_blob
@@ -31,7 +39,7 @@ class SpaceRow(NamedTuple):
 
     number: int
     name: str
-    dim: int
+    shape: tuple[int, ...]
     storage: Storage
     added_seq: int | None
     complete_seq: int | None
@@ -142,13 +150,15 @@ class SpaceChanges(Lookup):
     def set_default(self, name: str, *, force: bool = False) -> None:
         """Make a space the default. force: also where it is not complete.
 
-        Raises UnknownSpace, SpaceIncomplete, SpaceUnfit (it is of words).
+        Raises UnknownSpace, SpaceIncomplete, SpaceUnfit (it is of words), SpaceOfRegions.
         """
         if self._space(name).of_words:
             raise SpaceUnfit(
                 f"{name} is a space of words: it says what pictures show, not how they look. Searches by words use it "
                 "without being the default. Choose another space."
             )
+        if len(self._space(name).shape) > 1:
+            raise SpaceOfRegions.refused(name, "The default of an index")
         if not self._space(name).complete and not force:
             raise SpaceIncomplete(f"{name} is not complete: searches in it would not find every image. Fill it first.")
         if name != self.default_space():
@@ -182,7 +192,7 @@ class SpaceChanges(Lookup):
             row.name: SpaceRow(
                 row.space,
                 row.name,
-                row.recipe["dim"],
+                Recipe.from_json(row.recipe).shape,
                 row.storage,
                 row.added_seq,
                 row.complete_seq,
@@ -241,7 +251,8 @@ def space_row(space: Space) -> dict[str, Any]:
 
 def embedding_row(rowid: int, space: SpaceRow, vector: Vector, seq: int | None) -> dict[str, Any]:
     """A row of `embeddings`. Raises RecipeMismatch where the vector is not one of the space's length."""
-    if np.shape(vector) != (space.dim,):
-        raise RecipeMismatch(f"A vector in {space.name} has {space.dim} numbers, not the shape {np.shape(vector)}.")
+    if np.shape(vector) != space.shape:
+        wanted = f"{space.shape[0]} numbers" if len(space.shape) == 1 else f"the shape {space.shape}"
+        raise RecipeMismatch(f"A vector in {space.name} has {wanted}, not the shape {np.shape(vector)}.")
     blob, crc32 = to_blob(vector, space.storage)
     return {"image_rowid": rowid, "space_id": space.number, "vector": blob, "crc32": crc32, "seq": seq}

@@ -18,7 +18,7 @@ from search.errors import IndexDamaged
 from search.recipe import Recipe, TransformSpec
 from search.sqlite.store import Store
 from search.types import Encoding, Space, SpaceInfo, Vector
-from search.vectors import from_blobs, intact
+from search.vectors import from_blobs, intact, vector_ids
 
 CHUNK = 500
 """Values in one SQL `IN`: large enough to hide the round trip, far below SQLite's limit of 32,766."""
@@ -134,7 +134,7 @@ class StoredSpaces(Store):
             if not rows:
                 return
             rowids, block = self._checked(rows, space)
-            last = int(rowids[-1])
+            last = rows[-1].image_rowid
             yield rowids, block
 
     def _late_vectors(
@@ -184,19 +184,20 @@ class StoredSpaces(Store):
                     "Restore the index from a backup, or move its folder away and build it again."
                 )
         try:
-            block = from_blobs([row.vector for row in rows], space.recipe.dim, space.storage)
+            recipe = space.recipe
+            block = from_blobs([row.vector for row in rows], recipe.dim, space.storage, recipe.count)
         except ValueError as error:
             raise IndexDamaged(f"{self.path}: {error}. Restore the index from a backup.") from error
-        return np.fromiter((row.image_rowid for row in rows), dtype=np.int64), block
+        return vector_ids(np.fromiter((row.image_rowid for row in rows), dtype=np.int64), recipe.count), block
 
     def stored(self, space: Space, ids: Iterable[str]) -> dict[str, Vector]:
-        """The embeddings in one space of those of these ids that are images, (dim,) float32 each.
+        """The embeddings in one space of those of these ids that are images, (dim,) float32 each: of the whole images.
 
         Raises IndexDamaged where a vector's checksum is wrong.
         """
         rows = self._asked(STORED, space=space.name, added_seq=_seq(space), ids=[*ids])
         _, block = self._checked([Stored(*row[1:]) for row in rows], space)
-        return {row[0]: block[number] for number, row in enumerate(rows)}
+        return {row[0]: block[number * space.recipe.count] for number, row in enumerate(rows)}
 
     def _asked(self, statement: str, **parameters: str | int | list[Any]) -> list[Any]:
         """The rows of a statement's text; none, without asking, where an array among its parameters is empty."""

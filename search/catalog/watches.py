@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from search.catalog.lookup import Lookup
 from search.catalog.questions import add_question, now, questions_naming
-from search.catalog.schema import deliveries, images, questions, state, watches
+from search.catalog.schema import deliveries, embeddings, images, questions, state, watches
 from search.errors import TooMany, UnknownWatch
 from search.types import JsonObject
 
@@ -134,10 +134,14 @@ def newest_seq(connection: Connection) -> int:
     return int(connection.execute(select(state.c.value).where(state.c.key == "seq")).scalar_one())
 
 
-def next_new(connection: Connection, after: int, most: int) -> int:
-    """Up to which change at most `most` images were added after another one; the newest where there are fewer."""
-    query = select(images.c.seq).where(images.c.seq > after).order_by(images.c.seq).offset(most - 1).limit(1)
-    return int(connection.execute(query).scalar() or newest_seq(connection))
+def next_new(connection: Connection, after: int, most: int, *, since: int) -> int:
+    """Up to which change at most `most` images, or vectors of such as were added after `since`, came after another
+    one; the newest where there are fewer."""
+    came = select(images.c.seq).where(images.c.seq > after).order_by(images.c.seq).limit(most)
+    late = select(embeddings.c.seq).join(images, images.c.rowid == embeddings.c.image_rowid)
+    late = late.where(embeddings.c.seq > after, images.c.seq > since).order_by(embeddings.c.seq).limit(most)
+    found = {seq for query in (came, late) for seq in connection.execute(query).scalars()}
+    return sorted(found)[most - 1] if len(found) >= most else newest_seq(connection)
 
 
 def read_watches(connection: Connection, watch: int | None = None) -> list[Watch]:

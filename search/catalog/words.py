@@ -14,6 +14,8 @@ MAX_WORD = 256
 """Characters of a word that is asked for: of a script without spaces, a whole line is one."""
 MIN_PREFIX = 3
 """Letters of a last word from which on longer words are found too: one or two begin too many words."""
+MAX_ENDING = 2
+"""Letters that may follow a word of fewer than MIN_CUT: `cars` is a `car`, and `carton` is another word."""
 MIN_CUT = 5
 """Letters of a word from which on the last may differ, and more may follow: `penguins` finds `penguin`, in any language
 whose words change at their end. By figures (docs/relevance.md) as good as stems, which are of one language."""
@@ -119,25 +121,28 @@ def asked(text: str) -> list[Term]:
 
 
 def shares(text: str, held: Sequence[str]) -> list[float]:
-    """How much of a text's words each image has, 0..1, by their letters, so that small words count little.
+    """How much of a text's words each image has, 0..1, by their letters; those of two, as `of`, only where no word has
+    more. A single one may be what is looked for: `the letter d`.
 
     held: of each image, as `stored` gives it. Words that no image has count half at most of all letters.
     """
     found = list(dict.fromkeys(words(text[:MAX_CHARACTERS])))[:MAX_ASKED]
     joined = [one.whole + other.whole for one, other in pairwise(found)]
     letters = [len(word.whole) for word in found]
+    if not all(_is_small(word) for word in found):
+        letters = [0 if _is_small(word) and size > 1 else size for word, size in zip(found, letters, strict=True)]
     has = [[0.0] * len(found) for _ in held]
     for number, word in enumerate(found):
         one = word.whole
-        begins = one[:-1] if one.isalpha() and len(one) >= MIN_CUT else one if len(one) >= MIN_PREFIX else f"{one} "
-        wanted = [f" {begins}", *(f" {both} " for both in joined[max(0, number - 1) : number + 1])]
+        begins = f" {one[:-1]}" if one.isalpha() and len(one) >= MIN_CUT else f" {one} "
+        wanted = [begins, *(f" {both} " for both in joined[max(0, number - 1) : number + 1])]
+        longer = re.compile(rf" {re.escape(one)}\w{{1,{MAX_ENDING}}} ") if MIN_PREFIX <= len(one) < MIN_CUT else None
         for row, texts in enumerate(held):
-            if any(piece in f" {texts} " for piece in wanted):
+            spaced = f" {texts} "
+            if any(piece in spaced for piece in wanted) or (longer is not None and longer.search(spaced)):
                 has[row][number] = letters[number]
             elif word.parts:
-                has[row][number] = (
-                    letters[number] * sum(f" {part}" in f" {texts}" for part in word.parts) / len(word.parts)
-                )
+                has[row][number] = letters[number] * sum(f" {part}" in spaced for part in word.parts) / len(word.parts)
     known = sum(size for number, size in enumerate(letters) if any(row[number] for row in has))
     whole = max(known, sum(letters) / 2)
     return [sum(row) / whole if whole else 0.0 for row in has]
@@ -154,5 +159,9 @@ def _expressions(word: Word, joined: Sequence[str], *, last: bool) -> Term:
         wholes.append(f'"{one}" *')
     parts = [f'"{part}"' for part in word.parts]
     every = [*wholes, f"({' AND '.join(parts)})"] if parts else wholes
-    small = len(one) < MIN_PREFIX and one.isalpha() and one.isascii()
-    return Term(f"({' OR '.join(every)})", f"({' OR '.join([*wholes, *parts])})", small)
+    return Term(f"({' OR '.join(every)})", f"({' OR '.join([*wholes, *parts])})", _is_small(word))
+
+
+def _is_small(word: Word) -> bool:
+    """Whether a word is like `a` and `of`: it has few letters, and says little."""
+    return len(word.whole) < MIN_PREFIX and word.whole.isalpha() and word.whole.isascii()

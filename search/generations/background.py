@@ -9,8 +9,10 @@ section 5.4, and the CSLS of Conneau et al., "Word translation without parallel 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from search.generations.transform import Vectors
 from search.types import JsonObject
@@ -83,6 +85,6 @@ class Background:
         return cls(spread(vectors[:of], count), nearest, float(facts["weight"]), float(facts["most"]))
 
 
-def spread(vectors: Vectors, count: int) -> Vectors:
-    """So many of these vectors, evenly spread: (count, dim)."""
+def spread(vectors: NDArray[Any], count: int) -> NDArray[Any]:
+    """So many of these vectors, or numbers, evenly spread: (count, ...)."""
     return np.ascontiguousarray(vectors[np.arange(count) * len(vectors) // count])

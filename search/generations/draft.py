@@ -28,6 +28,7 @@ from search.generations.hashed_file import HashedFile
 from search.generations.policy import Policy
 from search.generations.space_draft import SpaceDraft
 from search.types import JsonObject, Space
+from search.vectors import vector_ids
 
 
 class Draft:
@@ -109,7 +110,10 @@ class Draft:
             return False
         removed = self._catalog.changes(since=last.clean_seq).removed
         share = self._policy.max_dead_share
-        return all(len(space.positions(removed)) <= share * len(space.rowids) for space in last.spaces.values())
+        return all(
+            len(space.positions(vector_ids(removed, space.count))) <= share * len(space.rowids)
+            for space in last.spaces.values()
+        )
 
     def _changes(self) -> Changes:
         return self._catalog.changes(since=0 if self._last is None else self._last.applied_seq)

@@ -90,6 +90,8 @@ def auto_rate(images: int) -> float:
 
 def must_measure(facts: JsonObject | None, images: int) -> bool:
     """Whether a space of so many images needs its rates measured. facts: what the manifest says of it."""
+    if facts is not None and "regions" in facts["recipe"]:  # the best of several scores has another rate
+        return False
     known = {} if facts is None else facts.get("fmr", {})
     return images >= MIN_IMAGES and images >= GROWTH * known.get("images", 0)
 

@@ -83,6 +83,12 @@ class SpaceSnapshot:
         return rowids, best
 
     @property
+    def count(self) -> int:
+        """How many vectors an image has: `rowids` are `vector_ids`, where it has several."""
+        regions = self.facts["recipe"].get("regions")
+        return 1 if regions is None else 1 + len(regions["windows"])
+
+    @property
     def ef(self) -> int:
         """Candidates that a search of the graph keeps, so that its recall is what was promised."""
         return int(self.facts["search"]["ef"])

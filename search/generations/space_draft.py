@@ -69,7 +69,7 @@ class SpaceDraft:
         self._transform, self._transform_facts = self._fitted()
         if self._outgrown:  # another draft will be made, from scratch
             return
-        self._held_out = HeldOut(self._sample(), policy, len(added) if before is None else 0)
+        self._held_out = HeldOut(self._sample(), policy, space.recipe.count * len(added) if before is None else 0)
         self._rowids, self._equals = self._find_equals()
         self._new = np.unique(self._equals[self._equals >= self._known])
         self._measures = self._must_measure(self._known + len(self._new))
@@ -138,8 +138,10 @@ class SpaceDraft:
     def _fitted(self) -> Fitted:
         """The transform of the generation before, as long as it fits."""
 
+        each = self.space.recipe.count
+
         def sample_of(rowids: NDArray[np.int64]) -> Sample:
-            return lambda count: self._catalog.vectors(self.space, rowids[:count])[1]
+            return lambda count: self._catalog.vectors(self.space, rowids[: -(-count // each)])[1]
 
         def all_of_them() -> Sample:
             there = self._catalog.members(self.space, self._upto)
@@ -149,20 +151,21 @@ class SpaceDraft:
         if before is None:
             return fitted(self.space, sample_of(self._shuffled), added)
         old = Fitted(before.transform, before.facts.get("transform", IDENTITY.to_json()))
-        found = kept(self.space, old, all_of_them, len(before.rowids) + added)
+        found = kept(self.space, old, all_of_them, len(before.rowids) // each + added)
         self._outgrown = found is None
         return old if found is None else found
 
     def _sample(self) -> Vectors:
         """Some new vectors, (c, dim), each once, in random order: where most images are equal, of more of them."""
-        added = self._shuffled
+        added, each = self._shuffled, self.space.recipe.count
         sampled = np.empty((0, self._transform.dim), dtype=np.float32)
-        if not self._must_measure(self._known + len(added)):
+        if not self._must_measure(self._known + each * len(added)):
             return sampled
-        wanted = min(CANDIDATES_PER_QUERY * self._policy.held_out_vectors, len(added) // 2)
-        for start in range(0, min(len(added), 32 * wanted), max(1, wanted)):
+        wanted = min(CANDIDATES_PER_QUERY * self._policy.held_out_vectors, each * len(added) // 2)
+        images = max(1, wanted // each)
+        for start in range(0, min(len(added), 32 * images), images):
             self._pause()
-            _, block = self._catalog.vectors(self.space, added[start : start + wanted])
+            _, block = self._catalog.vectors(self.space, added[start : start + images])
             sampled = np.concatenate([sampled, self._transform.apply(block)])
             _, first = np.unique(sampled, axis=0, return_index=True)
             sampled = sampled[np.sort(first)]
@@ -238,7 +241,7 @@ class SpaceDraft:
     def _false_matches(self, vectors: Vectors, rowids: NDArray[np.int64], nodes: Positions) -> JsonObject:
         """The manifest's entry `fmr`: the false-match rates of scores, and of how many images. Empty for very few."""
         facts = None if self.before is None else self.before.facts
-        if not must_measure(facts, len(rowids)):
+        if self.space.recipe.regions is not None or not must_measure(facts, len(rowids)):
             known: JsonObject = {} if facts is None else facts.get("fmr", {})
             return known
         living = np.flatnonzero(np.isin(rowids, self._catalog.members(self.space, self._upto)))
@@ -260,6 +263,7 @@ class SpaceDraft:
     def _ranks(self, rowids: NDArray[np.int64]) -> NDArray[np.int64]:
         """The ranks of these images' ids among all ids, (n,); those of removed images come last."""
         by_id = self._catalog.rowids_by_id()
+        rowids = rowids // self.space.recipe.count
         ranks = np.full(max(int(by_id.max(initial=0)), int(rowids.max(initial=0))) + 1, len(by_id))
         ranks[by_id] = np.arange(len(by_id))
         found: NDArray[np.int64] = ranks[rowids]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from search.generations.ann import Positions
 from search.generations.generation import SpaceSnapshot
+from search.vectors import vector_ids
 
 Rowids = NDArray[np.int64]
 
@@ -47,7 +48,7 @@ class Selection:
         return standing[1]
 
     def _within(self, base: SpaceSnapshot, few: int) -> Allowed:
-        positions = base.positions(self.rowids)
+        positions = base.positions(vector_ids(self.rowids, base.count))
         nodes = positions if base.groups is None else np.unique(base.nodes(positions))
         positions_mask = node_mask = None
         if base.groups is not None:

@@ -75,7 +75,7 @@ class Chance:
         count = len(sample) - len(sample) // LEFT_OUT
         found = []
         for view in -target.vectors if target.opposite else target.vectors:
-            cosines = np.sort(np.vecdot(sample, view))[:count].astype(np.float64)
+            cosines = np.sort(np.vecdot(sample, view).max(axis=1))[:count].astype(np.float64)
             found.append((cosines.mean(), cosines.std()) if count > 1 else (0.0, LEAST_SPREAD))
         mean, spread = np.mean(found, axis=0)
         return cls(float(mean), max(float(spread), LEAST_SPREAD))
@@ -112,6 +112,11 @@ def _sum_of(snapshot: Snapshot, number: int, aspect: Aspect, searched_of: Search
     space = snapshot.space(aspect.space)
     vectors = _vectors(snapshot, space, aspect.parts, searched_of)
     unlike = aspect.weight < 0
+    if space.recipe.regions is not None and (unlike or all(part.weight < 0 for part in aspect.parts)):
+        raise QueryInvalid(
+            f"In {space.name}, where images have several vectors, nothing is pushed away by itself: an image would be "
+            "found by what in it is least like that. Look for something in the same aspect, or use combine `best`."
+        )
     return Target(space.name, -vectors if unlike else vectors, abs(aspect.weight), aspect=number, opposite=unlike)
 
 

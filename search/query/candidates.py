@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from search.query.allowed import Selection
 from search.query.aspects import Target, best_values, nearest_by_best, nearest_by_sum
-from search.query.fusion import DEPTH, fused
+from search.query.fusion import DEPTH, ByWords, fused
 from search.query.scores import Rates
 from search.query.snapshot import Snapshot
 from search.types import Query
@@ -27,10 +27,9 @@ COSINE_ROUNDING = 1e-6
 class Asked:
     """A query as it is searched for, by one target or several.
 
-    `excluded`: ids of its own parts, and of images whose files are gone. `min_score`: that a hit needs. `by_words`: the
-    rowids that the catalog finds by the query's words, best first; None where it has none; `shares`: how much of these
-    words each has. `unranked`: rowids, which take no rank in a fusion, of images that are no hits. `spare`: candidates
-    to look at beyond those.
+    `excluded`: ids of its own parts, and of images whose files are gone. `min_score`: that a hit needs. `by_words`:
+    what the catalog finds by the query's words; None where it has none. `unranked`: rowids, which take no rank in a
+    fusion, of images that are no hits. `spare`: candidates to look at beyond those.
     """
 
     query: Query
@@ -39,8 +38,7 @@ class Asked:
     excluded: frozenset[str]
     rates: Rates | None
     min_score: float | None
-    by_words: NDArray[np.int64] | None = None
-    shares: NDArray[np.float32] | None = None
+    by_words: ByWords | None = None
     unranked: frozenset[int] = frozenset()
     spare: int = 0
 
@@ -105,10 +103,9 @@ def _best_view(rowids: NDArray[np.int64], scores: NDArray[np.float32]) -> Found:
 
 def _enough(snapshot: Snapshot, one: Asked, rowids: NDArray[np.int64], scores: NDArray[np.float32]) -> Found:
     if one.by_words is not None:
-        assert one.shares is not None
-        passed = [*one.unranked]
-        seen, told = ~np.isin(rowids, passed), ~np.isin(one.by_words, passed)
-        rowids, scores = fused(rowids[seen], scores[seen], one.by_words[told], one.shares[told], one.query.words_share)
+        seen = ~np.isin(rowids, [*one.unranked])
+        told = one.by_words.without(one.unranked)
+        rowids, scores = fused(rowids[seen], scores[seen], told, one.query.words_share)
         if any(target.vetoes for target in one.aspects):  # the catalog's words find what they veto, too
             _, vetoed = best_values(snapshot, one.aspects, rowids)
             rowids, scores = rowids[~vetoed], scores[~vetoed]

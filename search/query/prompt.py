@@ -95,6 +95,11 @@ class Prompt:
         return tuple(sorted(found, key=lambda part: part.position))
 
     @property
+    def only_pushes_away(self) -> bool:
+        """Whether it says nothing of what is wanted."""
+        return not self.style and all(part.weight < 0 for part in self.parts)
+
+    @property
     def only_words(self) -> str | None:
         """The words of a prompt that has nothing else, as they are."""
         if len(self.parts) != 1 or self.style or (self.parts[0].kind, self.parts[0].weight) != ("words", 1.0):

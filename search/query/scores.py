@@ -76,8 +76,8 @@ def least_score(query: Query, rates: Rates | None, images: int) -> float | None:
     if rates is None:
         raise QueryInvalid(
             "No false-match rate is known for this query. It needs one image, not words or a mixture (or combine "
-            f"`best` of images in one space), and a space that was published with at least {MIN_IMAGES} different "
-            f"images (lookalike rebuild). Or send min_score, or max_fmr `{AUTO}`."
+            f"`best` of images in one space), and a space, not of regions, that was published with at least "
+            f"{MIN_IMAGES} different images (lookalike rebuild). Or send min_score, or max_fmr `{AUTO}`."
         )
     wanted = auto_rate(images) if query.max_fmr == AUTO else float(query.max_fmr)
     cut = rates.score(wanted)

@@ -17,13 +17,15 @@ from search.catalog.hits import Entry
 from search.errors import FilterInvalid, NotInSpace, QueryInvalid, SearchError, UnknownImage, UnknownSpace
 from search.filters import And, Filter, Present
 from search.generations.ann import NEIGHBOURS
+from search.query.allowed import Selection
 from search.query.aspects import Target, targets_of
 from search.query.candidates import EXTRA_CANDIDATES, Asked, Found, candidates
 from search.query.fold import CANDIDATES_PER_HIT, MAX_COPIES, MAX_FOLD_CANDIDATES, fold, is_enough
 from search.query.follow import Follower
-from search.query.fusion import DEPTH
+from search.query.fusion import DEPTH, ByWords
 from search.query.near_copies import with_near_copies
 from search.query.parts import query_aspects
+from search.query.regions import boxed
 from search.query.scores import Rates, least_score, rates_of
 from search.query.selections import Selections
 from search.query.snapshot import EXACTLY, Snapshot
@@ -144,12 +146,8 @@ class Searcher:
     ) -> Asked:
         """Raises REFUSALS."""
         aspects = query_aspects(query)
-        allowed, by_words = self._selections.of(query.filter, version), None
-        shares = None
-        if query.words is not None:
-            found = self._catalog.find_words(query.words, DEPTH, None if allowed is None else allowed.rowids)
-            by_words = np.array([rowid for rowid, _ in found], dtype=np.int64)
-            shares = self._catalog.words_shares(query.words, by_words.tolist())
+        allowed = self._selections.of(query.filter, version)
+        by_words = None if query.words is None else self._by_words(query.words, allowed)
         sought = self._sought(snapshot, aspects, query, searched)
         asked = frozenset(part.id for aspect in aspects for part in aspect.parts if part.id is not None)
         excluded = asked | query.without
@@ -157,7 +155,16 @@ class Searcher:
         view = snapshot.spaces[sought[0].space]
         least = least_score(query, rates, view.count - view.dead)
         unranked = frozenset(() if by_words is None else self._catalog.rowids(excluded).values())
-        return Asked(query, sought, allowed, excluded, rates, least, by_words, shares, unranked)
+        return Asked(query, sought, allowed, excluded, rates, least, by_words, unranked)
+
+    def _by_words(self, words: str, allowed: Selection | None) -> ByWords:
+        """What the catalog finds by words."""
+        found = self._catalog.find_words(words, DEPTH, None if allowed is None else allowed.rowids)
+        return ByWords(
+            rowids=np.array([rowid for rowid, _ in found], dtype=np.int64),
+            scores=np.array([score for _, score in found], dtype=np.float64),
+            shares=self._catalog.words_shares(words, [rowid for rowid, _ in found]),
+        )
 
     def _sought(
         self,
@@ -246,6 +253,7 @@ class Searcher:
             rows = [rowid for _, rowid in these[page] if rowid in entries]
             why = reasons(snapshot, one, rows, [best[rowid] for rowid in rows])
             hits = [_hit(entries[rowid], best[rowid], one.rates, said) for rowid, said in zip(rows, why, strict=True)]
+            hits = boxed(snapshot, one.aspects, hits, rows)
             all_known = len(hits) == len(these[page]) and all(rowid in ids for rowid in best)
             answers.append((hits, all_known, gone))
         return answers
@@ -287,12 +295,14 @@ class Searcher:
         entries = self._catalog.entries(ranked[group[0]][4] for group in page)
         firsts = [ranked[group[0]] for group in page]
         why = reasons(snapshot, asked, [rowid for *_, rowid in firsts], [-score for score, *_ in firsts])
-        hits = []
+        hits, rows = [], []
         for (score, *_, rowid), (_, *copies), said in zip(firsts, page, why, strict=True):
             if rowid in entries:
                 ids = tuple(ranked[copy][1] for copy in copies[:MAX_COPIES])
                 hit = _hit(entries[rowid], -score, asked.rates, said)
                 hits.append(replace(hit, copies=ids, copy_count=len(copies)))
+                rows.append(rowid)
+        hits = boxed(snapshot, asked.aspects, hits, rows)
         return hits, len(known) == len(rowids) and len(hits) == len(page)
 
 

@@ -19,7 +19,9 @@ from search.generations.generation import Generation, SpaceSnapshot
 from search.generations.policy import DEFAULT_POLICY, Policy
 from search.generations.transform import Identity, Transform
 from search.query.allowed import Allowed, Selection
+from search.query.regions import best_of_images
 from search.types import Space
+from search.vectors import vector_ids
 
 Rowids = NDArray[np.int64]
 
@@ -50,13 +52,13 @@ class SpaceView:
     @property
     def count(self) -> int:
         """How many images have a vector here, removed ones of the generation too."""
-        return len(self.delta_rowids) + (0 if self.base is None else len(self.base.rowids))
+        return (len(self.delta_rowids) + (0 if self.base is None else len(self.base.rowids))) // self.space.recipe.count
 
     @property
     def dead(self) -> int:
         """How many of the generation's images were removed since."""
         alive = self.alive.positions
-        return 0 if alive is None else len(alive) - int(np.count_nonzero(alive))
+        return 0 if alive is None else (len(alive) - int(np.count_nonzero(alive))) // self.space.recipe.count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,32 +145,43 @@ class Snapshot:
         of images of the generation with equal vectors, the first so many by id; None: as many as fit.
         """
         view = self.spaces[space]
+        each, images = view.space.recipe.count, k
+        k *= each  # of so many vectors, no fewer than k images have one
         k = min(k, len(view.delta_rowids) + (0 if view.base is None else len(view.base.rowids)))
-        chosen = None if allowed is None else np.flatnonzero(_in_sorted(view.delta_rowids, allowed.rowids))
+        chosen = None if allowed is None else np.flatnonzero(_in_sorted(view.delta_rowids // each, allowed.rowids))
         found = exact(view.delta_vectors, queries, k, chosen)
         rowids = [view.delta_rowids[found]]
         cosines = [scores(view.delta_vectors, queries, found)]
         if (base := view.base) is not None:
             within = view.alive if allowed is None else allowed.within(base, self.policy.exact_filtered_images)
             nodes = self._candidates(base, within, queries, k, ef)
-            each = k if max_equal is None else max_equal
-            images = base.images(nodes, scores(base.vectors, queries, nodes), k, each, within.positions)
-            rowids.append(images[0])
-            cosines.append(images[1])
+            equal = k if max_equal is None else max_equal * each
+            found_here = base.images(nodes, scores(base.vectors, queries, nodes), k, equal, within.positions)
+            rowids.append(found_here[0])
+            cosines.append(found_here[1])
         all_rowids, all_cosines = np.concatenate(rowids, axis=1), np.concatenate(cosines, axis=1)
         order = np.argsort(-all_cosines, axis=1, kind="stable")[:, :k]
         best = np.take_along_axis(all_cosines, order, axis=1)
-        return np.take_along_axis(all_rowids, order, axis=1), np.clip(best, -1, 1, where=np.isfinite(best), out=best)
+        best = np.clip(best, -1, 1, where=np.isfinite(best), out=best)
+        found = np.take_along_axis(all_rowids, order, axis=1)
+        return (found, best) if each == 1 else best_of_images(found, best, each, images)
 
     def holds_images(self, space: str, rowids: Rowids) -> NDArray[np.bool_]:
         """Which of these images have a vector here, (n,)."""
         view = self.spaces[space]
+        rowids = rowids * view.space.recipe.count
         held = np.isin(rowids, view.delta_rowids)
         return held if view.base is None else held | (view.base.places(rowids) >= 0)
 
     def vectors(self, space: str, rowids: Rowids) -> Vectors:
-        """The vectors of images that `nearest` found here, (n, dim) float32, in their order."""
+        """The vectors of images that `nearest` found here, (n, dim) float32, in their order; of several that an image
+        has, that of the whole."""
         view = self.spaces[space]
+        return self._stored(view, rowids * view.space.recipe.count)
+
+    @staticmethod
+    def _stored(view: SpaceView, rowids: Rowids) -> Vectors:
+        """The vectors with these numbers, (n, dim) float32, in their order."""
         if view.base is not None and not len(view.delta_rowids):
             positions = view.base.positions(rowids)
             assert len(positions) == len(rowids)
@@ -188,7 +201,8 @@ class Snapshot:
         if view.base is not None:
             alive = view.alive.positions
             rowids = np.concatenate([view.base.rowids if alive is None else view.base.rowids[alive], rowids])
-        return np.sort(rowids)
+        each = view.space.recipe.count
+        return np.sort(rowids if each == 1 else rowids[rowids % each == 0] // each)
 
     def all_vectors(self, space: str) -> tuple[Rowids, Vectors]:
         """Every image that has a vector here and was not removed: rowids, ascending, and (n, dim) float32 vectors."""
@@ -200,7 +214,13 @@ class Snapshot:
 
         queries: (q, dim) float32, unit vectors after the transform.
         """
+        best: NDArray[np.float32] = self.region_cosines(space, queries, rowids).max(axis=1)
+        return best
+
+    def region_cosines(self, space: str, queries: Vectors, rowids: Rowids) -> NDArray[np.float32]:
+        """As `cosines`, of each vector that an image has, (n, count) float32."""
         view = self.spaces[space]
+        rowids = vector_ids(rowids, view.space.recipe.count)
         best = np.full(len(rowids), -np.inf, dtype=np.float32)
         if len(view.delta_rowids):
             order = np.argsort(view.delta_rowids)
@@ -212,17 +232,18 @@ class Snapshot:
             places = view.base.places(rowids)
             older = np.flatnonzero(places >= 0)
             best[older] = _best_of(view.base.vectors, queries, view.base.nodes(places[older]))
-        return np.clip(best, -1, 1, where=np.isfinite(best), out=best)
+        best = np.clip(best, -1, 1, where=np.isfinite(best), out=best)
+        return best.reshape(-1, view.space.recipe.count)
 
     def sample(self, space: str) -> Vectors:
-        """Vectors of images as they are searched, (b, dim) float32, that stand for the space: those of its background,
-        where its generation has one."""
+        """Vectors of images that stand for the space, (b, count, dim) float32: its background, where it has one."""
         view = self.spaces[space]
         if view.base is not None and view.base.background is not None:
-            return view.base.background.vectors
-        stored = [view.delta_vectors] if view.base is None else [view.base.vectors, view.delta_vectors]
-        drawn = [spread(vectors, min(IMAGES, len(vectors))) for vectors in stored]
-        return np.concatenate(drawn)
+            return view.base.background.vectors[:, None]
+        count = view.space.recipe.count
+        stored = [view.delta_rowids] if view.base is None else [view.base.rowids, view.delta_rowids]
+        images = np.unique(np.concatenate([spread(ids, min(IMAGES, len(ids))) for ids in stored]) // count)
+        return self._stored(view, vector_ids(images, count)).reshape(len(images), count, -1)
 
     def _candidates(self, base: SpaceSnapshot, within: Allowed, queries: Vectors, k: int, ef: int | None) -> Positions:
         """Nodes of a generation among which each query's k nearest are: exactly, or with its graph's recall.
@@ -260,7 +281,7 @@ class Snapshot:
     @property
     def delta_count(self) -> int:
         """How many images were added since the generation."""
-        return max((len(view.delta_rowids) for view in self.spaces.values()), default=0)
+        return max((len(view.delta_rowids) // view.space.recipe.count for view in self.spaces.values()), default=0)
 
 
 def _best_of(vectors: Vectors, queries: Vectors, positions: Positions) -> NDArray[np.float32]:
@@ -288,13 +309,13 @@ def _begun(space: Space, base: SpaceSnapshot | None) -> SpaceView:
 def _advanced(view: SpaceView, space: Space, rowids: Rowids, vectors: Vectors, removed: Rowids) -> SpaceView:
     base, alive = view.base, view.alive
     if base is not None and len(removed):
-        dead = base.positions(removed)
+        dead = base.positions(vector_ids(removed, base.count))
         if len(dead):
             left = np.ones(len(base.rowids), np.bool_) if alive.positions is None else alive.positions.copy()
             left[dead] = False
             alive = Allowed(positions=left, node_mask=base.node_mask(left))
     old_rowids, old_vectors = view.delta_rowids, view.delta_vectors
-    gone = np.isin(old_rowids, removed)
+    gone = np.isin(old_rowids // space.recipe.count, removed)
     if gone.any():
         old_rowids, old_vectors = old_rowids[~gone], old_vectors[~gone]
     return SpaceView(

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.query.candidates import Asked
-from search.query.fusion import words_scores
 from search.query.snapshot import Snapshot
 from search.types import Reason
 
@@ -67,16 +66,15 @@ def _aspects(snapshot: Snapshot, asked: Asked, rowids: Sequence[int]) -> tuple[l
 
 def _words(asked: Asked, rowids: Sequence[int]) -> tuple[Numbers, Numbers]:
     """How much of the words each image has, 0..1, and what that adds to its score, (n,) each."""
-    if asked.by_words is None or asked.shares is None:
+    if asked.by_words is None:
         return np.zeros(len(rowids)), np.zeros(len(rowids))
-    told = ~np.isin(asked.by_words, [*asked.unranked])  # as they were fused
-    known = asked.shares[told]
-    added = words_scores(known, asked.query.words_share)
-    places = {rowid: place for place, rowid in enumerate(asked.by_words[told].tolist())}
+    told = asked.by_words.without(asked.unranked)  # as they were fused
+    added = told.added(asked.query.words_share)
+    places = {rowid: place for place, rowid in enumerate(told.rowids.tolist())}
     of_words, shares = np.zeros(len(rowids)), np.zeros(len(rowids))
     for row, rowid in enumerate(rowids):
         if (place := places.get(rowid)) is not None:
-            of_words[row], shares[row] = known[place], added[place]
+            of_words[row], shares[row] = told.shares[place], added[place]
     return of_words, shares
 
 

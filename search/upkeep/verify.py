@@ -22,7 +22,7 @@ from search.index import Index
 from search.journal import FOLDER, read
 from search.sqlite import checksums
 from search.types import Space
-from search.vectors import BLOB_DTYPES, intact
+from search.vectors import BLOB_DTYPES, intact, vector_ids
 
 ASKED = 200
 """Stored vectors whose neighbours are looked for, to see what a graph finds."""
@@ -169,7 +169,7 @@ def _vectors(index: Index, space: Space, result: Verification) -> Iterator[Findi
             break
         last = rows[-1].image_rowid
         count += len(rows)
-        size = dtype.itemsize * space.recipe.dim
+        size = dtype.itemsize * space.recipe.count * space.recipe.dim
         good = [row.vector for row in rows if intact(row.vector, row.crc32) and len(row.vector) == size]
         damaged += len(rows) - len(good)
         stored = np.frombuffer(b"".join(good), dtype).reshape(-1, space.recipe.dim)
@@ -298,7 +298,7 @@ def _published(
     except IndexDamaged:  # told already
         return
     removed = index.catalog.changes(since=NEWEST, removed_since=generation.clean_seq).removed
-    left = len(held.rowids) - len(held.positions(removed))
+    left = len(held.rowids) - len(held.positions(vector_ids(removed, held.count)))
     if different:
         yield Finding(problem=f"{different:,} vectors of {space.name} are not the catalog's", advice=REBUILD)
     if left != seen:

@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Annotated, Literal, TypeVar
 
 from fastapi import APIRouter, Query, Request, Response
@@ -37,7 +38,8 @@ from api.http.routes import CheckedRoute, Chosen, answers, rendered
 from api.http.routes.search import answer_question
 from api.http.search_schemas import SearchAnswer
 from api.serving.boards import archive, contact_sheet, item_question, whole_board
-from api.serving.saved import checked_text
+from api.serving.prompts import whole_id
+from api.serving.saved import checked_name, checked_text, settled
 from api.serving.service import Service
 from search.catalog.boards import Board, read_board, read_boards, read_comments, read_items
 from search.catalog.shares import read_shares
@@ -48,6 +50,7 @@ from search.writer import Writer
 
 router = APIRouter(prefix="/v1/boards", tags=["boards"], route_class=CheckedRoute)
 Number = Annotated[int, PathParameter(ge=1, le=MAX_NUMBER, description="A board.")]
+ID_DIGITS = 64
 ItemNumber = Annotated[int, PathParameter(ge=1, le=MAX_NUMBER, description="One of its items.")]
 Result = TypeVar("Result")
 
@@ -66,7 +69,7 @@ async def list_boards(service: Chosen) -> BoardsAnswer:
 @router.post("", status_code=201, responses=answers(404, 409, 413, 507))
 async def add_board(service: Chosen, body: BoardRequest) -> BoardAnswer:
     """Make an empty board."""
-    name, note = _name(body.name), checked_text(body.note, "A note")
+    name, note = checked_name(body.name), checked_text(body.note, "A note")
     return await _board(service, await _change(service, lambda change: change.add_board(name, note)))
 
 
@@ -81,7 +84,7 @@ async def read_whole_board(service: Chosen, board: Number) -> WholeBoardAnswer:
 @router.patch("/{board}", responses=answers(404, 413, 507))
 async def change_board(service: Chosen, board: Number, body: BoardPatch) -> BoardAnswer:
     """Rename a board, or replace its note."""
-    name = None if body.name is None else _name(body.name)
+    name = None if body.name is None else checked_name(body.name)
     note = None if body.note is None else checked_text(body.note, "A note")
     await _change(service, lambda change: change.change_board(board, name=name, note=note))
     return await _board(service, board)
@@ -100,11 +103,13 @@ async def add_item(response: Response, service: Chosen, board: Number, body: Ite
         raise problems.invalid("An item is exactly one of an image and a question.")
     note = checked_text(body.note, "A note")
     if body.question is not None:
-        name, kept = _name(body.name or "Question"), body.question.to_json()
-        await service.read(lambda index: body.question and body.question.question().draft(index))
+        name = checked_name(body.name or "Question")
+        kept = (await service.read(partial(settled, body.question))).to_json()
         item = await _change(service, lambda change: change.add_question_item(board, name, kept, note))
     else:
         image = body.image or ""
+        if len(image) < ID_DIGITS:
+            image = await service.read(partial(whole_id, image))
         item, new = await _change(service, lambda change: change.add_image_item(board, image, note))
         if not new:
             response.status_code = 200
@@ -143,7 +148,7 @@ async def list_comments(service: Chosen, board: Number) -> CommentsAnswer:
 @router.post("/{board}/comments", status_code=201, responses=answers(404, 409, 413, 507))
 async def add_comment(service: Chosen, board: Number, body: CommentRequest) -> CommentAnswer:
     """Comment on an item, or on the board as a whole."""
-    name, text = _name(body.name), _said(body.text)
+    name, text = checked_name(body.name), _said(body.text)
     number = await _change(service, lambda change: change.add_comment(board, body.item, name, text))
     for comment in await _comments(service, board):
         if comment.id == number:
@@ -162,7 +167,7 @@ async def drop_comment(
 @router.post("/{board}/votes", responses=answers(404, 409, 413, 507))
 async def vote(service: Chosen, board: Number, body: VoteRequest) -> ItemAnswer:
     """Vote for an item, once by each name, or take that back. Returns the item with its votes."""
-    name = _name(body.name)
+    name = checked_name(body.name)
     if body.vote:
         await _change(service, lambda change: change.add_vote(board, body.item, name))
     else:
@@ -179,7 +184,7 @@ async def list_shares(service: Chosen, board: Number) -> SharesAnswer:
 @router.post("/{board}/share", status_code=201, responses=answers(404, 409, 413, 507))
 async def share(request: Request, service: Chosen, board: Number, body: ShareRequest) -> NewShareAnswer:
     """Make a link by which guests see this board, and nothing else. Its path is answered once, and not kept."""
-    name, token = _name(body.name), secrets.token_urlsafe(32)
+    name, token = checked_name(body.name), secrets.token_urlsafe(32)
     until = (datetime.now(UTC) + timedelta(days=body.days)).isoformat(timespec="seconds")
 
     def add(change: Transaction) -> int:
@@ -216,19 +221,12 @@ async def export(
     whole = await service.read(lambda index: whole_board(index, board))
     if form == "sheet":
         return Response(await contact_sheet(whole, service.pictures), media_type="image/jpeg")
-    described = BoardExport.whole(whole.board, whole.items, whole.comments)
+    described = partial(BoardExport.whole, whole.board, whole.items, whole.comments)
     if form == "json":
-        return rendered(described)
+        return rendered(described())
     headers = {"Content-Disposition": f'attachment; filename="board-{board}.zip"'}
-    pieces = archive(service.index, whole, described.model_dump_json(indent=2).encode())
+    pieces = archive(service.index, whole, lambda names: described(names).model_dump_json(indent=2))
     return StreamingResponse(pieces, media_type="application/zip", headers=headers)
-
-
-def _name(text: str) -> str:
-    name = checked_text(text, "A name")
-    if not name:
-        raise problems.invalid("A name has at least one character that is not white space.")
-    return name
 
 
 def _said(text: str) -> str:

@@ -62,16 +62,16 @@ async def feedback(request: Request, body: FeedbackRequest, in_address: InAddres
 async def list_sessions(service: Chosen) -> SessionsAnswer:
     """The kept sessions, the oldest first."""
     sessions = await service.read(lambda index: index.catalog.sessions())
-    return SessionsAnswer(sessions=[SessionSummary.of(session) for session in sessions])
+    return SessionsAnswer(sessions=[SessionSummary.model_validate(one) for one in sessions])
 
 
-@router.get("/{session}", responses=answers(404))
+@router.get("/{session:path}", responses=answers(404))
 async def read_session(service: Chosen, session: Session) -> SessionAnswer:
     """A kept session with its rounds. To undo a round, go on from its parent; to branch, add two rounds to one."""
     return SessionAnswer.of(await service.read(lambda index: index.catalog.session(session)))
 
 
-@router.patch("/{session}", responses=answers(404, 409, 413, 507))
+@router.patch("/{session:path}", responses=answers(404, 409, 413, 507))
 async def name_session(service: Chosen, session: Session, body: SessionPatch) -> SessionAnswer:
     """Name a session."""
 
@@ -85,7 +85,7 @@ async def name_session(service: Chosen, session: Session, body: SessionPatch) ->
     return SessionAnswer.of(await service.read(lambda index: index.catalog.session(changed)))
 
 
-@router.delete("/{session}", status_code=204, responses=answers(404, 507))
+@router.delete("/{session:path}", status_code=204, responses=answers(404, 507))
 async def delete_session(service: Chosen, session: Session) -> None:
     """Forget a session and its marks. Labels that it gave stay."""
 
@@ -97,7 +97,7 @@ async def delete_session(service: Chosen, session: Session) -> None:
     await service.write(delete)
 
 
-@router.post("/{session}/label", responses=answers(404, 413, 507))
+@router.post("/{session:path}/label", responses=answers(404, 413, 507))
 async def label_images(service: Chosen, session: Session, body: LabelRequest) -> LabelledAnswer:
     """Say what a label rule would do, with its precision by the marks; with `apply`, keep it and give the label."""
     labelled, applied = await label(

@@ -17,7 +17,7 @@ from api.http.board_schemas import MAX_NUMBER, Person, Text
 from api.http.routes import CheckedRoute, answers, served
 from api.http.schemas import ImageId
 from api.serving.boards import guests_share, whole_board
-from api.serving.saved import checked_text
+from api.serving.saved import checked_name, checked_text
 from api.serving.service import Service
 from search.catalog.shares import Share
 from search.writer import Writer
@@ -31,6 +31,8 @@ PAGE_HEADERS = {
     ),
     "Cache-Control": "no-store",
     "X-Robots-Tag": "noindex, nofollow",
+    # With none, browsers send its forms as those of no site, which are refused where there is no TLS.
+    "Referrer-Policy": "same-origin",
 }
 PICTURE_HEADERS = {"Cache-Control": "private, max-age=300", "X-Robots-Tag": "noindex"}
 """Five minutes: what a revoked link has shown is soon forgotten."""
@@ -70,7 +72,8 @@ async def guests_page(request: Request, token: Token) -> HTMLResponse:
     said = {item.number: [one for one in whole.comments if one.item == item.number] for item in whole.items}
     said[0] = [one for one in whole.comments if one.item is None]
     root = request.scope.get("root_path", "")
-    html = _template().render(whole=whole, said=said, share=share, here=f"{root}/b/{token}", root=root)
+    shown = {"whole": whole, "said": said, "share": share, "here": f"{root}/b/{token}", "root": root}
+    html = await service.read(lambda _: _template().render(shown))  # of a full board, it takes tenths of a second
     return HTMLResponse(html, headers=PAGE_HEADERS)
 
 
@@ -90,12 +93,14 @@ async def guest_comments(
     service, share = await _opened(request, token)
     if not share.may_comment:
         raise LinkInvalid
-    name, text = checked_text(form.name, "A name"), checked_text(form.text, "A comment")
-    if not name or not text:
-        raise problems.invalid("A comment has a name, and at least one character that is not white space.")
+    name, text = checked_name(form.name), checked_text(form.text, "A comment")
+    if not text:
+        raise problems.invalid("A comment has at least one character that is not white space.")
 
     def add(writer: Writer) -> None:
         with writer.transaction() as transaction:
+            if not transaction.holds(share):  # it may have waited
+                raise LinkInvalid
             transaction.add_comment(share.board, form.item, name, text, share=share.number)
 
     await service.write(add)
@@ -110,12 +115,12 @@ async def guest_votes(
     service, share = await _opened(request, token)
     if not share.may_vote:
         raise LinkInvalid
-    name = checked_text(form.name, "A name")
-    if not name:
-        raise problems.invalid("A vote has a name.")
+    name = checked_name(form.name)
 
     def change(writer: Writer) -> None:
         with writer.transaction() as transaction:
+            if not transaction.holds(share):  # it may have waited
+                raise LinkInvalid
             if form.vote == "true":
                 transaction.add_vote(share.board, form.item, name, share=share.number)
             else:

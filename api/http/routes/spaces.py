@@ -34,6 +34,7 @@ async def add_space(request: Request, response: Response, name: IndexName, body:
         pooling=body.pooling,
         whiten=body.transform == "whiten",
         style=body.style,
+        regions=body.regions,
     )
     state = await choose(request, name).add_space(wanted)
     if state.info.space.complete:

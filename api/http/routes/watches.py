@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import secrets
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Request
 from fastapi import Path as PathParameter
 
+from api.errors import QuestionInvalid
 from api.http.board_schemas import MAX_NUMBER
 from api.http.routes import CheckedRoute, Chosen, answers
 from api.http.watch_schemas import (
@@ -19,9 +21,9 @@ from api.http.watch_schemas import (
     WatchRequest,
 )
 from api.serving.notify import checked_url
-from api.serving.saved import checked_text
+from api.serving.saved import checked_name, checked_text
 from api.serving.timing import Timing
-from api.serving.watching import checked_watch
+from api.serving.watched import check_cut, checked_watch, watched
 from api.settings import Settings
 from search.catalog.watches import Delivery, Watch, read_deliveries, read_watches
 from search.index import Index
@@ -44,11 +46,15 @@ async def add_watch(request: Request, service: Chosen, body: WatchRequest) -> Ne
     """
     settings: Settings = request.app.state.settings
     url = checked_url(body.url, private=settings.watch_private)
-    name = checked_text(body.name, "A name")
-    secret = checked_text(body.secret or secrets.token_hex(32), "A secret")
-    saved = checked_watch(body.question, service.index)
+    name = checked_name(body.name)
+    secret = body.secret or secrets.token_hex(32)
+    if checked_text(secret, "A secret") != secret:
+        raise QuestionInvalid("A secret does not begin or end with white space.")
+    saved = await service.read(partial(checked_watch, body.question))
     kept = saved.to_json()
-    await service.ask(saved.question(), Timing())
+    question = await service.read(partial(watched, saved))
+    hits, _ = await service.ask(question, Timing())
+    check_cut(question, hits)
 
     def add(writer: Writer) -> int:
         with writer.transaction() as transaction:
