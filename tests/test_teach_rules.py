@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from conftest import FakeEncoder, image_id, run_cli, vectors
 from fastapi.testclient import TestClient
-from lookalike_client import Client
+from lookalike_client import Client, Unprocessable
 from test_teach import KIND, QUESTION, in_process, kinds
 
 from api.http.access import Keys, read_keys
@@ -130,11 +130,13 @@ def test_a_space_that_was_made_again_is_learned_from_again(make_index: MakeIndex
             teacher.answer(TaughtQuestion.from_json(first.to_json()), marks)
 
 
-def test_a_name_with_a_slash_is_reached_over_http(client: Client) -> None:
-    client.feedback.ask(more=[image_id(1)], keep=True, name="2024/cats")
-    assert client.feedback.session("2024/cats").name == "2024/cats"
-    assert client.feedback.rename("2024/cats", "a/label").name == "a/label"
-    client.feedback.delete("a/label")
+def test_a_name_that_is_no_part_of_an_address_is_refused(client: Client) -> None:
+    with pytest.raises(Unprocessable, match="no `/`"):
+        client.feedback.ask(more=[image_id(1)], keep=True, name="2024/cats")
+    client.feedback.ask(more=[image_id(1)], keep=True, name="2024 cats?")
+    with pytest.raises(Unprocessable, match="no `/`"):
+        client.feedback.rename("2024 cats?", "a/label")
+    client.feedback.delete("2024 cats?")
     assert client.feedback.sessions() == []
 
 

@@ -177,6 +177,8 @@ def _digest(*held: Any) -> str:
 def _check_name(name: str | None) -> None:
     if name is not None and not (0 < len(name) <= MAX_NAME and name.isprintable() and name == name.strip()):
         raise FeedbackInvalid(f"A name has 1 to {MAX_NAME} printable characters, without space around them.")
+    if name is not None and "/" in name:
+        raise FeedbackInvalid("A name has no `/`: it is part of an address over HTTP.")
 
 
 def _unknown() -> UnknownSession:

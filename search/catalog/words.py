@@ -14,8 +14,8 @@ MAX_WORD = 256
 """Characters of a word that is asked for: of a script without spaces, a whole line is one."""
 MIN_PREFIX = 3
 """Letters of a last word from which on longer words are found too: one or two begin too many words."""
-MAX_ENDING = 2
-"""Letters that may follow a word of fewer than MIN_CUT: `cars` is a `car`, and `carton` is another word."""
+ENDINGS = "s|es|x|en|er"
+"""Of plurals. With one, a word of fewer than MIN_CUT letters is the same: `cars` is a `car`, and `card` is not."""
 MIN_CUT = 5
 """Letters of a word from which on the last may differ, and more may follow: `penguins` finds `penguin`, in any language
 whose words change at their end. By figures (docs/relevance.md) as good as stems, which are of one language."""
@@ -136,7 +136,7 @@ def shares(text: str, held: Sequence[str]) -> list[float]:
         one = word.whole
         begins = f" {one[:-1]}" if one.isalpha() and len(one) >= MIN_CUT else f" {one} "
         wanted = [begins, *(f" {both} " for both in joined[max(0, number - 1) : number + 1])]
-        longer = re.compile(rf" {re.escape(one)}\w{{1,{MAX_ENDING}}} ") if MIN_PREFIX <= len(one) < MIN_CUT else None
+        longer = re.compile(rf" {re.escape(one)}(?:{ENDINGS}) ") if MIN_PREFIX <= len(one) < MIN_CUT else None
         for row, texts in enumerate(held):
             spaced = f" {texts} "
             if any(piece in spaced for piece in wanted) or (longer is not None and longer.search(spaced)):
