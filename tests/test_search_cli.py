@@ -15,7 +15,7 @@ import pytest
 from conftest import COMMAND, Server, draw_picture, run_cli, vectors
 from PIL import Image
 
-from indexer.pictures.sheet import printable
+from indexer.pictures.sheet import fitted
 
 Built = tuple[Path, Path, Path]
 ROOT = Path(__file__).parent.parent
@@ -61,9 +61,9 @@ def test_an_id_finds_what_is_like_it(built: Built) -> None:
 
 
 def test_a_sheet_writes_names_in_letters_that_its_font_has() -> None:
-    assert printable("Cafe\u0301 cr\u00e8me.png") == "Cafe creme.png"
-    assert printable("\u5199\u771f.png") == "??.png"
-    assert printable("a/" + 40 * "b" + ".png") == "..." + 21 * "b" + ".png"
+    assert fitted("Cafe\u0301 cr\u00e8me.png") == "Cafe creme.png"
+    assert fitted("\u5199\u771f.png") == "??.png"
+    assert fitted("a/" + 40 * "b" + ".png") == "..." + 21 * "b" + ".png"
 
 
 def test_a_sheet_shows_query_and_hits(built: Built, tmp_path: Path) -> None:
