@@ -506,9 +506,8 @@ def test_commands_that_are_printed_can_be_pasted(base: Path, interrupt: Callable
     index = base / "my index"
     (base / "i.index").rename(index)
     told = run_cli("dups", index, "--apply", move(base)).stdout
-    command = shlex.split(told.partition("lookalike ")[2].splitlines()[0])
-    assert command[1] == str(index)
-    run_cli(*command)
+    assert shlex.split(told.partition("lookalike ")[2])[1] == str(index)
+    run_cli(*shlex.split(told.partition("lookalike ")[2]))
     interrupt(1)
     run_cli("dups", index, "--apply", move(base), check=130)
     refused = run_cli("dups", index, "--apply", "delete", "--yes", check=2).stderr

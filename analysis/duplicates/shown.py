@@ -126,8 +126,9 @@ def sentence(run: Run, *, back: bool) -> str:
     if back:
         said = f"{len(run.undone):,} of {plural(len(run.done), 'file')} of run {run.name} taken back."
         return f"{said} {run.request.folder} stays: delete it, if it is empty." if run.request.folder else said
-    said = f"{done}. To take it back: lookalike dups {shlex.quote(str(run.path.parent.parent))} --undo {run.name}"
-    return f"{said}\n{MOVED.format(run.request.folder)}" if _on_same_disk(run) else said
+    moved = f" {MOVED.format(run.request.folder)}" if _on_same_disk(run) else ""
+    back_by = f"lookalike dups {shlex.quote(str(run.path.parent.parent))} --undo {run.name}"  # last, to be pasted
+    return f"{done}.{moved} To take it back: {back_by}"
 
 
 def _on_same_disk(run: Run) -> bool:
