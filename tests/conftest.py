@@ -227,10 +227,10 @@ def make_index(
 
 @contextlib.contextmanager
 def another_writer(path: Path) -> Iterator[None]:
-    """Another process holds an index's lock."""
+    """Another process holds an index's lock, for which it waits while this one writes."""
     code = (
         "import sys; from pathlib import Path; from search.lock import write_lock\n"
-        f"with write_lock(Path({str(path)!r})): print('held', flush=True); sys.stdin.read()"
+        f"with write_lock(Path({str(path)!r}), timeout=30): print('held', flush=True); sys.stdin.read()"
     )
     holder = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
