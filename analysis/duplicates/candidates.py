@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import chain
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,14 +53,23 @@ def candidate_pairs(index: Index, hashes: Sequence[tuple[int, int]]) -> NDArray[
     """
     rowids, bits = _split(hashes)
     known = np.unique(rowids)
-    near = chain([np.searchsorted(known, rowids)[_near_hashes(bits)]], _near_vectors(index, known))
-    # One number for each pair: to sort rows takes twenty times as long, and twice the memory.
-    pairs = np.concatenate([places.min(axis=1) * len(known) + places.max(axis=1) for places in near])
+    with ThreadPoolExecutor(1, "hashes") as pool:  # beside the cells' centroids, which leave a core free
+        near_hashes = pool.submit(_near_hashes, bits)
+        numbers = [_numbered(places, len(known)) for places in _near_vectors(index, known)]
+        numbers.append(_numbered(np.searchsorted(known, rowids)[near_hashes.result()], len(known)))
+    pairs = np.concatenate(numbers)
     pairs.sort()
     pairs = pairs[np.diff(pairs, prepend=-1) > 0]
     places = np.stack(np.divmod(pairs, max(1, len(known))), axis=1)
     apart: NDArray[np.int64] = known[places[places[:, 0] != places[:, 1]]]
     return apart
+
+
+def _numbered(places: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """One number for each pair of places (p, 2) below `count`, whichever comes first: to sort rows takes twenty times
+    as long, and twice the memory."""
+    numbers: NDArray[np.int64] = places.min(axis=1) * count + places.max(axis=1)
+    return numbers
 
 
 def _near_vectors(index: Index, known: Rowids) -> Iterator[NDArray[np.int64]]:
