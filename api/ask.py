@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,20 +29,23 @@ from api.serving.prompts import resolved
 from api.serving.questions import QueryPicture, Question, QuestionPart, SearchOptions
 from api.serving.timing import Timing
 from indexer.encoders.encoder import Encoder
-from indexer.encoders.words import load_text_encoder
+from indexer.encoders.words import TextEncoder, load_text_encoder
 from indexer.errors import ImageRejected, ModelUnavailable, ModelUnsupported, SourceMissing
 from indexer.index_encoder import load_index_encoder
+from indexer.names import for_seconds, learn_words
 from indexer.pictures.decode import Box, DecodeLimits, decode, thumbnail
 from indexer.pictures.preprocess import inputs_of, orientations
 from indexer.pictures.sheet import CELL, Picture, draw_sheet
 from indexer.sources import as_on_disk
-from search.errors import PromptInvalid, StorageFailed, UnknownImage
+from search.errors import IndexLocked, IndexMoved, PromptInvalid, StorageFailed, UnknownImage
 from search.index import Index
 from search.query.prompt import Prompt, PromptPart, read_prompt
 from search.types import Combine, Query, Space, Vector
 from search.vectors import wholes
 
 Answer = TypeVar("Answer")
+LEARN_SECONDS = 3.0
+"""That a search takes longer, at most, to learn what names mean: as long as it takes to load the encoder."""
 SENT_SIDE = 2_048
 """Pixels of the longer side of what is sent in the place of a picture that is too large for a server: models look at a
 few hundred."""
@@ -116,12 +119,22 @@ def query_of(index: Index, asked: Asked, timing: Timing, *, warn: Callable[[str]
     try:
         encoders_of_texts = {one: load_text_encoder(one, index.models) for one in {space.recipe for _, space in texts}}
         words = [encoders_of_texts[space.recipe].encode([text])[0] for text, space in texts]
+        if draft.words is not None:
+            for space in {space.name: space for _, space in texts}.values():
+                _learn(index.path, space, encoders_of_texts[space.recipe])
     except (ModelUnavailable, ModelUnsupported) as error:
         if draft.words is None:
             raise
         warn(f"Words are looked for in labels, metadata and names alone. {error}")
     timing.encode += time.perf_counter() - start
     return question.query(draft, looked, words), question.spaces(draft)[0].name
+
+
+def _learn(path: Path, space: Space, encoder: TextEncoder) -> None:
+    """Learn what names mean, for some seconds: the rest at the next search, or by a server. An index that others write
+    to, or that cannot be written to, is searched by what it knows."""
+    with suppress(IndexLocked, IndexMoved, StorageFailed), Index.open(path, writable=True) as index:
+        learn_words(index, space, encoder, go_on=for_seconds(LEARN_SECONDS))
 
 
 def _looked(

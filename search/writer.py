@@ -90,6 +90,7 @@ class Writer:
         """Write the words by which images are found from scratch, from what the catalog knows of them."""
         with self.transaction() as transaction:
             transaction.rewrite_words()
+            transaction.forget_unused_words()
 
     def add_space(self, space: Space) -> Space:
         """Add an empty space, which is complete where there are no images. Returns it as it is now.

@@ -26,6 +26,7 @@ from api.serving.embedding import Embedded, Embedding
 from api.serving.explaining import Explaining
 from api.serving.filling import Filling, new_space
 from api.serving.gate import Gate
+from api.serving.learning import Learning
 from api.serving.maps import Maps
 from api.serving.observer import Observer
 from api.serving.pictures import PICTURE, Pictures, store_upload
@@ -92,7 +93,9 @@ class Service:
         self.index = index
         load = load or partial(load_index_encoder, index, warn=LOG.warning)
         self.embedding = Embedding(index, encoder, load, settings)
-        self.words = WordsEmbedding(index.models, sentences or Sentences(), settings.cached_embeddings)
+        sentences = sentences or Sentences()
+        self.words = WordsEmbedding(index.models, sentences, settings.cached_embeddings)
+        self.learning = Learning(index, sentences)
         self.filling = Filling(index.path, settings.log_format)
         # On one core each: threads of FAISS that wait for each other spin, and take the other from the event loop.
         one_core = partial(faiss.omp_set_num_threads, 1)
@@ -129,6 +132,7 @@ class Service:
         for pool in (self._searchers, self._readers, self._adder, self._writer, self._publisher):
             pool.shutdown()
         stages = (
+            self.learning.close,
             self.watching.close,
             self.explaining.close,
             self.pictures.close,

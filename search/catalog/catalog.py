@@ -20,6 +20,7 @@ from search.catalog.feedback import StoredFeedback
 from search.catalog.fulltext import StoredWords, create_words, write_words
 from search.catalog.hits import ENTRIES, HASHES, HIT_PATHS, IDS, PATH_COUNTS, PRESENT, RECORDS, ROWIDS, Entry, HitFacts
 from search.catalog.lookup import KnownLocation, Lookup, known_location
+from search.catalog.meanings import StoredMeanings, create_vocabulary
 from search.catalog.schema import (
     APPLICATION_ID,
     SCHEMA_VERSION,
@@ -68,7 +69,7 @@ class Changes:
     removed: NDArray[np.int64]
 
 
-class Catalog(StoredSpaces, StoredWords, StoredFeedback):
+class Catalog(StoredSpaces, StoredWords, StoredMeanings, StoredFeedback):
     """One open catalog, and what it can be asked. Safe to use from several threads."""
 
     application_id = APPLICATION_ID
@@ -85,6 +86,7 @@ class Catalog(StoredSpaces, StoredWords, StoredFeedback):
         def fill(connection: Connection) -> None:
             tables.create_all(connection)
             create_words(connection)
+            create_vocabulary(connection)
             connection.execute(spaces.insert(), [{**space_row(space), "complete_seq": 0} for space in new_spaces])
             home = str(path.parent.resolve() / UPLOADS)
             values = {"catalog": uuid.uuid4().hex, "seq": 0, "generation": None, "uploads": home}

@@ -12,6 +12,7 @@ from sqlalchemy import BigInteger, Column, Text, func, select, update
 
 from search.catalog.catalog import Catalog
 from search.catalog.fulltext import create_words, write_all_words
+from search.catalog.meanings import create_vocabulary
 from search.catalog.schema import (
     SCHEMA_VERSION,
     board_items,
@@ -24,6 +25,7 @@ from search.catalog.schema import (
     images,
     label_rows,
     labels,
+    meanings,
     questions,
     rounds,
     shares,
@@ -127,6 +129,13 @@ def _from_6(operations: Operations) -> None:
         table.create(operations.get_bind())
 
 
+def _from_7(operations: Operations) -> None:
+    """Words of names have meanings."""
+    connection = operations.get_bind()
+    meanings.create(connection)
+    create_vocabulary(connection)
+
+
 _STEPS: dict[int, Callable[[Operations], None]] = {
     1: _from_1,
     2: _from_2,
@@ -134,5 +143,6 @@ _STEPS: dict[int, Callable[[Operations], None]] = {
     4: _from_4,
     5: _from_5,
     6: _from_6,
+    7: _from_7,
 }
 """By the version that they start from."""

@@ -22,7 +22,7 @@ from search.names import folded
 
 APPLICATION_ID = 0x4C4B414C
 """`LKAL`: tells a catalog from any other SQLite file."""
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 """`search.catalog.migrate` brings older ones up to it."""
 tables = MetaData()
 
@@ -131,6 +131,17 @@ decisions = Table(  # pairs that are not duplicates, by content: no reference to
     Column("other", Text, primary_key=True, index=True),  # not smaller than `one`; equal: copies of it are wanted
     Column("decided_at", Text, nullable=False),
     sqlite_with_rowid=False,
+)
+
+meanings = Table(  # of words of names and labels: `words` has them, a table of FTS5
+    "meanings",
+    tables,
+    Column("number", Integer, primary_key=True),
+    Column("head", Text, nullable=False),  # the SHA-256 of what the encoder's vectors are centred by
+    Column("word", Text, nullable=False),
+    Column("vector", LargeBinary, nullable=False),  # float16
+    Index("meanings_by_word", "head", "word", unique=True),
+    sqlite_autoincrement=True,  # a number says what is newer
 )
 
 rounds = Table(  # of feedback on a question: a tree, whose root holds the question; they are added, and never changed

@@ -11,6 +11,7 @@ from sqlalchemy import bindparam, delete, exists, func, select, tuple_, update
 from sqlalchemy.dialects.sqlite import insert
 
 from search.catalog.fulltext import WordChanges
+from search.catalog.meanings import MeaningChanges
 from search.catalog.mentions import MentionChanges
 from search.catalog.schema import embeddings, failures, images, label_rows, locations, spaces, tombstones
 from search.catalog.schema import labels as labels_table
@@ -51,7 +52,7 @@ _CLEAR_FAILURE = delete(failures).where(
 )
 
 
-class Transaction(SpaceChanges, MentionChanges, WordChanges):
+class Transaction(SpaceChanges, MentionChanges, MeaningChanges, WordChanges):
     """A write transaction of a catalog, open while `Catalog.writing` is. Its lookups see its own changes."""
 
     def add(self, image: NewImage, *, made_for: Iterable[Space] | None = None) -> bool:

@@ -23,6 +23,7 @@ from search.query.candidates import EXTRA_CANDIDATES, Asked, Found, candidates
 from search.query.fold import CANDIDATES_PER_HIT, MAX_COPIES, MAX_FOLD_CANDIDATES, fold, is_enough
 from search.query.follow import Follower
 from search.query.fusion import DEPTH, ByWords
+from search.query.meanings import Meanings
 from search.query.near_copies import with_near_copies
 from search.query.parts import query_aspects
 from search.query.regions import boxed
@@ -31,6 +32,7 @@ from search.query.selections import Selections
 from search.query.snapshot import EXACTLY, Snapshot
 from search.query.why import reasons
 from search.types import Aspect, Hit, Query, Reason, Space, Vector
+from search.vectors import normalise
 
 REFUSALS = (QueryInvalid, FilterInvalid, UnknownImage, UnknownSpace, NotInSpace)
 """Errors of one query, and not of those beside it."""
@@ -49,6 +51,7 @@ class Searcher:
         self._catalog = catalog
         self._follower = follower
         self._selections = Selections(catalog)
+        self._meanings = Meanings(catalog)
 
     def vector(self, image_id: str, space: Space) -> Vector:
         """The stored embedding of an image ((dim,) float32). Raises UnknownImage, NotInSpace."""
@@ -147,8 +150,8 @@ class Searcher:
         """Raises REFUSALS."""
         aspects = query_aspects(query)
         allowed = self._selections.of(query.filter, version)
-        by_words = None if query.words is None else self._by_words(query.words, allowed)
         sought = self._sought(snapshot, aspects, query, searched)
+        by_words = None if query.words is None else self._by_words(snapshot, aspects, query.words, allowed)
         asked = frozenset(part.id for aspect in aspects for part in aspect.parts if part.id is not None)
         excluded = asked | query.without
         rates = None if query.words else rates_of(snapshot, query, aspects, sought, self._catalog.calibrations())
@@ -157,14 +160,27 @@ class Searcher:
         unranked = frozenset(() if by_words is None else self._catalog.rowids(excluded).values())
         return Asked(query, sought, allowed, excluded, rates, least, by_words, unranked)
 
-    def _by_words(self, words: str, allowed: Selection | None) -> ByWords:
-        """What the catalog finds by words."""
+    def _by_words(
+        self, snapshot: Snapshot, aspects: Sequence[Aspect], words: str, allowed: Selection | None
+    ) -> ByWords:
+        """What the catalog finds by words: their letters, and where it has learned any, by what they mean."""
         found = self._catalog.find_words(words, DEPTH, None if allowed is None else allowed.rowids)
-        return ByWords(
+        of_letters = ByWords(
             rowids=np.array([rowid for rowid, _ in found], dtype=np.int64),
             scores=np.array([score for _, score in found], dtype=np.float64),
             shares=self._catalog.words_shares(words, [rowid for rowid, _ in found]),
         )
+        for aspect in aspects:
+            known = snapshot.space(aspect.space).recipe.words
+            wanted = [part for part in aspect.parts if part.of_words and part.weight * aspect.weight > 0]
+            vectors = [
+                part.weight * part.vector for part in wanted if part.vector is not None and part.vector.ndim == 1
+            ]
+            if known is not None and vectors and self._meanings.are_known(known.head_sha256):
+                meaning = normalise(np.sum(vectors, axis=0))
+                meant, cosines = self._meanings.nearest(known.head_sha256, meaning, allowed)
+                return replace(of_letters, meant=meant[:DEPTH], cosines=cosines[:DEPTH])
+        return of_letters
 
     def _sought(
         self,

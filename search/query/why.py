@@ -69,12 +69,10 @@ def _words(asked: Asked, rowids: Sequence[int]) -> tuple[Numbers, Numbers]:
     if asked.by_words is None:
         return np.zeros(len(rowids)), np.zeros(len(rowids))
     told = asked.by_words.without(asked.unranked)  # as they were fused
-    added = told.added(asked.query.words_share)
-    places = {rowid: place for place, rowid in enumerate(told.rowids.tolist())}
-    of_words, shares = np.zeros(len(rowids)), np.zeros(len(rowids))
-    for row, rowid in enumerate(rowids):
-        if (place := places.get(rowid)) is not None:
-            of_words[row], shares[row] = told.shares[place], added[place]
+    added = dict(zip(told.every.tolist(), told.added(asked.query.words_share).tolist(), strict=True))
+    has = dict(zip(told.rowids.tolist(), told.shares.tolist(), strict=True))
+    of_words = np.array([has.get(rowid, 0.0) for rowid in rowids], dtype=np.float64)
+    shares = np.array([added.get(rowid, 0.0) for rowid in rowids], dtype=np.float64)
     return of_words, shares
 
 

@@ -1,0 +1,57 @@
+"""Learning what the words of an index's names mean, beside its searches."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+
+from api.serving.words import Sentences
+from indexer.encoders.words import load_text_encoder, spaces_of_words
+from indexer.errors import IndexerError
+from indexer.names import learn_words
+from search.errors import SearchError
+from search.index import Index
+
+PAUSE_SECONDS = 30.0
+"""Between two looks at whether there are new words."""
+
+LOG = logging.getLogger("lookalike")
+
+
+class Learning:
+    """A thread that learns the words of one index, until it is closed."""
+
+    def __init__(self, index: Index, sentences: Sentences) -> None:
+        """sentences: loaded by the first words, where there are any to learn."""
+        self._index = index
+        self._sentences = sentences
+        self._closing = threading.Event()
+        self._seen: int | None = None
+        self._thread = threading.Thread(target=self._run, name="learn", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Finish the words under way."""
+        self._closing.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            try:
+                self.learn(self._index.models)
+            except IndexerError:
+                return  # questions say so, too: without an encoder nothing is learned
+            except SearchError as error:
+                LOG.warning("what names mean cannot be learned now: %s", error)
+            self._closing.wait(PAUSE_SECONDS)
+
+    def learn(self, models: Path) -> None:
+        """Learn all words that are new since the last time. Raises SearchError, ModelUnavailable, ModelUnsupported."""
+        version = self._index.catalog.version()
+        known = [space for space in spaces_of_words(self._index.spaces) if space.recipe.words is not None]
+        if version == self._seen or not known:
+            return
+        encoder = load_text_encoder(known[0].recipe, models, self._sentences)
+        if learn_words(self._index, known[0], encoder, go_on=lambda: not self._closing.is_set()):
+            self._seen = self._index.catalog.version()
