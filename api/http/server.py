@@ -106,6 +106,8 @@ def open_services(directories: Sequence[Path], settings: Settings) -> Iterator[d
                 services[name].filling.start()
         if any(space.recipe.words is not None for one in services.values() for space in one.index.spaces):
             sentences.load_soon()
+            for one in services.values():
+                one.learning.start()
         yield services
 
 

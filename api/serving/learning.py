@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from pathlib import Path
 
 from api.serving.words import Sentences
 from indexer.encoders.words import load_text_encoder, spaces_of_words
@@ -20,7 +19,7 @@ LOG = logging.getLogger("lookalike")
 
 
 class Learning:
-    """A thread that learns the words of one index, until it is closed."""
+    """A thread that learns the words of one index, from its start until it is closed."""
 
     def __init__(self, index: Index, sentences: Sentences) -> None:
         """sentences: loaded by the first words, where there are any to learn."""
@@ -29,29 +28,33 @@ class Learning:
         self._closing = threading.Event()
         self._seen: int | None = None
         self._thread = threading.Thread(target=self._run, name="learn", daemon=True)
+
+    def start(self) -> None:
+        """Begin. Once."""
         self._thread.start()
 
     def close(self) -> None:
-        """Finish the words under way."""
+        """Finish the words under way, whether it was started or not."""
         self._closing.set()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
 
     def _run(self) -> None:
         while not self._closing.is_set():
             try:
-                self.learn(self._index.models)
+                self.learn()
             except IndexerError:
                 return  # questions say so, too: without an encoder nothing is learned
             except SearchError as error:
                 LOG.warning("what names mean cannot be learned now: %s", error)
             self._closing.wait(PAUSE_SECONDS)
 
-    def learn(self, models: Path) -> None:
+    def learn(self) -> None:
         """Learn all words that are new since the last time. Raises SearchError, ModelUnavailable, ModelUnsupported."""
         version = self._index.catalog.version()
         known = [space for space in spaces_of_words(self._index.spaces) if space.recipe.words is not None]
         if version == self._seen or not known:
             return
-        encoder = load_text_encoder(known[0].recipe, models, self._sentences)
+        encoder = load_text_encoder(known[0].recipe, self._index.models, self._sentences)
         if learn_words(self._index, known[0], encoder, go_on=lambda: not self._closing.is_set()):
             self._seen = self._index.catalog.version()
