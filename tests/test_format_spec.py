@@ -62,7 +62,7 @@ class Reader:
         self._path = path
         self._catalog = sqlite3.connect(f"file:{path}/catalog.sqlite?mode=ro", uri=True)
         assert self._value("PRAGMA application_id") == 0x4C4B414C
-        assert self._value("PRAGMA user_version") == 7
+        assert self._value("PRAGMA user_version") == 8
         rows = self._catalog.execute("SELECT key, value FROM state")
         self._state = {key: json.loads(str(value)) for key, value in rows}
 

@@ -40,14 +40,19 @@ def execute(path: Path, *statements: str) -> list[tuple[object, ...]]:
     return rows
 
 
-TO_VERSION_6 = tuple(
-    f"DROP TABLE {name}"
-    for name in (
-        *("feedback", "rounds", "deliveries", "watches", "shares"),
-        *("votes", "comments", "board_items", "boards", "questions"),
-    )
+TO_VERSION_7 = ("DROP TABLE meanings", "DROP TABLE words_known")
+"""Statements that take from a catalog what version 8 added."""
+TO_VERSION_6 = (
+    *TO_VERSION_7,
+    *(
+        f"DROP TABLE {name}"
+        for name in (
+            *("feedback", "rounds", "deliveries", "watches", "shares"),
+            *("votes", "comments", "board_items", "boards", "questions"),
+        )
+    ),
 )
-"""Statements that take from a catalog what version 7 added."""
+"""Statements that take from a catalog what versions 7 and 8 added."""
 TO_VERSION_5 = (
     *TO_VERSION_6,
     *(f"DROP TRIGGER words_image_{change}" for change in ("added", "changed", "removed")),
@@ -55,7 +60,7 @@ TO_VERSION_5 = (
     "DROP TABLE words",
     "DROP TABLE words_due",
 )
-"""Statements that take from a catalog what versions 6 and 7 added."""
+"""Statements that take from a catalog what versions 6 to 8 added."""
 TO_VERSION_2 = (
     *TO_VERSION_5,
     "DROP TABLE decisions",
@@ -69,7 +74,7 @@ TO_VERSION_2 = (
     "ALTER TABLE locations DROP COLUMN missing_since",
     "ALTER TABLE locations DROP COLUMN removed_phash",
 )
-"""Statements that take from a catalog what versions 3 to 7 added, but for keys of labels."""
+"""Statements that take from a catalog what versions 3 to 8 added, but for keys of labels."""
 
 
 def execute_read_only(path: Path, statement: str) -> list[tuple[object, ...]]:

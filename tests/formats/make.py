@@ -91,6 +91,7 @@ def fill(index: Index) -> None:
             transaction.add_share(board, "guests", "token", may_comment=True, may_vote=True, expires_at=expires)
             body = {"parts": [{"id": image_id(2)}], "min_score": 0.5}
             watch = transaction.add_watch("new", body, url="https://example.com/", form="json", secret="secret")
+            transaction.learn("b" * 64, ["even", "odd"], vectors(2, dim=DIM))
             transaction.note_matches(watch, [[Match(image_id(2), 0.75, None)]], seen_seq=COUNT)
         writer.remove([image_id(3), image_id(200), image_id(COUNT - 1)])
 
