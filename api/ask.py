@@ -121,7 +121,7 @@ def query_of(index: Index, asked: Asked, timing: Timing, *, warn: Callable[[str]
         words = [encoders_of_texts[space.recipe].encode([text])[0] for text, space in texts]
         if draft.words is not None:
             for space in {space.name: space for _, space in texts}.values():
-                _learn(index.path, space, encoders_of_texts[space.recipe])
+                _learn(index, space, encoders_of_texts[space.recipe])
     except (ModelUnavailable, ModelUnsupported) as error:
         if draft.words is None:
             raise
@@ -130,11 +130,12 @@ def query_of(index: Index, asked: Asked, timing: Timing, *, warn: Callable[[str]
     return question.query(draft, looked, words), question.spaces(draft)[0].name
 
 
-def _learn(path: Path, space: Space, encoder: TextEncoder) -> None:
+def _learn(index: Index, space: Space, encoder: TextEncoder) -> None:
     """Learn what names mean, for some seconds: the rest at the next search, or by a server. An index that others write
     to, or that cannot be written to, is searched by what it knows."""
-    with suppress(IndexLocked, IndexMoved, StorageFailed), Index.open(path, writable=True) as index:
-        learn_words(index, space, encoder, go_on=for_seconds(LEARN_SECONDS))
+    if space.recipe.words is not None and index.catalog.unlearned(space.recipe.words.head_sha256, 1):
+        with suppress(IndexLocked, IndexMoved, StorageFailed), Index.open(index.path, writable=True) as writable:
+            learn_words(writable, space, encoder, go_on=for_seconds(LEARN_SECONDS))
 
 
 def _looked(

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+import numpy as np
 
 from indexer.encoders.words import TextEncoder
 from search.errors import IndexLocked, StorageFailed
 from search.index import Index
-from search.types import Space
+from search.types import Space, Vector
 
 AT_ONCE = 64
-"""Words embedded at once, in some .1 s, and stored in one transaction."""
+"""Words embedded at once, in some .1 s."""
+KEPT_AT_ONCE = 1_024
+"""Words stored in one transaction: each makes searches look again at what they keep of the catalog."""
 FIND_AT_ONCE = 8_192
 """Words looked up at once: it takes as long for one as for all."""
 
@@ -21,23 +25,33 @@ def learn_words(index: Index, space: Space, encoder: TextEncoder, *, go_on: Call
     are known now.
 
     space: of words, with a head; encoder: the one of its questions. go_on: asked before each batch. Where another
-    process writes, or the index cannot be written to, what was learned until then is kept, and nothing is raised.
+    process writes, or the index cannot be written to, what was stored until then stays, and nothing is raised.
     """
     if space.recipe.words is None:
         return True
-    head = space.recipe.words.head_sha256
-    while new := index.catalog.unlearned(head, FIND_AT_ONCE):
-        for start in range(0, len(new), AT_ONCE):
-            if not go_on():
-                return False
-            some = new[start : start + AT_ONCE]
-            vectors = encoder.encode(some)
+    head, going = space.recipe.words.head_sha256, True
+    while going and (new := index.catalog.unlearned(head, FIND_AT_ONCE)):
+        for kept in range(0, len(new), KEPT_AT_ONCE):
+            words = new[kept : kept + KEPT_AT_ONCE]
+            vectors: list[Vector] = []
+            while going and len(vectors) < len(words):
+                if going := go_on():
+                    vectors += [*encoder.encode(words[len(vectors) : len(vectors) + AT_ONCE])]
+            if not vectors:
+                break
             try:
-                with index.writer() as writer, writer.transaction() as transaction:
-                    transaction.learn(head, some, vectors)
+                _keep(index, head, words[: len(vectors)], np.array(vectors))
             except (IndexLocked, StorageFailed):
                 return False
-    return True
+    return going
+
+
+def _keep(index: Index, head: str, words: Sequence[str], vectors: Vector) -> None:
+    with index.writer() as writer, writer.transaction() as transaction:
+        transaction.unlearn(
+            [space.recipe.words.head_sha256 for space in index.spaces if space.recipe.words is not None]
+        )
+        transaction.learn(head, words, vectors)
 
 
 def for_seconds(seconds: float) -> Callable[[], bool]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import another_writer, image_id, new_image, recipe
+from conftest import another_writer, image_id, new_image, recipe, run_cli, start_server, stop_server
+from lookalike_client import Client
 from numpy.typing import NDArray
 
 from indexer.names import AT_ONCE, learn_words
@@ -20,6 +24,7 @@ from search.recipe import Words
 from search.types import Encoding, Hit, Location, Query, QueryPart, Space
 from search.vectors import normalise
 
+SAMPLE = Path(__file__).parent.parent / "data" / "sample"
 HEAD = "b" * 64
 WORDS = Words(encoder="e5", encoder_sha256="a" * 64, head_sha256=HEAD, features=4)
 THINGS = ("dog", "boat", "tree", "red", "house", "img")
@@ -156,3 +161,40 @@ def test_what_no_image_has_is_forgotten_with_its_words(index: Index) -> None:
         writer.rewrite_words()
     assert "dog" not in index.catalog.learned(HEAD).words
     assert "boat" in index.catalog.learned(HEAD).words
+
+
+@pytest.fixture(scope="module")
+def album(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path:
+    """Sample drawings with English names, in an index of a tiny model with a space of words."""
+    folder = tmp_path_factory.mktemp("names")
+    shutil.copytree(SAMPLE / "fruit", folder / "photos")
+    run_cli("build", folder / "photos", "--index", folder / "i.index", "--model", checkpoint, "--backend", "torch")
+    run_cli("spaces", folder / "i.index", "add", "--words")
+    return folder / "i.index"
+
+
+def test_a_search_and_a_server_learn_names_of_another_language(album: Path, tmp_path: Path) -> None:
+    served = tmp_path / "served.index"
+    shutil.copytree(album, served)
+    hits = json.loads(run_cli("search", "Erdbeere", "--index", album, "--json").stdout)["hits"]
+    assert Path(hits[0]["path"]).name == "strawberry.png"
+    assert hits[0]["why"][-1]["score"] == 0  # not by its letters
+    assert hits[0]["why"][-1]["share"] > 0.2
+    server = start_server(served)
+    try:
+        with Index.open(served) as index, Client(server.url) as client:
+            recipe = index.space("words").recipe
+            assert recipe.words is not None
+            deadline = time.monotonic() + 60
+            while index.catalog.unlearned(recipe.words.head_sha256, 1) and time.monotonic() < deadline:
+                time.sleep(0.1)
+            assert client.search(text="Erdbeere").hits[0].score == pytest.approx(hits[0]["score"], abs=1e-3)
+    finally:
+        stop_server(server)
+
+
+def test_an_index_that_cannot_be_written_to_is_searched_by_letters(album: Path, tmp_path: Path) -> None:
+    held = tmp_path / "held.index"
+    shutil.copytree(album, held)
+    with another_writer(held):
+        assert json.loads(run_cli("search", "Banane", "--index", held, "--json").stdout)["hits"]

@@ -23,6 +23,8 @@ MAX_LEARNED = 200_000
 """Words whose meanings are kept, of one head: 150 MB. A million names of products have some 100,000."""
 LONGEST = 40
 """Letters of a word that means something, at most."""
+NEAREST = 8
+"""Words, the first, that are looked for before the others among allowed images."""
 SKIPPED = frozenset({"avif", "bmp", "gif", "heic", "jpeg", "jpg", "jxl", "png", "svg", "tif", "tiff", "webp"})
 """Ends of file names, which are stored as words."""
 
@@ -42,12 +44,11 @@ _FORGET = "DELETE FROM meanings WHERE word NOT IN (SELECT term FROM words_known)
 
 
 class Learned(NamedTuple):
-    """Words and what they mean, vectors (n, dim) float32, in the order in which they were learned; last: the number of
-    the last one, 0 where there is none."""
+    """The number of the last word that was learned; the words, and what they mean, vectors (n, dim) float32."""
 
+    last: int
     words: tuple[str, ...]
     vectors: Vector
-    last: int
 
 
 class StoredMeanings(Store):
@@ -73,10 +74,10 @@ class StoredMeanings(Store):
         with self.reading() as connection:
             rows = connection.execute(wanted).all()
         vectors = np.array([np.frombuffer(row.vector, dtype=np.float16) for row in rows], dtype=np.float32)
-        return Learned(tuple(row.word for row in rows), vectors, rows[-1].number if rows else after)
+        return Learned(rows[-1].number if rows else after, tuple(row.word for row in rows), vectors)
 
     def having(self, words: Sequence[str], most: int, allowed: NDArray[np.int64] | None) -> dict[int, tuple[str, ...]]:
-        """Up to `most` images with any of these words in labels, captions or names of files, those with the first word
+        """Up to `most` images with any of these words in labels, captions or names of files, those with the first words
         first, by rowid: their own words. Only those of which a file is there.
 
         allowed: rowids, ascending ((n,) int64), of images that may be found. Raises IndexDamaged, StorageFailed.
@@ -84,11 +85,14 @@ class StoredMeanings(Store):
         found: dict[int, tuple[str, ...]] = {}
         among = {} if allowed is None else {"among": json.dumps(allowed.tolist())}
         statement = _HAVING.format(among=_AMONG if among else "")
+        # Of allowed images all are read for each statement: words share one.
+        sought = [[word] for word in words] if allowed is None else [words[:NEAREST], words]
         with self.reading() as connection:
-            for word in words:
-                if len(found) >= most:
+            for some in sought:
+                if len(found) >= most or not some:
                     break
-                asking = {"expression": f'{{title name}} : "{word}"', "most": most, **among}
+                any_of = " OR ".join(f'"{word}"' for word in some)
+                asking = {"expression": f"{{title name}} : ({any_of})", "most": most, **among}
                 rows = connection.exec_driver_sql(statement, asking).all()
                 new = {rowid: _own(title, name) for rowid, title, name in rows if rowid not in found}
                 here = {row[0] for row in connection.exec_driver_sql(PRESENT, {"rowids": json.dumps([*new])})}

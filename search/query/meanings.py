@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from search.catalog.catalog import Catalog
-from search.catalog.meanings import Learned
 from search.query.allowed import Selection
 from search.types import Vector
 from search.vectors import normalise
@@ -21,12 +22,24 @@ NEAR = 0.1
 """The least cosine of a word, and of an image's words together, that is not chance."""
 
 
+@dataclass(frozen=True)
+class _Known:
+    """What was learned until a version of the catalog, and the number of the last word: words, where each is among
+    them, and what they mean, (n, dim) float32."""
+
+    version: int
+    last: int
+    words: tuple[str, ...]
+    places: Mapping[str, int]
+    vectors: Vector
+
+
 class Meanings:
     """The meanings that the catalog has learned, held in memory. Any number of threads may ask it."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        self._held: dict[str, tuple[int, Learned]] = {}
+        self._held: dict[str, _Known] = {}
         self._reading = threading.Lock()
 
     def are_known(self, head: str) -> bool:
@@ -44,10 +57,11 @@ class Meanings:
         """
         known = self._known(head)
         cosines = known.vectors @ vector
-        near = np.argsort(-cosines, kind="stable")[:WORDS]
+        near = np.argpartition(-cosines, min(WORDS, len(cosines)) - 1)[:WORDS]
+        near = near[np.argsort(-cosines[near], kind="stable")]
         asked = [known.words[place] for place in near[cosines[near] >= NEAR]]
         having = self._catalog.having(asked, IMAGES, None if allowed is None else allowed.rowids)
-        places = {word: place for place, word in enumerate(known.words)}
+        places = known.places
         kinds: dict[tuple[int, ...], list[int]] = {}
         for rowid, own in having.items():
             kinds.setdefault(tuple(sorted(places[word] for word in own if word in places)), []).append(rowid)
@@ -60,15 +74,17 @@ class Meanings:
             np.array([-cosine for cosine, _ in ranked], dtype=np.float32),
         )
 
-    def _known(self, head: str) -> Learned:
+    def _known(self, head: str) -> _Known:
         """What is learned by now. Words are only added while the index is open, but for those that no image has."""
         version = self._catalog.version()
         with self._reading:
-            read, known = self._held.get(head, (-1, Learned((), np.empty((0, 0), np.float32), 0)))
-            if read != version:
-                new = self._catalog.learned(head, known.last)
-                if new.words:
-                    vectors = np.concatenate([known.vectors, new.vectors]) if known.words else new.vectors
-                    known = Learned(known.words + new.words, vectors, new.last)
-                self._held[head] = version, known
+            known = self._held.get(head) or _Known(-1, 0, (), {}, np.empty((0, 0), np.float32))
+            if known.version != version:
+                last, words, vectors = self._catalog.learned(head, known.last)
+                if words:
+                    vectors = np.concatenate([known.vectors, vectors]) if known.words else vectors
+                    words = known.words + words
+                    places = {word: place for place, word in enumerate(words)}
+                    known = _Known(version, last, words, places, vectors)
+                self._held[head] = known = replace(known, version=version)
             return known
