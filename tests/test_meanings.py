@@ -180,9 +180,9 @@ def test_a_search_and_a_server_learn_names_of_another_language(album: Path, tmp_
     assert Path(hits[0]["path"]).name == "strawberry.png"
     assert hits[0]["why"][-1]["score"] == 0  # not by its letters
     assert hits[0]["why"][-1]["share"] > 0.2
-    server = start_server(served)
+    server, url = start_server(served)
     try:
-        with Index.open(served) as index, Client(server.url) as client:
+        with Index.open(served) as index, Client(url) as client:
             recipe = index.space("words").recipe
             assert recipe.words is not None
             deadline = time.monotonic() + 60
