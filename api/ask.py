@@ -32,7 +32,7 @@ from indexer.encoders.encoder import Encoder
 from indexer.encoders.words import TextEncoder, load_text_encoder
 from indexer.errors import ImageRejected, ModelUnavailable, ModelUnsupported, SourceMissing
 from indexer.index_encoder import load_index_encoder
-from indexer.names import for_seconds, learn_words
+from indexer.names import learn_words
 from indexer.pictures.decode import Box, DecodeLimits, decode, thumbnail
 from indexer.pictures.preprocess import inputs_of, orientations
 from indexer.pictures.sheet import CELL, Picture, draw_sheet
@@ -44,8 +44,9 @@ from search.types import Combine, Query, Space, Vector
 from search.vectors import wholes
 
 Answer = TypeVar("Answer")
-LEARN_SECONDS = 3.0
-"""That a search takes longer, at most, to learn what names mean: as long as it takes to load the encoder."""
+LEARN_WORDS = 1_024
+"""Of names, that a search learns at most: some 3 seconds, as long as it takes to load the encoder. Not so many seconds:
+what is found would depend on the machine."""
 SENT_SIDE = 2_048
 """Pixels of the longer side of what is sent in the place of a picture that is too large for a server: models look at a
 few hundred."""
@@ -131,11 +132,11 @@ def query_of(index: Index, asked: Asked, timing: Timing, *, warn: Callable[[str]
 
 
 def _learn(index: Index, space: Space, encoder: TextEncoder) -> None:
-    """Learn what names mean, for some seconds: the rest at the next search, or by a server. An index that others write
-    to, or that cannot be written to, is searched by what it knows."""
+    """Learn what some words of names mean: the rest at the next search, or by a server. An index that others write to,
+    or that cannot be written to, is searched by what it knows."""
     if space.recipe.words is not None and index.catalog.unlearned(space.recipe.words.head_sha256, 1):
         with suppress(IndexLocked, IndexMoved, StorageFailed), Index.open(index.path, writable=True) as writable:
-            learn_words(writable, space, encoder, go_on=for_seconds(LEARN_SECONDS))
+            learn_words(writable, space, encoder, most=LEARN_WORDS)
 
 
 def _looked(

@@ -82,7 +82,7 @@ def learn(index: Index) -> None:
     space = index.space(WORDS)
     encoder = load_text_encoder(space.recipe, index.models)
     began = time.perf_counter()
-    learn_words(index, space, encoder, go_on=lambda: True)
+    learn_words(index, space, encoder)
     assert space.recipe.words is not None
     words = index.catalog.learned(space.recipe.words.head_sha256).words
     spent = time.perf_counter() - began

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from indexer.encoders.words import TextEncoder
+from search.catalog.meanings import MAX_LEARNED
 from search.errors import IndexLocked, StorageFailed
 from search.index import Index
 from search.types import Space, Vector
@@ -20,17 +20,26 @@ FIND_AT_ONCE = 8_192
 """Words looked up at once: it takes as long for one as for all."""
 
 
-def learn_words(index: Index, space: Space, encoder: TextEncoder, *, go_on: Callable[[], bool]) -> bool:
+def learn_words(
+    index: Index,
+    space: Space,
+    encoder: TextEncoder,
+    *,
+    most: int = MAX_LEARNED,
+    go_on: Callable[[], bool] = lambda: True,
+) -> bool:
     """Learn what words mean that are new in names, labels and captions, the most frequent first. Returns whether all
     are known now.
 
-    space: of words, with a head; encoder: the one of its questions. go_on: asked before each batch. Where another
-    process writes, or the index cannot be written to, what was stored until then stays, and nothing is raised.
+    space: of words, with a head; encoder: the one of its questions. most: words to learn. go_on: asked before each
+    batch. Where another process writes, or the index cannot be written to, what was stored until then stays, and
+    nothing is raised.
     """
     if space.recipe.words is None:
         return True
     head, going = space.recipe.words.head_sha256, True
-    while going and (new := index.catalog.unlearned(head, FIND_AT_ONCE)):
+    while going and most > 0 and (new := index.catalog.unlearned(head, min(FIND_AT_ONCE, most))):
+        most -= len(new)
         for kept in range(0, len(new), KEPT_AT_ONCE):
             words = new[kept : kept + KEPT_AT_ONCE]
             vectors: list[Vector] = []
@@ -43,7 +52,7 @@ def learn_words(index: Index, space: Space, encoder: TextEncoder, *, go_on: Call
                 _keep(index, head, words[: len(vectors)], np.array(vectors))
             except (IndexLocked, StorageFailed):
                 return False
-    return going
+    return going and not index.catalog.unlearned(head, 1)
 
 
 def _keep(index: Index, head: str, words: Sequence[str], vectors: Vector) -> None:
@@ -52,9 +61,3 @@ def _keep(index: Index, head: str, words: Sequence[str], vectors: Vector) -> Non
             [space.recipe.words.head_sha256 for space in index.spaces if space.recipe.words is not None]
         )
         transaction.learn(head, words, vectors)
-
-
-def for_seconds(seconds: float) -> Callable[[], bool]:
-    """What `go_on` of `learn_words` is, to learn so long."""
-    until = time.monotonic() + seconds
-    return lambda: time.monotonic() < until

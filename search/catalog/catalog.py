@@ -20,7 +20,7 @@ from search.catalog.feedback import StoredFeedback
 from search.catalog.fulltext import StoredWords, create_words, write_words
 from search.catalog.hits import ENTRIES, HASHES, HIT_PATHS, IDS, PATH_COUNTS, PRESENT, RECORDS, ROWIDS, Entry, HitFacts
 from search.catalog.lookup import KnownLocation, Lookup, known_location
-from search.catalog.meanings import StoredMeanings, create_vocabulary
+from search.catalog.meanings import StoredMeanings
 from search.catalog.schema import (
     APPLICATION_ID,
     SCHEMA_VERSION,
@@ -86,7 +86,6 @@ class Catalog(StoredSpaces, StoredWords, StoredMeanings, StoredFeedback):
         def fill(connection: Connection) -> None:
             tables.create_all(connection)
             create_words(connection)
-            create_vocabulary(connection)
             connection.execute(spaces.insert(), [{**space_row(space), "complete_seq": 0} for space in new_spaces])
             home = str(path.parent.resolve() / UPLOADS)
             values = {"catalog": uuid.uuid4().hex, "seq": 0, "generation": None, "uploads": home}
@@ -133,8 +132,7 @@ class Catalog(StoredSpaces, StoredWords, StoredMeanings, StoredFeedback):
 
     def tuned(self) -> Tuned | None:
         """What tuning changed last, or is about to; None where that was nothing, or it was undone."""
-        stored = self._state("tuned")
-        return None if stored is None else Tuned(**stored)
+        return None if (stored := self._state("tuned")) is None else Tuned(**stored)
 
     def uploads(self) -> str | None:
         """The root of images added over HTTP, as it was when the index was last written to; None: of an older one."""

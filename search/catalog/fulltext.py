@@ -40,6 +40,7 @@ _NEWEST = 2**62
 _UPLOADED = re.compile(r"([0-9a-f]{2})/\1[0-9a-f]{62}\..+")
 """Paths of images added over HTTP: a hash is no word."""
 
+_VOCABULARY = "CREATE VIRTUAL TABLE IF NOT EXISTS words_known USING fts5vocab(words, col)"
 _TABLE = f"CREATE VIRTUAL TABLE words USING fts5({', '.join(COLUMNS)}, tokenize = 'ascii')"
 # Not OR IGNORE: what the statement says of conflicts counts in its triggers.
 _NOTE = """
@@ -86,9 +87,15 @@ _RANKED_AMONG = _RANKED.replace("AND rowid < :before", f"AND rowid < :before {_A
 def create_words(connection: Connection) -> None:
     """Make the table of words, and the triggers that say which images it has to be told of."""
     connection.exec_driver_sql(_TABLE)
+    create_vocabulary(connection)
     for name, when, *concerned in _TRIGGERS:
         notes = " ".join(_NOTE.format(column) for column in concerned)
         connection.exec_driver_sql(f"CREATE TRIGGER words_{name} {when} BEGIN {notes} END")
+
+
+def create_vocabulary(connection: Connection) -> None:
+    """Make the table that says which words there are, where there is none."""
+    connection.exec_driver_sql(_VOCABULARY)
 
 
 def write_words(connection: Connection) -> None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy import delete, func, insert, select
 
 from search.catalog.hits import PRESENT
 from search.catalog.lookup import Lookup
@@ -28,7 +28,6 @@ NEAREST = 8
 SKIPPED = frozenset({"avif", "bmp", "gif", "heic", "jpeg", "jpg", "jxl", "png", "svg", "tif", "tiff", "webp"})
 """Ends of file names, which are stored as words."""
 
-_VOCABULARY = "CREATE VIRTUAL TABLE words_known USING fts5vocab(words, col)"
 _UNLEARNED = """
 SELECT term FROM words_known WHERE col IN ('title', 'name') AND term NOT GLOB '*[0-9]*'
     AND length(term) <= :longest
@@ -120,11 +119,6 @@ class MeaningChanges(Lookup):
     def forget_unused_words(self) -> None:
         """Forget words that no image has any more."""
         self._connection.exec_driver_sql(_FORGET)
-
-
-def create_vocabulary(connection: Connection) -> None:
-    """Make the table that says which words there are."""
-    connection.exec_driver_sql(_VOCABULARY)
 
 
 def _own(title: str, name: str) -> tuple[str, ...]:

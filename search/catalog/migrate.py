@@ -11,8 +11,7 @@ from alembic.operations import Operations
 from sqlalchemy import BigInteger, Column, Text, func, select, update
 
 from search.catalog.catalog import Catalog
-from search.catalog.fulltext import create_words, write_all_words
-from search.catalog.meanings import create_vocabulary
+from search.catalog.fulltext import create_vocabulary, create_words, write_all_words
 from search.catalog.schema import (
     SCHEMA_VERSION,
     board_items,
