@@ -13,7 +13,7 @@ from search.catalog.words import shares
 from search.errors import QueryInvalid
 from search.filters import parse_filter
 from search.index import Index
-from search.query.fusion import DEPTH, LEAST, RANK_OFFSET, WORDS_SHARE, ByWords, fused
+from search.query.fusion import DEPTH, LEAST, MEANING_SHARE, RANK_OFFSET, WORDS_SHARE, ByWords, fused
 from search.types import Aspect, Query, QueryPart
 
 COLOURS = ("red", "green", "blue", "black")
@@ -86,6 +86,17 @@ def test_what_is_first_in_both_has_the_score_one() -> None:
     found, scores = fused(np.array([5, 3]), np.array([0.9, 0.8], np.float32), by_words([5, 7]))
     assert found.tolist() == [5, 7, 3]
     assert scores[0] == pytest.approx(1)
+
+
+def test_letters_meaning_and_pictures_share_the_weight() -> None:
+    told = replace(by_words([5, 7]), meant=np.array([5, 9, 8]), cosines=np.array([0.8, 0.3, 0.3], np.float32))
+    found, scores = fused(np.array([5, 3]), np.array([0.9, 0.8], np.float32), told)
+    second, meaning = (RANK_OFFSET + 1) / (RANK_OFFSET + 2), WORDS_SHARE * MEANING_SHARE
+    expected = {5: 1.0, 7: (WORDS_SHARE - meaning) * second, 9: meaning * second, 8: meaning * second}
+    expected[3] = (1 - WORDS_SHARE) * second
+    assert dict(zip(found.tolist(), scores.tolist(), strict=True)) == pytest.approx(expected)
+    alone, _ = fused(np.array([5, 3]), np.array([0.9, 0.8], np.float32), told.without([5, 7]))
+    assert {*alone.tolist()} == {3, 5, 8, 9}
 
 
 def test_equal_cosines_have_equal_ranks() -> None:

@@ -57,4 +57,4 @@ class Learning:
             return
         encoder = load_text_encoder(known[0].recipe, self._index.models, self._sentences)
         if learn_words(self._index, known[0], encoder, go_on=lambda: not self._closing.is_set()):
-            self._seen = self._index.catalog.version()
+            self._seen = version  # not the present one: others may have written since

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from search.catalog.catalog import Catalog
 from search.query.allowed import Selection
 from search.types import Vector
-from search.vectors import normalise
 
 WORDS = 64
 """Words nearest to a question by which images are looked for."""
@@ -61,13 +60,12 @@ class Meanings:
         near = near[np.argsort(-cosines[near], kind="stable")]
         asked = [known.words[place] for place in near[cosines[near] >= NEAR]]
         having = self._catalog.having(asked, IMAGES, None if allowed is None else allowed.rowids)
-        places = known.places
         kinds: dict[tuple[int, ...], list[int]] = {}
         for rowid, own in having.items():
-            kinds.setdefault(tuple(sorted(places[word] for word in own if word in places)), []).append(rowid)
-        found = [
-            (float(normalise(known.vectors[[*kind]].mean(axis=0)) @ vector), rowids) for kind, rowids in kinds.items()
-        ]
+            kinds.setdefault(tuple(sorted(known.places[word] for word in own if word in known.places)), []).append(
+                rowid
+            )
+        found = [(_cosine(known.vectors[[*kind]], vector), rowids) for kind, rowids in kinds.items() if kind]
         ranked = sorted((-cosine, rowid) for cosine, rowids in found if cosine >= NEAR for rowid in rowids)
         return (
             np.array([rowid for _, rowid in ranked], dtype=np.int64),
@@ -88,3 +86,10 @@ class Meanings:
                     known = _Known(version, last, words, places, vectors)
                 self._held[head] = known = replace(known, version=version)
             return known
+
+
+def _cosine(words: Vector, vector: Vector) -> float:
+    """Of a question, (dim,), with the mean of words, (w, dim); 0 where these cancel out."""
+    mean = words.mean(axis=0)
+    length = float(np.linalg.norm(mean))
+    return float(mean @ vector) / length if length else 0.0
