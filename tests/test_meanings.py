@@ -15,13 +15,15 @@ from conftest import another_writer, image_id, new_image, recipe, run_cli, start
 from lookalike_client import Client
 from numpy.typing import NDArray
 
+from api.serving.learning import Learning
+from api.serving.words import Sentences
 from indexer.names import AT_ONCE, learn_words
 from search.catalog.meanings import MAX_LEARNED
 from search.filters import parse_filter
 from search.index import Index
 from search.query.meanings import Meanings
 from search.recipe import Words
-from search.types import Encoding, Hit, Location, Query, QueryPart, Space
+from search.types import Aspect, Encoding, Hit, Location, Query, QueryPart, Space
 from search.vectors import normalise
 
 SAMPLE = Path(__file__).parent.parent / "data" / "sample"
@@ -135,6 +137,19 @@ def test_names_of_equal_words_are_told_apart_by_nothing(index: Index) -> None:
     assert cosines[0] == cosines[1] == pytest.approx(1, abs=1e-3)
 
 
+def test_what_is_twice_unwanted_is_wanted_and_what_cancels_out_means_nothing(index: Index) -> None:
+    learn(index, Dictionary())
+    hund, schiff = Dictionary().encode(["hund", "schiff"])
+
+    def first(*parts: QueryPart, weight: float) -> str:
+        aspects = [Aspect(parts=parts, weight=weight)]
+        return named(index.search(Query(aspects=aspects, words="hund", k=1)))[0]
+
+    assert first(QueryPart(vector=hund, of_words=True, weight=-1), weight=-1) == "dog.png"
+    opposite = (QueryPart(vector=hund, of_words=True), QueryPart(vector=-hund, of_words=True))
+    assert first(*opposite, QueryPart(vector=schiff, weight=2), weight=1)
+
+
 def test_words_that_are_learned_only_run_together_are_passed_over(index: Index) -> None:
     encoder = Dictionary()
     assert not learn_words(index, space(), encoder, most=0)
@@ -160,6 +175,19 @@ def test_while_another_writes_it_is_searched_by_what_is_known(index: Index) -> N
     with another_writer(index.path):
         assert not learn(index, Dictionary())
     assert named(ask(index, "dog"))[0] == "dog.png"
+
+
+def test_a_server_learns_once_a_build_lets_it(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = Dictionary()
+    monkeypatch.setattr("api.serving.learning.load_text_encoder", lambda *_: encoder)
+    learning = Learning(index, Sentences())
+    with another_writer(index.path):
+        assert not learning.learn()
+    assert learning.learn()
+    asked = len(encoder.asked)
+    assert learning.learn()
+    assert len(encoder.asked) == asked
+    learning.close()
 
 
 def test_what_no_image_has_is_forgotten_with_its_words(index: Index) -> None:

@@ -12,8 +12,9 @@ from indexer.names import learn_words
 from search.errors import SearchError
 from search.index import Index
 
-PAUSE_SECONDS = 30.0
-"""Between two looks at whether there are new words."""
+PAUSE_SECONDS, LONGEST_PAUSE = 30.0, 3_600.0
+"""Between two looks at whether there are new words. Twice as long after each that could keep nothing: during a build,
+or where the index cannot be written to."""
 
 LOG = logging.getLogger("lookalike")
 
@@ -40,21 +41,27 @@ class Learning:
             self._thread.join()
 
     def _run(self) -> None:
+        pause = PAUSE_SECONDS
         while not self._closing.is_set():
             try:
-                self.learn()
+                pause = PAUSE_SECONDS if self.learn() else min(2 * pause, LONGEST_PAUSE)
             except IndexerError:
                 return  # questions say so, too: without an encoder nothing is learned
             except SearchError as error:
                 LOG.warning("what names mean cannot be learned now: %s", error)
-            self._closing.wait(PAUSE_SECONDS)
+            self._closing.wait(pause)
 
-    def learn(self) -> None:
-        """Learn all words that are new since the last time. Raises SearchError, ModelUnavailable, ModelUnsupported."""
+    def learn(self) -> bool:
+        """Learn all words that are new since the last time. Returns whether all are known.
+
+        Raises SearchError, ModelUnavailable, ModelUnsupported.
+        """
         version = self._index.catalog.version()
         known = [space for space in spaces_of_words(self._index.spaces) if space.recipe.words is not None]
         if version == self._seen or not known:
-            return
+            return True
         encoder = load_text_encoder(known[0].recipe, self._index.models, self._sentences)
-        if learn_words(self._index, known[0], encoder, go_on=lambda: not self._closing.is_set()):
-            self._seen = version  # not the present one: others may have written since
+        if not learn_words(self._index, known[0], encoder, go_on=lambda: not self._closing.is_set()):
+            return False
+        self._seen = version  # not the present one: others may have written since
+        return True

@@ -173,11 +173,10 @@ class Searcher:
         for aspect in aspects:
             known = snapshot.space(aspect.space).recipe.words
             wanted = [part for part in aspect.parts if part.of_words and part.weight * aspect.weight > 0]
-            vectors = [
-                part.weight * part.vector for part in wanted if part.vector is not None and part.vector.ndim == 1
-            ]
-            if known is not None and vectors and self._meanings.are_known(known.head_sha256):
-                meaning = normalise(np.sum(vectors, axis=0))
+            vectors = [abs(part.weight) * part.vector for part in wanted if part.vector is not None]
+            total = np.sum(vectors, axis=0)
+            if known is not None and np.any(total) and self._meanings.are_known(known.head_sha256):
+                meaning = normalise(total)
                 meant, cosines = self._meanings.nearest(known.head_sha256, meaning, allowed)
                 return replace(of_letters, meant=meant[:DEPTH], cosines=cosines[:DEPTH])
         return of_letters
