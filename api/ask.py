@@ -27,6 +27,7 @@ from api.serving.looked import Looked
 from api.serving.pictures import open_original
 from api.serving.prompts import resolved
 from api.serving.questions import QueryPicture, Question, QuestionPart, SearchOptions
+from api.serving.reranking import rerank_here, reranks, widened
 from api.serving.timing import Timing
 from indexer.encoders.encoder import Encoder
 from indexer.encoders.words import TextEncoder, load_text_encoder
@@ -41,7 +42,7 @@ from search.errors import IndexLocked, IndexMoved, PromptInvalid, StorageFailed,
 from search.index import Index
 from search.query.prompt import Prompt, PromptPart, read_prompt
 from search.types import Combine, Query, Space, Vector
-from search.vectors import wholes
+from search.vectors import views
 
 Answer = TypeVar("Answer")
 LEARN_WORDS = 1_024
@@ -91,9 +92,16 @@ def ask_index(path: Path, asked: Asked, *, warn: Callable[[str], None]) -> dict[
     timing = Timing()
     with Index.open(path) as index:
         query, space = query_of(index, asked, timing, warn=warn)
+        rerank = asked.options.rerank and reranks(query)
         start = time.perf_counter()
-        hits = index.search(query)
+        hits = index.search(widened(query) if rerank else query)
         timing.search = time.perf_counter() - start
+        if rerank:
+            shown = asked.question().shown
+            assert shown is not None
+            with _named(asked.image or Path(asked.id or "")):
+                hits = rerank_here(index, index.space(space), shown, hits, timing)
+            hits = hits[query.offset : query.offset + query.k]
     timing.total = time.perf_counter() - began
     return SearchAnswer.of(hits, space, timing).model_dump()
 
@@ -152,10 +160,10 @@ def _looked(
         decoded = decode(picture.data, inputs, limits=DecodeLimits(), box=picture.box)
     timing.decode += time.perf_counter() - start
     start = time.perf_counter()
-    views = orientations(decoded.pixels, inputs) if options.turns else (decoded.pixels,)
-    vectors = wholes(encoder.encode(np.stack(views))[0])
+    turned = orientations(decoded.pixels, inputs) if options.turns else (decoded.pixels,)
+    vectors = views(encoder.encode(np.stack(turned))[0], space.recipe.count)
     timing.encode += time.perf_counter() - start
-    return Looked(vectors if options.turns else vectors[0], None if picture.box else decoded.facts.phash)
+    return Looked(vectors if len(vectors) > 1 else vectors[0], None if picture.box else decoded.facts.phash)
 
 
 def ask_server(url: str, api_key: str | None, asked: Asked) -> dict[str, Any]:
@@ -250,6 +258,7 @@ def _search(client: Client, asked: Asked, data: bytes | None, box: Box | None) -
         space=options.space,
         fold=options.fold,
         turns=options.turns,
+        rerank=options.rerank,
     )
 
 

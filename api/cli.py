@@ -98,6 +98,9 @@ def search_command(
         bool, typer.Option("--fold", help="Show images that look the same once, with their number.")
     ] = False,
     turns: Annotated[bool, typer.Option("--turns", help="Find turned and mirrored copies too.")] = False,
+    rerank: Annotated[
+        bool, typer.Option("--rerank", help="In a space of regions: order the ten best by where the picture lies.")
+    ] = False,
     combine: Annotated[
         str, typer.Option(metavar="sum|best", help="Like all parts together, or like the best of them.")
     ] = "sum",
@@ -143,6 +146,8 @@ def search_command(
         raise typer.BadParameter("sum or best.", param_hint="--combine")
     if turns and image is None and prompt is None:
         raise typer.BadParameter("Only a picture can be turned.", param_hint="--turns")
+    if rerank and image is None and id is None:
+        raise typer.BadParameter("It takes one picture, or --id, in a space of regions.", param_hint="--rerank")
     if sheet is not None and not (sheet.parent.is_dir() and is_drawable(sheet)):
         raise typer.BadParameter("Name a .png or .jpg file in a folder that is there.", param_hint="--sheet")
     if index is not None and server is not None:
@@ -157,6 +162,7 @@ def search_command(
             space=space,
             fold=fold,
             turns=turns,
+            rerank=rerank,
         )
     except ValidationError as error:
         first = error.errors()[0]

@@ -71,4 +71,5 @@ def print_lines(hits: Iterable[Mapping[str, Any]]) -> None:
         copies = f"  (+{hit['copy_count']:,} alike)" if hit["copy_count"] else ""
         probable = "" if hit["probability"] is None else f"  {hit['probability']:4.0%}"
         box = "" if hit["box"] is None else f"  at {','.join(map(str, hit['box']))}"
-        say(f"{hit['score']:.4f}{probable}  {hit['path'] or hit['id']}{box}{labels}{copies}")
+        match = "" if hit["match"] is None else f" (match {hit['match']:.2f})"
+        say(f"{hit['score']:.4f}{probable}  {hit['path'] or hit['id']}{box}{match}{labels}{copies}")

@@ -1,4 +1,4 @@
-"""How often a part of a picture finds the picture: in the default space, and in the space of regions.
+"""How often a part of a picture finds the picture: in the default space, in the space of regions, and there reranked.
 
     python benchmarks/regions.py SETS PHOTOS [--images N] [--queries N] [--index DIR]
 
@@ -8,9 +8,9 @@ with plasma-workspace-wallpapers and gnome-backgrounds. Drawings on which the wi
 it is given: there it is kept, and gone on with.
 
 Queries are crops of 10 to 40% of an image's area, at random places, with sides in ratios of 1:2 to 2:1, asked for as by
-`lookalike search --box`. Two rules keep out crops that nobody could place: at least half of the sixteenths of a crop
-vary (a deviation of 8 grey levels), and no other image has a perceptual hash within 10 bits of its image's. Prints
-Markdown.
+`lookalike search --box`, and with `--rerank`. Two rules keep out crops that nobody could place: at least half of the
+sixteenths of a crop vary (a deviation of 8 grey levels), and no other image has a perceptual hash within 10 bits of its
+image's. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -30,13 +30,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from relevance import build
 
+from api.serving.reranking import reranked
 from indexer.encoders.encoder import Encoder
+from indexer.encoders.places import PlacesEncoder
 from indexer.errors import ImageRejected
 from indexer.index_encoder import load_index_encoder
-from indexer.pictures.decode import Box, DecodeLimits, decode_pixels, open_upright
+from indexer.pictures.decode import Box, DecodeLimits, decode, decode_pixels, open_upright
 from search.index import Index
 from search.types import Hit, Query, QueryPart, Space
-from search.vectors import BLOB_DTYPES, wholes
+from search.vectors import BLOB_DTYPES, views
 
 AREA, RATIO = (0.1, 0.4), 2.0
 LEAST_DEVIATION, LEAST_SHARE, NEAR_BITS = 8, 0.5, 10
@@ -119,8 +121,9 @@ def found_in(index: Index, space: Space, asked: list[Crop]) -> list[list[Hit]]:
     found = []
     for start in range(0, len(asked), BATCH):
         pixels = np.concatenate([_pixels(encoder, one) for one in asked[start : start + BATCH]])
-        vectors = wholes(encoder.encode(pixels)[0])
-        found += [Query(parts=[QueryPart(vector=vector)], space=space, k=10) for vector in vectors]
+        vectors = encoder.encode(pixels)[0]
+        asked_by = [views(vectors[row : row + 1], space.recipe.count) for row in range(len(vectors))]
+        found += [Query(parts=[QueryPart(vector=vector)], space=space, k=10) for vector in asked_by]
     return [index.search(query) for query in found]
 
 
@@ -145,9 +148,44 @@ def share_of_both(one: Box, other: Box) -> float:
     return both / (one[2] * one[3] + other[2] * other[3] - both)
 
 
+def reranked_in(index: Index, space: Space, asked: list[Crop], found: list[list[Hit]]) -> tuple[list[list[Hit]], float]:
+    """Hits as `--rerank` orders them, and the median milliseconds of processors that each took."""
+    encoder, answers, taken = PlacesEncoder(space, index.models), list[list[Hit]](), []
+    for one, hits in zip(asked, found, strict=True):
+        began = time.process_time()
+        part, *shown = (
+            decode(path.read_bytes(), (encoder.preprocessing,), limits=LIMITS, box=box)
+            for path, box in [(one.path, one.box), *((Path(hit.paths[0]), None) for hit in hits)]
+        )
+        pictures = {hit.id: picture for hit, picture in zip(hits, shown, strict=True)}
+        answers.append(reranked(encoder, part, one.box, hits, pictures))
+        taken.append(time.process_time() - began)
+    return answers, 1e3 * float(np.median(taken))
+
+
 def row(index: Index, space: Space, asked: list[Crop]) -> str:
-    """A row of the table."""
+    """A row of the table; of a space of regions, another one of the reranked hits."""
     found = found_in(index, space, asked)
+    encoder = load_index_encoder(index, [space], warn=print)
+    pixels = _pixels(encoder, asked[0])
+    encode = milliseconds(lambda _: encoder.encode(pixels))
+    count = len(views(encoder.encode(pixels)[0], space.recipe.count))
+    vectors = np.random.default_rng(0).standard_normal((TIMED + 1, count, space.recipe.dim)).astype(np.float32)
+    search = milliseconds(
+        lambda number: index.search(Query(parts=[QueryPart(vector=vectors[number])], space=space, k=10))
+    )
+    stored = BLOB_DTYPES[space.storage].itemsize * int(np.prod(space.recipe.shape))
+    dim = index.snapshot().spaces[space.name].transform.dim
+    cells = [f"{stored:,}, {4 * dim * space.recipe.count:,}", f"{encode:.0f}", f"{search:.1f}"]
+    table = f"| {space.name} | {' | '.join([*shares(found, asked), *cells, ''])} |"
+    if space.recipe.regions is None:
+        return table
+    answers, taken = reranked_in(index, space, asked, found)
+    return f"{table}\n| reranked | {' | '.join([*shares(answers, asked), *cells, f'{taken:.0f}'])} |"
+
+
+def shares(found: list[list[Hit]], asked: list[Crop]) -> list[str]:
+    """R@1, R@10, R@1 of photos, and how many of the boxes are where the crop is."""
     first = np.array([hits[0].id == one.image for hits, one in zip(found, asked, strict=True)])
     ten = np.array([one.image in {hit.id for hit in hits} for hits, one in zip(found, asked, strict=True)])
     photos = np.array([one.photo for one in asked])
@@ -157,25 +195,12 @@ def row(index: Index, space: Space, asked: list[Crop]) -> str:
         for box, one, right in zip(boxes, asked, first, strict=True)
         if right and box is not None
     ]
-    encoder = load_index_encoder(index, [space], warn=print)
-    pixels = _pixels(encoder, asked[0])
-    encode = milliseconds(lambda _: encoder.encode(pixels))
-    vectors = np.random.default_rng(0).standard_normal((TIMED + 1, space.recipe.dim)).astype(np.float32)
-    search = milliseconds(
-        lambda number: index.search(Query(parts=[QueryPart(vector=vectors[number])], space=space, k=10))
-    )
-    stored = BLOB_DTYPES[space.storage].itemsize * int(np.prod(space.recipe.shape))
-    dim = index.snapshot().spaces[space.name].transform.dim
-    cells = [
+    return [
         f"{first.mean():.3f}",
         f"{ten.mean():.3f}",
         f"{first[photos].mean():.3f}",
         f"{np.mean(places):.3f}" if places else "",
-        f"{stored:,}, {4 * dim * space.recipe.count:,}",
-        f"{encode:.0f}",
-        f"{search:.1f}",
     ]
-    return f"| {space.name} | {' | '.join(cells)} |"
 
 
 def main() -> None:
@@ -198,9 +223,10 @@ def main() -> None:
             photos = sum(one.photo for one in asked)
             print(f"{machine()}\n\n{index.catalog.counts()[0]:,} images, {len(asked):,} crops, {photos} of photos.\n")
             print(
-                "| space | R@1 | R@10 | R@1 of photos | box | bytes stored, searched | core ms to embed | to search |"
+                "| space | R@1 | R@10 | R@1 of photos | box | bytes stored, searched | core ms to embed | to search | "
+                "to rerank |"
             )
-            print("|---|---|---|---|---|---|---|---|", flush=True)
+            print("|---|---|---|---|---|---|---|---|---|", flush=True)
             for space in (index.space(), index.space("regions")):
                 print(row(index, space, asked), flush=True)
 

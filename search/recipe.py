@@ -10,9 +10,10 @@ Pooling = Literal["cls", "mean", "gem", "cls+mean", "cls+gem", "mean+std", "pool
 """How a layer's tokens become one vector; two that are joined by `+` each have unit length. `std` is the standard
 deviation of each number over the patches, or places: with the mean, it tells a style. `projection`: as the model was
 trained to compare it with a text."""
-Reading = Literal[Pooling, "windows", "tokens"]
-"""What is read of a layer. `windows`: the means of parts of an image, see Regions. `tokens`: all of them, one after the
-other, to compare images patch by patch; no space is stored so."""
+Reading = Literal[Pooling, "windows", "stretches", "tokens"]
+"""What is read of a layer. `windows`: the means of parts of an image, see Regions. No space is stored as the others:
+`stretches`, an image of other proportions, which queries of parts need; `tokens`, all of them, one after the other, to
+compare images patch by patch."""
 Geometry = Literal["crop", "square", "pad"]
 Storage = Literal["float32", "float16"]
 """The type of a stored vector's numbers."""

@@ -171,7 +171,8 @@ class Hit:
     probability: how probable it is that the hit is alike, where labels of the index's own calibrated the space.
     copies: of a folded query, the ids of images that look the same, best first, the first of `copy_count`.
     why: a Reason for each aspect, and for words, in the query's order. box: in a space of regions, the part of the
-    image that is nearest: x, y, width, height in pixels of the upright image.
+    image that is nearest: x, y, width, height in pixels of the upright image. match: of a hit that was compared with
+    the query's picture place by place, how alike they are in the box, -1..1.
     """
 
     id: str
@@ -189,6 +190,7 @@ class Hit:
     probability: float | None = None
     why: tuple[Reason, ...] = ()
     box: tuple[int, int, int, int] | None = None
+    match: float | None = None
 
     @property
     def path(self) -> str | None:

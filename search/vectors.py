@@ -73,3 +73,12 @@ def wholes(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """The vectors of whole images, (n, dim), of an encoder's answer: (n, dim), or (n, count, dim) where an image has
     several, of which that of the whole is the first."""
     return vectors if vectors.ndim == 2 else np.ascontiguousarray(vectors[:, 0])
+
+
+def views(vectors: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+    """The views of one picture that a query looks for, (v, dim), of an encoder's answer for it, or for its turns: (n,
+    dim), or (n, count + more, dim) where images have `count` vectors: of the whole, and in other proportions."""
+    if vectors.ndim == 2:
+        return vectors
+    chosen = [0, *range(count, vectors.shape[1])]
+    return np.ascontiguousarray(vectors[:, chosen].reshape(-1, vectors.shape[2]))

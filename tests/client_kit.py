@@ -44,6 +44,7 @@ HIT: dict[str, Any] = {
     "copies": [],
     "copy_count": 0,
     "box": [20, 0, 20, 15],
+    "match": 0.75,
 }
 FOUND = {"hits": [HIT], "space": "layer11", "took_ms": {"decode": 1, "encode": 2.5, "search": 0.5, "total": 4}}
 FACTS = {
@@ -57,7 +58,7 @@ FACTS = {
 IMAGE = {
     key: value
     for key, value in HIT.items()
-    if key not in ("score", "fmr", "probability", "copies", "copy_count", "why", "box")
+    if key not in ("score", "fmr", "probability", "copies", "copy_count", "why", "box", "match")
 } | FACTS
 
 

@@ -97,6 +97,7 @@ def test_search_by_image_is_a_form() -> None:
         probability=0.94,
         why=(Reason(space="layer11", score=0.875, share=0.875),),
         box=(20, 0, 20, 15),
+        match=0.75,
     )
 
 

@@ -267,7 +267,15 @@ def test_other_answers_outside_the_contract() -> None:
     for missing in FOUND:
         with pytest.raises(ProtocolError, match=missing):
             Recorder(ok({key: value for key, value in FOUND.items() if key != missing})).client.search(id=ID)
-    for missing in HIT.keys() - {"copies", "copy_count", "fmr", "probability", "why", "box"}:  # an older server
+    for missing in HIT.keys() - {
+        "copies",
+        "copy_count",
+        "fmr",
+        "probability",
+        "why",
+        "box",
+        "match",
+    }:  # an older server
         hit = {key: value for key, value in HIT.items() if key != missing}
         with pytest.raises(ProtocolError, match=missing):
             Recorder(ok(FOUND | {"hits": [hit]})).client.search(id=ID)

@@ -21,7 +21,7 @@ from indexer.models import COMPANION, PACKAGED, locate
 from indexer.pictures.preprocess import to_input
 from search.index import Index
 from search.recipe import Recipe
-from search.types import Encoding, Space
+from search.types import Encoding, Query, QueryPart, Space
 
 SAMPLE = Path(__file__).parent.parent / "data" / "sample"
 SIDE = 160
@@ -158,8 +158,64 @@ def test_vectors_are_means_of_two_blocks_in_windows() -> None:
 def test_openvino_embeds_alike() -> None:
     pixels = np.stack([to_input(page, regions().recipe.preprocessing) for page in pages()[:2]])
     one, other = (encoder_for([regions(name)], Path()).encode(pixels)[0] for name in ("torch", "openvino"))
-    assert one.shape == other.shape == (2, 10, 432)
+    assert one.shape == other.shape == (2, 12, 432)
     assert (one * other).sum(axis=2).min() > 0.9999
+
+
+@pytest.mark.parametrize("backend", ["torch", "openvino"])
+def test_builds_compute_no_views_of_queries(backend: str) -> None:
+    pixels = np.stack([to_input(page, regions().recipe.preprocessing) for page in pages()[:2]])
+    stored = encoder_for([regions(backend)], Path(), throughput=True).encode(pixels)[0]
+    assert stored.shape == (2, 10, 432)
+    np.testing.assert_allclose(stored, encoder_for([regions(backend)], Path()).encode(pixels)[0][:, :10], atol=1e-5)
+
+
+def test_views_of_queries_are_the_picture_in_other_proportions() -> None:
+    import torch
+
+    from indexer.encoders.efficientnet import WINDOWS_BLOCKS, EfficientNet
+    from indexer.encoders.families import open_checkpoint
+    from indexer.encoders.taps import all_taps
+    from indexer.encoders.tower import open_tower
+
+    recipe = regions().recipe
+    taps = all_taps([recipe], views=True)
+    network = open_tower(open_checkpoint(locate(COMPANION.name)), taps, recipe.preprocessing)
+    assert isinstance(network, EfficientNet)
+    seen: list[NDArray[np.float32]] = []
+    for number in WINDOWS_BLOCKS:
+        network.blocks[number - 1].register_forward_hook(lambda *arguments: seen.append(arguments[2].numpy()))
+    pixels = to_input(pages()[0], recipe.preprocessing)[None]
+    with torch.inference_mode():
+        network(torch.from_numpy(pixels.copy()))
+    views = encoder_for([regions()], Path()).encode(pixels)[0][0, 10:]
+    first = next(number for number, tap in enumerate(taps) if tap.pooling == "stretches")
+    maps = seen[:4] if first == 0 else seen[-4:]
+    assert [one.shape[2:] for one in maps] == [(18, 10), (9, 5), (10, 18), (5, 9)]
+    for view, parts in zip(views, (maps[:2], maps[2:]), strict=True):
+        means = [part[0].mean(axis=(1, 2)) for part in parts]
+        expected = np.concatenate([mean / np.linalg.norm(mean) for mean in means]) / np.sqrt(2)
+        np.testing.assert_allclose(view, expected, atol=1e-5)
+
+
+def test_a_part_is_looked_for_in_other_proportions_too(album: Path, tmp_path: Path) -> None:
+    with Image.open(album.parent / "pages" / "3.png") as page:
+        page.crop((0, 40, 2 * SIDE, 200)).save(tmp_path / "wide.png")
+    asked = ("search", tmp_path / "wide.png", "--index", album, "--space", "regions", "--json", "-k", "6")
+    hits = json.loads(run_cli(*asked).stdout)["hits"]
+    with Index.open(album) as index:
+        space = index.space("regions")
+        encoder = encoder_for([space], index.models)
+        with Image.open(tmp_path / "wide.png") as part:
+            vectors = encoder.encode(to_input(part, space.recipe.preprocessing)[None])[0][0]
+        each = [
+            {hit.id: hit.score for hit in index.search(Query(parts=[QueryPart(vector=vector)], space=space, k=6))}
+            for vector in vectors[[0, 10, 11]]
+        ]
+    assert Path(hits[0]["path"]).stem == "3"
+    for hit in hits:
+        assert hit["score"] == pytest.approx(max(one[hit["id"]] for one in each), abs=1e-3)
+    assert any(each[0][hit["id"]] < hit["score"] - 0.01 for hit in hits)
 
 
 def test_it_has_a_pass_of_its_own_beside_the_default_recipe() -> None:
@@ -189,6 +245,10 @@ def test_a_server_knows_it_and_says_where_parts_lie(album: Path, tmp_path: Path)
             assert (hit.path is not None and Path(hit.path).stem, hit.box) == ("1", (SIDE, 0, SIDE, SIDE))
             assert client.search(tmp_path / "part.png", k=1)[0].box is None
             assert len(client.embed([tmp_path / "part.png"], space="regions")[0]) == 432
+            added = client.add(tmp_path / "part.png")  # its embeddings are known, with the views of a query
+            assert client.search(tmp_path / "part.png", space="regions", k=1)[0].id == added.id
+            assert {space.count for space in client.spaces()} == {7}
+            client.delete(added.id)
             for refused in (
                 lambda: client.set_default_space("regions"),
                 lambda: client.feedback.ask(more=[hit.id], space="regions"),

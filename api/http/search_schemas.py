@@ -169,6 +169,7 @@ class HitAnswer(BaseModel):
     box: tuple[int, int, int, int] | None = Field(
         description="In a space of regions, the nearest part: x, y, width, height in pixels of the upright image."
     )
+    match: float | None = Field(description="With `rerank`: how alike the query and the box are, -1..1.")
 
 
 class Took(BaseModel):
@@ -181,7 +182,7 @@ class Took(BaseModel):
 
 
 class SearchAnswer(BaseModel):
-    """Hits by falling score, ties by id."""
+    """Hits by falling score, ties by id; with `rerank`, the ten best by `match`."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -194,6 +195,7 @@ class SearchAnswer(BaseModel):
                             "copy_count": 1,
                             "why": [{"space": "layer11", "score": 0.8713, "share": 0.8713}],
                             "box": None,
+                            "match": None,
                         }
                     ],
                     "space": "layer11",

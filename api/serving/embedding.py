@@ -34,7 +34,7 @@ from indexer.pictures.preprocess import ORIENTATIONS, Inputs, blank, orientation
 from indexer.pictures.worker import Workers
 from search.index import Index
 from search.types import ImageFacts, Space, Vector
-from search.vectors import wholes
+from search.vectors import views
 
 Result = TypeVar("Result")
 LOG = logging.getLogger("lookalike")
@@ -56,8 +56,8 @@ NICE = 5
 
 @dataclass(frozen=True)
 class Embedded:
-    """The embeddings of one image (`Recipe.shape` float32 each) by the names of these spaces. phash: of a whole
-    picture."""
+    """The embeddings of one image by the names of these spaces, `Recipe.shape` float32 each; in a space of regions with
+    a query's views behind them. phash: of a whole picture."""
 
     spaces: tuple[Space, ...]
     vectors: Mapping[str, Vector]
@@ -67,6 +67,13 @@ class Embedded:
         """Whether it has those of these spaces, and not of others that had their names before."""
         mine = {space.identity for space in self.spaces}
         return all(space.identity in mine for space in wanted)
+
+    def stored(self) -> Embedded:
+        """What of them an index stores."""
+        return replace(
+            self,
+            vectors={space.name: self.vectors[space.name][: space.recipe.shape[0]] for space in self.spaces},
+        )
 
 
 class Embedding:
@@ -116,7 +123,8 @@ class Embedding:
 
     async def embed(self, data: bytes, space: Space, timing: Timing, *, fresh: bool = False) -> Vector:
         """The embedding of one image for a space ((dim,) float32). fresh: also where it is known. Raises as `look`."""
-        return (await self.look(data, space, timing, fresh=fresh)).vector
+        vector: Vector = np.atleast_2d((await self.look(data, space, timing, fresh=fresh)).vector)[0]
+        return vector
 
     async def look(
         self,
@@ -130,7 +138,8 @@ class Embedding:
     ) -> Looked:
         """Decode and encode one image for a space ((dim,) float32).
 
-        turns: in all eight orientations, as it is first; (8, dim) then. fresh: also where its embeddings are known.
+        turns: in all eight orientations, as it is first; (8, dim) then, and in a space of regions (v, dim) always: see
+        `search.vectors.views`. fresh: also where its embeddings are known.
         Raises NotAnImage, NotReady (the encoder fails), ImageRejected (it cannot be decoded), WorkerFailed,
         UnknownSpace (it was dropped meanwhile), and what loading an encoder raises.
         """
@@ -144,8 +153,8 @@ class Embedding:
             if not fresh:
                 for key, embedded in zip(keys, known, strict=True):
                     self._remember(key, embedded)
-        vectors = wholes(np.stack([one.vectors[space.name] for one in known]))
-        return Looked(vectors if turns else vectors[0], known[0].phash)
+        vectors = views(np.stack([one.vectors[space.name] for one in known]), space.recipe.count)
+        return Looked(vectors if len(vectors) > 1 else vectors[0], known[0].phash)
 
     async def _views(self, data: bytes, space: Space, timing: Timing, box: Box | None, turns: bool) -> list[Embedded]:
         while True:
@@ -183,7 +192,7 @@ class Embedding:
                     decoded = await self._apart(decode, data, inputs=loaded.inputs)
                 embedded = await self._encoded(decoded.pixels, loaded, decoded.facts.phash)
             self._remember(key, embedded)
-        return decoded.facts, embedded
+        return decoded.facts, embedded.stored()
 
     def _remembered(self, key: _Key, wanted: Sequence[Space]) -> Embedded | None:
         known = self._known.get(key)

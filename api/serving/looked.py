@@ -8,8 +8,8 @@ from search.types import Vector
 
 
 class Looked(NamedTuple):
-    """A picture's embedding, (dim,) float32, or (8, dim) where it is turned; and its perceptual hash as it came, which
-    a box of it has not."""
+    """A picture's embedding, (dim,) float32, or (v, dim) of several views: turned, or in other proportions, the picture
+    as it is first; and its perceptual hash as it came, which a box of it has not."""
 
     vector: Vector
     phash: int | None = None

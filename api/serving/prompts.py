@@ -26,6 +26,8 @@ def resolved(question: Question, index: Index) -> Question:
         return question
     if question.parts or question.aspects:
         raise QuestionInvalid("A question has exactly one of parts, aspects and a prompt.")
+    if question.options.rerank:
+        raise QuestionInvalid("The hits of a prompt are not reranked. Ask with one image, or one id.")
     spare = question.images.keys() - {part.value for part in prompt.paths}
     if spare:
         raise QuestionInvalid(f"The prompt names no image {min(spare)!r}. Send the images that it names.")

@@ -76,6 +76,10 @@ class SearchOptions(BaseModel):
     turns: bool = Field(
         default=False, description="Ask with each image in all eight orientations; an image's best score counts."
     )
+    rerank: bool = Field(
+        default=False,
+        description="In a space of regions: look where the image lies in the ten best, and order them so.",
+    )
 
 
 class WrittenOptions(SearchOptions):
@@ -172,6 +176,13 @@ class Question:
         return [*self.images.values(), *(part.picture for part in parts if part.picture is not None)]
 
     @property
+    def shown(self) -> QueryPicture | str | None:
+        """The only picture, or id, that is looked for, and nothing beside it; None where it is not so."""
+        if len(self.parts) != 1 or self.parts[0].weight <= 0:
+            return None
+        return self.parts[0].picture or self.parts[0].id
+
+    @property
     def texts(self) -> list[str]:
         """All texts."""
         return [text for side in self.sides for text in side.texts]
@@ -210,6 +221,11 @@ class Question:
         if options.turns and not self.pictures:
             raise QuestionInvalid("Only an image can be turned: a question with `turns` needs one.")
         spaces = [side.in_space(index) for side in self.sides]
+        if options.rerank and (self.shown is None or options.turns or spaces[0].recipe.regions is None):
+            raise QuestionInvalid(
+                "`rerank` takes one image, or one id, in a space of regions: without other parts, a negative weight or "
+                "`turns`."
+            )
         query = Query(
             combine=self.combine,
             aspects=[

@@ -80,6 +80,8 @@ class SavedQuestion(SearchOptions):
                 raise QuestionInvalid("Each part of a saved question needs exactly one of text, id and vector.")
         if self.filter is not None:
             parse_filter(self.filter)
+        if self.rerank:
+            raise QuestionInvalid("A question is kept without `rerank`. Ask for that when you look.")
         body = self.model_dump(mode="json", exclude_none=True, exclude_unset=True)
         try:
             size = len(json.dumps(body, ensure_ascii=False, allow_nan=False).encode())

@@ -32,6 +32,7 @@ from api.serving.observer import Observer
 from api.serving.pictures import PICTURE, Pictures, store_upload
 from api.serving.publishing import publish_patiently
 from api.serving.questions import Question
+from api.serving.reranking import reranks, widened
 from api.serving.timing import Timing
 from api.serving.watching import Watching
 from api.serving.words import Sentences, WordsEmbedding
@@ -173,7 +174,12 @@ class Service:
     async def ask(self, question: Question, timing: Timing) -> tuple[list[Hit], str]:
         """The hits of a question, and the space they were found in. Raises as `query` and `Index.search` do."""
         query, space = await self.query(question, timing)
-        return await self.search(query, timing), space
+        if not (question.options.rerank and reranks(query)):
+            return await self.search(query, timing), space
+        hits = await self.search(widened(query), timing)
+        assert question.shown is not None
+        hits = await self.explaining.rerank(hits, question.shown, timing, space=space)
+        return hits[query.offset : query.offset + query.k], space
 
     async def query(self, question: Question, timing: Timing) -> tuple[Query, str]:
         """A question with its pictures and words embedded, and the name of its first space. Raises as `query_of`."""

@@ -66,6 +66,7 @@ class SearchOptions:
     index: str | None = None
     fold: bool = False
     turns: bool = False
+    rerank: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The options that are given, as members of a JSON body."""

@@ -64,6 +64,7 @@ class Client(Nouns):
         box: Box | None = None,
         fold: bool = False,
         turns: bool = False,
+        rerank: bool = False,
     ) -> SearchResult:
         """The `k` nearest images after the first `offset`, of exactly one of an image, words, the id of an indexed
         image, an embedding ((dim,) numbers), weighted parts, aspects, each with parts and a space of its own, or a
@@ -78,6 +79,8 @@ class Client(Nouns):
         filter: which images may be hits, e.g. `{"label": "cat", "width": {"gte": 1000}}`; k images are found whenever k
         match. box: x, y, width, height in pixels of the upright `image`; only this part is looked at. fold: near-equal
         images are one hit, with its `copies`. turns: ask in all eight orientations; an image's best score counts.
+        rerank: in a space of regions, look where the image, or that of `id`, lies in the ten best hits, and order them
+            by how alike it is there (`Hit.match`).
 
         Raises UnsupportedImage or Unprocessable (the image is none, or cannot be decoded), TooLarge, NotFound,
         Unprocessable (a filter or a vector that cannot be meant); TypeError for none or two of the seven;
@@ -93,6 +96,7 @@ class Client(Nouns):
             index=index,
             fold=fold,
             turns=turns,
+            rerank=rerank,
         )
         one = {"image": image, "text": text, "id": id, "vector": vector, "parts": parts}
         many = {"aspects": aspects, "prompt": prompt, "combine": combine, "box": box}
@@ -113,6 +117,7 @@ class Client(Nouns):
         index: str | None = None,
         fold: bool = False,
         turns: bool = False,
+        rerank: bool = False,
     ) -> Iterator[Outcome[ImageInput, SearchResult]]:
         """`search` for each of many images, so many at once, as Outcomes in their order while you iterate.
 
@@ -120,8 +125,9 @@ class Client(Nouns):
         progress: True for a bar (it needs tqdm), or a function that is told how many are done.
         Raises ValueError for a concurrency below 1, ImportError for a bar without tqdm.
         """
+        flags = {"fold": fold, "turns": turns, "rerank": rerank}
         options = SearchOptions(
-            k=k, min_score=min_score, max_fmr=max_fmr, filter=filter, space=space, index=index, fold=fold, turns=turns
+            k=k, min_score=min_score, max_fmr=max_fmr, filter=filter, space=space, index=index, **flags
         )
 
         def search(image: ImageInput) -> SearchResult:

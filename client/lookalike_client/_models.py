@@ -71,6 +71,7 @@ class Hit:
     `copies`: of a folded search, the ids of images that look the same, best first, the first 100 of `copy_count`.
     `why`: a Reason for each aspect of the search, in its order, and for its words.
     `box`: in a space of regions, the nearest part of the image: x, y, width, height in pixels of the upright image.
+    `match`: of a reranked hit, how alike the searched picture and the box are, -1..1.
     """
 
     id: str
@@ -88,6 +89,7 @@ class Hit:
     probability: float | None = None
     why: tuple[Reason, ...] = ()
     box: tuple[int, int, int, int] | None = None
+    match: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)

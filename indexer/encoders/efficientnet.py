@@ -31,22 +31,31 @@ STATISTICS_BLOCKS = (5, 8)
 side."""
 WINDOWS_BLOCKS = (11, 16)
 """Blocks whose channels' means in windows are read: the last ones of the fifth stage and of all."""
+STRETCHES = ((9 / 14, 5 / 14), (5 / 14, 9 / 14))
+"""Height and width of a query's views, as shares of the pixels' side: about as large as half a side by half a side. Of
+448 pixels, multiples of 32."""
+PLACES_BLOCK = 11
+"""The block whose channels are read place by place, one in 16 x 16 pixels."""
 
 
 class EfficientNet(nn.Module):
-    """Pixels (n, size, size, 3) uint8, RGB, to one float32 array a tap: all of whole images, or `windows` alone.
+    """Pixels (n, size, size, 3) uint8, RGB, to one float32 array a tap: all of whole images, or of parts.
 
     `mean`: (n, 1280), the mean of all places of its last features, not normalised. `mean+std`: the means and standard
     deviations of the channels of STATISTICS_BLOCKS, of unit length each: see Huang and Belongie, "Arbitrary Style
     Transfer in Real-time with Adaptive Instance Normalization", 2017 (arXiv:1703.06868). `windows`: (n, 10, 432), the
     means of WINDOWS_BLOCKS, of unit length each, of the whole image, seen at half its size, and of each window: so what
-    is a window of another picture has things of the same size in pixels.
+    is a window of another picture has things of the same size in pixels. `stretches`: (n, 2, 432), of the whole image
+    as STRETCHES say. Pixels are of a square, whatever the image is: a part of 3:2 that was cut out of a square image is
+    narrower there than as a square of its own. `tokens`: what PLACES_BLOCK has at each place of the image, and then at
+    each of the image at half its size, 112 numbers each, in one row: see `indexer.encoders.places`.
     """
 
     def __init__(self, preprocessing: Preprocessing, dim: int, taps: Sequence[Tap] = ()) -> None:
         """dim: of the last features. taps: of its one layer; without any, `mean`."""
         super().__init__()
         self._poolings = [tap.pooling for tap in taps] or ["mean"]
+        self._sizes = [(round(y * preprocessing.size), round(x * preprocessing.size)) for y, x in STRETCHES]
         self.stem = _Convolution(3, STEM_CHANNELS, 3, stride=2)
         blocks, channels = [], STEM_CHANNELS
         for count, kernel, stride, expansion, wanted in STAGES:
@@ -63,8 +72,9 @@ class EfficientNet(nn.Module):
         mean, std = self.get_buffer("mean"), self.get_buffer("std")
         # of bf16, the buffers are bf16 too: pixels are normalised in float32, and rounded once
         image = (pixels.permute(0, 3, 1, 2).float() / 255 - mean.float()) / std.float()
-        if self._poolings == ["windows"]:
-            return (self._windows(image),)
+        parts = {"windows": self._windows, "stretches": self._stretches, "tokens": self._places}
+        if self._poolings[0] in parts:
+            return tuple(parts[pooling](image) for pooling in self._poolings)
         features, read = self._features(image, STATISTICS_BLOCKS)
         found = {
             "mean": nn.functional.relu6(self.head(features)).float().mean(dim=(2, 3)),
@@ -81,6 +91,21 @@ class EfficientNet(nn.Module):
             if number in wanted:
                 read.append(features.float())
         return features, read
+
+    def _stretches(self, image: Tensor) -> Tensor:
+        """The whole image in other proportions: (n, 2, 432)."""
+        found = []
+        for size in self._sizes:
+            small = nn.functional.adaptive_avg_pool2d(image, size)
+            means = [one.mean(dim=(2, 3)) for one in self._features(small, WINDOWS_BLOCKS)[1]]
+            found.append(torch.cat([nn.functional.normalize(one) for one in means], dim=1))
+        return torch.stack(found, dim=1)
+
+    def _places(self, image: Tensor) -> Tensor:
+        """Of the image, and of it at half its size: (n, places of both * channels), place by place."""
+        both = [image, nn.functional.avg_pool2d(image, 2)]
+        maps = [self._features(one, (PLACES_BLOCK,))[1][0].permute(0, 2, 3, 1) for one in both]
+        return torch.cat([one.flatten(1) for one in maps], dim=1)
 
     def _windows(self, image: Tensor) -> Tensor:
         _, whole = self._features(nn.functional.avg_pool2d(image, 2), WINDOWS_BLOCKS)

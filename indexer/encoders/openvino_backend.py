@@ -29,15 +29,16 @@ from search.errors import StorageFailed
 from search.files import make_folder, storage_errors, sync
 from search.recipe import Preprocessing, Recipe
 
-FORMAT = 2
+FORMAT = 3
 """The version of exported models in the cache: counts up when `tower` changes them."""
 BATCH, STREAM_BATCH, CORE_BATCH = 8, 2, 4
 """Images of one inference: on all cores, of one core's stream in a build, and of one core in a server, whose thread has
 more to do between two. More gain nothing, and take longer to wait for."""
 STREAM_IMAGES = 32
 """Images that one call gives each stream: two seconds' work, after which one stream waits for the other."""
-KEPT_EXPORTS = 8
-"""A model, its companion, the regions of that, and the patches of both models: each as two indexes need some."""
+KEPT_EXPORTS = 12
+"""A model, its companion, the regions of that with and without views, its places, and the patches of the model: each as
+two indexes need some."""
 GROUP = 128
 """Consecutive input channels that share a scale in int8, in weights and, token by token, in activations."""
 XML, WEIGHTS, MANIFEST = "model.xml", "model.bin", "manifest.json"
@@ -58,9 +59,14 @@ class OpenVinoEncoder(TapEncoder):
         """model: with an output for every tap of the spaces, named as the tap; for int8, as `int8.quantise` gives it.
 
         throughput: one inference a core, side by side: for builds, 10% faster than all cores on each, which answers a
-        single image sooner.
+        single image sooner, and with the views that queries need.
         """
-        super().__init__(spaces, precision=precision, batch_size=batch_size or (STREAM_BATCH if throughput else BATCH))
+        super().__init__(
+            spaces,
+            precision=precision,
+            batch_size=batch_size or (STREAM_BATCH if throughput else BATCH),
+            views=not throughput,
+        )
         wanted = [model.output(tap.name) for tap in self._taps]
         used = openvino.Model([output.node for output in wanted], model.get_parameters())
         self._throughput = throughput
@@ -135,7 +141,7 @@ def load_recipes(
     """
     known = identified(files, spaces)
     recipes = tuple(known.values())
-    model = exported(files, all_taps(recipes), recipes[0].preprocessing)
+    model = exported(files, all_taps(recipes, views=not throughput), recipes[0].preprocessing)
     return OpenVinoEncoder(model, known, precision=precision, batch_size=batch_size, throughput=throughput)
 
 

@@ -22,7 +22,7 @@ WHITENING = TransformSpec(kind="whitening", floor=0.03, companion_weight=1.7, ma
 """Chosen on three labelled sets: docs/relevance.md."""
 STYLE = replace(WHITENING, floor=0.3)
 """Of the space of style: chosen on letters in many fonts, icon themes and filters, see docs/decisions.md."""
-REGIONS = TransformSpec(kind="whitening", floor=0.01, companion_weight=1.0, max_dim=256)
+REGIONS = TransformSpec(kind="whitening", floor=0.005, companion_weight=1.0, max_dim=256)
 """Of the space of regions, whose second layer is treated as a companion is: chosen on crops, see docs/decisions.md."""
 REGIONS_SIDE = 448
 """Pixels, squeezed to a square."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,23 +38,34 @@ def taps_of(recipe: Recipe) -> list[Tap]:
     ]
 
 
-def all_taps(recipes: Iterable[Recipe]) -> tuple[Tap, ...]:
-    """Every tap that these recipes need, each once, in the order of layers."""
-    return tuple(sorted({tap for recipe in recipes for tap in taps_of(recipe)}))
+def views_of(recipe: Recipe) -> list[Tap]:
+    """What queries need besides: in a space of regions the picture stretched, as a part of another one may be."""
+    return [] if recipe.regions is None else [replace(tap, pooling="stretches") for tap in taps_of(recipe)]
+
+
+def all_taps(recipes: Iterable[Recipe], *, views: bool = False) -> tuple[Tap, ...]:
+    """Every tap that these recipes need, each once, in the order of layers. views: with those of `views_of`."""
+    return tuple(
+        sorted({tap for recipe in recipes for tap in (*taps_of(recipe), *(views_of(recipe) if views else ()))})
+    )
 
 
 class TapEncoder(ABC):
     """An `Encoder` whose backend only has to run the model. Not thread-safe: one caller at a time."""
 
-    def __init__(self, spaces: Mapping[str, Recipe], *, precision: Precision, batch_size: int) -> None:
-        """spaces: by name; all recipes share model and preprocessing. batch_size: images of one forward pass."""
+    def __init__(
+        self, spaces: Mapping[str, Recipe], *, precision: Precision, batch_size: int, views: bool = False
+    ) -> None:
+        """spaces: by name; all recipes share model and preprocessing. batch_size: images of one forward pass. views:
+        with those of queries."""
         self._recipes = tuple(spaces.values())
         self._names = tuple(spaces)
         self._precision = precision
         self._batch_size = batch_size
         self._size = self._recipes[0].preprocessing.size
-        self._taps = all_taps(self._recipes)
+        self._taps = all_taps(self._recipes, views=views)
         self._columns = [[self._taps.index(tap) for tap in taps_of(recipe)] for recipe in self._recipes]
+        self._views = [[self._taps.index(tap) for tap in views_of(recipe) if views] for recipe in self._recipes]
 
     @property
     def recipes(self) -> tuple[Recipe, ...]:
@@ -94,6 +105,7 @@ class TapEncoder(ABC):
         """Embed (n, size, size, 3) uint8 pixels: one (n, dim) float32 array a space, rows of unit length; (n, count,
         dim) where an image has several vectors.
 
+        With views, those of a space of regions stand behind what is stored: (n, count + v, dim).
         Where memory does not suffice for a batch, batches are halved from then on. Raises ValueError for another shape
         or dtype.
         """
@@ -112,7 +124,13 @@ class TapEncoder(ABC):
                     raise
                 self._batch_size = max(1, min(size, len(pixels)) // 2)
         pooled = [np.concatenate(column) for column in zip(*parts, strict=True)]
-        return [concatenate([pooled[column] for column in columns]) for columns in self._columns]
+        found = []
+        for columns, views in zip(self._columns, self._views, strict=True):
+            vectors = concatenate([pooled[column] for column in columns])
+            if views:
+                vectors = np.concatenate([vectors, concatenate([pooled[column] for column in views])], axis=1)
+            found.append(vectors)
+        return found
 
     def per_core(self) -> Sequence[TapEncoder]:
         """Encoders of the same model on one core each; most backends have none."""

@@ -46,8 +46,9 @@ class TorchEncoder(TapEncoder):
         batch_size: int,
         throughput: bool = False,
     ) -> None:
-        """tower: made for all taps of the spaces, on `device` and in `precision`. throughput: for builds."""
-        super().__init__(spaces, precision=precision, batch_size=batch_size)
+        """tower: made for all taps of the spaces, on `device` and in `precision`. throughput: for builds, which
+        need no views."""
+        super().__init__(spaces, precision=precision, batch_size=batch_size, views=not throughput)
         self._tower: Any = tower
         self._plain = tower
         self._device = device
@@ -186,7 +187,8 @@ def load_recipes(
     recipes = tuple(known.values())
     where = device_for(device)
     arithmetic = precision_for(precision, where)
-    tower = open_tower(open_checkpoint(files), all_taps(recipes), recipes[0].preprocessing)
+    taps = all_taps(recipes, views=not throughput)
+    tower = open_tower(open_checkpoint(files), taps, recipes[0].preprocessing)
     return TorchEncoder(
         tower.to(where, DTYPES[arithmetic]),
         known,
