@@ -2,7 +2,7 @@
 
     python benchmarks/teach.py SETS [--sets stamps,clipart] [--indexes FOLDER] [--queries 60]
     python benchmarks/teach.py SETS --rules [--sets stamps] [--indexes FOLDER] [--queries 60]
-    python benchmarks/teach.py --million [--exact] [--images 1000000] [--dim 384]
+    python benchmarks/teach.py --million [--exact] [--work FOLDER] [--images 1000000] [--dim 384]
 
 SETS and the sets are those of `benchmarks/relevance.py`, and `clothes`: 1,200 test images of Fashion-MNIST. FOLDER
 keeps their indexes for another run. The images of a set are divided in two halves at random. A query is an image of the
@@ -17,7 +17,8 @@ mark: by marks alone, and with what all other images score. Marks are made in tw
 without a mark are marked until there are enough. `any`: both kinds are drawn at random.
 
 `--million` times a round, with 50 marks, of vectors of low rank (64) with noise: the fit, and
-the searches. `--exact` compares all of them, as before an index is published.
+the searches. It also counts how many of the ten best a comparison with all gives. `--exact` compares all of them, as
+before an index is published. FOLDER keeps the index for another run: first one with `--exact`, then one without.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from __future__ import annotations
 import argparse
 import csv
 import gzip
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -43,9 +45,11 @@ from search.errors import FeedbackInvalid
 from search.feedback import Marks, TaughtQuestion
 from search.index import Index
 from search.labelling import measure
+from search.query.candidates import COSINE_ROUNDING
 from search.query.feedback import LESS_SHARE, Adapted, Background, adapt, background_of
+from search.query.snapshot import EXACTLY
 from search.recipe import Preprocessing, Recipe
-from search.teaching import Teacher
+from search.teaching import Taught, Teacher
 from search.types import Encoding, QueryPart, Space
 from search.vectors import normalise, to_blob
 
@@ -255,61 +259,89 @@ def written(transaction: Transaction, vectors: Vectors, start: int) -> None:
     )
 
 
-def million(images: int, dim: int, *, graph: bool) -> None:
-    """Time rounds on an index of many images."""
+def million(images: int, dim: int, work: Path, *, graph: bool) -> None:
+    """Time rounds on an index of many images, written where it is not in the folder yet."""
+    path = work / f"{images}-{dim}.index"
+    if not path.is_dir():
+        fresh = work / f"{images}-{dim}.unfinished"
+        shutil.rmtree(fresh, ignore_errors=True)
+        filled(fresh, images, dim)
+        fresh.rename(path)
+    with Index.open(path, writable=graph) as index:
+        began = time.perf_counter()
+        if graph and index.snapshot().generation is None:
+            index.publish()
+        index.refresh()
+        has_graph = (base := index.snapshot().spaces["a"].base) is not None and base.graph is not None
+        if has_graph != graph:
+            raise SystemExit("This index is published: --exact needs another folder." if has_graph else "No graph.")
+        print(f"{images:,} x {dim}, {'by a graph' if graph else 'all compared'}")
+        print(f"ready in {time.perf_counter() - began:.0f} s", flush=True)
+        timed(index)
+
+
+def filled(path: Path, images: int, dim: int) -> None:
+    """Write an index of vectors of low rank, with noise."""
     draw = np.random.default_rng(0)
     base = draw.standard_normal((64, dim), dtype=np.float32)
-    with tempfile.TemporaryDirectory() as work:
-        recipe = Recipe(
-            model="random",
-            weights_sha256="0" * 64,
-            layers=(1,),
-            pooling="cls",
-            final_norm=(False,),
-            preprocessing=Preprocessing(
-                geometry="crop", resize=256, size=224, resample=3, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
-            ),
-            dim=dim,
-        )
-        with Index.create(Path(work, "i.index"), [Space(name="a", recipe=recipe, encoding=Encoding())]) as index:
-            for start in range(0, images, AT_ONCE):
-                count = min(AT_ONCE, images - start)
-                low = draw.standard_normal((count, 64), dtype=np.float32) @ base
-                vectors = normalise(low + draw.standard_normal((count, dim), dtype=np.float32))
-                with index.writer() as writer, writer.transaction() as transaction:
-                    written(transaction, vectors, start)
-            began = time.perf_counter()
-            if graph:
-                index.publish()
-            index.refresh()
-            print(f"{images:,} x {dim}, {'by a graph' if graph else 'all compared'}")
-            print(f"ready in {time.perf_counter() - began:.0f} s", flush=True)
-            timed(Teacher(index))
+    recipe = Recipe(
+        model="random",
+        weights_sha256="0" * 64,
+        layers=(1,),
+        pooling="cls",
+        final_norm=(False,),
+        preprocessing=Preprocessing(
+            geometry="crop", resize=256, size=224, resample=3, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
+        ),
+        dim=dim,
+    )
+    with Index.create(path, [Space(name="a", recipe=recipe, encoding=Encoding())]) as index:
+        for start in range(0, images, AT_ONCE):
+            count = min(AT_ONCE, images - start)
+            low = draw.standard_normal((count, 64), dtype=np.float32) @ base
+            vectors = normalise(low + draw.standard_normal((count, dim), dtype=np.float32))
+            with index.writer() as writer, writer.transaction() as transaction:
+                written(transaction, vectors, start)
 
 
-def timed(teacher: Teacher) -> None:
-    """Print the time of rounds with 10 to 50 marks."""
+def timed(index: Index) -> None:
+    """Print the time of rounds with 10 to 50 marks, and their recall."""
+    teacher = Teacher(index)
     first: list[tuple[float, float]] = []
     rounds: list[tuple[float, float]] = []
     fits: list[tuple[float, float]] = []
+    right: list[float] = []
     for query in range(10):
         question = TaughtQuestion(space="a", parts=(QueryPart(id=f"{query:064x}"),))
-        marks = Marks()
-        for _ in range(ROUNDS):
+        marks, before = Marks(), None
+        for _ in range(ROUNDS + 1):
             clocks = time.perf_counter(), time.process_time()
-            before = marks if len(marks) else None
             answer = teacher.answer(question, marks, k=MARKS, before=before)
             took = time.perf_counter() - clocks[0], time.process_time() - clocks[1]
             (rounds if len(marks) else first).append(took)
+            if len(marks):
+                right.append(found_of_best(index, answer))
             ids = [hit.id for hit in answer.hits]
+            fitted, before = marks, marks
             marks = marks.then(Marks(more=tuple(ids[::2]), less=tuple(ids[1::2])))
         clocks = time.perf_counter(), time.process_time()
-        teacher.learn(question, marks)
+        teacher.learn(question, fitted)
         fits.append((time.perf_counter() - clocks[0], time.process_time() - clocks[1]))
     for name, times in (("first query", first), ("round", rounds), ("its fit alone, with 50 marks", fits)):
         for clock, one in zip(("by the clock", "of processors"), zip(*times, strict=True), strict=True):
             low, middle, high = np.quantile(one, (0, 0.5, 1)) * 1000
             print(f"{name}, {clock}: {middle:.1f} ms (median; {low:.1f} to {high:.1f})")
+    print(f"of the ten best of {len(right)} taught vectors, found: {np.mean(right):.3f}")
+
+
+def found_of_best(index: Index, answer: Taught) -> float:
+    """The share of hits that are as good as the ten best by comparison with all."""
+    snapshot, query = index.snapshot(), answer.query
+    vector = np.asarray(query.parts[0].vector, dtype=np.float32)
+    rowids, cosines = snapshot.nearest("a", vector[None, :], MARKS + len(query.without), ef=EXACTLY)
+    left = np.isin(rowids[0], [int(one, 16) + 1 for one in query.without], invert=True)
+    tenth = cosines[0][left][:MARKS].min()
+    return float(np.mean([hit.score >= tenth - COSINE_ROUNDING for hit in answer.hits]))
 
 
 def main() -> None:
@@ -322,12 +354,14 @@ def main() -> None:
     parser.add_argument("--rules", action="store_true", help="judge label rules of few marks")
     parser.add_argument("--million", action="store_true")
     parser.add_argument("--exact", action="store_true", help="with --million: without a graph")
+    parser.add_argument("--work", type=Path, help="with --million: where the index is kept")
     parser.add_argument("--images", type=int, default=1_000_000)
     parser.add_argument("--dim", type=int, default=384)
     asked = parser.parse_args()
     print(f"{machine()}\n")
     if asked.million:
-        million(asked.images, asked.dim, graph=not asked.exact)
+        with tempfile.TemporaryDirectory() as temporary:
+            million(asked.images, asked.dim, asked.work or Path(temporary), graph=not asked.exact)
         return
     with tempfile.TemporaryDirectory() as temporary:
         work = asked.indexes or Path(temporary)

@@ -270,8 +270,9 @@ def test_exact_search_equals_a_sort(tmp_path: Path) -> None:
     data, queries = clusters(300), clusters(30, seed=1)
     for chosen in (None, np.arange(7), np.arange(0, 300, 3), np.empty(0, np.int64)):
         numbers = list(range(300)) if chosen is None else chosen.tolist()
-        answers = exact(data, queries, 10, chosen)
-        assert [set(row.tolist()) for row in answers] == true(data, queries, numbers)
+        for asked in (queries, queries[:1], queries[:2], queries[:3]):
+            answers = exact(data, asked, 10, chosen)
+            assert [set(row.tolist()) for row in answers] == true(data, asked, numbers)
 
 
 def test_an_older_snapshot_sees_nothing_of_what_came_later() -> None:

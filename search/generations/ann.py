@@ -30,6 +30,9 @@ them."""
 MIN_QUERIES_AS_MATRIX = 4
 """Queries from which on they are multiplied with all vectors as a matrix. By itself, FAISS 1.15 does that from 128,000
 numbers on, 334 queries of 384: until then each reads all vectors again, 32 of them in 12 ms a core instead of 2."""
+FEW_VECTORS = 256
+"""Vectors that a few queries are multiplied with at once: of 384 numbers, they stay in a core's cache. So two queries
+take 1.1 times as long as one, instead of twice."""
 PAIRS_PER_THREAD = 1_024
 """Pairs of vectors that are worth another thread: a fifth of a millisecond."""
 ADDED_VECTORS = 16_384
@@ -46,9 +49,13 @@ def exact(vectors: Vectors, queries: Vectors, k: int, chosen: Positions | None =
         k = min(k, len(vectors))
         if k == 0:
             return np.empty((len(queries), 0), dtype=np.int64)
-        # For the whole process; nothing else uses it. Of many queries products are sums of blocks, a few last bits off.
+        # Of several queries products are sums of blocks, a few last bits off.
+        if 1 < len(queries) < MIN_QUERIES_AS_MATRIX:
+            return _of_few(vectors, queries, k)
+        # For the whole process; nothing else uses it.
         faiss.cvar.distance_compute_blas_threshold = MIN_QUERIES_AS_MATRIX * queries.shape[1]
-        found: Positions = faiss.knn(queries, vectors, k, metric=faiss.METRIC_INNER_PRODUCT)[1]
+        with _threads_for(len(queries)):
+            found: Positions = faiss.knn(queries, vectors, k, metric=faiss.METRIC_INNER_PRODUCT)[1]
         return found
     k = min(k, len(chosen))
     best = np.empty((len(queries), k), dtype=np.int64)
@@ -56,6 +63,20 @@ def exact(vectors: Vectors, queries: Vectors, k: int, chosen: Positions | None =
         products = scores(vectors, query[None, :], chosen[None, :])[0]
         top = np.argpartition(-products, k - 1)[:k] if k else np.empty(0, np.int64)
         best[row] = chosen[top[np.argsort(-products[top], kind="stable")]]
+    return best
+
+
+def _of_few(vectors: Vectors, queries: Vectors, k: int) -> Positions:
+    """`exact` for a few queries, all in one pass over the vectors; 1 <= k <= n."""
+    products = np.empty((len(vectors), len(queries)), dtype=np.float32)
+    for start in range(0, len(vectors), FEW_VECTORS):
+        block = slice(start, start + FEW_VECTORS)
+        np.dot(vectors[block], queries.T, out=products[block])
+    best = np.empty((len(queries), k), dtype=np.int64)
+    for row in range(len(queries)):
+        falling = -products[:, row]
+        top = np.argpartition(falling, k - 1)[:k]
+        best[row] = top[np.argsort(falling[top], kind="stable")]
     return best
 
 

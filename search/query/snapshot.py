@@ -187,9 +187,11 @@ class Snapshot:
             assert len(positions) == len(rowids)
             return view.base.vectors[view.base.nodes(positions)]
         result = np.empty((len(rowids), view.transform.dim), dtype=np.float32)
-        order = np.argsort(view.delta_rowids)
-        new = np.isin(rowids, view.delta_rowids)
-        result[new] = view.delta_vectors[order[np.searchsorted(view.delta_rowids, rowids[new], sorter=order)]]
+        order = np.argsort(view.delta_rowids, kind="stable")  # they nearly are in order
+        places = np.minimum(np.searchsorted(view.delta_rowids, rowids, sorter=order), len(order) - 1)
+        positions = order[places]
+        new = view.delta_rowids[positions] == rowids
+        result[new] = view.delta_vectors[positions[new]]
         if view.base is not None:
             result[~new] = view.base.vectors[view.base.nodes(view.base.positions(rowids[~new]))]
         return result
