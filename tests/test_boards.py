@@ -237,6 +237,10 @@ def test_a_link_that_was_revoked_or_has_expired_opens_nothing(
     assert http.delete(f"/v1/boards/{board}/share/{listed[1]['id']}").status_code == 204
     for path in (bad, f"{bad}/images/{image}", "/b/no-such-token", f"{good}x", f"/b/{'A' * 43}"):
         check_problem(http.get(path), 404, "unknown-link")
+    page = http.get(bad, headers={"Accept": "text/html,*/*;q=.8"})  # of a browser
+    assert (page.status_code, page.headers["content-type"]) == (404, "text/html; charset=utf-8")
+    assert "This link opens nothing" in page.text
+    assert page.headers["cache-control"] == "no-store"
     assert http.get(good).status_code == 200
     monkeypatch.setattr(shares, "now", lambda: "2099-01-01T00:00:00+00:00")
     check_problem(http.get(good), 404, "unknown-link")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from functools import cache
+from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Form, Request, Response
@@ -37,7 +39,35 @@ PAGE_HEADERS = {
 PICTURE_HEADERS = {"Cache-Control": "private, max-age=300", "X-Robots-Tag": "noindex"}
 """Five minutes: what a revoked link has shown is soon forgotten."""
 
-router = APIRouter(prefix="/b/{token}", tags=["guests"], route_class=CheckedRoute)
+GONE = """<!doctype html>
+<html lang="en">
+<head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>This link opens nothing</title></head>
+<body><h1>This link opens nothing</h1>
+<p>It was taken back, has expired, or is not complete. Ask whoever sent it for a new one.</p></body>
+</html>
+"""
+
+
+class GuestRoute(CheckedRoute):
+    """A route that tells a browser in words of a page that a link opens nothing."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return a handler that answers so. Called by FastAPI."""
+        handle = super().get_route_handler()
+
+        async def told(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except LinkInvalid:
+                if "text/html" not in request.headers.get("accept", ""):
+                    raise
+                return HTMLResponse(GONE, HTTPStatus.NOT_FOUND, headers={**PAGE_HEADERS, "Vary": "Accept"})
+
+        return told
+
+
+router = APIRouter(prefix="/b/{token}", tags=["guests"], route_class=GuestRoute)
 Token = Annotated[str, PathParameter(pattern=r"^[A-Za-z0-9_-]{1,100}$", description="Of a link.")]
 
 
