@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -277,6 +278,25 @@ def test_an_encoder_is_loaded_beside_for_a_space_that_has_the_name_of_another_be
         asyncio.run(embed())
     finally:
         embedding.close()
+
+
+def test_models_are_looked_up_beside_requests(make_index: MakeIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    index, threads = make_index(vectors(3)), []
+
+    def looked_up(index: Index) -> list[Space]:
+        threads.append(threading.current_thread())
+        return index.spaces[:1]
+
+    monkeypatch.setattr("api.serving.embedding.installed_spaces", looked_up)
+    embedding = Embedding(index, Recorded(index.spaces), Recorded, Settings())
+    with index.writer() as writer:
+        writer.add_space(Space(name="layer1", recipe=recipe(1, weights="b"), encoding=Encoding()))
+    try:
+        asyncio.run(embedding.describe(draw_png()))
+    finally:
+        embedding.close()
+    assert threads
+    assert threading.current_thread() not in threads
 
 
 def draw_png(variant: int = 0) -> bytes:

@@ -183,7 +183,10 @@ class Embedding:
             decoded = await self._apart(decode, data, inputs=loaded.inputs)
             there = self._index.spaces
             wanted = [space for space in there if space.complete]
-            if not self._loaded.gives(there) and not self._loaded.gives(installed_spaces(self._index)):
+            # To look for models reads files: not here, where all requests wait.
+            if not self._loaded.gives(there) and not self._loaded.gives(
+                await asyncio.to_thread(installed_spaces, self._index)
+            ):
                 self._start_following()  # so that new images need no filling any more, soon
             embedded = self._remembered(key, wanted)
             while embedded is None:
