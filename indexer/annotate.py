@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from indexer.metadata import Annotation
-from indexer.report import BuildOptions, BuildReport
+from indexer.report import TOO_MANY_LABELS, BuildOptions, BuildReport
 from indexer.sources import Source
 from search.catalog.transaction import Transaction
 from search.catalog.typed import TypedPaths
+from search.errors import AnnotationInvalid
 from search.types import Failure
 
 
@@ -33,7 +34,12 @@ def annotate(
             reason = "named by --metadata, but not in the index"
             report.fail(Failure(root=places[0][0], path=named, mtime_ns=0, size=0, reason=reason))
             continue
-        transaction.annotate(image_id, labels=annotation.labels or (), metadata=annotation.metadata)
+        try:
+            transaction.annotate(image_id, labels=annotation.labels or (), metadata=annotation.metadata)
+        except AnnotationInvalid:
+            named = annotation.path or annotation.id or ""
+            report.fail(Failure(root=places[0][0], path=named, mtime_ns=0, size=0, reason=TOO_MANY_LABELS))
+            continue
         if annotation.labels is not None:
             said.setdefault(image_id, set()).update(annotation.labels)
     if options.replace_labels:

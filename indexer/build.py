@@ -20,10 +20,11 @@ from indexer.pictures.decode import DecodeLimits
 from indexer.pictures.preprocess import inputs_of, kept_share
 from indexer.pictures.worker import Workers
 from indexer.pipeline import DECODED_AHEAD, Decoded, Loader, Outcome, Recognised, failure, ordered_map
-from indexer.report import BuildOptions, BuildReport, Incomplete, Progress
+from indexer.report import TOO_MANY_LABELS, BuildOptions, BuildReport, Incomplete, Progress
 from indexer.sources import Source, renamed_away
 from search.catalog.lookup import Content, KnownLocation, Lookup
 from search.catalog.transaction import Transaction
+from search.errors import AnnotationInvalid
 from search.index import Index
 from search.types import Failure, Location, NewImage
 from search.writer import Writer
@@ -272,14 +273,17 @@ class Build:
                 transaction.add(image)
                 return
             edited = _edited(before, transaction.phash(outcome.id), transaction)
-            if before is not None and edited is not None and edited != outcome.id:  # a copy of it was met before
-                given = {**transaction.metadata(edited), **transaction.metadata(outcome.id)}
-                transaction.annotate(outcome.id, labels=before.labels, metadata=given)
             if old is not None:
                 transaction.move(old, outcome.location)
             else:
                 transaction.locate(outcome.id, outcome.location)
-            transaction.annotate(outcome.id, labels=labels, without=self._options.folder_labels(old) if old else ())
+            try:
+                if before is not None and edited is not None and edited != outcome.id:  # a copy of it was met before
+                    given = {**transaction.metadata(edited), **transaction.metadata(outcome.id)}
+                    transaction.annotate(outcome.id, labels=before.labels, metadata=given)
+                transaction.annotate(outcome.id, labels=labels, without=self._options.folder_labels(old) if old else ())
+            except AnnotationInvalid:
+                self._report.fail(failure(outcome.location, TOO_MANY_LABELS))
 
     def _is_barred_edit(self, outcome: Decoded | Recognised, before: KnownLocation | None) -> bool:
         """Whether a file that holds a removed image was edited, its pixels being the same."""

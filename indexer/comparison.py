@@ -9,11 +9,13 @@ from dataclasses import replace
 from indexer.errors import SourceMissing
 from indexer.folders import NO_SUCH_FILE, NOT_A_FILE, Entry, scan
 from indexer.omissions import REASONS
+from indexer.pipeline import failure
 from indexer.reached import Reached, is_below
-from indexer.report import BuildOptions, BuildReport, Progress
+from indexer.report import TOO_MANY_LABELS, BuildOptions, BuildReport, Progress
 from indexer.sources import Source, folders_above, gone, unplugged_folders
 from search import journal
 from search.catalog.lookup import KnownLocation
+from search.errors import AnnotationInvalid
 from search.index import Index
 from search.types import Failure, Location
 from search.writer import Writer
@@ -102,7 +104,10 @@ class Comparison:
             with self._writer.transaction() as transaction:
                 for found in unlabelled:
                     assert found.image_id is not None
-                    transaction.annotate(found.image_id, labels=self._options.folder_labels(found.location))
+                    try:
+                        transaction.annotate(found.image_id, labels=self._options.folder_labels(found.location))
+                    except AnnotationInvalid:
+                        self._report.fail(failure(found.location, TOO_MANY_LABELS))
 
     def check_not_unplugged(self, source: Source, candidates: int) -> None:
         """Raise SourceMissing where `--prune` would drop all of a source that has no images any more."""

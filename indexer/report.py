@@ -11,6 +11,7 @@ from indexer.folders import EVERYTHING, Choice, Entry, Ignored, LeftOut, LinkedF
 from indexer.metadata import Annotation
 from indexer.omissions import REASONS, Rule
 from indexer.pictures.formats import NOT_SUPPORTED
+from search.catalog.annotations import MAX_LABELS
 from search.types import Failure, Location
 
 
@@ -25,6 +26,10 @@ class Progress(Protocol):
 
     def done(self, files: int) -> None:
         """Advance by files that are done."""
+
+
+TOO_MANY_LABELS = f"its labels would be more than {MAX_LABELS:,}"
+"""Why a build could not give an image all its labels."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,9 @@ from conftest import COLOURS, COMMAND, SHAPES, another_writer, draw_picture, run
 from PIL import Image
 
 from indexer.pictures.decode import DecodeLimits
+from search.catalog.annotations import MAX_LABELS
 from search.index import Index
+from search.types import ImageRecord
 
 COUNTERS = ("added", "updated", "moved", "unchanged", "missing", "removed", "embedded")
 Build = Callable[..., dict[str, Any]]
@@ -346,6 +348,27 @@ def test_labels_reach_images_that_are_indexed_already(photos: Path, build: Build
     with Index.open(index) as opened:
         records, _ = opened.catalog.page(0, 1000)
     assert {record.labels for record in records} == {(colour,) for colour in COLOURS}
+
+
+def test_a_build_lists_an_image_that_would_have_too_many_labels(photos: Path, build: Build, tmp_path: Path) -> None:
+    index = Path(build(photos)["index"])
+    labels = tuple(sorted(f"label {number}" for number in range(MAX_LABELS)))
+    with Index.open(index, writable=True) as opened, opened.writer() as writer:
+        full = image_of(opened, "red/circle-0.png").id
+        writer.describe(full, labels=labels)
+    table = tmp_path / "facts.csv"
+    table.write_text("path,labels\nred/circle-0.png,round\n", "utf-8")
+    answer = build(photos, "--label-from-folder", "--metadata", table, code=3)
+    told = ("circle-0.png", "its labels would be more than 1,000")
+    assert [(Path(one["path"]).name, one["reason"]) for one in answer["failed"]] == [told, told]
+    with Index.open(index) as opened:
+        assert opened.image(full).labels == labels
+        assert image_of(opened, "blue/circle-0.png").labels == ("blue",)
+
+
+def image_of(index: Index, path: str) -> ImageRecord:
+    records, _ = index.catalog.page(0, 1000)
+    return next(record for record in records if record.paths[0].endswith(path))
 
 
 def test_metadata_files_attach_labels_and_values(photos: Path, build: Build, tmp_path: Path) -> None:

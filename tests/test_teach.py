@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import httpx
 import numpy as np
@@ -19,7 +20,8 @@ from api.http.app import create_app
 from api.serving.service import Service
 from api.settings import Settings
 from indexer.pictures.worker import Workers
-from search.errors import FeedbackInvalid, QueryInvalid, SessionExists, UnknownImage, UnknownSession
+from search.catalog.annotations import MAX_LABELS
+from search.errors import AnnotationInvalid, FeedbackInvalid, QueryInvalid, SessionExists, UnknownImage, UnknownSession
 from search.feedback import MAX_MARKS, Marks, TaughtQuestion, checked_marks
 from search.index import Index
 from search.labelling import CONFIDENCE, again, apply, measure, preview
@@ -245,6 +247,43 @@ def test_a_rule_is_shown_then_given_and_given_again_to_new_images(index: Index) 
     with index.writer() as writer:
         writer.describe(session.marks().more[0], labels=[])
     assert again(index, teacher, index.catalog.session("kind")).new == (session.marks().more[0],)
+
+
+def test_others_write_between_batches_of_a_label(
+    app: TestClient, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taught(service.index, Teacher(service.index))
+    monkeypatch.setattr("search.labelling.LABELLED_AT_ONCE", 10)
+    write, held = service.write, []
+
+    async def counted(work: Any) -> Any:
+        before = {one for one in range(240) if "kind" in service.index.image(image_id(one)).labels}
+        result = await write(work)
+        after = {one for one in range(240) if "kind" in service.index.image(image_id(one)).labels}
+        held.append(len(after - before))
+        return result
+
+    monkeypatch.setattr(service, "write", counted)
+    body = {"label": "kind", "precision": 0.9, "apply": True}
+    given = app.post("/v1/feedback/kind/label", json=body, headers=WRITER).json()["applied"]
+    assert given == sum(held) > 10
+    assert max(held) == 10
+
+
+def test_no_image_gets_more_labels_than_it_may_have(index: Index) -> None:
+    session = taught(index, Teacher(index))
+    full, some = image_id(1), [f"label {number}" for number in range(MAX_LABELS)]
+    with index.writer() as writer:
+        writer.describe(full, labels=some)
+        with writer.transaction() as transaction, pytest.raises(AnnotationInvalid, match="has already"):
+            transaction.annotate(full, labels=["one more"])
+        with writer.transaction() as transaction:
+            assert not transaction.annotate(full, labels=some[:1])
+            assert transaction.annotate(full, labels=["one more"], without=some[:1])
+        found = preview(index, Teacher(index), index.catalog.session(session), "kind", above=-1)
+        assert full in found.new
+        assert apply(writer, session, found) == len(found.new) - 1
+    assert len(index.image(full).labels) == MAX_LABELS
 
 
 def test_a_rule_keeps_to_the_filter_of_its_question(index: Index) -> None:

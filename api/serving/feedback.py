@@ -10,7 +10,7 @@ from api.serving.service import Service
 from api.serving.timing import Timing
 from search.errors import UnknownImage
 from search.feedback import Marks, TaughtQuestion, checked_number
-from search.labelling import Labelled, apply, shown
+from search.labelling import Labelled, batches, give, keep_rule, shown
 from search.query.parts import check_window
 from search.teaching import Taught
 from search.types import Query, Space
@@ -124,4 +124,8 @@ async def label(
     found = await service.heavy(work)
     if not do_apply:
         return found, None
-    return found, await service.write(lambda writer: apply(writer, session.id, found))
+    await service.write(lambda writer: keep_rule(writer, session.id, found))
+    given = 0
+    for batch in batches(found):  # between these, others may write
+        given += await service.write(partial(give, label=found.rule.label, image_ids=batch))
+    return found, given

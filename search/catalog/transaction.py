@@ -10,13 +10,14 @@ from typing import Any, cast
 from sqlalchemy import bindparam, delete, exists, func, select, tuple_, update
 from sqlalchemy.dialects.sqlite import insert
 
+from search.catalog.annotations import MAX_LABELS
 from search.catalog.fulltext import WordChanges
 from search.catalog.meanings import MeaningChanges
 from search.catalog.mentions import MentionChanges
 from search.catalog.schema import embeddings, failures, images, label_rows, locations, spaces, tombstones
 from search.catalog.schema import labels as labels_table
 from search.catalog.space_changes import ADD_EMBEDDING, CHUNK, SpaceChanges, embedding_row
-from search.errors import VectorsMissing
+from search.errors import AnnotationInvalid, VectorsMissing
 from search.types import Encoding, Failure, JsonObject, Location, NewImage, Space
 
 # Statements of which a build runs one for each image are made once: making one takes longer than running it.
@@ -195,7 +196,10 @@ class Transaction(SpaceChanges, MentionChanges, MeaningChanges, WordChanges):
         metadata: JsonObject | None = None,
         without: Iterable[str] = (),
     ) -> bool:
-        """Add labels and metadata to an image and take the labels `without` away. Returns whether anything changed."""
+        """Add labels and metadata to an image and take the labels `without` away. Returns whether anything changed.
+
+        Raises AnnotationInvalid where it would then have more labels than an image may, and more than before.
+        """
         row = self._connection.execute(select(images).where(images.c.id == image_id)).first()
         assert row is not None, "only a known image can be annotated"
         old = row._mapping["metadata"]
@@ -203,6 +207,8 @@ class Transaction(SpaceChanges, MentionChanges, MeaningChanges, WordChanges):
         new_metadata = {**old, **(metadata or {})}
         if new_labels == row.labels and new_metadata == old:
             return False
+        if len(new_labels) > max(MAX_LABELS, len(row.labels)):
+            raise AnnotationInvalid(f"An image has at most {MAX_LABELS:,} labels, with those that it has already.")
         self.describe(image_id, labels=new_labels, metadata=new_metadata)
         return True
 
