@@ -41,6 +41,7 @@ def teach(
     round: Annotated[  # noqa: A002
         str | None, typer.Option("--round", metavar="ROUND", help="Go on from this round.  [the newest]")
     ] = None,
+    undo: Annotated[bool, typer.Option("--undo", help="Take the last marks of --name back.")] = False,
     k: Annotated[int, typer.Option("-k", min=1, max=10_000, help="How many hits.")] = 10,
     filter: Annotated[  # noqa: A002
         str | None, typer.Option(metavar="EXPR", help="E.g. label=cat,width>=1000,path~2024/*")
@@ -76,8 +77,10 @@ def teach(
         directory, asks = None, directory
     if asks is not None and id is not None:
         raise typer.BadParameter("Begin with one question.", param_hint="IMAGE|WORDS")
-    if name is None and (label is not None or apply or delete or round is not None):
+    if name is None and (label is not None or apply or delete or undo or round is not None):
         raise typer.BadParameter("Say by --name what is meant: --list shows names.", param_hint="--name")
+    if undo and (asks is not None or more or less or round is not None or id is not None or label is not None or apply):
+        raise typer.BadParameter("It takes marks back, and nothing else at once.", param_hint="--undo")
     if label is None and not apply and (above is not None or precision is not None):
         raise typer.BadParameter("It is labels that need a score: --label LABEL.", param_hint="--above, --precision")
     if precision is not None and not 0 < precision <= 1:
@@ -100,6 +103,8 @@ def teach(
             assert name is not None
             lessons.forget(name)
             warn(f"{name} is forgotten. Labels that it gave stay.")
+        elif undo:
+            _show(lessons.undo(lesson), as_json)
         elif label is not None or apply:
             _show_label(
                 lessons.label(lesson, Rule(label=label, above=above, precision=precision, given=apply)), as_json
@@ -177,6 +182,9 @@ def _show(told: dict[str, Any], as_json: bool) -> None:
         warn(f"By your marks, images above {told['cut']:.3f} are more probably what you look for than not.")
     if told["stable"]:
         warn("Further marks would change little.")
+    if told["round"] is not None:
+        count = f"{len(told['more'])} more, {len(told['less'])} less"
+        warn(f"Kept, with {count}. --undo takes the last marks back; --round {told['round']} goes on from here.")
 
 
 def _show_label(told: dict[str, Any], as_json: bool) -> None:

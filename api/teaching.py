@@ -72,6 +72,9 @@ class Lessons(Protocol):
     def teach(self, lesson: Lesson) -> dict[str, Any]:
         """Answer a lesson, and keep it where it has a name."""
 
+    def undo(self, lesson: Lesson) -> dict[str, Any]:
+        """Take the last marks back of what is kept under a lesson's name, and answer it."""
+
     def label(self, lesson: Lesson, rule: Rule) -> dict[str, Any]:
         """Keep a lesson, then show or apply a label rule of it."""
 
@@ -115,10 +118,17 @@ class IndexLessons:
             return _told(answer(self._question(lesson), lesson.marks), None, None)
         here = self._kept(lesson, lesson.name)
         session = self._index.catalog.session(lesson.name)
-        path = session.path(here)
-        before = session.marks(path[-2].id) if len(path) > 1 else None
-        taught = answer(session.question, session.marks(here), before=before, kept=True)
+        taught = answer(session.question, session.marks(here), before=session.before(here), kept=True)
         return _told(taught, session.id, here)
+
+    def undo(self, lesson: Lesson) -> dict[str, Any]:
+        """Take the last marks back, and answer. Raises as `teach`, and FeedbackInvalid where there are none."""
+        assert lesson.name is not None
+        session = self._index.catalog.session(lesson.name)
+        to = session.undone()
+        with self._index.writer(timeout=PATIENCE) as writer, writer.transaction() as transaction:
+            transaction.go_back(session.id, to)
+        return self.teach(lesson)
 
     def label(self, lesson: Lesson, rule: Rule) -> dict[str, Any]:
         """Show or apply a label rule. Raises as `teach` and `shown`."""
@@ -203,6 +213,18 @@ class ServerLessons:
             )
 
         return _of_client(sent(lesson.asked(), begin))
+
+    def undo(self, lesson: Lesson) -> dict[str, Any]:
+        """Take the last marks back, and answer. Raises as `teach`, and FeedbackInvalid where there are none."""
+        assert lesson.name is not None
+        rounds = self._client.feedback.session(lesson.name).rounds
+        known, here = {one.id: one for one in rounds}, rounds[-1]
+        while not (here.more or here.less):
+            if here.parent is None:
+                raise FeedbackInvalid("There are no marks to take back.")
+            here = known[here.parent]
+        told = self._client.feedback.ask(session=lesson.name, round=here.parent, back=True, k=lesson.options.k)
+        return _of_client(told)
 
     def label(self, lesson: Lesson, rule: Rule) -> dict[str, Any]:
         """Show or apply a label rule. Raises as `teach`."""

@@ -156,7 +156,7 @@ class Round:
     """Marks added to those of the round before, its `parent`; never changed. added_at: ISO 8601, UTC.
 
     A session's root has no parent. Two rounds with one parent are branches; to undo a round is to go on from its
-    parent.
+    parent. A round without marks says that its parent is gone on from.
     """
 
     id: str
@@ -199,6 +199,19 @@ class FeedbackSession:
         while path[-1].parent is not None:
             path.append(known[path[-1].parent])
         return path[::-1]
+
+    def undone(self) -> str:
+        """The round before the last marks of the newest one. Raises FeedbackInvalid where it has none."""
+        for one in reversed(self.path()):
+            if len(one.marks):
+                assert one.parent is not None
+                return one.parent
+        raise FeedbackInvalid("There are no marks to take back.")
+
+    def before(self, round_id: str | None = None) -> Marks | None:
+        """The marks before the last ones of a round; None where it has none. Raises UnknownSession."""
+        marked = [one for one in self.path(round_id) if len(one.marks)]
+        return self.marks(marked[-1].parent) if marked else None
 
     def base(self, added: Marks, after: str | None, name: str | None) -> list[Round]:
         """The rounds from the root to the one that marks are added to: after; None: the newest.

@@ -445,6 +445,10 @@ def test_the_command_teaches_by_name_and_labels(index: Index) -> None:
     assert "kind: 1 round, 7 more, 8 less" in run_cli("teach", index.path, "--list").stdout
     told = run_cli("teach", index.path, "--name", "kind", "-k", "3")
     assert "would tell most" in told.stdout
+    assert f"--round {kept['round']}" in told.stderr
+    run_cli("teach", index.path, "--name", "kind", "--more", image_id(9))
+    assert "Kept, with 7 more, 8 less" in run_cli("teach", index.path, "--name", "kind", "--undo").stderr
+    assert "kind: 3 rounds, 7 more, 8 less" in run_cli("teach", index.path, "--list").stdout
     shown = run_cli("teach", index.path, "--name", "kind", "--label", "thing", "--precision", ".9")
     assert "would get the label" in shown.stdout
     all_of_them = run_cli("teach", index.path, "--name", "kind", "--label", "thing", "--above", "-1")

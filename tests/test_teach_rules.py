@@ -149,6 +149,20 @@ def test_a_round_that_is_sent_twice_is_there_once(client: Client) -> None:
     assert client.feedback.ask(session="cats", less=[image_id(101)]).round != first.round
 
 
+def test_to_go_back_twice_is_to_go_back_once_and_marks_are_added_there(client: Client) -> None:
+    first = client.feedback.ask(more=[image_id(1)], keep=True, name="cats").round
+    client.feedback.ask(session="cats", more=[image_id(2)])
+    back = client.feedback.ask(session="cats", round=first, back=True)
+    assert client.feedback.ask(session="cats", round=first, back=True) == back
+    assert back.more == (image_id(1),)
+    again = client.feedback.ask(session="cats", more=[image_id(3)])
+    assert again.more == (image_id(1), image_id(3))
+    client.feedback.ask(session="cats", round=first, back=True)
+    assert client.feedback.ask(session="cats").more == (image_id(1),)
+    with pytest.raises(Unprocessable, match="no marks"):
+        client.feedback.ask(session="cats", round=first, back=True, more=[image_id(4)])
+
+
 @pytest.fixture
 def client(index: Index, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A client of the served index, without sockets, and without decoding anything."""
@@ -174,6 +188,14 @@ def lessons_given(lessons: Lessons) -> list[dict[str, Any]]:
     answers += [lessons.label(lesson(name="kind"), rule)]
     answers += [lessons.label(lesson(name="kind"), replace(rule, given=True))]
     answers += [lessons.label(lesson(name="kind"), Rule(label=None, above=None, precision=None, given=False))]
+    once = lessons.undo(lesson(name="kind"))
+    assert (len(once["more"]), once["hits"]) == (len(MARKS.more), lessons.teach(lesson(name="kind"))["hits"])
+    answers += [once, lessons.undo(lesson(name="kind")), lessons.teach(lesson(name="kind"))]
+    assert [len(one["more"]) for one in answers[-2:]] == [0, 0]
+    with pytest.raises(FeedbackInvalid, match="no marks to take back"):
+        lessons.undo(lesson(name="kind"))
+    answers += [lessons.teach(lesson(name="kind", marks=MARKS)), lessons.undo(lesson(name="kind"))]
+    assert [len(one["more"]) for one in answers[-2:]] == [len(MARKS.more), 0]
     answers += lessons.sessions()
     lessons.forget("kind")
     assert lessons.sessions() == []

@@ -42,6 +42,7 @@ class FeedbackRequest(Request):
     name: SessionName | None = Field(default=None, description="Of the session, or of the new round.")
     session: SessionName | None = Field(default=None, description="A kept session, by id or name, to go on with.")
     round: SessionName | None = Field(default=None, description="Add to this round. Default: the newest.")
+    back: bool = Field(default=False, description="Let `round` be the one that later marks are added to.")
     k: Whole = Field(default=10, ge=1, le=MAX_WINDOW, description="How many hits.")
     offset: Whole = Field(default=0, ge=0, le=MAX_WINDOW, description="How many hits to pass over first.")
     fold: bool = Field(default=False, description="Near-equal images are one hit.")

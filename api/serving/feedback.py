@@ -64,20 +64,35 @@ async def teach(
 
 
 async def go_on(
-    service: Service, named: str, marks: Marks, options: SearchOptions, *, after: str | None, name: str | None
+    service: Service,
+    named: str,
+    marks: Marks,
+    options: SearchOptions,
+    *,
+    after: str | None,
+    name: str | None,
+    back: bool = False,
 ) -> Told:
     """Add marks to those of a kept session's round, and answer. after: the round's id or name; None: the newest.
 
-    Without marks, the round is answered, and nothing is added. name: of the new round. Raises as `teach`, and
-    UnknownSession.
+    Without marks, the round is answered, and nothing is added. name: of the new round. back: first let the round be the
+    one that others go on from. Raises as `teach`, and UnknownSession.
     """
     session = await service.read(lambda index: index.catalog.session(named))
+    if back:
+        to = session.path(after)[-1].id
+
+        def go_back(writer: Writer) -> str:
+            with writer.transaction() as transaction:
+                return transaction.go_back(session.id, to)
+
+        after = await service.write(go_back)
+        session = await service.read(lambda index: index.catalog.session(session.id))
     path = session.base(marks, after, name) if len(marks) else session.path(after)
     here = path[-1].id
     before = session.marks(here)
     total = checked_number(before.then(marks))
-    if not len(marks) and len(path) > 1:
-        before = session.marks(path[-2].id)
+    compared = before if len(marks) else session.before(here)
     wanted = [*marks.more, *marks.less]
     known = await service.read(lambda index: index.catalog.rowids(wanted))
     if len(known) < len(wanted):
@@ -90,7 +105,7 @@ async def go_on(
             k=options.k,
             offset=options.offset,
             fold=options.fold,
-            before=before,
+            before=compared,
             kept=True,
         )
     )

@@ -35,6 +35,7 @@ class Feedback:
         name: str | None = None,
         session: str | None = None,
         round: str | None = None,
+        back: bool = False,
         k: int = 10,
         offset: int = 0,
         index: str | None = None,
@@ -43,7 +44,8 @@ class Feedback:
 
         parts: the question; None where marks alone say what is looked for. more, less: ids of indexed images. keep: as
         a session, called `name`. session: a kept one, to which the marks are added, after its newest round, or after
-        `round`; without marks that round is answered. Nothing is kept otherwise, and asking twice changes nothing more.
+        `round`; without marks that round is answered. back: later marks are added to `round`, and those after it count
+        no more. Nothing is kept otherwise, and asking twice changes nothing more.
 
         Raises NotFound (an id, a session, a round), Unprocessable, Conflict (another session has the name), TypeError.
         """
@@ -58,6 +60,7 @@ class Feedback:
             name=name,
             session=session,
             round=round,
+            back=back,
             k=k,
             offset=offset,
             index=index,

@@ -26,6 +26,7 @@ def ask(
     name: str | None,
     session: str | None,
     round: str | None,  # noqa: A002
+    back: bool,
     k: int,
     offset: int,
     index: str | None,
@@ -35,6 +36,8 @@ def ask(
     if parts is not None:
         question["parts"] = [json_part(part) for part in parts]
     body = _given({"name": name, "session": session, "round": round, "index": index})
+    if back:
+        body["back"] = True
     body |= {"more": _ids(more), "less": _ids(less), "k": operator.index(k), "offset": operator.index(offset)}
     if session is None:
         body |= {"question": question, "keep": bool(keep)}

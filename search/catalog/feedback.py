@@ -87,6 +87,18 @@ class FeedbackChanges(Lookup):
             self._add(session, made, parent, marks, name=name)
         return made
 
+    def go_back(self, session: str, to: str) -> str:
+        """Let marks be added to a round, and those after it count no more: by a round without marks, whose id is
+        returned. Where that is the newest already, nothing changes. Raises as `add_round`.
+        """
+        held = _session(self._connection, session)
+        if to == held.newest.id or (to == held.newest.parent and not len(held.newest.marks)):
+            return held.newest.id
+        known = {one.id for one in held.rounds}
+        while (made := self.add_round(session, to, Marks())) in known:  # gone back to before
+            to = made
+        return made
+
     def _add(self, session: str, made: str, parent: str | None, marks: Marks, **values: Any) -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         row = {"id": made, "session": session, "parent": parent, "added_at": now, **values}

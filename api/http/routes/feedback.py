@@ -45,7 +45,9 @@ async def feedback(request: Request, body: FeedbackRequest, in_address: InAddres
         raise problems.invalid("A session has its question already, and is kept: send neither `question` nor `keep`.")
     if body.session is None and (body.round is not None or (body.name is not None and not body.keep)):
         raise problems.invalid("`round` belongs to a session, and `name` to what is kept.")
-    if (body.keep or (body.session is not None and len(marks))) and not request.scope[MAY_WRITE]:
+    if body.back and (body.round is None or len(marks) or body.name is not None):
+        raise problems.invalid("`back` goes back to a `round`: send its id, and no marks and no name.")
+    if (body.keep or body.back or (body.session is not None and len(marks))) and not request.scope[MAY_WRITE]:
         raise problems.read_only()
     asked = body.asked()
     with room(request, [1] * len(asked.pictures)):
@@ -53,7 +55,9 @@ async def feedback(request: Request, body: FeedbackRequest, in_address: InAddres
             question = await taught_question(service, asked, timing)
             told = await teach(service, question, marks, asked.options, keep=body.keep, name=body.name)
         else:
-            told = await go_on(service, body.session, marks, asked.options, after=body.round, name=body.name)
+            told = await go_on(
+                service, body.session, marks, asked.options, after=body.round, name=body.name, back=body.back
+            )
     timing.total = time.perf_counter() - began
     return rendered(FeedbackAnswer.told(told, timing))
 
