@@ -21,6 +21,7 @@ from search.console import (
     warn,
 )
 from search.errors import IndexDamaged
+from search.list_cli import list_images
 from search.lock import PATIENCE
 from search.names import is_text
 
@@ -318,6 +319,7 @@ def _open(directory: Path, *, writable: bool = False, unchecked: bool = False) -
 def register(add: Callable[..., Any]) -> None:
     """Add this room's commands to the application."""
     add("info")(info)
+    add("list")(list_images)
     add("rebuild")(rebuild)
     add("verify")(verify)
     add("compact")(compact)

@@ -11,8 +11,10 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from conftest import COMMAND, Server, draw_picture, run_cli, vectors
+from lookalike_client import Client, Unprocessable
 from PIL import Image
 
 from indexer.pictures.sheet import fitted
@@ -40,6 +42,26 @@ def test_hits_print_as_lines_and_paths_alone(built: Built) -> None:
     assert run_cli("search", query, "--index", built[1], "-k", "1", "--paths").stdout == f"{query}\n"
     nothing = run_cli("search", query, "--index", built[1], "--filter", "label=nothing")
     assert nothing.stdout == "No image matches.\n"
+
+
+def test_the_images_of_a_label_are_listed_without_a_query(built: Built, server: Server) -> None:
+    reds = run_cli("list", built[1], "--filter", "label=red").stdout.splitlines()
+    assert f"{built[0] / 'red' / 'circle-0.png'}  [red]" in reds
+    assert len(reds) == 6
+    listed = json.loads(run_cli("list", built[1], "--filter", "label=red", "-n", "4", "--json").stdout)["images"]
+    assert [f"{one['paths'][0]}  [red]" for one in listed] == reds[:4]
+    assert run_cli("list", built[1], "--filter", "label=nothing").stdout == "No image matches.\n"
+    assert "filter" in run_cli("list", built[1], "--filter", "label", check=2).stderr
+    with Client(server.url) as client:
+        for filter in ({"label": "red"}, {"label": "red", "width": {"gte": 1}}):  # noqa: A001
+            images = [image.id for image in client.images(filter=filter, page_size=4)]
+            assert images[:4] == [one["id"] for one in listed]
+            assert len(images) == 6
+        with pytest.raises(Unprocessable):
+            list(client.images(filter={"nothing": "known"}))
+    short = httpx.get(f"{server.url}/v1/images", params={"filter": "label=red", "limit": 1}).json()
+    assert [one["id"] for one in short["images"]] == [listed[0]["id"]]
+    assert short["next_cursor"] is not None
 
 
 def test_paths_that_are_not_printed_are_counted(tmp_path: Path, checkpoint: Path) -> None:

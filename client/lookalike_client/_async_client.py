@@ -222,11 +222,13 @@ class AsyncClient(AsyncNouns):
         """Remove an image from the index. Raises NotFound, Forbidden, Unavailable, DiskFull."""
         await self._run(_calls.delete(id, index=index))
 
-    async def images(self, *, page_size: int = 100, index: str | None = None) -> AsyncIterator[Image]:
-        """All images, in the order they were added, read from the server `page_size` at a time while you iterate."""
+    async def images(
+        self, *, filter: Mapping[str, Any] | None = None, page_size: int = 100, index: str | None = None
+    ) -> AsyncIterator[Image]:
+        """All images that a filter lets through, as they were added, read `page_size` at a time while you iterate."""
         cursor = None
         while True:
-            page = await self._run(_calls.images(cursor=cursor, page_size=page_size, index=index))
+            page = await self._run(_calls.images(cursor=cursor, page_size=page_size, filter=filter, index=index))
             for image in page.images:
                 yield image
             if page.next_cursor is None:

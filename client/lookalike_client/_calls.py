@@ -191,9 +191,17 @@ def delete(id: str, *, index: str | None) -> Call[None]:
     )
 
 
-def images(*, cursor: str | None, page_size: int, index: str | None) -> Call[_answers.Page]:
+def images(
+    *,
+    cursor: str | None,
+    page_size: int,
+    filter: Mapping[str, Any] | None,
+    index: str | None,
+) -> Call[_answers.Page]:
     """One page of images."""
     params = given({"cursor": cursor, "limit": str(operator.index(page_size)), "index": index})
+    if filter is not None:
+        params["filter"] = json.dumps(filter)
     return Call(method="GET", path="/v1/images", params=params, parse=_answers.page)
 
 

@@ -220,11 +220,13 @@ class Client(Nouns):
         """Remove an image from the index. Raises NotFound, Forbidden, Unavailable, DiskFull."""
         self._run(_calls.delete(id, index=index))
 
-    def images(self, *, page_size: int = 100, index: str | None = None) -> Iterator[Image]:
-        """All images, in the order they were added, read from the server `page_size` at a time while you iterate."""
+    def images(
+        self, *, filter: Mapping[str, Any] | None = None, page_size: int = 100, index: str | None = None
+    ) -> Iterator[Image]:
+        """All images that a filter lets through, as they were added, read `page_size` at a time while you iterate."""
         cursor = None
         while True:
-            page = self._run(_calls.images(cursor=cursor, page_size=page_size, index=index))
+            page = self._run(_calls.images(cursor=cursor, page_size=page_size, filter=filter, index=index))
             for image in page.images:
                 yield image
             if page.next_cursor is None:

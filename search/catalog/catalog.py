@@ -243,11 +243,11 @@ class Catalog(StoredSpaces, StoredWords, StoredMeanings, StoredFeedback):
             query = select(images.c.id).where(here).order_by(images.c.id).limit(limit)
             return [*connection.execute(query).scalars()]
 
-    def page(self, after: int, limit: int) -> tuple[list[ImageRecord], int | None]:
-        """Images in the order they were added: up to `limit` of those after the rowid `after`, and where to go on."""
+    def page(self, after: int, limit: int, *matching: Filter) -> tuple[list[ImageRecord], int | None]:
+        """Matching images as they were added: up to `limit` of those after the rowid `after`, and where to go on."""
         with self.reading() as connection:
-            query = select(images.c.rowid).where(images.c.rowid > after).order_by(images.c.rowid).limit(limit + 1)
-            rowids = list(connection.execute(query).scalars())
+            query = select(images.c.rowid).where(images.c.rowid > after, *map(sql_condition, matching))
+            rowids = list(connection.execute(query.order_by(images.c.rowid).limit(limit + 1)).scalars())
         records = self.records(rowids[:limit])
         more = rowids[limit - 1] if len(rowids) > limit else None
         return [records[rowid] for rowid in rowids[:limit] if rowid in records], more

@@ -12,6 +12,7 @@ from api.http.files import content_disposition, is_known, sent
 from api.http.routes import AS_YOU_HAVE_IT, CheckedRoute, Chosen, InAddress, answers, choose
 from api.http.schemas import ImageAnswer, ImageId, ImagePatch, ImagesAnswer
 from api.serving.questions import Name, read_json
+from search.filters import parse_filter, parse_short
 
 router = APIRouter(prefix="/v1/images", tags=["images"], route_class=CheckedRoute)
 Id = Annotated[ImageId, PathParameter(description="SHA-256 of the image file.")]
@@ -24,9 +25,13 @@ async def list_images(
     service: Chosen,
     cursor: Annotated[str | None, Query(pattern=r"^\d{1,18}$", description="`next_cursor` of the page before.")] = None,
     limit: Annotated[int, Query(ge=1, le=1_000)] = 100,
+    filter: Annotated[  # noqa: A002
+        str | None, Query(description="Only these, as of a search: `label=cat,width>=1000`, or the JSON object.")
+    ] = None,
 ) -> ImagesAnswer:
-    """All images, a page at a time, in the order they were added."""
-    records, more = await service.read(lambda index: index.catalog.page(int(cursor or 0), limit))
+    """All images, or those that a filter lets through, a page at a time, in the order they were added."""
+    only = [] if filter is None else [parse_filter(parse_short(filter))]
+    records, more = await service.read(lambda index: index.catalog.page(int(cursor or 0), limit, *only))
     return ImagesAnswer(
         images=[ImageAnswer.of(record) for record in records], next_cursor=None if more is None else str(more)
     )
