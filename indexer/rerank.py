@@ -19,7 +19,7 @@ Map = NDArray[np.float32]
 AREAS = (0.04, 0.06, 0.1, 0.16, 0.25, 0.4, 0.63, 1.0)
 """Shares of the other picture's area that a picture may be: its sides grow by a quarter from one to the next."""
 LEAST_CELLS = 3
-"""Of a side: what is smaller is anywhere."""
+"""Of a side, that a part has at least: a smaller one would be anywhere."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ def find(part: Places, picture: Places) -> Found:
     best = Found(-1.0, (0.0, 0.0, 1.0, 1.0))
     tried = set()
     for area in AREAS:
-        height = min(rows, round(rows * (area / ratio) ** 0.5))
-        width = min(columns, round(columns * (area * ratio) ** 0.5))
-        if min(height, width) < LEAST_CELLS or (height, width) in tried:
+        height = min(rows, max(LEAST_CELLS, round(rows * (area / ratio) ** 0.5)))
+        width = min(columns, max(LEAST_CELLS, round(columns * (area * ratio) ** 0.5)))
+        if (height, width) in tried:
             continue
         tried.add((height, width))
         cosines = _moved(

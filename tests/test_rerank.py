@@ -63,7 +63,7 @@ def test_a_whole_picture_is_found_in_itself() -> None:
 def test_whatever_the_proportions_the_place_is_inside(ratio: float, other: float, seed: int) -> None:
     found = find(Places(seen(6), seen(seed, 14), ratio), Places(seen(7), seen(8, 14), other))
     x, y, width, height = found.box
-    assert -1 <= found.match <= 1 + 1e-6
+    assert -1 < found.match <= 1 + 1e-6
     assert min(x, y) >= 0
     assert min(width, height) >= LEAST_CELLS / 28
     assert max(x + width, y + height) <= 1 + 1e-9
