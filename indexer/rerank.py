@@ -68,10 +68,11 @@ def _moved(products: Map, whole: tuple[int, int], part: tuple[int, int]) -> Map:
     products: (rows * columns, height * width), of each place of the picture with each of the part.
     """
     (rows, columns), (height, width) = whole, part
+    products = np.ascontiguousarray(products)  # strides are of what they are taken from
     down, across = products.strides
     shape = (rows - height + 1, columns - width + 1, height, width)
     diagonals = as_strided(
-        np.ascontiguousarray(products),
+        products,
         shape,
         (columns * down, down, columns * down + width * across, down + across),
         writeable=False,
