@@ -96,6 +96,8 @@ def teach(
         options=SearchOptions(k=k, filter=None if filter is None else parse_short(filter), space=space),
     )
     where = Path(directory) if directory is not None else None
+    if where is not None and where.is_file():
+        raise typer.BadParameter("Name the index before the picture: lookalike teach INDEX PICTURE.", param_hint="DIR")
     with _lessons(where, server, api_key, changes=name is not None and not listed) as lessons:
         if listed:
             _list(lessons.sessions(), as_json)

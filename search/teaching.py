@@ -103,9 +103,10 @@ class Teacher:
         QueryInvalid, FilterInvalid, UnknownImage, NotInSpace, UnknownSpace.
         """
         question.check(self._index.space(question.space))
-        if not len(marks) and (question.parts or question.words):
+        asks = bool(question.parts or question.words)
+        if not len(marks) and (asks or kept):  # marks that were all there was may have been taken back
             query = question.query(k, offset, fold=fold)
-            hits = self._index.search(query)
+            hits = self._index.search(query) if asks else []
             return Taught(
                 hits=(*hits,), uncertain=(), query=query, space=question.space, method="question", marks=marks
             )

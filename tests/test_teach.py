@@ -461,3 +461,11 @@ def test_the_command_teaches_by_name_and_labels(index: Index) -> None:
     assert "Nothing is kept" in run_cli("teach", index.path, "--list").stdout
     assert "no such feedback session" in run_cli("teach", index.path, "--name", "kind", check=2).stderr
     assert "--name" in run_cli("teach", index.path, "--apply", check=2).stderr
+    run_cli("teach", index.path, "--name", "marks", "--more", image_id(9))
+    undone = run_cli("teach", index.path, "--name", "marks", "--undo")
+    assert undone.stdout == "No image matches.\n"
+    assert "Kept, with 0 more, 0 less" in undone.stderr
+    assert "no marks to take back" in run_cli("teach", index.path, "--name", "marks", "--undo", check=2).stderr
+    picture = index.path.parent / "receipt.jpg"
+    picture.write_bytes(b"a picture")
+    assert "lookalike teach INDEX PICTURE" in run_cli("teach", picture, "--name", "m", check=2, COLUMNS="400").stderr
