@@ -123,7 +123,8 @@ class Snapshot:
         views = {}
         for space in [view.space for view in self.spaces.values()] if spaces is None else spaces:
             view = self.spaces[space.name] if self.holds([space]) else _begun(space, None)
-            rowids, vectors = added.get(space.name, (view.delta_rowids[:0], _none_stored(space)))
+            none = view.delta_rowids[:0], np.empty((0, space.recipe.dim), dtype=np.float32)
+            rowids, vectors = added.get(space.name, none)
             views[space.name] = _advanced(view, space, rowids, vectors, removed)
         return replace(self, seq=seq, spaces=views, default=self.default if default is None else default)
 
@@ -187,10 +188,7 @@ class Snapshot:
             assert len(positions) == len(rowids)
             return view.base.vectors[view.base.nodes(positions)]
         result = np.empty((len(rowids), view.transform.dim), dtype=np.float32)
-        order = np.argsort(view.delta_rowids, kind="stable")  # they nearly are in order
-        places = np.minimum(np.searchsorted(view.delta_rowids, rowids, sorter=order), len(order) - 1)
-        positions = order[places]
-        new = view.delta_rowids[positions] == rowids
+        positions, new = _in_delta(view, rowids)
         result[new] = view.delta_vectors[positions[new]]
         if view.base is not None:
             result[~new] = view.base.vectors[view.base.nodes(view.base.positions(rowids[~new]))]
@@ -225,11 +223,8 @@ class Snapshot:
         rowids = vector_ids(rowids, view.space.recipe.count)
         best = np.full(len(rowids), -np.inf, dtype=np.float32)
         if len(view.delta_rowids):
-            order = np.argsort(view.delta_rowids)
-            places = np.minimum(np.searchsorted(view.delta_rowids, rowids, sorter=order), len(order) - 1)
-            positions = order[places]
-            newer = np.flatnonzero(view.delta_rowids[positions] == rowids)
-            best[newer] = _best_of(view.delta_vectors, queries, positions[newer])
+            positions, new = _in_delta(view, rowids)
+            best[new] = _best_of(view.delta_vectors, queries, positions[new])
         if view.base is not None:
             places = view.base.places(rowids)
             older = np.flatnonzero(places >= 0)
@@ -286,16 +281,19 @@ class Snapshot:
         return max((len(view.delta_rowids) // view.space.recipe.count for view in self.spaces.values()), default=0)
 
 
+def _in_delta(view: SpaceView, rowids: Rowids) -> tuple[Positions, NDArray[np.bool_]]:
+    """Positions in the delta of the vectors with these numbers, any where one is not there; and which of them are."""
+    order = np.argsort(view.delta_rowids, kind="stable")  # they nearly are in order
+    positions = order[np.minimum(np.searchsorted(view.delta_rowids, rowids, sorter=order), len(order) - 1)]
+    return positions, view.delta_rowids[positions] == rowids
+
+
 def _best_of(vectors: Vectors, queries: Vectors, positions: Positions) -> NDArray[np.float32]:
     """The best inner product of each vector at these positions, (n,), with any query, (q, dim)."""
     if not len(positions):
         return np.empty(0, dtype=np.float32)
     best: NDArray[np.float32] = scores(vectors, queries, np.tile(positions, (len(queries), 1))).max(axis=0)
     return best
-
-
-def _none_stored(space: Space) -> Vectors:
-    return np.empty((0, space.recipe.dim), dtype=np.float32)
 
 
 def _begun(space: Space, base: SpaceSnapshot | None) -> SpaceView:
